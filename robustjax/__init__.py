@@ -1,0 +1,1 @@
+"""Train, attack, evaluate and detect adversarial examples in JAX."""

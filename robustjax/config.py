@@ -1,0 +1,97 @@
+"""The config is the object: frozen dataclasses that JAX can trace, JSON can hold and people can read.
+
+Attacks, threats, methods and schedules are declared with `@config`. Every field is a leaf of a
+pytree (so three eps compile once, and a schedule may replace a float by a traced one) unless it is
+declared `static(...)` (functions, names, flags: what changes the program).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+T = TypeVar("T")
+_CLASSES: dict[str, type] = {}
+
+
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that is part of the program, not of the data: it must be hashable."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass, a pytree, and known by its name to `decode`.
+
+    `__post_init__` also runs when JAX rebuilds the object around tracers, so checks belong in
+    `check_number`, which looks at Python numbers only.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    jax.tree_util.register_dataclass(cls)
+    if cls.__name__ in _CLASSES:
+        raise TypeError(f"there is a config named {cls.__name__} already; choose another name")
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+def number(text: str | float) -> float:
+    """Read a number written as a decimal or as a fraction: '8/255' -> 0.0313...
+
+    Raises:
+      ValueError: `text` is neither.
+    """
+    try:
+        return float(Fraction(text.strip())) if isinstance(text, str) else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{text!r} is not a number; write 0.03 or 8/255") from error
+
+
+def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
+    """Raise ValueError unless a Python number lies in [low, high]; tracers and arrays pass."""
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def encode(value: Any) -> Any:
+    """Turn configs into JSON: {'type': class name, 'fields': {...}}; a function becomes its name."""
+    if type(value).__name__ in _CLASSES and dataclasses.is_dataclass(value):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, "fields": fields}
+    if isinstance(value, tuple | list):
+        return [encode(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: encode(v) for k, v in value.items()}
+    if callable(value):
+        return value.__name__
+    return value
+
+
+def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
+    """Rebuild what `encode` wrote; `functions` resolves the fields that hold a function.
+
+    Raises:
+      ValueError: an unknown type, field or function name.
+    """
+    if isinstance(data, list):
+        return tuple(decode(v, functions) for v in data)
+    if not isinstance(data, Mapping):
+        return data
+    if set(data) != {"type", "fields"}:
+        return {k: decode(v, functions) for k, v in data.items()}
+    if data["type"] not in _CLASSES:
+        raise ValueError(f"unknown config type {data['type']!r}; known: {', '.join(sorted(_CLASSES))}")
+    cls, values = _CLASSES[data["type"]], {}
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name, value in data["fields"].items():
+        if name not in known:
+            raise ValueError(f"{data['type']} has no field {name!r}; fields: {', '.join(known)}")
+        values[name] = decode(value, functions)
+        if callable(known[name].default) and isinstance(value, str):
+            if value not in functions:
+                raise ValueError(f"unknown function {value!r}; known: {', '.join(sorted(functions))}")
+            values[name] = functions[value]
+    return cls(**values)

@@ -1,0 +1,102 @@
+"""The one file that knows devices: the one pmap, its emulation by vmap, and how arrays get there.
+
+`jax.pmap` is in maintenance mode upstream and today `jit(shard_map)` underneath; it is kept because
+its contract (a per-device function with explicit collectives) is the one the training step states.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "batch"
+"""The name of the device axis: what a collective inside a per-device function reduces over."""
+
+
+def data_parallel(
+    function: Callable,
+    in_axes: Any,
+    out_axes: Any,
+    donate_argnums: Sequence[int] = (),
+    devices: Sequence[jax.Device] | None = None,
+) -> Callable:
+    """Run a per-device function over all devices (all processes): the one pmap.
+
+    An output with `out_axes=None` must have been reduced over `AXIS`; pmap returns device 0's value
+    without a look at the others. `emulate` refuses such an output, so it is the proof.
+    """
+    return jax.pmap(
+        function,
+        axis_name=AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=tuple(donate_argnums),
+        devices=devices,
+    )
+
+
+def emulate(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
+    """The same program on one device: `jit(vmap)` over the shard axis, with the same prefixes."""
+    return jax.jit(jax.vmap(function, in_axes=in_axes, out_axes=out_axes, axis_name=AXIS))
+
+
+def split(tree: Any, shards: int) -> Any:
+    """Reshape every leaf (N, ...) to (shards, N / shards, ...).
+
+    Raises:
+      ValueError: N is not a multiple of `shards`.
+    """
+
+    def reshape(a):
+        if a.shape[0] % shards:
+            raise ValueError(
+                f"{a.shape[0]} examples do not divide over {shards} devices; "
+                f"choose a batch size that is a multiple of {shards}"
+            )
+        return a.reshape(shards, a.shape[0] // shards, *a.shape[1:])
+
+    return jax.tree.map(reshape, tree)
+
+
+def merge(tree: Any) -> Any:
+    """The inverse of `split`: (shards, n, ...) -> (shards * n, ...)."""
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
+
+
+def place(tree: Any, axes: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Put a tree where `data_parallel` will want it, so that its first call compiles once.
+
+    Args:
+      tree: arrays.
+      axes: prefix of `tree` with None (replicated) or 0 (leading axis: this process's devices).
+      devices: as given to `data_parallel`.
+    """
+    mesh = Mesh(np.asarray(devices if devices is not None else jax.devices()), (AXIS,))
+
+    def put(axis, subtree):
+        sharding = NamedSharding(mesh, PartitionSpec() if axis is None else PartitionSpec(AXIS))
+        return jax.tree.map(
+            lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), subtree
+        )
+
+    return jax.tree.map(put, axes, tree, is_leaf=lambda a: a is None)
+
+
+def use_all_cores() -> None:
+    """On the CPU, make one device per core: faster than one device with many threads.
+
+    Call it before anything touches a device; it leaves GPUs and TPUs, and a number that was set
+    already (`JAX_NUM_CPU_DEVICES`), as they are.
+    """
+    if jax.config.jax_num_cpu_devices < 0:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def start(coordinator: str | None, processes: int, process: int) -> None:
+    """Join a multi-process run (`jax.distributed`); on TPU pods all three are found by themselves."""
+    jax.distributed.initialize(coordinator, processes, process)

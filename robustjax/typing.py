@@ -1,0 +1,48 @@
+"""The protocols everything else speaks. One example at a time: `jax.vmap` makes the batch.
+
+Shape letters: B batch, H height, W width, C channels, K classes, D features. Images live in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+
+LogitsFn = Callable[[jax.Array], Any]
+"""An image (H, W, C) -> logits (K,), or any pytree that the objective knows how to read."""
+
+Loss = Callable[[Any, Any], jax.Array]
+"""(output, target) -> scalar. `output` is what the LogitsFn returns for one example."""
+
+
+class Threat(Protocol):
+    """What the adversary may do to one image x (H, W, C): the ball of radius `eps` around it."""
+
+    eps: float
+
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The nearest point to `x_adv` in the ball around `x` and in [0, 1]."""
+
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """A random point of the ball around `x` and in [0, 1]."""
+
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        """The direction of unit norm that a linear function with this gradient grows most in."""
+
+    def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The norm of `x_adv - x`, a scalar."""
+
+
+class Attack(Protocol):
+    """Crafts one adversarial example.
+
+    `y` is always the true label. `target` is what the loss compares the output with; None lets the
+    attack choose (its documented default, e.g. `y`).
+    """
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
+    ) -> jax.Array:
+        """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
