@@ -1,4 +1,4 @@
-"""The config is the object: frozen dataclasses that JAX can trace, JSON can hold and people can read.
+"""The config is the object: frozen dataclasses that JAX traces, JSON holds and people read.
 
 Attacks, threats, methods and schedules are declared with `@config`. Every field is a leaf of a
 pytree (so three eps compile once, and a schedule may replace a float by a traced one) unless it is
@@ -57,7 +57,7 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = float("i
 
 
 def encode(value: Any) -> Any:
-    """Turn configs into JSON: {'type': class name, 'fields': {...}}; a function becomes its name."""
+    """Configs -> JSON: {"type": class name, "fields": {...}}; a function becomes its name."""
     if type(value).__name__ in _CLASSES and dataclasses.is_dataclass(value):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, "fields": fields}
@@ -83,7 +83,9 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
     if set(data) != {"type", "fields"}:
         return {k: decode(v, functions) for k, v in data.items()}
     if data["type"] not in _CLASSES:
-        raise ValueError(f"unknown config type {data['type']!r}; known: {', '.join(sorted(_CLASSES))}")
+        raise ValueError(
+            f"unknown config type {data['type']!r}; known: {', '.join(sorted(_CLASSES))}"
+        )
     cls, values = _CLASSES[data["type"]], {}
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name, value in data["fields"].items():
@@ -92,6 +94,8 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
         values[name] = decode(value, functions)
         if callable(known[name].default) and isinstance(value, str):
             if value not in functions:
-                raise ValueError(f"unknown function {value!r}; known: {', '.join(sorted(functions))}")
+                raise ValueError(
+                    f"unknown function {value!r}; known: {', '.join(sorted(functions))}"
+                )
             values[name] = functions[value]
     return cls(**values)

@@ -98,5 +98,5 @@ def use_all_cores() -> None:
 
 
 def start(coordinator: str | None, processes: int, process: int) -> None:
-    """Join a multi-process run (`jax.distributed`); on TPU pods all three are found by themselves."""
+    """Join a multi-process run (`jax.distributed`); TPU pods find all three by themselves."""
     jax.distributed.initialize(coordinator, processes, process)
