@@ -1,0 +1,46 @@
+"""Arrays that are slow to make, kept in a folder; a damaged file is made again."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from robustjax.files import replacing
+
+
+def folder() -> Path:
+    """The environment variable ROBUSTJAX_CACHE, or ~/.cache/robustjax."""
+    return Path(os.environ.get("ROBUSTJAX_CACHE") or Path.home() / ".cache" / "robustjax")
+
+
+def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays filed under `name`, from `make` the first time.
+
+    Guarantees:
+      A torn or damaged file is made again.
+      A cache that cannot be written costs a warning, not the run.
+    """
+    path = folder() / f"{name}.npz"
+    try:
+        # The zip's checksums cover every byte of the arrays, so what is read is what was written.
+        with np.load(path) as file:
+            return dict(file)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # whatever is wrong with a cache, it can be made again
+        warnings.warn(f"{path} is damaged ({error}); making it again", stacklevel=2)
+    arrays = make()
+    try:
+        with replacing(path) as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        warnings.warn(
+            f"cannot cache to {path.parent} ({error.strerror}); set ROBUSTJAX_CACHE to a folder "
+            "that can be written",
+            stacklevel=2,
+        )
+    return arrays
