@@ -34,7 +34,8 @@ class TFDS:
 
     Raises:
       ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
-      FileNotFoundError: it is not prepared in that folder; the message has the command.
+      FileNotFoundError: it is not prepared in that folder, or in another format; the message has
+        the command.
     """
 
     def __init__(self, name: str, data_dir: str | None = None):
@@ -43,11 +44,12 @@ class TFDS:
         self.image, self.label = _keys(self.builder.info)
         with _quiet():
             prepared = self.builder.is_prepared()
-        if not prepared or self.builder.info.file_format != FORMAT:
+        if not prepared:
             raise FileNotFoundError(
-                f"{name} is not prepared as {FORMAT.value} in {self.builder.data_path}; "
-                f"run: {prepare_command(name, data_dir)}"
+                f"{name} is not prepared in {self.builder.data_path}; run: robustjax data prepare "
+                f"{name}{f' --data-dir {data_dir}' if data_dir else ''}"
             )
+        _check_format(self.builder)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -93,23 +95,15 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
     Raises:
       ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
+      FileNotFoundError: the folder holds the set in another format.
       ModuleNotFoundError: the set's builder hands over arrays, which TFDS encodes with TensorFlow.
     """
     builder = _builder(name, data_dir)
     _keys(builder.info)
-    try:
+    with _naming_the_extra(f"preparing {name}"):
         builder.download_and_prepare(file_format=FORMAT)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"preparing {name} needs one more package ({str(error).splitlines()[-1]}): "
-            "pip install 'robustjax[prepare]', once; reading it never does"
-        ) from error
+    _check_format(builder)
     return Path(builder.data_path)
-
-
-def prepare_command(name: str, data_dir: str | None = None) -> str:
-    """The command that `prepare` is behind."""
-    return f"robustjax data prepare {name}" + (f" --data-dir {data_dir}" if data_dir else "")
 
 
 def prepared(data_dir: str | None = None) -> dict[str, str]:
@@ -131,7 +125,8 @@ def prepared(data_dir: str | None = None) -> dict[str, str]:
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     folder = Path(data_dir).expanduser() if data_dir else None
     try:
-        return tfds.builder(name, data_dir=folder)
+        with _naming_the_extra(f"describing {name}"):
+            return tfds.builder(name, data_dir=folder)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         names = ["digits", *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name, names, n=3)
@@ -158,10 +153,36 @@ def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
     image = info.features[keys[0]]
     if None in image.shape or image.np_dtype != np.uint8:
         raise ValueError(
-            f"{info.name} has images of type {np.dtype(image.np_dtype).name} and shape {image.shape}, "
-            "where None varies; bring them to one size as uint8 arrays and use arrays:DIR"
+            f"{info.name} has {np.dtype(image.np_dtype).name} images of shape {image.shape}, where "
+            "None varies; bring them to one size as uint8 arrays and use arrays:DIR"
         )
     return tuple(keys)
+
+
+def _check_format(builder: tfds.core.DatasetBuilder) -> None:
+    found = builder.info.file_format
+    if found != FORMAT:
+        raise FileNotFoundError(
+            f"{builder.name} is stored as {found.value} in {builder.data_path}, which only "
+            "TensorFlow reads; prepare it in another folder: "
+            f"robustjax data prepare {builder.name} --data-dir DIR"
+        )
+
+
+@contextlib.contextmanager
+def _naming_the_extra(what: str) -> Iterator[None]:
+    """Say what to install when TFDS misses a package, TensorFlow above all."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        root = error
+        while isinstance(root.__cause__, ModuleNotFoundError):
+            root = root.__cause__
+        package = "'robustjax[prepare]'" if root.name == "tensorflow" else root.name
+        raise ModuleNotFoundError(
+            f"{what} needs {root.name}: pip install {package} (reading a prepared set never does)",
+            name=root.name,
+        ) from error
 
 
 @contextlib.contextmanager
