@@ -27,10 +27,10 @@ def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
     path = folder() / f"{name}.npz"
     try:
         # The zip's checksums cover every byte of the arrays, so what is read is what was written.
-        with np.load(path) as file:
-            return dict(file)
-    except FileNotFoundError:
-        pass
+        with path.open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
+    except OSError:
+        pass  # not there, or not to be read
     except Exception as error:  # whatever is wrong with a cache, it can be made again
         warnings.warn(f"{path} is damaged ({error}); making it again", stacklevel=2)
     arrays = make()
