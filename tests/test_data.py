@@ -414,7 +414,7 @@ def test_a_damaged_cache_is_made_again(tmp_path_factory, draw):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTJAX_CACHE", str(folder))
-        cache.cached("a", lambda: arrays)
+        cache.cached("a", tuple(arrays), lambda: arrays)
         whole = (folder / "a.npz").read_bytes()
         at = draw.draw(st.integers(0, len(whole) - 1))
         if draw.draw(st.booleans()):
@@ -426,7 +426,7 @@ def test_a_damaged_cache_is_made_again(tmp_path_factory, draw):
         (folder / "a.npz").write_bytes(damaged)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = cache.cached("a", lambda: arrays)
+            found = cache.cached("a", tuple(arrays), lambda: arrays)
         assert set(found) == set(arrays)
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
@@ -440,12 +440,12 @@ def test_a_torn_cache_says_so_and_is_replaced(tmp_path):
         made.append(1)
         return {"a": np.arange(5)}
 
-    cache.cached("x", make)
+    cache.cached("x", "a", make)
     path = cache.folder() / "x.npz"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.warns(UserWarning, match="damaged.*making it again"):
-        cache.cached("x", make)
-    np.testing.assert_array_equal(cache.cached("x", make)["a"], np.arange(5))
+        cache.cached("x", "a", make)
+    np.testing.assert_array_equal(cache.cached("x", "a", make)["a"], np.arange(5))
     assert len(made) == 2
 
 
@@ -453,7 +453,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROBUSTJAX_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="set ROBUSTJAX_CACHE"):
-        found = cache.cached("x", lambda: {"a": np.arange(5)})
+        found = cache.cached("x", "a", lambda: {"a": np.arange(5)})
     np.testing.assert_array_equal(found["a"], np.arange(5))
 
 
@@ -545,9 +545,8 @@ KEYS = 1_000
 def candidates(mode):
     """Every crop of the padded image and its mirror image, the identity among them."""
     padded = np.pad(IMAGE, ((PAD, PAD), (PAD, PAD), (0, 0)), mode)
-    crops = [
-        padded[i : i + 4, j : j + 5] for i, j in itertools.product(range(2 * PAD + 1), repeat=2)
-    ]
+    offsets = itertools.product(range(2 * PAD + 1), repeat=2)
+    crops = [padded[i : i + H, j : j + W] for i, j in offsets]
     return np.stack(crops + [c[:, ::-1] for c in crops])
 
 

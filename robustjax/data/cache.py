@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,15 @@ def folder() -> Path:
     return Path(os.environ.get("ROBUSTJAX_CACHE") or Path.home() / ".cache" / "robustjax")
 
 
-def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def cached(
+    name: str, keys: Sequence[str], make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """The arrays filed under `name`, from `make` the first time.
+
+    Args:
+      name: the file's name, without its suffix.
+      keys: the arrays' names.
+      make: makes all of them.
 
     Guarantees:
       A torn or damaged file is made again.
@@ -26,9 +33,9 @@ def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
     """
     path = folder() / f"{name}.npz"
     try:
-        # The zip's checksums cover every byte of the arrays, so what is read is what was written.
+        # The zip's checksums cover the arrays, so what is read is what was written.
         with path.open("rb") as file, np.load(file) as arrays:
-            return dict(arrays)
+            return {key: arrays[key] for key in keys}
     except OSError:
         pass  # not there, or not to be read
     except Exception as error:  # whatever is wrong with a cache, it can be made again
@@ -36,7 +43,7 @@ def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
     arrays = make()
     try:
         with replacing(path) as file:
-            np.savez(file, **arrays)
+            np.savez(file, **{key: arrays[key] for key in keys})
     except OSError as error:
         warnings.warn(
             f"cannot cache to {path.parent} ({error.strerror}); set ROBUSTJAX_CACHE to a folder "

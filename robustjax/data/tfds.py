@@ -59,7 +59,7 @@ class TFDS:
     def read(self, split: str) -> Dataset:
         """One of the set's own splits, from the cache if it was decoded before."""
         feature = self.builder.info.features[self.label]
-        arrays = cached(self._cache_name(split), lambda: self._decode(split))
+        arrays = cached(self._cache_name(split), ("images", "labels"), lambda: self._decode(split))
         return Dataset(
             **arrays,
             indices=np.arange(len(arrays["labels"])),
