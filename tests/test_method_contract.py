@@ -7,18 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
 
-from robustjax import models, parallel
+from robustjax import parallel
 from robustjax.attacks import PGD
 from robustjax.checkpoint import Checkpoints
 from robustjax.data import Augment
 from robustjax.threats import L2
-from robustjax.training import AWP, PGDAT, SAT, TRADES, Free, Natural, Optimizer, Recipe
-from robustjax.training.methods.base import Batch
+from robustjax.training import AWP, PGDAT, SAT, TRADES, Free, Natural, Optimizer
 from robustjax.training.methods.trades import KL_ATTACK
-from robustjax.training.net import Net
-from robustjax.training.schedules import Constant
-from robustjax.training.step import IN_AXES, OUT_AXES, create_state, make_step
+from robustjax.training.step import IN_AXES, OUT_AXES, make_step
 
 THREAT = L2(0.3)
 CE = PGD(THREAT, steps=2)
@@ -34,39 +32,7 @@ METHODS = {
     "free": Free(THREAT, replays=2),
 }
 PROBES = ("trades", "awp(trades)", "sat", "free")
-CLASSES, SIZE, SHAPE = 4, 32, (8, 8, 2)
-RECIPE = Recipe(
-    lr=0.05,
-    schedule=Constant(),
-    optimizer=Optimizer(weight_decay=1e-3),
-    ema=0.9,
-    label_smoothing=0.1,
-    augment=Augment(pad=1, flip=True),
-)
 STEPS = 20
-
-
-@functools.cache
-def module():
-    return models.create("resnet-8", num_classes=CLASSES, width=4)
-
-
-@functools.cache
-def examples():
-    rng = np.random.default_rng(0)
-    label = np.arange(SIZE, dtype=np.int32) % CLASSES
-    centre = rng.uniform(60, 190, (CLASSES, 1, 1, SHAPE[2]))
-    image = np.clip(centre[label] + rng.normal(0, 20, (SIZE, *SHAPE)), 0, 255).astype(np.uint8)
-    return {"image": image, "label": label, "index": np.arange(SIZE, dtype=np.int32)[::-1].copy()}
-
-
-def fresh(name, shards, recipe=RECIPE):
-    recipe = dataclasses.replace(recipe, batch_size=SIZE)
-    data, key = examples(), jax.random.key(0)
-    method = METHODS[name]
-    return create_state(
-        module(), method, recipe, key, data["image"], data["label"], CLASSES, shards
-    )
 
 
 @functools.cache
@@ -77,7 +43,7 @@ def compiled(recipe=RECIPE):
 
 @functools.cache
 def run(name, shards, steps, recipe=RECIPE):
-    state, trace = fresh(name, shards, recipe), []
+    state, trace = fresh(METHODS[name], shards, recipe), []
     batch = parallel.split(examples(), shards)
     for _ in range(steps):
         state, metrics = compiled(recipe)(state, METHODS[name], jax.random.key(1), batch)
@@ -108,7 +74,7 @@ def test_one_shard_equals_four(name):
 def test_pmap_equals_emulate(name):
     step = make_step(module(), RECIPE, STEPS, CLASSES)
     step = parallel.data_parallel(step, IN_AXES, OUT_AXES, donate_argnums=0)
-    state = parallel.place(fresh(name, 4), IN_AXES[0])
+    state = parallel.place(fresh(METHODS[name], 4), IN_AXES[0])
     batch = parallel.split(examples(), 4)
     state, _ = step(state, METHODS[name], jax.random.key(1), batch)
     assert_close(state, run(name, 4, 1)[0], 1e-5)
@@ -126,7 +92,7 @@ def test_resume_is_exact(name, tmp_path):
     half, _ = run(name, 1, STEPS // 2)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(STEPS // 2, half, {})
-    state, _ = checkpoints.restore(fresh(name, 1), {})
+    state, _ = checkpoints.restore(fresh(METHODS[name]), {})
     batch = parallel.split(examples(), 1)
     for _ in range(STEPS - STEPS // 2):
         state, _ = compiled()(state, METHODS[name], jax.random.key(1), batch)
@@ -134,25 +100,9 @@ def test_resume_is_exact(name, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def net_and_batch(name):
-    state, data = fresh(name, 1), examples()
-    net = Net(state.stats, jnp.float32(0.5), module())
-    label = jnp.asarray(data["label"])
-    batch = Batch(
-        image=jnp.asarray(data["image"]) / 255.0,
-        label=label,
-        target=jax.nn.one_hot(label, CLASSES),
-        index=label,
-        source=label,
-        rows=state.rows,
-        slot=jax.tree.map(lambda a: a[0], state.slot),
-    )
-    return state, net, batch
-
-
 @functools.cache
 def crafted(name):
-    state, net, batch = net_and_batch(name)
+    state, net, batch = net_and_batch(METHODS[name])
 
     def perturb(state, batch):
         keys = jax.random.split(jax.random.key(2), SIZE)
@@ -165,7 +115,7 @@ def crafted(name):
 
 @rows
 def test_crafted_images_lie_in_the_threat_set(name):
-    _, _, batch = net_and_batch(name)
+    _, _, batch = net_and_batch(METHODS[name])
     x_adv = crafted(name).x_adv[0]
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
     assert (jax.vmap(THREAT.distance)(x_adv, batch.image) <= THREAT.eps * (1 + 1e-5)).all()
@@ -173,7 +123,7 @@ def test_crafted_images_lie_in_the_threat_set(name):
 
 @rows
 def test_only_committing_crafting_moves_the_statistics(name):
-    state, _, _ = net_and_batch(name)
+    state, _, _ = net_and_batch(METHODS[name])
     after = jax.tree.map(lambda a: a[0], crafted(name).stats)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), state.stats, after)
     moved = not all(jax.tree.leaves(same))
@@ -184,7 +134,7 @@ def test_only_committing_crafting_moves_the_statistics(name):
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_step_lowers_for_accelerators(name, platform):
     batch = parallel.split(examples(), 1)
-    args = (fresh(name, 1), METHODS[name], jax.random.key(1), batch)
+    args = (fresh(METHODS[name]), METHODS[name], jax.random.key(1), batch)
     text = compiled().trace(*args).lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text
 
@@ -194,7 +144,7 @@ def test_new_numbers_compile_nothing():
     batch = parallel.split(examples(), 1)
     for beta, eps in ((1.0, 0.1), (3.0, 0.2), (6.0, 0.3)):
         method = TRADES(beta, attack=dataclasses.replace(KL, threat=L2(eps)))
-        step(fresh("trades", 1), method, jax.random.key(1), batch)
+        step(fresh(METHODS["trades"]), method, jax.random.key(1), batch)
     assert step._cache_size() == 1
 
 
@@ -204,7 +154,7 @@ def test_accumulation_averages_the_slices():
         RECIPE, accumulate=2, ema=0.0, optimizer=Optimizer(momentum=0.0, weight_decay=0.0)
     )
     single = dataclasses.replace(recipe, accumulate=1)
-    state = fresh("natural", 1, single)
+    state = fresh(METHODS["natural"], 1, single)
     halves = [jax.tree.map(lambda a: a[i : i + 1], parallel.split(examples(), 2)) for i in (0, 1)]
     steps = [compiled(single)(state, METHODS["natural"], jax.random.key(1), h)[0] for h in halves]
     mean = jax.tree.map(lambda a, b: (a + b) / 2, steps[0].params, steps[1].params)
@@ -214,7 +164,7 @@ def test_accumulation_averages_the_slices():
 
 
 def test_a_bad_step_costs_nothing():
-    state = fresh("natural", 1)
+    state = fresh(METHODS["natural"])
     bad = dataclasses.replace(
         METHODS["natural"], objective=lambda z, t: jnp.log(-1.0 - z.sum() ** 2)
     )

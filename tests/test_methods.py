@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import net_and_batch
 
 from robustjax import losses
 from robustjax.parallel import AXIS
 from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural
 from robustjax.training.methods.base import Crafted
-from tests.test_method_contract import net_and_batch
 
 
 def on_one_device(function):
@@ -22,7 +22,7 @@ def on_one_device(function):
 
 
 def loss_of(method, progress=0.5, shift=0.1, rows=None):
-    state, net, batch = net_and_batch("sat")
+    state, net, batch = net_and_batch(SAT())
     net = net.replace(progress=jnp.float32(progress))
     batch = batch if rows is None else batch.replace(rows=rows)
     crafted = Crafted(jnp.clip(batch.image + shift, 0, 1), net.stats)
@@ -42,7 +42,7 @@ def test_trades_on_clean_images_is_cross_entropy():
 
 
 def test_trades_commits_clean_then_adversarial():
-    state, net, batch = net_and_batch("trades")
+    state, net, batch = net_and_batch(TRADES())
     x_adv = jnp.clip(batch.image + 0.1, 0, 1)
 
     def by_hand():
@@ -60,11 +60,11 @@ def test_trades_commits_clean_then_adversarial():
 def test_sat_before_its_start_is_trades_bit_for_bit():
     sat, trades = loss_of(SAT(start=0.7), progress=0.6), loss_of(TRADES(), progress=0.6)
     assert sat[0] == trades[0]
-    np.testing.assert_array_equal(sat[1].rows, net_and_batch("sat")[2].rows)
+    np.testing.assert_array_equal(sat[1].rows, net_and_batch(SAT())[2].rows)
 
 
 def test_sat_moves_its_targets_towards_the_prediction():
-    state, net, batch = net_and_batch("sat")
+    state, net, batch = net_and_batch(SAT())
     p = jax.nn.softmax(on_one_device(lambda: net.train(state.params, batch.image)[0]))
     _, aux = loss_of(SAT(start=0.1, momentum=0.75), shift=0.0)
     np.testing.assert_allclose(aux.rows, 0.75 * batch.rows + 0.25 * p, atol=1e-6)
@@ -74,7 +74,7 @@ def test_sat_moves_its_targets_towards_the_prediction():
 
 
 def test_sat_weighs_by_confidence_relative_to_the_batch():
-    state, net, batch = net_and_batch("sat")
+    state, net, batch = net_and_batch(SAT())
     z = on_one_device(lambda: net.train(state.params, batch.image)[0])
     t = 0.9 * batch.rows + 0.1 * jax.nn.softmax(z)
     w = t.max(-1) / t.max(-1).mean()
@@ -83,7 +83,7 @@ def test_sat_weighs_by_confidence_relative_to_the_batch():
 
 
 def gradients(method):
-    state, net, batch = net_and_batch("pgd-at")
+    state, net, batch = net_and_batch(PGDAT())
     crafted = Crafted(jnp.clip(batch.image + 0.05, 0, 1), net.stats)
     g = on_one_device(lambda: method.grads(net, state.params, batch, crafted))
     return state.params, g
@@ -109,7 +109,7 @@ def test_awp_moves_kernels_by_gamma_and_takes_the_gradient_there():
             )
         else:
             np.testing.assert_array_equal(v, w)
-    state, net, batch = net_and_batch("pgd-at")
+    state, net, batch = net_and_batch(PGDAT())
     crafted = Crafted(jnp.clip(batch.image + 0.05, 0, 1), net.stats)
     there = on_one_device(lambda: PGDAT().grads(net, wrapped.anchor, batch, crafted))
     for a, b in zip(jax.tree.leaves(there.grads), jax.tree.leaves(wrapped.grads), strict=True):

@@ -25,7 +25,6 @@ from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import IN_AXES, OUT_AXES, Recipe, create_state, make_step, map_threats
 from robustjax.typing import Attack
 
-
 BASELINE = Recipe()
 
 
