@@ -70,12 +70,13 @@ def training_curves(metrics: str | Path, png: str | Path) -> None:
 
 
 def accuracy_over_eps(
-    curves: Mapping[str, Mapping[float, float]], png: str | Path, norm: str = "linf"
+    curves: Mapping[str, Mapping[str, Sequence[float]]], png: str | Path, norm: str = "linf"
 ) -> None:
-    """Draw robust accuracy over the radius of the attack, a line for each model or attack.
+    """Draw robust accuracy over the radius of the attack, with its standard error as a band.
 
     Args:
-      curves: label -> {eps: accuracy in [0, 1]}; keys that come from JSON may be strings.
+      curves: a line for each model or attack: label -> {"eps", "accuracy", "stderr"}, sequences as
+        `evaluation.curve` returns them.
       png: where the figure goes.
       norm: linf, l2, l1 or l0, for the axis. Radii in linf are written in 1/255.
 
@@ -89,9 +90,10 @@ def accuracy_over_eps(
     levels = norm.lower() == "linf"
     with _figure(png, 1, 1, (5.6, 3.8)) as (ax,):
         for label, curve in curves.items():
-            points = sorted((float(eps), accuracy) for eps, accuracy in curve.items())
-            eps, accuracy = np.array(points).T
-            ax.plot(eps * (255 if levels else 1), accuracy, marker="o", markersize=4, label=label)
+            eps, accuracy, stderr = (np.array(curve[k]) for k in ("eps", "accuracy", "stderr"))
+            eps = eps * 255 if levels else eps
+            ax.fill_between(eps, accuracy - stderr, accuracy + stderr, alpha=0.2, linewidth=0)
+            ax.plot(eps, accuracy, marker="o", markersize=4, label=label)
         unit = " in 1/255" if levels else ""
         ax.set(xlabel=f"{NORMS[norm.lower()]} radius ε{unit}", title="accuracy under attack")
         ax.set_xlim(left=0)

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ZERO_GRADIENT = 0.01
-"""Above this fraction of examples without a gradient an attack's accuracy says little."""
-
 
 def read_run(path: str | Path) -> dict[str, Any]:
     """A run directory, or a results file with the same content, as a row for `table`.
@@ -75,13 +72,9 @@ def summary(runs: Sequence[str | Path]) -> str:
             rows.append(read_run(run))
         except FileNotFoundError as error:
             notes.append(str(error))
-    for row in rows:
-        for name, fraction in row["report"].get("zero_gradient", {}).items():
-            if fraction is not None and fraction > ZERO_GRADIENT:
-                notes.append(
-                    f"warning: {row['run']}, {name}: {fraction:.1%} of the examples have a zero "
-                    "gradient; the attack may fail where the model would not withstand it"
-                )
+    notes += [
+        f"warning: {row['run']}: {text}" for row in rows for text in row["report"]["warnings"]
+    ]
     return "\n".join([table(rows)] * bool(rows) + notes)
 
 
