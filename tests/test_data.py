@@ -71,6 +71,15 @@ class TinyArrays(TinyImages):
         return np.full(SHAPE, i, np.uint8)
 
 
+class TinyByHand(TinyImages):
+    """Must be downloaded by hand."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Ask the authors for pictures.zip."
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(len(list(manager.manual_dir.iterdir())))}
+
+
 class TinyVarying(TinyImages):
     image_shape = (None, None, 3)
 
@@ -348,6 +357,18 @@ def test_preparing_arrays_without_tensorflow_names_the_extra(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # absent, even where it is installed
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'robustjax\[prepare\]'"):
         data.prepare("tiny_arrays", str(tmp_path))
+
+
+def test_a_set_to_download_by_hand_says_what_goes_where(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"by hand: .*manual.*Ask the authors") as error:
+        data.prepare("tiny_by_hand", str(tmp_path))
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["digits", "arrays:mine"])
+def test_local_data_need_no_preparation(name):
+    with pytest.raises(ValueError, match="needs no preparation"):
+        data.prepare(name)
 
 
 def test_a_set_stored_for_tensorflow_is_refused(tfds_dir, monkeypatch):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from robustjax.data.cache import cached
 from robustjax.data.dataset import Dataset
+from robustjax.data.local import ARRAYS, Digits
 
 FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 CHUNK = 256
@@ -95,13 +96,20 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
     Raises:
       ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
-      FileNotFoundError: the folder holds the set in another format.
+      FileNotFoundError: the folder holds the set in another format, or its files must be
+        downloaded by hand; the message says what goes where.
       ModuleNotFoundError: the set's builder hands over arrays, which TFDS encodes with TensorFlow.
     """
+    if name == Digits.name or name.startswith(ARRAYS):
+        raise ValueError(f"{name} needs no preparation; only TFDS sets do")
     builder = _builder(name, data_dir)
     _keys(builder.info)
-    with _naming_the_extra(f"preparing {name}"):
-        builder.download_and_prepare(file_format=FORMAT)
+    try:
+        with _naming_the_extra(f"preparing {name}"):
+            builder.download_and_prepare(file_format=FORMAT)
+    except AssertionError as error:  # what TFDS raises where a licence forbids it to download
+        what = " ".join(str(error).split())
+        raise FileNotFoundError(f"{name} must be downloaded by hand: {what}") from error
     _check_format(builder)
     return Path(builder.data_path)
 

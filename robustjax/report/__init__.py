@@ -1,0 +1,19 @@
+"""What a run leaves for people: figures, one table of several runs, and where numbers come from."""
+
+from robustjax.files import read_metrics, write_json
+from robustjax.report.figures import accuracy_over_eps, example_grid, training_curves
+from robustjax.report.provenance import provenance
+from robustjax.report.tables import format_eps, read_run, summary, table
+
+__all__ = [
+    "accuracy_over_eps",
+    "example_grid",
+    "format_eps",
+    "provenance",
+    "read_metrics",
+    "read_run",
+    "summary",
+    "table",
+    "training_curves",
+    "write_json",
+]
