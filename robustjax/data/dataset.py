@@ -77,3 +77,11 @@ class Dataset:
     def head(self, n: int) -> Dataset:
         """The first n examples, or all if there are fewer."""
         return self.take(slice(n))
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, in [0, 1] pixels, to four decimals."""
+        flat = self.images.reshape(-1, self.image_shape[-1])
+        return tuple(
+            tuple(round(float(v) / 255, 4) for v in statistic)
+            for statistic in (flat.mean(0), flat.std(0))
+        )
