@@ -133,7 +133,7 @@ class Evaluation:
       batch_size: of the attacks; results do not depend on it.
       seed: of the attacks.
       weights: the best on validation, or the last.
-      curve: also measure accuracy over eps under the last attack named.
+      curve: the attack that accuracy over eps is measured under; 'none' skips it.
       data_dir: the folder of prepared TFDS sets.
     """
 
@@ -145,7 +145,7 @@ class Evaluation:
     batch_size: int = 256
     seed: int = 0
     weights: Literal["best", "last"] = "best"
-    curve: bool = True
+    curve: str = "pgd-20"
     data_dir: str | None = None
 
 
@@ -163,14 +163,15 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     found = evaluation.evaluate(*subject, named, key, **how)
     result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
     if named:
-        name, attack = list(named.items())[-1]
-        draw_examples(found, images, name, settings["class_names"], options.run / "examples.png")
-        if options.curve:
-            radii = [threat.eps * k / 4 for k in range(9)]
-            curve = evaluation.curve(*subject, attack, radii, key, **how)
-            result["curve"] = {"attack": name, **curve}
-            figure = options.run / "accuracy_over_eps.png"
-            report.accuracy_over_eps({name: curve}, figure, norm=type(threat).__name__.lower())
+        figure = options.run / "examples.png"
+        draw_examples(found, images, options.attacks[-1], settings["class_names"], figure)
+    if options.curve != "none":
+        attack = attacks.parse(options.curve, threat)
+        radii = [threat.eps * k / 4 for k in range(9)]
+        curve = evaluation.curve(*subject, attack, radii, key, **how)
+        result["curve"] = {"attack": options.curve, **curve}
+        figure = options.run / "accuracy_over_eps.png"
+        report.accuracy_over_eps({options.curve: curve}, figure, type(threat).__name__.lower())
     command = f"robustjax {shlex.join(sys.argv[1:])}"
     result["provenance"] = report.provenance(command, options.seed, started)
     report.write_json(options.run / "report.json", result)
@@ -221,8 +222,8 @@ def quickstart(out: Path = Path("runs/quickstart"), epochs: int = 12, seed: int 
     for run in runs:
         method = METHODS[run.name]
         train(method, recipe, Options(run, threat="linf", eps=threat.eps, seed=seed))
-        evaluate(Evaluation(run, eps=threat.eps, seed=seed))
-    show(runs)
+        evaluate(Evaluation(run, ("fgsm", "pgd-20", "pgd-20x3"), seed=seed, batch_size=512))
+    show(tuple(runs))
     print("figures:", *(str(p) for run in runs for p in sorted(run.glob("*.png"))), sep="\n  ")
 
 

@@ -134,6 +134,15 @@ def test_head_is_the_first_or_all():
     assert len(whole.head(10**6)) == len(whole)
 
 
+def test_channel_statistics_are_those_of_the_float_images(tmp_path):
+    train = data.load(write_arrays(tmp_path))
+    mean, std = train.channel_statistics()
+    floats = train.images / 255
+    np.testing.assert_allclose(mean, floats.mean((0, 1, 2)), atol=6e-5)
+    np.testing.assert_allclose(std, floats.std((0, 1, 2)), atol=6e-5)
+    assert len(mean) == len(std) == 3
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

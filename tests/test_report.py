@@ -198,11 +198,17 @@ def test_figures_leave_matplotlib_as_it_was(tmp_path):
 def test_the_table_of_two_runs(tmp_path):
     a = write_run(tmp_path / "a")
     b = write_run(tmp_path / "b", "TRADES", {"fgsm": 0.6, "pgd-10": 0.51234}, eps=0.3)
-    assert report.table([report.read_run(a), report.read_run(b)]).splitlines() == [
+    assert report.table([a, b], markdown=True).splitlines() == [
         "| run | method | data    | model | threat     | clean | pgd-10 | fgsm | worst case |",
         "| --- | ------ | ------- | ----- | ---------- | ----: | -----: | ---: | ---------: |",
         "| a   | PGDAT  | cifar10 | cnn   | Linf 8/255 |  81.2 |   50.0 |    - | 49.5 ± 1.6 |",
         "| b   | TRADES | cifar10 | cnn   | Linf 0.3   |  81.2 |   51.2 | 60.0 | 49.5 ± 1.6 |",
+    ]
+    assert report.table([a, b]).splitlines() == [
+        "run  method  data     model  threat      clean  pgd-10  fgsm  worst case",
+        "---  ------  -------  -----  ----------  -----  ------  ----  ----------",
+        "a    PGDAT   cifar10  cnn    Linf 8/255   81.2    50.0     -  49.5 ± 1.6",
+        "b    TRADES  cifar10  cnn    Linf 0.3     81.2    51.2  60.0  49.5 ± 1.6",
     ]
 
 
@@ -215,8 +221,8 @@ def test_a_wrapper_shows_what_it_wraps(tmp_path):
 def test_a_missing_report_is_named_with_its_command(tmp_path):
     good, bad = write_run(tmp_path / "good"), write_run(tmp_path / "bad")
     (bad / "report.json").unlink()
-    text = report.summary([good, bad, tmp_path / "none"])
-    assert "| good |" in text and "| bad" not in text
+    text = report.table([good, bad, tmp_path / "none"])
+    assert "\ngood " in text and "\nbad " not in text
     assert f"{bad} has no report.json yet; run: robustjax evaluate {bad}" in text
     assert f"{tmp_path / 'none'} is not a run directory" in text
     with pytest.raises(FileNotFoundError, match="robustjax evaluate"):
@@ -225,10 +231,10 @@ def test_a_missing_report_is_named_with_its_command(tmp_path):
 
 def test_warnings_come_after_the_table(tmp_path):
     run = write_run(tmp_path / "a")
-    assert "warning" not in report.summary([run])
+    assert "warning" not in report.table([run])
     whole = json.loads((run / "report.json").read_text())
     files.write_json(run / "report.json", whole | {"warnings": ["pgd-10: masked gradients"]})
-    assert report.summary([run]).splitlines()[-1] == "warning: a: pgd-10: masked gradients"
+    assert report.table([run]).splitlines()[-1] == "warning: a: pgd-10: masked gradients"
 
 
 def test_a_results_file_is_a_run(tmp_path):
@@ -239,7 +245,7 @@ def test_a_results_file_is_a_run(tmp_path):
 
 
 def test_a_run_that_was_not_attacked_has_a_row(tmp_path):
-    assert "| a   | PGDAT" in report.summary([write_run(tmp_path / "a", robust={})])
+    assert "a    PGDAT" in report.table([write_run(tmp_path / "a", robust={})])
 
 
 @pytest.mark.parametrize(

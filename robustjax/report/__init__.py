@@ -3,7 +3,7 @@
 from robustjax.files import read_metrics, write_json
 from robustjax.report.figures import accuracy_over_eps, example_grid, training_curves
 from robustjax.report.provenance import provenance
-from robustjax.report.tables import format_eps, read_run, summary, table
+from robustjax.report.tables import format_eps, read_run, table
 
 __all__ = [
     "accuracy_over_eps",
@@ -12,7 +12,6 @@ __all__ = [
     "provenance",
     "read_metrics",
     "read_run",
-    "summary",
     "table",
     "training_curves",
     "write_json",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
 def read_run(path: str | Path) -> dict[str, Any]:
-    """A run directory, or a results file with the same content, as a row for `table`.
+    """A run directory, or a results file with the same content, as one dictionary.
 
     Args:
       path: a folder with config.json and report.json, or a JSON file {"config": .., "report": ..}.
@@ -44,16 +44,25 @@ def read_run(path: str | Path) -> dict[str, Any]:
     }
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """One aligned Markdown table of rows as `read_run` makes them; accuracies in percent.
+def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
+    """One aligned table of several runs, then what is missing and what to distrust, a line each.
 
-    Every attack that some run was evaluated under has a column, "-" where a run was not. The worst
-    case, an example counted only if it withstands all attacks, comes with its standard error.
+    Accuracies are in percent. Every attack that some run was evaluated under has a column, "-"
+    where a run was not. The worst case (an example counts if it withstands all attacks) comes with
+    its standard error.
+
+    Args:
+      runs: what `read_run` reads; one without a report is named with the command that makes it.
+      markdown: a Markdown table; otherwise plain columns.
     """
-    rows = list(rows)
-    attacks = list(dict.fromkeys(name for row in rows for name in row["report"]["robust"]))
-    header = ["run", "method", "data", "model", "threat", "clean", *attacks, "worst case"]
-    cells = []
+    rows, notes = [], []
+    for run in runs:
+        try:
+            rows.append(read_run(run))
+        except FileNotFoundError as error:
+            notes.append(str(error))
+    attacks = dict.fromkeys(name for row in rows for name in row["report"]["robust"])
+    cells = [["run", "method", "data", "model", "threat", "clean", *attacks, "worst case"]]
     for row in rows:
         report = row["report"]
         robust = [_percent(report["robust"].get(name)) for name in attacks]
@@ -61,21 +70,9 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
         threat = f"{row['threat']} {format_eps(row['eps'])}"
         about = [row["run"], row["method"], row["data"], row["model"], threat]
         cells.append([*about, _percent(report["clean"]), *robust, worst])
-    return _align(header, cells, numbers_from=5)
-
-
-def summary(runs: Sequence[str | Path]) -> str:
-    """The table of several runs, then a line for each run without a report and each warning."""
-    rows, notes = [], []
-    for run in runs:
-        try:
-            rows.append(read_run(run))
-        except FileNotFoundError as error:
-            notes.append(str(error))
-    notes += [
-        f"warning: {row['run']}: {text}" for row in rows for text in row["report"]["warnings"]
-    ]
-    return "\n".join([table(rows)] * bool(rows) + notes)
+        notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
+    aligned = [_align(cells, numbers_from=5, markdown=markdown)] if rows else []
+    return "\n".join(aligned + notes)
 
 
 def format_eps(eps: float) -> str:
@@ -104,16 +101,17 @@ def _percent(value: float | None, error: float | None = None) -> str:
     return f"{100 * value:.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
 
 
-def _align(header: list[str], rows: list[list[str]], numbers_from: int) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    flush_right = [i >= numbers_from for i in range(len(header))]
+def _align(cells: Sequence[Sequence[str]], numbers_from: int, markdown: bool) -> str:
+    """Columns of equal width under a header; from `numbers_from` on they are flush right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
-    def line(cells: Iterable[str]) -> str:
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, flush_right, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if i >= numbers_from else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
 
-    rule = ("-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, flush_right, strict=True))
-    return "\n".join([line(header), line(rule), *map(line, rows)])
+    colon = ":" if markdown else "-"
+    rule = ["-" * (w - 1) + (colon if i >= numbers_from else "-") for i, w in enumerate(widths)]
+    return "\n".join(map(line, [cells[0], rule, *cells[1:]]))
