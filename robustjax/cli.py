@@ -133,7 +133,7 @@ class Evaluation:
       batch_size: of the attacks; results do not depend on it.
       seed: of the attacks.
       weights: the best on validation, or the last.
-      curve: also measure accuracy over eps under the last attack named.
+      curve: the attack that accuracy over eps is measured under; 'none' skips it.
       data_dir: the folder of prepared TFDS sets.
     """
 
@@ -145,7 +145,7 @@ class Evaluation:
     batch_size: int = 256
     seed: int = 0
     weights: Literal["best", "last"] = "best"
-    curve: bool = True
+    curve: str = "pgd-20"
     data_dir: str | None = None
 
 
@@ -157,28 +157,49 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     threat = choose_threat(options.threat, options.eps, threat)
     test = data.load(settings["data"]["name"], "test", options.data_dir).head(options.n)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
-    subject = (logits_fn, np.asarray(data.to_float(test.images)), test.labels)
-    how = {"indices": test.indices, "batch_size": options.batch_size}
-    key = jax.random.key(options.seed)
-    found = evaluation.evaluate(*subject, named, key, **how, progress=True)
-    result = found.to_json() | {
-        "threat": config.encode(threat),
-        "attacks": config.encode(named),
-        "weights": options.weights,
-    }
-    if options.curve and named:
-        name, attack = list(named.items())[-1]
-        radii = [threat.eps * k / 4 for k in range(9)]
-        accuracy = evaluation.curve(*subject, attack, radii, key, **how)
-        result["curve"] = {"attack": name, "accuracy": accuracy}
-        figure = options.run / "accuracy_over_eps.png"
-        report.accuracy_over_eps({name: accuracy}, figure, norm=type(threat).__name__)
+    images = np.asarray(data.to_float(test.images))
+    subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
+    how = {"indices": test.indices, "batch_size": options.batch_size, "progress": True}
+    found = evaluation.evaluate(*subject, named, key, **how)
+    result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
     if named:
-        report.example_grid(found, settings["class_names"], options.run / "examples.png")
+        figure = options.run / "examples.png"
+        draw_examples(found, images, options.attacks[-1], settings["class_names"], figure)
+    if options.curve != "none":
+        attack = attacks.parse(options.curve, threat)
+        radii = [threat.eps * k / 4 for k in range(9)]
+        curve = evaluation.curve(*subject, attack, radii, key, **how)
+        result["curve"] = {"attack": options.curve, **curve}
+        figure = options.run / "accuracy_over_eps.png"
+        report.accuracy_over_eps({options.curve: curve}, figure, type(threat).__name__.lower())
     command = f"robustjax {shlex.join(sys.argv[1:])}"
     result["provenance"] = report.provenance(command, options.seed, started)
     report.write_json(options.run / "report.json", result)
+    print(report.table([report.read_run(options.run)]))
     return found
+
+
+def draw_examples(
+    found: evaluation.Report,
+    images: np.ndarray,
+    attack: str,
+    class_names: Sequence[str],
+    png: Path,
+    count: int = 8,
+) -> None:
+    """Draw images that the model gets right, as one attack left them: fooled ones first."""
+    table = found.examples
+    right = np.flatnonzero(table["prediction"] == table["label"])
+    rows = sorted(right, key=lambda i: not table[attack]["fooled"][i])[:count]
+    if rows:
+        report.example_grid(
+            images[rows],
+            found.adversarial[attack][rows],
+            table["label"][rows],
+            table[attack]["prediction"][rows],
+            png,
+            class_names,
+        )
 
 
 def choose_threat(norm: Norm | None, eps: float | None, default: Threats) -> Threats:
@@ -201,19 +222,20 @@ def quickstart(out: Path = Path("runs/quickstart"), epochs: int = 12, seed: int 
     for run in runs:
         method = METHODS[run.name]
         train(method, recipe, Options(run, threat="linf", eps=threat.eps, seed=seed))
-        evaluate(Evaluation(run, eps=threat.eps, seed=seed))
-    show(runs)
+        evaluate(Evaluation(run, ("fgsm", "pgd-20", "pgd-20x3"), seed=seed, batch_size=512))
+    show(tuple(runs))
     print("figures:", *(str(p) for run in runs for p in sorted(run.glob("*.png"))), sep="\n  ")
 
 
-def show(runs: Positional[tuple[Path, ...]], markdown: bool = False) -> None:
-    """Print one table of several evaluated runs.
+def show(runs: Positional[tuple[Path, ...]]) -> None:
+    """Print one Markdown table of several evaluated runs.
 
     Args:
-      runs: run directories that `robustjax evaluate` has been over.
-      markdown: print it as Markdown.
+      runs: run directories that `robustjax evaluate` has been over, or files of results.
     """
-    print(report.table(runs, markdown=markdown))
+    if not runs:
+        raise ValueError("name the run directories to compare: robustjax report RUN ...")
+    print(report.table(map(report.read_run, runs)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,13 +325,16 @@ def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
 def choice(options: dict[str, Any]) -> PrimitiveConstructorSpec:
     """A value chosen by its name."""
-    names = {id(value): name for name, value in options.items()}
+
+    def name_of(value):
+        return next(name for name, known in options.items() if known == value)
+
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="{" + ",".join(options) + "}",
         instance_from_str=lambda words: options[words[0]],
         is_instance=lambda value: value in options.values(),
-        str_from_instance=lambda value: [names.get(id(value), str(value))],
+        str_from_instance=lambda value: [name_of(value)],
         choices=tuple(options),
     )
 

@@ -71,8 +71,8 @@ class L2:
         low = jnp.minimum(self.eps / jnp.maximum(_norm(d), _TINY), 1)
         s = _bisect(lambda s: norm(s) <= self.eps, low, jnp.ones_like(low))
         free = s * length < room
-        rest = self.eps**2 - jnp.sum(jnp.where(free, 0, room) ** 2)
-        exact = jnp.sqrt(jnp.maximum(rest, 0) / _positive(jnp.sum(jnp.where(free, d, 0) ** 2)))
+        rest = self.eps**2 - _total(jnp.where(free, 0, room) ** 2)
+        exact = jnp.sqrt(jnp.maximum(rest, 0) / _positive(_total(jnp.where(free, d, 0) ** 2)))
         s = jnp.where(norm(1.0) <= self.eps, 1.0, jnp.where(jnp.any(free), exact, s))
         return _inside(x, jnp.sign(d) * jnp.minimum(s * length, room))
 
@@ -122,19 +122,19 @@ class L1:
 
         top = jnp.max(length)
         # Bisect the shrinkage from above: the largest `top - t` that is still inside the ball.
-        t = top - _bisect(lambda u: jnp.sum(kept(top - u)) <= self.eps, jnp.zeros_like(top), top)
+        t = top - _bisect(lambda u: _total(kept(top - u)) <= self.eps, jnp.zeros_like(top), top)
         free = (length > t) & (length - t < room)
-        saturated = jnp.sum(jnp.where(length - t >= room, room, 0))
-        exact = jnp.sum(jnp.where(free, length, 0)) + saturated - self.eps
+        saturated = _total(jnp.where(length - t >= room, room, 0))
+        exact = _total(jnp.where(free, length, 0)) + saturated - self.eps
         t = jnp.where(jnp.any(free), exact / jnp.maximum(jnp.sum(free), 1), t)
-        t = jnp.where(jnp.sum(kept(0.0)) <= self.eps, 0.0, t)
+        t = jnp.where(_total(kept(0.0)) <= self.eps, 0.0, t)
         return _inside(x, jnp.sign(d) * kept(t))
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Uniform in the ball (normalised exponentials with random signs), then projected."""
         key_size, key_rest, key_sign = jax.random.split(key, 3)
         size = jax.random.exponential(key_size, x.shape, x.dtype)
-        total = jnp.sum(size) + jax.random.exponential(key_rest, (), x.dtype)
+        total = _total(size) + jax.random.exponential(key_rest, (), x.dtype)
         sign = jax.random.rademacher(key_sign, x.shape, x.dtype)
         return self.project(x + self.eps * sign * size / total, x)
 
@@ -156,13 +156,13 @@ class L1:
         room = jnp.where(gradient == 0, 0, _room(x_adv, gradient))
         z = x_adv + jnp.sign(gradient) * _knapsack(jnp.abs(gradient), room, size)
         d = z - x
-        excess = jnp.sum(jnp.abs(d)) - self.eps
+        excess = _total(jnp.abs(d)) - self.eps
         back = _knapsack(-jnp.sign(d) * gradient, jnp.abs(d), jnp.maximum(excess, 0))
         return _inside(x, d - jnp.sign(d) * back)
 
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The sum of |x_adv - x|."""
-        return jnp.sum(jnp.abs(x_adv - x))
+        return _total(jnp.abs(x_adv - x))
 
 
 @config
@@ -181,7 +181,7 @@ class L0:
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point: keep the pixels whose restoration would cost most, clip to [0, 1]."""
         z = jnp.clip(x_adv, 0, 1)
-        gain = jnp.sum((x_adv - x) ** 2 - (x_adv - z) ** 2, axis=-1)
+        gain = _per_pixel((x_adv - x) ** 2 - (x_adv - z) ** 2)
         return jnp.where(_top(gain, self.eps)[..., None], z, x)
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
@@ -193,7 +193,7 @@ class L0:
 
     def steepest(self, gradient: jax.Array) -> jax.Array:
         """sign(g) at the one pixel with the largest sum of |g|, zero elsewhere."""
-        best = _top(jnp.sum(jnp.abs(gradient), axis=-1), 1)
+        best = _top(_per_pixel(jnp.abs(gradient)), 1)
         return jnp.where(best[..., None], jnp.sign(gradient), 0)
 
     def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
@@ -205,10 +205,12 @@ class L0:
         """
         corner = jnp.where(gradient > 0, 1, jnp.where(gradient < 0, 0, x_adv))
         away = jnp.any(corner != x_adv, axis=-1)
-        moved = away & _top(jnp.where(away, _worth(gradient, corner - x), -jnp.inf), jnp.ceil(size))
+        moved = away & _top(
+            jnp.where(away, _per_pixel(gradient * (corner - x)), -jnp.inf), jnp.ceil(size)
+        )
         z = jnp.where(moved[..., None], corner, x_adv)
         changed = jnp.any(z != x, axis=-1)
-        kept = _top(jnp.where(changed, _worth(gradient, z - x), -jnp.inf), self.eps)
+        kept = _top(jnp.where(changed, _per_pixel(gradient * (z - x)), -jnp.inf), self.eps)
         return jnp.where(kept[..., None], z, x)
 
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
@@ -222,13 +224,30 @@ NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 """The threats by the names of the command line."""
 
 
+def ordered_sum(values: jax.Array) -> jax.Array:
+    """Sum over the leading axis, pairwise and in one fixed order.
+
+    XLA orders a reduction by the size of the whole tile, so that an example's last bits, and after
+    a few steps its adversarial image, would depend on how many others are attacked beside it.
+    """
+    while len(values) > 1:
+        half = -(-len(values) // 2)
+        rest = [(0, 2 * half - len(values))] + [(0, 0)] * (values.ndim - 1)
+        values = values[:half] + jnp.pad(values[half:], rest)
+    return values[0]
+
+
+def _total(values: jax.Array) -> jax.Array:
+    return ordered_sum(values.reshape(-1))
+
+
 def _norm(d: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(d**2))
+    return jnp.sqrt(_total(d**2))
 
 
-def _worth(gradient: jax.Array, change: jax.Array) -> jax.Array:
-    """What each pixel's change (H, W, C) adds to a linear function: (H, W)."""
-    return jnp.sum(gradient * change, axis=-1)
+def _per_pixel(values: jax.Array) -> jax.Array:
+    """The sum over channels: (H, W, C) -> (H, W)."""
+    return ordered_sum(jnp.moveaxis(values, -1, 0))
 
 
 def _positive(value: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import robustjax
 ROOT = pathlib.Path(robustjax.__file__).parent
 RANK = {
     "config": 0,
+    "files": 0,
     "typing": 0,
     "parallel": 0,
     "checkpoint": 0,
@@ -28,7 +29,7 @@ FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT or p.name != "_
 
 def unit(dotted: str) -> str:
     """The second part of a dotted name: robustjax.losses.softmax -> losses."""
-    return (dotted.split(".") + [""])[1]
+    return [*dotted.split("."), ""][1]
 
 
 def imports(path: pathlib.Path):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from robustjax.config import check_number, config
+from robustjax.threats import ordered_sum
 from robustjax.typing import Threat
 
 
@@ -65,7 +66,7 @@ class Momentum:
         progress: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """(memory, gradient, ...) -> (x_adv, memory)."""
-        length = jnp.sum(jnp.abs(gradient))
+        length = ordered_sum(jnp.abs(gradient).reshape(-1))
         memory = self.decay * memory + gradient / jnp.where(length > 0, length, 1)
         return threat.step(x_adv, memory, size, x), memory
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from robustjax import config, data, models, parallel, report
+from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
 from robustjax.threats import Linf, Threats
@@ -214,7 +213,7 @@ def validate(
     variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
     attacks = {} if attack is None else {"validation": attack}
     found = evaluate(
-        models.apply(module, variables),
+        models.apply(module, variables)[0],
         data.to_float(validation.images),
         validation.labels,
         attacks,
@@ -237,7 +236,7 @@ def open_run(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Checkpo
     out.mkdir(parents=True, exist_ok=True)
     last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
     if jax.process_index() == 0 and not (out / "config.json").exists():
-        report.write_json(out / "config.json", identity)
+        files.write_json(out / "config.json", identity)
     return last, best
 
 
@@ -252,11 +251,9 @@ def keep_metrics(out: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl later than `step`: the resumed run writes them again."""
     path = out / "metrics.jsonl"
     if jax.process_index() == 0 and path.exists():
-        rows = report.read_metrics(path)
-        kept = "".join(json.dumps(r) + "\n" for r in rows if r["step"] <= step)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(kept)
-        os.replace(temporary, path)
+        rows = [row for row in files.read_metrics(path) if row["step"] <= step]
+        with files.replacing(path) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def check_finite(state: TrainState, out: Path) -> None:
