@@ -151,8 +151,14 @@ def apply(model: Classifier, variables: Any) -> tuple[Partial, Partial]:
     )
 
 
-def load(run_dir: str | os.PathLike[str]) -> tuple[Partial, Partial, dict[str, Any]]:
+def load(
+    run_dir: str | os.PathLike[str], weights: str = "best"
+) -> tuple[Partial, Partial, dict[str, Any]]:
     """Read a trained run: config.json (its "model": the arguments of `create`; "image_shape").
+
+    Args:
+      run_dir: what `robustjax.training.fit` left.
+      weights: 'best' on validation (weights.npz) or 'last' (weights_last.npz).
 
     Returns:
       (logits_fn, features_fn, config).
@@ -173,10 +179,10 @@ def load(run_dir: str | os.PathLike[str]) -> tuple[Partial, Partial, dict[str, A
         ) from error
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} does not describe a model: {error}") from error
-    weights = Path(run_dir) / "weights.npz"
-    variables = load_weights(weights)
+    path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
+    variables = load_weights(path)
     expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
-    _check_shapes(weights, variables, expected)
+    _check_shapes(path, variables, expected)
     return *apply(model, jax.tree.map(jnp.asarray, variables)), config
 
 
