@@ -114,6 +114,7 @@ def evaluate(
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     data = check_examples(images, labels, indices)
     model = check_model(logits_fn, data)
+    batch_size = min(batch_size, len(data))
     clean = _clean_predictions(model, data, batch_size)
     correct = clean == data.label
     table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
@@ -182,6 +183,7 @@ def curve(
     """
     data = check_examples(images, labels, indices)
     model = check_model(logits_fn, data)
+    batch_size = min(batch_size, len(data))
     attacked = data[_clean_predictions(model, data, batch_size) == data.label]
     accuracy = []
     for radius in map(float, eps):
