@@ -115,6 +115,7 @@ def evaluate(
     data = check_examples(images, labels, indices)
     batch_size = min(batch_size, len(data))
     model = check_model(logits_fn, data)
+    batch_size = min(batch_size, len(data))
     clean = _clean_predictions(model, data, batch_size)
     correct = clean == data.label
     table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
@@ -184,6 +185,7 @@ def curve(
     data = check_examples(images, labels, indices)
     batch_size = min(batch_size, len(data))
     model = check_model(logits_fn, data)
+    batch_size = min(batch_size, len(data))
     attacked = data[_clean_predictions(model, data, batch_size) == data.label]
     accuracy = []
     for radius in map(float, eps):
