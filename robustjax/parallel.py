@@ -22,7 +22,7 @@ def data_parallel(
     function: Callable,
     in_axes: Any,
     out_axes: Any,
-    donate_argnums: Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable:
     """Run a per-device function over all devices (all processes): the one pmap.
@@ -35,7 +35,7 @@ def data_parallel(
         axis_name=AXIS,
         in_axes=in_axes,
         out_axes=out_axes,
-        donate_argnums=tuple(donate_argnums),
+        donate_argnums=donate_argnums,
         devices=devices,
     )
 

@@ -31,6 +31,9 @@ class Threat(Protocol):
     def steepest(self, gradient: jax.Array) -> jax.Array:
         """The direction of unit norm that a linear function with this gradient grows most in."""
 
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
+        """Move `x_adv` by at most `size` along the gradient, ending in the ball and in [0, 1]."""
+
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The norm of `x_adv - x`, a scalar."""
 

@@ -1,1 +1,31 @@
-""""""
+"""Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
+
+from robustjax.attacks.crafting import perturb
+from robustjax.attacks.ensemble import Ensemble, Restarts, WorstOf, with_eps
+from robustjax.attacks.gradient import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM
+from robustjax.attacks.registry import names, parse
+from robustjax.attacks.rules import Adam, Momentum, Steepest
+from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
+
+__all__ = [
+    "BIM",
+    "FGSM",
+    "ILCM",
+    "MIFGSM",
+    "PGD",
+    "RFGSM",
+    "Adam",
+    "Corner",
+    "Ensemble",
+    "Gaussian",
+    "Momentum",
+    "Restarts",
+    "Steepest",
+    "Uniform",
+    "WorstOf",
+    "Zero",
+    "names",
+    "parse",
+    "perturb",
+    "with_eps",
+]

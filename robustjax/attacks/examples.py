@@ -1,0 +1,124 @@
+"""What a user hands over, checked once: a model, images, labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from robustjax.parallel import place
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """N examples as NumPy arrays: image (N, H, W, C) float32 in [0, 1], label (N,), index (N,)."""
+
+    image: np.ndarray
+    label: np.ndarray
+    index: np.ndarray
+    target: Any = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, rows: np.ndarray) -> Examples:
+        """A selection, by a mask or by positions."""
+        return Examples(**jax.tree.map(lambda a: a[rows], self.rows()))
+
+    def rows(self) -> dict[str, Any]:
+        """The arrays by name; None for no target."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any = None) -> Examples:
+    """Images and labels from outside.
+
+    Args:
+      images: (N, H, W, C), floats in [0, 1] or uint8, which is divided by 255.
+      labels: (N,) integers, the true labels.
+      indices: (N,) integers that name the examples (randomness hangs on them); None: 0 to N - 1.
+      targets: pytree of arrays (N, ...) for losses that compare with something else; None: none.
+
+    Raises:
+      ValueError: a wrong shape or dtype, pixels outside [0, 1] or not finite, a negative label.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or not images.size:
+        raise ValueError(f"images must have the shape (N, H, W, C), N >= 1; got {images.shape}")
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / np.float32(255)
+    if images.dtype.kind not in "fV":  # V: bfloat16
+        raise ValueError(f"images must be floats in [0, 1] or uint8, got {images.dtype}")
+    images = images.astype(np.float32)
+    if not np.isfinite(images).all():
+        bad = int((~np.isfinite(images)).any((1, 2, 3)).sum())
+        raise ValueError(f"{bad} of {len(images)} images hold NaN or infinite pixels")
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError(
+            f"pixels must lie in [0, 1], got {images.min():g} to {images.max():g}; divide by 255, "
+            "and put any normalisation inside the model"
+        )
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    for name, values in (("labels", labels), ("indices", indices)):
+        if values.shape != (len(images),) or values.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} must be {len(images)} integers, one per image; "
+                f"got {values.dtype} of shape {values.shape}"
+            )
+        if values.min() < 0:
+            raise ValueError(f"{name} must not be negative, got {values.min()}")
+    targets = jax.tree.map(np.asarray, targets)
+    for leaf in jax.tree.leaves(targets):
+        if leaf.shape[:1] != labels.shape:
+            raise ValueError(f"targets must have a leading axis {len(images)}, got {leaf.shape}")
+    return Examples(images, labels.astype(np.int32), indices.astype(np.int32), targets)
+
+
+def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partial:
+    """The model as a pytree whose weights are data, placed on this process's devices.
+
+    Args:
+      logits_fn: a batch (B, H, W, C) -> (B, K), or a pytree of (B, ...) for attacks whose loss
+        reads more than logits. A `jax.tree_util.Partial(apply, variables)` keeps the weights out
+        of the program, so that new weights need no compilation; of any other callable, what it
+        closes over is part of the program, which is found again by the callable's identity.
+      examples: what it will see.
+
+    Raises:
+      ValueError: an output without the batch axis, or a label the model has no logit for.
+    """
+    if not isinstance(logits_fn, jax.tree_util.Partial):
+        logits_fn = jax.tree_util.Partial(logits_fn)
+    leaves, structure = jax.tree.flatten(logits_fn)
+    types = [jax.typeof(leaf) for leaf in leaves]
+    structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
+    output = _output(structure, structs, examples.image.shape[1:])
+    shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
+    if any(shape[:1] != (1,) for shape in shapes):
+        raise ValueError(
+            "logits_fn must take a batch (B, H, W, C) and return (B, K); for B = 1 it returned "
+            f"{shapes}"
+        )
+    if len(shapes) == 1 and len(shapes[0]) == 2 and examples.label.max() >= shapes[0][1]:
+        raise ValueError(
+            f"the model has {shapes[0][1]} classes, but there is a label {examples.label.max()}"
+        )
+    return place(logits_fn, None, jax.local_devices())
+
+
+def one_example(logits_fn: Callable) -> Callable:
+    """A model of a batch -> the same model of one image."""
+    return lambda x: jax.tree.map(lambda a: a[0], logits_fn(x[None]))
+
+
+@functools.cache
+def _output(structure, structs, image_shape):
+    """The shapes that a model returns for one image; cached, since it costs a trace."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    return jax.eval_shape(
+        lambda leaves, x: jax.tree.unflatten(structure, leaves)(x), structs, image
+    )

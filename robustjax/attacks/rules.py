@@ -1,0 +1,112 @@
+"""What a gradient attack does with a gradient: one step of the ascent, with a memory.
+
+`init(x)` makes the memory. The call takes the step of length `size` from `x_adv` inside the threat
+around `x`; `progress` in [0, 1) is the fraction of the steps already taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from robustjax.config import check_number, config
+from robustjax.threats import ordered_sum
+from robustjax.typing import Threat
+
+
+@config
+class Steepest:
+    """The threat's own step: sign, normalised or sparse. No memory."""
+
+    def init(self, x: jax.Array) -> tuple[()]:
+        """Nothing to remember."""
+        return ()
+
+    def __call__(
+        self,
+        memory: tuple[()],
+        gradient: jax.Array,
+        x_adv: jax.Array,
+        x: jax.Array,
+        threat: Threat,
+        size: jax.Array,
+        progress: jax.Array,
+    ) -> tuple[jax.Array, tuple[()]]:
+        """(memory, gradient, ...) -> (x_adv, memory)."""
+        return threat.step(x_adv, gradient, size, x), memory
+
+
+@config
+class Momentum:
+    """The threat's step along g <- decay * g + gradient / ||gradient||_1.
+
+    References: Dong et al., "Boosting adversarial attacks with momentum", 2018, Eq. 6.
+    """
+
+    decay: float = 1.0
+
+    def __post_init__(self):
+        check_number("decay", self.decay)
+
+    def init(self, x: jax.Array) -> jax.Array:
+        """g = 0."""
+        return jnp.zeros_like(x)
+
+    def __call__(
+        self,
+        memory: jax.Array,
+        gradient: jax.Array,
+        x_adv: jax.Array,
+        x: jax.Array,
+        threat: Threat,
+        size: jax.Array,
+        progress: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """(memory, gradient, ...) -> (x_adv, memory)."""
+        length = ordered_sum(jnp.abs(gradient).reshape(-1))
+        memory = self.decay * memory + gradient / jnp.where(length > 0, length, 1)
+        return threat.step(x_adv, memory, size, x), memory
+
+
+@config
+class Adam:
+    """Adam on the image, projected; the step drops by `drop` after half of the steps.
+
+    The published setting is PGD(step_size=0.1, steps=10, rule=Adam()): 0.1, then 0.01.
+
+    References: Gowal et al., "Uncovering the limits of adversarial training", 2020.
+    """
+
+    b1: float = 0.9
+    b2: float = 0.999
+    drop: float = 0.1
+
+    def __post_init__(self):
+        check_number("b1", self.b1, high=1.0)
+        check_number("b2", self.b2, high=1.0)
+        check_number("drop", self.drop)
+
+    def _transform(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(self.b1, self.b2, eps=1e-9)
+
+    def init(self, x: jax.Array) -> Any:
+        """Adam's two moments and its counter."""
+        return self._transform().init(x)
+
+    def __call__(
+        self,
+        memory: Any,
+        gradient: jax.Array,
+        x_adv: jax.Array,
+        x: jax.Array,
+        threat: Threat,
+        size: jax.Array,
+        progress: jax.Array,
+    ) -> tuple[jax.Array, Any]:
+        """(memory, gradient, ...) -> (x_adv, memory)."""
+        direction, memory = self._transform().update(gradient, memory)
+        size = size * jnp.where(progress < 0.5, 1, self.drop)
+        return threat.project(x_adv + size * direction, x), memory

@@ -1,0 +1,60 @@
+"""Losses on differences of logits, for one example: logits (K,) in, a scalar out.
+
+Attacks maximise them. They are negative while the label wins and positive once it has lost, and,
+unlike the cross-entropy, their gradient does not vanish when the model is confident.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """max_{j != y} z_j - z_y: how far the best wrong class is ahead.
+
+    References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f_6.
+    """
+    others = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
+    return jnp.max(others) - logits[label]
+
+
+def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ... the sorted logits.
+
+    The difference-of-logits ratio does not change when the logits are shifted or scaled. With two
+    classes there is no third logit and the ratio would be the constant sign of the margin, so there
+    the margin itself is returned: shift-invariant, not scale-invariant.
+
+    References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Eq. 6.
+    """
+    ahead = margin(logits, label)
+    if logits.size < 3:
+        return ahead
+    z = jnp.sort(logits, descending=True)
+    return _ratio(ahead, z[0] - z[2])
+
+
+def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): how far class t is ahead of the label.
+
+    To be maximised although it is targeted: leave the attack's `targeted` flag off. With three
+    classes the divisor is z_(1) - z_(3), with two it is 1 (see `dlr`).
+
+    Args:
+      logits: (K,), K >= 2.
+      target: (label y, target class t), each () integer.
+
+    References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Eq. 7.
+    """
+    label, aim = target
+    ahead = logits[aim] - logits[label]
+    if logits.size < 3:
+        return ahead
+    z = jnp.sort(logits, descending=True)
+    return _ratio(ahead, z[0] - (z[2] + z[min(3, logits.size - 1)]) / 2)
+
+
+def _ratio(numerator: jax.Array, spread: jax.Array) -> jax.Array:
+    """Divide by a spread that ties can make zero: the ratio and its gradient stay finite."""
+    return numerator / jnp.maximum(spread, 1e-12 * jnp.maximum(jnp.abs(numerator), 1))

@@ -1,0 +1,59 @@
+"""Losses on a softmax's logits, for one example: logits (K,) in, a scalar out.
+
+Attacks maximise `loss(output, target)`; training minimises the same function.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """-sum_k t_k log softmax(logits)_k. Grows as the target loses probability.
+
+    Args:
+      logits: (K,).
+      target: a label () of an integer type, or a distribution (K,).
+    """
+    if jnp.ndim(target) == 0:
+        return jax.nn.logsumexp(logits) - logits[target]
+    return -jnp.sum(target * jax.nn.log_softmax(logits))
+
+
+def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
+    """KL(softmax(reference_logits) || softmax(logits)), the regulariser of TRADES.
+
+    Its gradient is exactly zero where both agree, so an attack on it needs a random start. Nothing
+    is detached: in a training loss the gradient flows through both.
+
+    References: Zhang et al., "Theoretically principled trade-off", 2019, Eq. 3.
+    """
+    reference = jax.nn.log_softmax(reference_logits)
+    return jnp.sum(jnp.exp(reference) * (reference - jax.nn.log_softmax(logits)))
+
+
+def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
+    """sum (output - target)^2 over all entries of two arrays of one shape."""
+    return jnp.sum((output - target) ** 2)
+
+
+def smooth(
+    label: jax.Array, num_classes: int, s: float, over: Literal["wrong", "all"] = "wrong"
+) -> jax.Array:
+    """Label smoothing: a soft target (K,) for `cross_entropy`.
+
+    Args:
+      label: () integer.
+      num_classes: K >= 2.
+      s: the mass taken from the label, in [0, 1].
+      over: 'wrong' gives s / (K - 1) to every wrong class and 1 - s to the label; 'all' gives s / K
+        to every class and 1 - s + s / K to the label. The papers differ, so say which.
+    """
+    if over not in ("wrong", "all"):
+        raise ValueError(f"over must be 'wrong' or 'all', got {over!r}")
+    hot = jax.nn.one_hot(label, num_classes)
+    spread = (1 - hot) / (num_classes - 1) if over == "wrong" else 1 / num_classes
+    return (1 - s) * hot + s * spread
