@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 from jax.tree_util import Partial
 
+from robustjax.files import replacing
 from robustjax.models.factory import apply, create, init
 
 
@@ -24,19 +24,9 @@ def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
     Guarantees:
       A reader sees the old file or the new one, never a part.
     """
-    path = Path(path)
     flat = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **flat)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp lets only the owner read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        np.savez(file, **flat)
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
