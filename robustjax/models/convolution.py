@@ -31,6 +31,8 @@ def conv2d(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       (B, ceil(H / stride), ceil(W / stride), D).
 
+    Reverse mode only, of any order: a `custom_vjp` has no `jax.jvp`.
+
     Guarantees:
       Values and first and second derivatives equal those of `lax.conv_general_dilated`.
       Lowered for any platform but the CPU, it is `lax.conv_general_dilated` and its transposes.
