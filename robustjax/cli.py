@@ -175,7 +175,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     command = f"robustjax {shlex.join(sys.argv[1:])}"
     result["provenance"] = report.provenance(command, options.seed, started)
     report.write_json(options.run / "report.json", result)
-    print(report.table([report.read_run(options.run)]))
+    print(report.table([options.run]))
     return found
 
 
@@ -227,15 +227,16 @@ def quickstart(out: Path = Path("runs/quickstart"), epochs: int = 12, seed: int 
     print("figures:", *(str(p) for run in runs for p in sorted(run.glob("*.png"))), sep="\n  ")
 
 
-def show(runs: Positional[tuple[Path, ...]]) -> None:
-    """Print one Markdown table of several evaluated runs.
+def show(runs: Positional[tuple[Path, ...]], markdown: bool = False) -> None:
+    """Print one table of several evaluated runs.
 
     Args:
       runs: run directories that `robustjax evaluate` has been over, or files of results.
+      markdown: print it as Markdown.
     """
     if not runs:
         raise ValueError("name the run directories to compare: robustjax report RUN ...")
-    print(report.table(map(report.read_run, runs)))
+    print(report.table(runs, markdown=markdown))
 
 
 @dataclasses.dataclass(frozen=True)

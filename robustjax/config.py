@@ -31,11 +31,34 @@ def config(cls: type[T]) -> type[T]:
     `check_number`, which looks at Python numbers only.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    jax.tree_util.register_dataclass(cls)
+    _register(cls)
     if cls.__name__ in _CLASSES:
         raise TypeError(f"there is a config named {cls.__name__} already; choose another name")
     _CLASSES[cls.__name__] = cls
     return cls
+
+
+def _register(cls: type) -> None:
+    """Make a pytree of `cls`.
+
+    Not by `jax.tree_util.register_dataclass`: in JAX 0.10 two treedefs of dataclasses compare equal
+    whatever their classes, so PGD(Linf(0.1)) and PGD(L2(0.1)) could share a compiled program.
+    """
+    fields = dataclasses.fields(cls)
+    data = tuple(f.name for f in fields if not f.metadata.get("static"))
+    program = tuple(f.name for f in fields if f.metadata.get("static"))
+
+    def flatten(node):
+        return [getattr(node, name) for name in data], tuple(getattr(node, n) for n in program)
+
+    def flatten_with_keys(node):
+        children, aux = flatten(node)
+        return [(jax.tree_util.GetAttrKey(n), c) for n, c in zip(data, children, strict=True)], aux
+
+    def unflatten(aux, children):
+        return cls(**dict(zip(program + data, (*aux, *children), strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
 def number(text: str | float) -> float:

@@ -113,7 +113,9 @@ def evaluate(
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     data = check_examples(images, labels, indices)
+    batch_size = min(batch_size, len(data))
     model = check_model(logits_fn, data)
+    batch_size = min(batch_size, len(data))
     clean = _clean_predictions(model, data, batch_size)
     correct = clean == data.label
     table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
@@ -181,7 +183,9 @@ def curve(
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
     """
     data = check_examples(images, labels, indices)
+    batch_size = min(batch_size, len(data))
     model = check_model(logits_fn, data)
+    batch_size = min(batch_size, len(data))
     attacked = data[_clean_predictions(model, data, batch_size) == data.label]
     accuracy = []
     for radius in map(float, eps):

@@ -94,7 +94,7 @@ def use_all_cores() -> None:
     already (`JAX_NUM_CPU_DEVICES`), as they are.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
 def start(coordinator: str | None, processes: int, process: int) -> None:

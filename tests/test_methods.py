@@ -109,7 +109,7 @@ def test_awp_moves_kernels_by_gamma_and_takes_the_gradient_there():
             )
         else:
             np.testing.assert_array_equal(v, w)
-    state, net, batch = net_and_batch(PGDAT())
+    _, net, batch = net_and_batch(PGDAT())
     crafted = Crafted(jnp.clip(batch.image + 0.05, 0, 1), net.stats)
     there = on_one_device(lambda: PGDAT().grads(net, wrapped.anchor, batch, crafted))
     for a, b in zip(jax.tree.leaves(there.grads), jax.tree.leaves(wrapped.grads), strict=True):

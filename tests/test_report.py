@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from robustjax import files, report
+from robustjax.report.figures import radius_unit
 from robustjax.report.provenance import commit
 
 
@@ -116,6 +117,18 @@ def test_accuracy_over_eps_shows_the_standard_error(tmp_path):
         return (blue > red + 20).sum()
 
     assert blue(0.1) > 5 * blue(0.0)
+
+
+@pytest.mark.parametrize(
+    ("norm", "largest", "expected"),
+    [
+        ("Linf", 16 / 255, (255, " in 1/255")),
+        ("linf", 0.3, (1, "")),
+        ("L2", 0.1, (1, "")),
+    ],
+)
+def test_radii_are_in_the_unit_the_field_writes_them_in(norm, largest, expected):
+    assert radius_unit(norm, largest) == expected
 
 
 @pytest.mark.parametrize(
@@ -297,7 +310,7 @@ def test_provenance_says_where_a_number_comes_from():
 @pytest.mark.parametrize(
     ("typed", "kept"),
     [
-        ("--data-dir /srv/me/tfds --out /tmp/a/", "--data-dir tfds --out a"),
+        ("--data-dir /srv/me/tfds --out /srv/runs/a/", "--data-dir tfds --out a"),
         ("--data arrays:/home/me/set", "--data arrays:set"),
         ("--out=/srv/runs/a", "--out=a"),
         ("--eps 8/255 runs/a ../b/c ./d", "--eps 8/255 runs/a ../b/c ./d"),

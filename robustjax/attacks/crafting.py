@@ -64,7 +64,7 @@ def perturb(
     examples = check_examples(images, labels, indices, targets)
     model = check_model(logits_fn, examples)
     title = type(attack).__name__ if progress else None
-    return craft(attack, model, key, examples, batch_size, title)[0]
+    return craft(attack, model, key, examples, min(batch_size, len(examples)), title)[0]
 
 
 def craft(

@@ -23,7 +23,7 @@ def parse(text: str, threat: Threat) -> Attack:
     Raises:
       ValueError: an unknown name, or steps for a one-step attack.
     """
-    match = re.fullmatch(r"([a-z-]*[a-z])(?:-(\d+)?(?:x(\d+))?)?", text.strip().lower())
+    match = re.fullmatch(r"([a-z-]*?[a-z])(?:-(?=[\dx])(\d+)?(?:x(\d+))?)?", text.strip().lower())
     name, steps, restarts = match.groups() if match else (text, None, None)
     if name in ITERATIVE:
         attack = ITERATIVE[name](threat, steps=int(steps)) if steps else ITERATIVE[name](threat)

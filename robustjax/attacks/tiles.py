@@ -32,6 +32,7 @@ def over_tiles(
       shared: pytrees that all examples see (attack, model, key): data, not program.
       rows: NumPy arrays with a leading axis N.
       batch_size: examples per tile, all devices together; rounded up to a multiple of the devices.
+        Few rows are padded to it: survivors of a stage run in the program that all examples did.
       progress: the title of a progress bar; None: no bar.
 
     Returns:
@@ -42,7 +43,7 @@ def over_tiles(
     run = _compiled(function, devices)
     count = len(jax.tree.leaves(rows)[0])
     # Two examples per device at least: a matrix product with one row rounds in another order.
-    tile = max(-(-min(batch_size, count) // len(devices)), 2) * len(devices)
+    tile = max(-(-batch_size // len(devices)), 2) * len(devices)
     outputs = []
     for start in tqdm(range(0, count, tile), desc=progress, disable=progress is None):
         part = jax.tree.map(lambda a: a[start : start + tile], rows)  # noqa: B023

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def load(run_dir: str | os.PathLike[str]) -> tuple[Partial, Partial, dict[str, Any]]:
+def load(
+    run_dir: str | os.PathLike[str], weights: Literal["best", "last"] = "best"
+) -> tuple[Partial, Partial, dict[str, Any]]:
     """Read a trained run: config.json (its "model": the arguments of `create`; "image_shape").
 
     Returns:
@@ -70,10 +72,10 @@ def load(run_dir: str | os.PathLike[str]) -> tuple[Partial, Partial, dict[str, A
         ) from error
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} does not describe a model: {error}") from error
-    weights = Path(run_dir) / "weights.npz"
-    variables = load_weights(weights)
+    path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
+    variables = load_weights(path)
     expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
-    _check_shapes(weights, variables, expected)
+    _check_shapes(path, variables, expected)
     return *apply(model, jax.tree.map(jnp.asarray, variables)), config
 
 

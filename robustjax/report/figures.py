@@ -61,7 +61,7 @@ def training_curves(metrics: str | Path, png: str | Path) -> None:
     lines = math.ceil(len(order) / 3)
     with _figure(png, math.ceil(len(order) / lines), lines, (4.2, 3.0)) as axes:
         for ax, kind in zip(axes, order, strict=False):
-            _panel(ax, rows, panels[kind])
+            _panel(ax, rows, sorted(panels[kind]))
             ax.set(title=kind.replace("lr", "learning rate"), xlabel="epoch")
             if kind == "accuracy":
                 _percent_axis(ax)
@@ -78,7 +78,7 @@ def accuracy_over_eps(
       curves: a line for each model or attack: label -> {"eps", "accuracy", "stderr"}, sequences as
         `evaluation.curve` returns them.
       png: where the figure goes.
-      norm: linf, l2, l1 or l0, for the axis. Radii in linf are written in 1/255.
+      norm: linf, l2, l1 or l0, for the axis. Small radii in linf are written in 1/255.
 
     Raises:
       ValueError: there is no curve, or an unknown norm.
@@ -87,18 +87,24 @@ def accuracy_over_eps(
         raise ValueError("there is no curve to draw")
     if norm.lower() not in NORMS:
         raise ValueError(f"there is no norm {norm!r}; choose one of {', '.join(NORMS)}")
-    levels = norm.lower() == "linf"
+    largest = max(max(curve["eps"]) for curve in curves.values())
+    scale, unit = radius_unit(norm, largest)
     with _figure(png, 1, 1, (5.6, 3.8)) as (ax,):
         for label, curve in curves.items():
             eps, accuracy, stderr = (np.array(curve[k]) for k in ("eps", "accuracy", "stderr"))
-            eps = eps * 255 if levels else eps
-            ax.fill_between(eps, accuracy - stderr, accuracy + stderr, alpha=0.2, linewidth=0)
-            ax.plot(eps, accuracy, marker="o", markersize=4, label=label)
-        unit = " in 1/255" if levels else ""
+            ax.fill_between(
+                eps * scale, accuracy - stderr, accuracy + stderr, alpha=0.2, linewidth=0
+            )
+            ax.plot(eps * scale, accuracy, marker="o", markersize=4, label=label)
         ax.set(xlabel=f"{NORMS[norm.lower()]} radius ε{unit}", title="accuracy under attack")
         ax.set_xlim(left=0)
         _percent_axis(ax)
         ax.legend()
+
+
+def radius_unit(norm: str, largest: float) -> tuple[float, str]:
+    """What to multiply radii by, and how to say so: the field writes 8/255, but 0.3."""
+    return (255, " in 1/255") if norm.lower() == "linf" and largest <= 32 / 255 else (1, "")
 
 
 def example_grid(

@@ -1,0 +1,165 @@
+"""`perturb` over any number of images, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.attacks import FGSM, PGD, Restarts, perturb
+from robustjax.attacks.crafting import predict
+from robustjax.attacks.examples import check_examples, check_model
+from robustjax.config import config
+from robustjax.losses import targeted_dlr
+from robustjax.threats import Linf
+from robustjax.typing import Threat
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(size=(11, 4, 4, 1)).astype(np.float32)
+W = RNG.normal(size=(16, 5)).astype(np.float32)
+TRACES = []
+
+
+def batch(w, x):
+    TRACES.append(x.shape)
+    return x.reshape(len(x), -1) @ w
+
+
+MODEL = jax.tree_util.Partial(batch, W)
+LABELS = (IMAGES.reshape(11, -1) @ W).argmax(-1)
+ATTACK = FGSM(Linf(0.1))
+
+
+def run(attack=ATTACK, model=MODEL, images=IMAGES, labels=LABELS, **more):
+    return perturb(attack, model, jax.random.key(0), images, labels, **more)
+
+
+def test_any_number_of_images_is_padded_to_full_tiles():
+    whole = run()
+    for n in (1, 2, 7, 10):
+        np.testing.assert_array_equal(run(images=IMAGES[:n], labels=LABELS[:n]), whole[:n])
+
+
+def test_keys_follow_the_indices():
+    attack = PGD(Linf(0.1), steps=0)  # the random start alone
+    picked = [4, 9]
+    alone = run(attack, images=IMAGES[picked], labels=LABELS[picked], indices=picked)
+    np.testing.assert_array_equal(alone, run(attack)[picked])
+    other = run(attack, images=IMAGES[picked], labels=LABELS[picked])
+    assert not np.array_equal(alone, other)
+
+
+def test_uint8_is_divided_by_255():
+    images = RNG.integers(0, 256, (4, 4, 4, 1)).astype(np.uint8)
+    y = LABELS[:4]
+    as_floats = run(images=images.astype(np.float32) / 255, labels=y)
+    np.testing.assert_array_equal(run(images=images, labels=y), as_floats)
+
+
+def test_a_closure_is_compiled_once():
+    def closure(x):
+        TRACES.append(x.shape)
+        return x.reshape(len(x), -1) @ jnp.asarray(W)
+
+    first = run(model=closure)
+    traced = len(TRACES)
+    np.testing.assert_array_equal(run(model=closure), first)
+    assert len(TRACES) == traced
+    np.testing.assert_allclose(first, run(), atol=1e-6)
+
+
+def test_survivors_are_packed_into_one_static_shape():
+    run(Restarts(PGD(Linf(0.02)), 5), batch_size=8)
+    traced = len(TRACES)
+    run(Restarts(PGD(Linf(0.05)), 8), batch_size=8)
+    assert len(TRACES) == traced
+
+
+def test_targets_ride_along():
+    target = (LABELS, (LABELS + 2) % 5)
+    z = run(PGD(Linf(0.1), loss=targeted_dlr), targets=target)
+    gap = lambda x: (  # noqa: E731
+        lambda out: out[np.arange(11), target[1]] - out[np.arange(11), LABELS]
+    )(x.reshape(11, -1) @ W)
+    assert (gap(z) > gap(IMAGES)).all()
+
+
+def test_a_model_may_return_any_pytree():
+    def features(x):
+        return {"logits": x.reshape(len(x), -1) @ jnp.asarray(W), "mean": x.mean((1, 2, 3))}
+
+    z = run(PGD(Linf(0.1), loss=brightness), model=features)
+    np.testing.assert_allclose(z, np.minimum(IMAGES + 0.1, 1), atol=1e-6)
+
+
+def brightness(output, target):
+    return output["mean"]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGES[0], r"shape \(N, H, W, C\)"),
+        (IMAGES[:0], r"N >= 1"),
+        (IMAGES * 255, "divide by 255"),
+        (IMAGES - 0.5, "normalisation inside the model"),
+        (np.where(IMAGES > 0.9, np.nan, IMAGES), "NaN or infinite"),
+        ((IMAGES * 255).astype(np.int32), "floats in"),
+    ],
+)
+def test_unusable_images_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        run(images=images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (LABELS[:5], "11 integers"),
+        (LABELS.astype(np.float32), "11 integers"),
+        (np.eye(5)[LABELS], "11 integers"),
+        (LABELS - 5, "not be negative"),
+        (LABELS + 5, "the model has 5 classes"),
+    ],
+)
+def test_unusable_labels_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        run(labels=labels)
+
+
+def test_unusable_indices_targets_and_models_are_refused():
+    with pytest.raises(ValueError, match="indices must be 11 integers"):
+        run(indices=np.arange(3))
+    with pytest.raises(ValueError, match="leading axis 11"):
+        run(targets=np.arange(3))
+    with pytest.raises(ValueError, match="must take a batch"):
+        run(model=lambda x: x.mean((1, 2, 3)) @ jnp.ones(1))
+
+
+@config
+class Broken:
+    """Adds an amount to every pixel, whatever the ball."""
+
+    threat: Threat
+    amount: float
+
+    def __call__(self, logits_fn, key, x, y, target=None):
+        return x + self.amount
+
+
+@pytest.mark.parametrize(
+    ("images", "amount", "message"),
+    [
+        (0.4 * IMAGES, 0.2, "distance of 0.2"),
+        (IMAGES, 0.05, r"outside \[0, 1\]"),
+        (IMAGES, np.nan, "NaN"),
+    ],
+)
+def test_an_attack_that_cheats_is_caught(images, amount, message):
+    with pytest.raises(RuntimeError, match=f"Broken returned .*{message}"):
+        run(Broken(Linf(0.1), amount), images=images)
+
+
+def test_nan_logits_are_never_a_right_prediction():
+    examples = check_examples(IMAGES, LABELS)
+    model = check_model(jax.tree_util.Partial(batch, W * np.nan), examples)
+    assert (predict(model, IMAGES, 11) == -1).all()

@@ -1,0 +1,111 @@
+"""Ensembles: one example's `__call__` equals the stages that the host runs on survivors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.attacks import FGSM, PGD, Restarts, WorstOf, perturb, with_eps
+from robustjax.attacks.ensemble import fooled, leaves
+from robustjax.config import config
+from robustjax.threats import L2, Linf
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(size=(24, 3, 3, 1)).astype(np.float32)
+W = RNG.normal(size=(9, 3)).astype(np.float32)
+LABELS = (IMAGES.reshape(24, -1) @ W).argmax(-1)
+WEAK = PGD(Linf(0.08), steps=1, rel_step=0.7)
+ENSEMBLES = {
+    "restarts": Restarts(WEAK, 4),
+    "worst-of": WorstOf((FGSM(Linf(0.03)), WEAK)),
+    "nested": WorstOf((FGSM(Linf(0.03)), Restarts(WEAK, 3))),
+}
+
+
+def batch(w, x):
+    return x.reshape(len(x), -1) @ w
+
+
+MODEL = jax.tree_util.Partial(batch, W)
+
+
+def one(x):
+    return x.reshape(-1) @ W
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_call_equals_the_host_stages(name):
+    key, attack = jax.random.key(3), ENSEMBLES[name]
+
+    def example(i, x, y):
+        return attack(one, jax.random.fold_in(key, i), x, y)
+
+    direct = jax.jit(jax.vmap(example))(np.arange(24), IMAGES, LABELS)
+    staged = perturb(attack, MODEL, key, IMAGES, LABELS, batch_size=8)
+    np.testing.assert_allclose(direct, staged, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_worst_is_the_union_over_stages(name):
+    attack = ENSEMBLES[name]
+    union = np.zeros(24, bool)
+    key = jax.random.key(3)
+
+    def collect(attack, path):
+        nonlocal union
+        if leaves(attack) != (attack,):
+            for i, stage in enumerate(attack.stages):
+                collect(stage, (*path, i))
+            return
+
+        def example(i, x, y):
+            k = jax.random.fold_in(key, i)
+            for p in path:
+                k = jax.random.fold_in(k, p)
+            return fooled(one(attack(one, k, x, y)), y)
+
+        union |= np.asarray(jax.jit(jax.vmap(example))(np.arange(24), IMAGES, LABELS))
+
+    collect(attack, ())
+    staged = perturb(attack, MODEL, key, IMAGES, LABELS)
+    success = np.asarray(batch(W, staged)).argmax(-1) != LABELS
+    np.testing.assert_array_equal(success, union)
+    assert 0 < union.sum() < 24
+
+
+def test_the_first_success_is_returned_else_the_last_try():
+    @config
+    class AddKeyBit:
+        """Adds 0.5 to the first pixel; only when told so does it also change the prediction."""
+
+        amount: float
+
+        def __call__(self, logits_fn, key, x, y, target=None):
+            return x.at[0, 0, 0].add(self.amount)
+
+    x = jnp.zeros((2, 2, 1))
+
+    def model(x):
+        return jnp.array([0.4, 0.0]) + x[0, 0, 0] * jnp.array([0.0, 1.0])
+
+    pick = lambda *amounts: float(  # noqa: E731
+        WorstOf(tuple(map(AddKeyBit, amounts)))(model, jax.random.key(0), x, 0)[0, 0, 0]
+    )
+    assert pick(0.1, 0.5, 0.9) == pytest.approx(0.5)
+    assert pick(0.9, 0.5, 0.1) == pytest.approx(0.9)
+    assert pick(0.1, 0.3, 0.2) == pytest.approx(0.2)
+
+
+def test_with_eps_reaches_every_threat_and_nothing_else():
+    attack = WorstOf((FGSM(Linf(0.1)), Restarts(PGD(L2(0.2), steps=7), 2)))
+    changed = with_eps(attack, 0.5)
+    assert [leaf.threat for leaf in leaves(changed)] == [Linf(0.5), L2(0.5)]
+    assert with_eps(changed, 0.1).stages[0] == FGSM(Linf(0.1))
+    assert leaves(changed)[1].steps == 7
+
+
+def test_empty_ensembles_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        Restarts(WEAK, 0)
+    with pytest.raises(ValueError, match="at least one"):
+        WorstOf(())

@@ -1,0 +1,186 @@
+"""Reports on linear models, where every number is known."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.attacks import BIM, FGSM, PGD, Restarts, WorstOf, Zero
+from robustjax.evaluation import curve, evaluate
+from robustjax.losses import margin
+from robustjax.threats import L2, Linf
+
+N = 60
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(0.3, 0.7, (N, 4, 4, 1)).astype(np.float32)
+W = RNG.normal(size=(16, 2)).astype(np.float32)
+LOGITS = IMAGES.reshape(N, -1) @ W
+B = -np.median(LOGITS, axis=0)
+LABELS = (LOGITS + B).argmax(-1)
+LABELS[:6] = 1 - LABELS[:6]  # the model gets these wrong
+gap = np.abs((LOGITS + B)[:, 0] - (LOGITS + B)[:, 1])
+SLOPE = W[:, 0] - W[:, 1]
+RIGHT = np.arange(N) >= 6
+TRACES = []
+
+
+def apply(weights, x):
+    TRACES.append(x.shape)
+    return weights["scale"] * (x.reshape(len(x), -1) @ weights["w"] + weights["b"][None])
+
+
+def model(scale=1.0, w=W):
+    return jax.tree_util.Partial(apply, {"scale": jnp.float32(scale), "w": w, "b": B})
+
+
+def report(attacks, logits_fn=None, **more):
+    logits_fn = model() if logits_fn is None else logits_fn
+    return evaluate(logits_fn, IMAGES, LABELS, attacks, jax.random.key(0), **more)
+
+
+def robust_linf(eps):
+    """The distance to the boundary in Linf is |gap| / ||slope||_1 (the box is out of reach)."""
+    return (RIGHT & (gap > eps * np.abs(SLOPE).sum())).mean()
+
+
+EPS = 0.5 * float(np.median(gap)) / np.abs(SLOPE).sum()
+ATTACKS = {"fgsm": FGSM(Linf(EPS)), "l2": BIM(L2(0.1)), "pgd": Restarts(PGD(Linf(2 * EPS)), 3)}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return report(ATTACKS, batch_size=16)
+
+
+def test_accuracies_are_the_closed_form(result):
+    l2 = RIGHT & (gap > 0.1 * np.linalg.norm(SLOPE))
+    assert result.clean == pytest.approx(54 / 60)
+    assert result.robust["fgsm"] == pytest.approx(robust_linf(EPS))
+    assert result.robust["pgd"] == pytest.approx(robust_linf(2 * EPS))
+    assert result.robust["l2"] == pytest.approx(l2.mean())
+    worst = RIGHT & l2 & (gap > 2 * EPS * np.abs(SLOPE).sum())
+    assert result.worst_case == pytest.approx(worst.mean())
+    assert 0 < result.worst_case < result.robust["fgsm"] < result.clean
+
+
+def test_standard_errors_are_binomial(result):
+    assert set(result.stderr) == {"clean", "worst_case", *ATTACKS}
+    assert result.stderr["clean"] == pytest.approx(np.sqrt(0.9 * 0.1 / 60))
+
+
+def test_the_table_holds_every_example(result):
+    table = result.examples
+    np.testing.assert_array_equal(table["index"], np.arange(N))
+    np.testing.assert_array_equal(table["label"], LABELS)
+    np.testing.assert_array_equal(table["prediction"] == LABELS, RIGHT)
+    for name, attack in ATTACKS.items():
+        row, images = table[name], result.adversarial[name]
+        after = (images.reshape(N, -1) @ W + B).argmax(-1)
+        np.testing.assert_array_equal(row["prediction"], after)
+        np.testing.assert_array_equal(row["fooled"], after != LABELS)
+        assert 1 - row["fooled"].mean() == pytest.approx(result.robust[name])
+        d = (images - IMAGES).reshape(N, -1)
+        norm = np.linalg.norm(d, axis=1) if name == "l2" else np.abs(d).max(1)
+        np.testing.assert_allclose(row["distance"], norm, atol=1e-6)
+        assert row["distance"].max() == pytest.approx(
+            float((attack.stages[0] if name == "pgd" else attack).threat.eps), rel=1e-4
+        )
+
+
+def test_only_what_is_right_is_attacked(result):
+    for name in ATTACKS:
+        np.testing.assert_array_equal(result.adversarial[name][~RIGHT], IMAGES[~RIGHT])
+
+
+def test_batch_size_and_order_change_nothing(result):
+    order = RNG.permutation(N)
+    other = evaluate(
+        model(),
+        IMAGES[order],
+        LABELS[order],
+        ATTACKS,
+        jax.random.key(0),
+        indices=order,
+        batch_size=24,
+    )
+    for name in ATTACKS:
+        np.testing.assert_array_equal(other.adversarial[name], result.adversarial[name][order])
+    assert other.to_json() == result.to_json()
+
+
+def test_json_is_plain(result):
+    data = json.loads(json.dumps(result.to_json()))
+    assert data["n"] == N and "examples" not in data
+    assert data["robust"]["fgsm"] == result.robust["fgsm"]
+    assert data["attacks"]["fgsm"]["type"] == "PGD"
+    full = json.loads(json.dumps(result.to_json(examples=True)))
+    assert len(full["examples"]["fgsm"]["fooled"]) == N
+
+
+def test_masked_gradients_are_reported():
+    """Saturated: p = 1 in float32, so the cross-entropy's gradient is zero, a margin's is not."""
+    attacks = {"ce": FGSM(Linf(2 * EPS)), "margin": PGD(Linf(2 * EPS), loss=margin)}
+    with pytest.warns(UserWarning, match="gradient is exactly zero at .* try a margin loss"):
+        masked = report(attacks, model(1e4))
+    assert masked.zero_gradient["ce"] > 0.5 and masked.zero_gradient["margin"] == 0
+    assert masked.robust["margin"] == pytest.approx(robust_linf(2 * EPS))
+    assert masked.robust["ce"] > masked.robust["margin"]
+    assert len(masked.warnings) == 1 and masked.warnings[0].startswith("ce:")
+
+
+def test_honest_gradients_are_not(result):
+    assert result.zero_gradient == {name: 0.0 for name in ATTACKS}
+    assert result.warnings == []
+
+
+def test_a_successful_targeted_attack_is_no_masked_gradient():
+    """Where the target's probability reached 1 the gradient may vanish: the image is fooled."""
+    attack = PGD(Linf(0.3), steps=20, label="least_likely", start=Zero())
+    done = report({"targeted": attack}, model(30.0))
+    assert done.robust["targeted"] == 0 and done.zero_gradient["targeted"] <= 0.5
+
+
+def test_an_attack_that_cannot_cross_its_ball_says_so():
+    short = PGD(Linf(EPS), steps=2, step_size=EPS / 10)
+    notes = report({"short": WorstOf((FGSM(Linf(EPS)), short))}).warnings
+    assert notes == [
+        "short: PGD travels 0.2 eps in all its steps, so parts of its ball are out of reach"
+    ]
+
+
+def test_the_curve_is_the_closed_form_in_one_compilation():
+    attack, radii = BIM(Linf()), [0.0, EPS, 2 * EPS, 4 * EPS]
+    points = curve(model(), IMAGES, LABELS, attack, radii[:1], jax.random.key(0))
+    traced = len(TRACES)
+    points = curve(model(), IMAGES, LABELS, attack, radii, jax.random.key(0))
+    assert len(TRACES) == traced
+    assert points["eps"] == radii
+    assert points["accuracy"] == pytest.approx([robust_linf(eps) for eps in radii])
+    assert points["stderr"][0] == pytest.approx(np.sqrt(0.9 * 0.1 / 60))
+
+
+def test_new_weights_compile_nothing():
+    report({"fgsm": ATTACKS["fgsm"]})
+    traced = len(TRACES)
+    other = report({"fgsm": ATTACKS["fgsm"]}, model(w=-W))
+    assert len(TRACES) == traced and other.clean < 0.9
+
+
+def test_a_model_that_is_always_wrong_is_reported():
+    wrong = evaluate(model(), IMAGES, 1 - LABELS, ATTACKS, jax.random.key(0))
+    assert wrong.clean == pytest.approx(0.1)
+    none = evaluate(model(), IMAGES[6:], 1 - LABELS[6:], ATTACKS, jax.random.key(0))
+    assert none.clean == none.worst_case == 0 and none.robust["fgsm"] == 0
+
+
+def test_no_attacks_leave_the_clean_accuracy():
+    assert report({}).worst_case == report({}).clean == pytest.approx(0.9)
+
+
+def test_unusable_requests_are_refused():
+    with pytest.raises(ValueError, match="cannot be named clean"):
+        report({"clean": ATTACKS["fgsm"]})
+    with pytest.raises(ValueError, match="NaN on 60 clean images"):
+        report(ATTACKS, model(np.nan))
