@@ -37,6 +37,7 @@ from robustjax.threats import Linf
 
 STEPS, EPS, STEP_SIZE = 10, 8 / 255, 2 / 255
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+TORCH = "2.13.0"  # the release compared with, as the extra `oracle` pins it
 PEAK_FLOPS = {  # dense, of the matrix units, by what the device calls itself; float32 runs as TF32
     "H100": {"bfloat16": 989e12, "float32": 495e12},
     "H200": {"bfloat16": 989e12, "float32": 495e12},
@@ -104,6 +105,8 @@ def torch_contenders(width, x, y):
     import torch  # noqa: PLC0415  (this file runs without it)
     import torchattacks  # noqa: PLC0415
 
+    if torch.__version__.split("+")[0] != TORCH:  # torchvision likes to bring another one
+        raise SystemExit(f"compare with torch {TORCH}, not {torch.__version__}: install that one")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
@@ -188,6 +191,13 @@ def versions():
     return {"python": platform.python_version()} | {n: found[n] for n in wanted if n in found}
 
 
+def cpu_name():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.machine()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
@@ -248,7 +258,7 @@ def main():
         record = {
             "command": " ".join(["python", *sys.argv]),
             "commit": commit,
-            "device": device if not on_cpu else f"{platform.processor()} {platform.machine()}",
+            "device": device if not on_cpu else cpu_name(),
             "devices": jax.device_count(),
             "versions": versions(),
             "seed": 0,
