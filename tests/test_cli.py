@@ -118,7 +118,8 @@ def test_help_names_the_flags(capsys, command):
     wanted = {0: "quickstart", 1: "--attacks", 2: "--beta" if "trades" in command else "--data-dir"}
     assert wanted[len(command)] in text
     if "trades" in command:
-        assert "--attack.steps" in text and "default: piecewise" in text
+        flat = " ".join(text.replace("│", " ").split())
+        assert "--attack.steps" in flat and "(default: piecewise)" in flat
         assert "threat.eps" not in text
 
 
