@@ -39,27 +39,24 @@ def config(cls: type[T]) -> type[T]:
 
 
 def _register(cls: type) -> None:
-    """What `jax.tree_util.register_dataclass` does, with treedefs that know their class.
+    """Make a pytree of `cls`.
 
-    Its treedefs of two classes with equal fields compare equal (jaxlib 0.10.2) and differ in their
-    hash only, so that once in some processes, when the hashes meet in jit's cache, Linf(0.1) runs
-    the program compiled for L2(0.1). A node registered by functions compares its class too.
+    Not by `jax.tree_util.register_dataclass`: in JAX 0.10 two treedefs of dataclasses compare equal
+    whatever their classes, so PGD(Linf(0.1)) and PGD(L2(0.1)) could share a compiled program.
     """
     fields = dataclasses.fields(cls)
-    data = [f.name for f in fields if not f.metadata.get("static")]
-    meta = [f.name for f in fields if f.metadata.get("static")]
+    data = tuple(f.name for f in fields if not f.metadata.get("static"))
+    program = tuple(f.name for f in fields if f.metadata.get("static"))
 
-    def flatten(value):
-        return [getattr(value, n) for n in data], tuple(getattr(value, n) for n in meta)
+    def flatten(node):
+        return [getattr(node, name) for name in data], tuple(getattr(node, n) for n in program)
 
-    def flatten_with_keys(value):
-        children, aux = flatten(value)
-        keys = map(jax.tree_util.GetAttrKey, data)
-        return list(zip(keys, children, strict=True)), aux
+    def flatten_with_keys(node):
+        children, aux = flatten(node)
+        return [(jax.tree_util.GetAttrKey(n), c) for n, c in zip(data, children, strict=True)], aux
 
     def unflatten(aux, children):
-        values = zip([*data, *meta], [*children, *aux], strict=True)
-        return cls(**dict(values))
+        return cls(**dict(zip(program + data, (*aux, *children), strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 

@@ -113,6 +113,7 @@ def evaluate(
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     data = check_examples(images, labels, indices)
+    batch_size = min(batch_size, len(data))
     model = check_model(logits_fn, data)
     batch_size = min(batch_size, len(data))
     clean = _clean_predictions(model, data, batch_size)
@@ -182,6 +183,7 @@ def curve(
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
     """
     data = check_examples(images, labels, indices)
+    batch_size = min(batch_size, len(data))
     model = check_model(logits_fn, data)
     batch_size = min(batch_size, len(data))
     attacked = data[_clean_predictions(model, data, batch_size) == data.label]

@@ -22,7 +22,7 @@ def data_parallel(
     function: Callable,
     in_axes: Any,
     out_axes: Any,
-    donate_argnums: Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable:
     """Run a per-device function over all devices (all processes): the one pmap.
@@ -35,7 +35,7 @@ def data_parallel(
         axis_name=AXIS,
         in_axes=in_axes,
         out_axes=out_axes,
-        donate_argnums=tuple(donate_argnums),
+        donate_argnums=donate_argnums,
         devices=devices,
     )
 
@@ -94,7 +94,7 @@ def use_all_cores() -> None:
     already (`JAX_NUM_CPU_DEVICES`), as they are.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
 def start(coordinator: str | None, processes: int, process: int) -> None:

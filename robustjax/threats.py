@@ -218,6 +218,8 @@ class L0:
         return jnp.sum(jnp.any(x_adv != x, axis=-1)).astype(x.dtype)
 
 
+Threats = Linf | L2 | L1 | L0
+
 NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 """The threats by the names of the command line."""
 

@@ -1,0 +1,92 @@
+"""What every source hands over: one split as uint8 images with labels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A split of an image classification set, decoded.
+
+    Args:
+      images: (N, H, W, C) uint8; memory-mapped if the source is.
+      labels: (N,) int32 in [0, num_classes).
+      indices: (N,) int32, the rows these examples have in the source, before any split is carved
+        out and before augmentation: an example keeps its index wherever it goes.
+      name: what `load` was asked for.
+      split: one of `SPLITS`.
+      num_classes: K.
+      class_names: K names, or None if the source has none.
+
+    Raises:
+      ValueError: a shape, a type or a label is not as said above.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    name: str
+    split: str
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        images, labels, what = self.images, self.labels, f"{self.name} ({self.split})"
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"{what}: images must be uint8 of shape (N, H, W, C), "
+                f"got {images.dtype} of shape {images.shape}"
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{what}: labels must be {len(images)} integers, one an image, "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
+        if not len(labels):
+            raise ValueError(f"{what}: there are no examples")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise ValueError(
+                f"{what}: labels must lie in [0, {self.num_classes}), got {low} to {high}"
+                + (" (this split comes without labels)" if low == high == -1 else "")
+            )
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"{what}: {len(self.class_names)} class names for {self.num_classes} classes"
+            )
+        object.__setattr__(self, "labels", np.asarray(labels, np.int32))
+        object.__setattr__(self, "indices", np.asarray(self.indices, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.images.shape[1:]
+
+    def take(self, rows: np.ndarray | slice) -> Dataset:
+        """The examples at these rows of this data set; their `indices` go with them."""
+        return dataclasses.replace(
+            self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
+        )
+
+    def head(self, n: int) -> Dataset:
+        """The first n examples, or all if there are fewer."""
+        return self.take(slice(n))
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation (C,) of the channels, in pixels of [0, 1], to 4 decimals."""
+        levels = np.arange(256) / 255
+        means, deviations = [], []
+        for channel in np.moveaxis(self.images, -1, 0):
+            # Counting levels is exact, and makes no float copy of the whole set.
+            counts = sum(np.bincount(image.ravel(), minlength=256) for image in channel)
+            mean = counts @ levels / counts.sum()
+            means.append(round(float(mean), 4))
+            variance = counts @ (levels - mean) ** 2 / counts.sum()
+            deviations.append(round(float(np.sqrt(variance)), 4))
+        return tuple(means), tuple(deviations)

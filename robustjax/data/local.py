@@ -1,0 +1,93 @@
+"""Sources that need neither a network nor a decoder: scikit-learn's digits, and your own arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from robustjax.data.dataset import Dataset
+
+ARRAYS = "arrays:"
+
+
+class Digits:
+    """The 1,797 handwritten digits bundled with scikit-learn: 8x8 grey, ten classes, one split.
+
+    References:
+      Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits, its test set.
+    """
+
+    name = "digits"
+    splits = ("train",)
+
+    def read(self, split: str) -> Dataset:
+        """All digits, the 17 grey levels 0..16 spread over 0..255."""
+        digits = load_digits()
+        return Dataset(
+            images=np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None],
+            labels=digits.target,
+            indices=np.arange(len(digits.target)),
+            name=self.name,
+            split=split,
+            num_classes=10,
+            class_names=tuple("0123456789"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """A folder of DIR/{train,test}_{images,labels}.npy and, if you have one, a validation pair.
+
+    Images are uint8 (N, H, W, C) and memory-mapped; labels are integers. The labels of train say
+    how many classes there are.
+    """
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """What follows `arrays:`."""
+        return Path(self.name.removeprefix(ARRAYS)).expanduser()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the folder has images of; train and test must be among them."""
+        names = ("train", "validation", "test")
+        found = tuple(s for s in names if (self.folder / f"{s}_images.npy").is_file())
+        for split in ("train", "test"):
+            if split not in found:
+                raise FileNotFoundError(self._missing(f"{split}_images.npy"))
+        return found
+
+    def read(self, split: str) -> Dataset:
+        """One split, its images memory-mapped."""
+        images, labels = self._array(split, "images"), self._array(split, "labels")
+        trained_on = self._array("train", "labels")
+        if trained_on.dtype.kind not in "iu" or not trained_on.size:
+            raise ValueError(f"{self.name}: train_labels.npy must hold integers")
+        return Dataset(
+            images=images,
+            labels=labels,
+            indices=np.arange(len(images)),
+            name=self.name,
+            split=split,
+            num_classes=int(trained_on.max()) + 1,
+        )
+
+    def _array(self, split: str, kind: str) -> np.ndarray:
+        path = self.folder / f"{split}_{kind}.npy"
+        try:
+            return np.load(path, mmap_mode="r" if kind == "images" else None, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(self._missing(path.name)) from error
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is not a whole .npy file; write it with np.save") from error
+
+    def _missing(self, file: str) -> str:
+        return (
+            f"{self.name} needs {file}: the folder must hold train_images.npy, train_labels.npy, "
+            "test_images.npy and test_labels.npy (images uint8 NHWC, labels integers)"
+        )

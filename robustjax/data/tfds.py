@@ -1,0 +1,205 @@
+"""Image classification sets of TensorFlow Datasets, read without TensorFlow.
+
+`as_data_source` reads array_record files with NumPy and Pillow. `tfds.load` and `as_dataset` need
+TensorFlow and are never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from robustjax.data.cache import cached
+from robustjax.data.dataset import Dataset
+from robustjax.data.local import ARRAYS, Digits
+
+FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+CHUNK = 256
+
+
+class TFDS:
+    """A prepared set, read through `builder.as_data_source`, decoded once and cached.
+
+    Args:
+      name: its TFDS name, for instance 'cifar10' or 'imagenet_resized/32x32'.
+      data_dir: the folder that holds it; None is TFDS's own (TFDS_DATA_DIR, or
+        ~/tensorflow_datasets).
+
+    Raises:
+      ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
+      FileNotFoundError: it is not prepared in that folder, or in another format; the message has
+        the command.
+    """
+
+    def __init__(self, name: str, data_dir: str | None = None):
+        self.name = name
+        self.builder = _builder(name, data_dir)
+        self.image, self.label = _keys(self.builder.info)
+        with _quiet():
+            prepared = self.builder.is_prepared()
+        if not prepared:
+            raise FileNotFoundError(
+                f"{name} is not prepared in {self.builder.data_path}; run: robustjax data prepare "
+                f"{name}{f' --data-dir {data_dir}' if data_dir else ''}"
+            )
+        _check_format(self.builder)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the set's own splits."""
+        return tuple(self.builder.info.splits)
+
+    def read(self, split: str) -> Dataset:
+        """One of the set's own splits, from the cache if it was decoded before."""
+        feature = self.builder.info.features[self.label]
+        arrays = cached(self._cache_name(split), ("images", "labels"), lambda: self._decode(split))
+        return Dataset(
+            **arrays,
+            indices=np.arange(len(arrays["labels"])),
+            name=self.name,
+            split=split,
+            num_classes=feature.num_classes,
+            class_names=tuple(feature.names),
+        )
+
+    def _cache_name(self, split: str) -> str:
+        """Another folder, version or preparation of the set has another name."""
+        files = [Path(f).stat() for f in self.builder.info.splits[split].filepaths]
+        source = str(Path(self.builder.data_path).resolve())
+        identity = repr((source, [(f.st_size, f.st_mtime_ns) for f in files]))
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        return f"{self.name.replace('/', '-')}-{self.builder.version}-{split}-{digest}"
+
+    def _decode(self, split: str) -> dict[str, np.ndarray]:
+        source = self.builder.as_data_source(split)
+        size, shape = len(source), self.builder.info.features[self.image].shape
+        images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
+        with _quiet(), tqdm(total=size, desc=f"decode {self.name} {split}", leave=False) as bar:
+            for start in range(0, size, CHUNK):
+                rows = range(start, min(start + CHUNK, size))
+                for row, example in zip(rows, source.__getitems__(rows), strict=True):
+                    images[row], labels[row] = example[self.image], example[self.label]
+                bar.update(len(rows))
+        return {"images": images, "labels": labels}
+
+
+def prepare(name: str, data_dir: str | None = None) -> Path:
+    """Download a TFDS set and write it as array_record; the folder that holds it is returned.
+
+    Raises:
+      ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
+      FileNotFoundError: the folder holds the set in another format, or its files must be
+        downloaded by hand; the message says what goes where.
+      ModuleNotFoundError: the set's builder hands over arrays, which TFDS encodes with TensorFlow.
+    """
+    if name == Digits.name or name.startswith(ARRAYS):
+        raise ValueError(f"{name} needs no preparation; only TFDS sets do")
+    builder = _builder(name, data_dir)
+    _keys(builder.info)
+    try:
+        with _naming_the_extra(f"preparing {name}"):
+            builder.download_and_prepare(file_format=FORMAT)
+    except AssertionError as error:  # what TFDS raises where a licence forbids it to download
+        what = " ".join(str(error).split())
+        raise FileNotFoundError(f"{name} must be downloaded by hand: {what}") from error
+    _check_format(builder)
+    return Path(builder.data_path)
+
+
+def prepared(data_dir: str | None = None) -> dict[str, str]:
+    """The image classification sets found in a folder: name -> version and splits."""
+    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    found = {}
+    for pattern in ("*/*", "*/*/*"):
+        for path in sorted(folder.glob(f"{pattern}/dataset_info.json")):
+            info = tfds.builder_from_directory(path.parent).info
+            with contextlib.suppress(ValueError):
+                _keys(info)
+                if info.file_format == FORMAT:
+                    splits = (f"{s} {info.splits[s].num_examples:,}" for s in info.splits)
+                    name = path.parent.parent.relative_to(folder).as_posix()
+                    found[name] = f"{info.version}: {', '.join(splits)}"
+    return found
+
+
+def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    folder = Path(data_dir).expanduser() if data_dir else None
+    try:
+        with _naming_the_extra(f"describing {name}"):
+            return tfds.builder(name, data_dir=folder)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        names = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise ValueError(
+            f"there is no data set {name!r}{hint}; use digits, arrays:DIR, or the TFDS name of an "
+            "image classification set"
+        ) from error
+
+
+def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
+    """The names of the image and the label among the features."""
+    keys = []
+    for position, kind in enumerate((tfds.features.Image, tfds.features.ClassLabel)):
+        found = [k for k, feature in info.features.items() if isinstance(feature, kind)]
+        named = [info.supervised_keys[position]] if info.supervised_keys else []
+        choice = [k for k in found if k in named] or found
+        if len(choice) != 1:
+            raise ValueError(
+                f"{info.name} is not an image classification set: among its features "
+                f"({', '.join(info.features)}) {len(choice)} could be the {kind.__name__}"
+            )
+        keys += choice
+    image = info.features[keys[0]]
+    if None in image.shape or image.np_dtype != np.uint8:
+        raise ValueError(
+            f"{info.name} has {np.dtype(image.np_dtype).name} images of shape {image.shape}, where "
+            "None varies; bring them to one size as uint8 arrays and use arrays:DIR"
+        )
+    return tuple(keys)
+
+
+def _check_format(builder: tfds.core.DatasetBuilder) -> None:
+    found = builder.info.file_format
+    if found != FORMAT:
+        raise FileNotFoundError(
+            f"{builder.name} is stored as {found.value} in {builder.data_path}, which only "
+            "TensorFlow reads; prepare it in another folder: "
+            f"robustjax data prepare {builder.name} --data-dir DIR"
+        )
+
+
+@contextlib.contextmanager
+def _naming_the_extra(what: str) -> Iterator[None]:
+    """Say what to install when TFDS misses a package, TensorFlow above all."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        root = error
+        while isinstance(root.__cause__, ModuleNotFoundError):
+            root = root.__cause__
+        package = "'robustjax[prepare]'" if root.name == "tensorflow" else root.name
+        raise ModuleNotFoundError(
+            f"{what} needs {root.name}: pip install {package} (reading a prepared set never does)",
+            name=root.name,
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS from recommending OpenCV and from explaining that a folder does not exist yet."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,71 @@
+"""Files that are either the old ones or the new ones, never half of each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when the block ends, and not if it raises.
+
+    Guarantees:
+      A reader sees the whole old file or the whole new one, whenever the writer dies.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes a private file; give it the permissions that open() would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: str | os.PathLike, data: Any) -> None:
+    """Write indented JSON, whole or not at all; NumPy and JAX scalars and arrays are numbers.
+
+    Raises:
+      TypeError: something in `data` is neither of JSON nor an array.
+    """
+    text = json.dumps(data, indent=2, default=_plain) + "\n"
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a torn last line (the writer was killed) is left out.
+
+    Raises:
+      ValueError: another line is not JSON.
+    """
+    lines = Path(path).read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}, is not JSON: {line[:60]!r}") from error
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return value.tolist()
+    except AttributeError:
+        raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}") from None

@@ -1,0 +1,65 @@
+"""The container every architecture fills: normalise, stem, body, head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from robustjax.models.layers import BN
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] -> logits, with the input normalisation inside.
+
+    Args:
+      stem: (B, H, W, C) -> first hidden layer.
+      body: (hidden layer, bn) -> float32 features (B, D).
+      head: (B, D) -> float32 logits (B, K).
+      mean, std: of each image channel, in [0, 1] pixels; None is 0 and 1.
+      dtype: what the stem and the body compute in; parameters are float32.
+
+    Guarantees:
+      `rest(stem_output(x, bn), bn)` is `__call__(x, bn)`.
+      Logits and features are float32.
+      Images are float32 until they are normalised, so a perturbation survives a bfloat16 body.
+    """
+
+    stem: nn.Module
+    body: nn.Module
+    head: nn.Module
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dtype: Any = jnp.float32
+
+    def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
+        """Images (B, H, W, C) float32 in [0, 1] -> logits (B, K)."""
+        return self.rest(self.stem_output(x, bn), bn)
+
+    def features(self, x: jax.Array, bn: BN) -> jax.Array:
+        """Images (B, H, W, C) float32 in [0, 1] -> what the head sees, (B, D)."""
+        return self.body(self.stem_output(x, bn), bn)
+
+    def stem_output(self, x: jax.Array, bn: BN) -> jax.Array:
+        """Images -> the first layer's output: all of the network that touches the pixels (YOPO)."""
+        del bn  # no stem normalises; the argument keeps the four methods alike
+        if x.ndim != 4 or x.dtype != jnp.float32:
+            raise ValueError(
+                f"images must be float32 (B, H, W, C) in [0, 1], got {x.dtype} {x.shape}"
+            )
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if value is not None and len(value) != x.shape[-1]:
+                raise ValueError(
+                    f"{name} has {len(value)} values for images of {x.shape[-1]} channels"
+                )
+        if self.mean is not None:
+            x = x - jnp.array(self.mean, jnp.float32).reshape(1, 1, 1, -1)
+        if self.std is not None:
+            x = x / jnp.array(self.std, jnp.float32).reshape(1, 1, 1, -1)
+        return self.stem(x.astype(self.dtype))
+
+    def rest(self, h: jax.Array, bn: BN) -> jax.Array:
+        """The first layer's output -> logits (B, K)."""
+        return self.head(self.body(h, bn))

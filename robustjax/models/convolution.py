@@ -1,0 +1,125 @@
+"""A convolution whose gradients stay fast inside loops on the CPU, and plain everywhere else.
+
+XLA:CPU brings a convolution into the layout its fast kernel needs only in the entry computation,
+and JAX's transpose rules emit permuted ones; so inside a loop, where attacks live, an input
+gradient is 5 to 10 times slower than the forward pass. Here both gradients are written as ordinary
+forward convolutions. The choice is made when the program is lowered: a program for a GPU or a TPU
+holds the plain forms only, whichever machine lowers it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+VECTOR = 32  # output channels below which XLA:CPU's kernel starves (measured with AVX-512)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv2d(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
+    """Cross-correlate with k // 2 zeros on every side, as PyTorch's Conv2d(padding=k // 2) does.
+
+    Args:
+      x: (B, H, W, C).
+      w: (k, k, C, D), k odd, of the dtype of `x`.
+      stride: both strides.
+
+    Returns:
+      (B, ceil(H / stride), ceil(W / stride), D).
+
+    Reverse mode only, of any order: a `custom_vjp` has no `jax.jvp`.
+
+    Guarantees:
+      Values and first and second derivatives equal those of `lax.conv_general_dilated`.
+      Lowered for any platform but the CPU, it is `lax.conv_general_dilated` and its transposes.
+    """
+    return lax.platform_dependent(
+        x, w, cpu=partial(_forward, stride=stride), default=partial(_plain, stride=stride)
+    )
+
+
+def _conv2d_fwd(x, w, stride):
+    return conv2d(x, w, stride), (x, w)
+
+
+def _conv2d_bwd(stride, residuals, g):
+    x, w = residuals
+
+    def plain_dx(w, g):
+        return jax.linear_transpose(lambda x: _plain(x, w, stride), x)(g)[0]
+
+    def plain_dw(x, g):
+        return jax.linear_transpose(lambda w: _plain(x, w, stride), w)(g)[0]
+
+    if stride > 2 or x.shape[1] % stride or x.shape[2] % stride:  # the phases would differ in size
+        return plain_dx(w, g), plain_dw(x, g)
+    dx = lax.platform_dependent(w, g, cpu=partial(_dx, stride=stride), default=plain_dx)
+    dw = lax.platform_dependent(x, g, cpu=partial(_dw, stride=stride, k=len(w)), default=plain_dw)
+    return dx, dw
+
+
+conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
+
+
+def _plain(x, w, stride):
+    p = w.shape[0] // 2
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), ((p, p), (p, p)), dimension_numbers=NHWC
+    )
+
+
+def _forward(x, w, stride):
+    p = w.shape[0] // 2
+    return _correlate(x, w, ((p, p), (p, p))) if stride == 1 else _plain(x, w, stride)
+
+
+def _correlate(x, w, padding):
+    """Stride 1. A narrow output is computed several columns at once, as channels of one kernel."""
+    _, cols, _, features = w.shape
+    width = x.shape[2] + sum(padding[1]) - cols + 1
+    n = 1
+    while 2 * n * features <= VECTOR and n < 4 and width % (2 * n) == 0:
+        n *= 2
+    if n > 1:
+        shifted = [jnp.pad(w, ((0, 0), (i, n - 1 - i), (0, 0), (0, 0))) for i in range(n)]
+        w = jnp.concatenate(shifted, -1)
+    y = lax.conv_general_dilated(x, w, (1, n), padding, dimension_numbers=NHWC)
+    return y.reshape(*y.shape[:2], width, features)
+
+
+def _dx(w, g, stride):
+    """Pixels (a, b) modulo the stride of dx see every stride-th tap: one convolution each."""
+    k, _, channels, _ = w.shape
+    taps, (batch, height, width, _) = jnp.swapaxes(w, 2, 3), g.shape
+
+    def phase(a, b):
+        first = [(c + k // 2) % stride for c in (a, b)]
+        kernel = taps[first[0] :: stride, first[1] :: stride][::-1, ::-1]
+        if 0 in kernel.shape:
+            return jnp.zeros((batch, height, width, channels), g.dtype)
+        high = [(c + k // 2) // stride for c in (a, b)]
+        padding = [(n - 1 - h, h) for n, h in zip(kernel.shape[:2], high, strict=True)]
+        return _correlate(g, kernel, padding)
+
+    rows = [jnp.stack([phase(a, b) for b in range(stride)], 3) for a in range(stride)]
+    return jnp.stack(rows, 2).reshape(batch, height * stride, width * stride, channels)
+
+
+def _dw(x, g, stride, k):
+    """Channels become the batch, the batch becomes the channels, and g is the (dilated) kernel."""
+    if k == 1:
+        x, stride = x[:, ::stride, ::stride], 1
+    p = k // 2
+    dw = lax.conv_general_dilated(
+        jnp.transpose(x, (3, 1, 2, 0)),
+        jnp.transpose(g, (1, 2, 0, 3)),
+        (1, 1),
+        ((p, p - stride + 1), (p, p - stride + 1)),
+        rhs_dilation=(stride, stride),
+        dimension_numbers=NHWC,
+    )
+    return jnp.transpose(dw, (1, 2, 0, 3))

@@ -1,0 +1,131 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.tree_util import Partial
+
+from robustjax.models import layers
+from robustjax.models.classifier import Classifier
+from robustjax.models.cnn import cnn
+from robustjax.models.heads import Linear
+from robustjax.models.layers import BN
+from robustjax.models.preact_resnet import preact_resnet_18
+from robustjax.models.resnet import resnet_v1, resnet_v2
+from robustjax.models.wide_resnet import wide_resnet
+
+# what people type, the pattern, the builder of (stem, body), the default width
+ARCHITECTURES: tuple[tuple[str, str, Callable, int], ...] = (
+    ("cnn", r"cnn", cnn, 32),
+    ("resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)", r"resnet-(\d+)", resnet_v1, 16),
+    ("resnet-v2-DEPTH (6n+2, pre-activation)", r"resnet-v2-(\d+)", resnet_v2, 16),
+    ("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),
+    ("wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)", r"wrn-(\d+)-(\d+)", wide_resnet, 16),
+)
+HEADS: dict[str, Callable[[int], nn.Module]] = {"linear": Linear}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def names() -> tuple[str, ...]:
+    """The names `create` knows, as people type them."""
+    return tuple(name for name, *_ in ARCHITECTURES)
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    activation: str = "relu",
+    dtype: str = "float32",
+    width: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    head: str = "linear",
+    remat: bool = False,
+) -> Classifier:
+    """Build a network; every argument is JSON, so a run's config holds them as they are.
+
+    Args:
+      name: one of `names()`.
+      num_classes: K.
+      activation: replaces every activation; see `layers.activation`.
+      dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
+      width: channels of the first stage; None is the architecture's own.
+      mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
+      head: 'linear'.
+      remat: recompute residual blocks in the backward pass, for less memory and a third more time.
+
+    Raises:
+      ValueError: an unknown name or an impossible depth, with what is known.
+    """
+    layers.activation(activation)
+    for kind, key, known in (("dtype", dtype, DTYPES), ("head", head, HEADS)):
+        if key not in known:
+            raise ValueError(f"unknown {kind} {key!r}; choose one of {', '.join(known)}")
+    for size, value, least in (("width", width, 1), ("num_classes", num_classes, 2)):
+        if value is not None and value < least:
+            raise ValueError(f"{size} must be at least {least}, got {value}")
+    if std is not None and not all(s > 0 for s in std):
+        raise ValueError(f"std must be positive, got {tuple(std)}")
+    for _, pattern, build, default in ARCHITECTURES:
+        if match := re.fullmatch(pattern, name):
+            stem, body = build(
+                *map(int, match.groups()),
+                width=default if width is None else width,
+                activation=activation,
+                dtype=DTYPES[dtype],
+                remat=remat,
+            )
+            return Classifier(
+                stem=stem,
+                body=body,
+                head=HEADS[head](num_classes),
+                mean=None if mean is None else tuple(mean),
+                std=None if std is None else tuple(std),
+                dtype=DTYPES[dtype],
+            )
+    raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+
+
+def init(model: Classifier, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:
+    """Draw variables: {'params': ...}, and 'batch_stats' where the network normalises.
+
+    Args:
+      model: from `create`.
+      key: PRNG key.
+      image_shape: (H, W, C).
+    """
+    return jax.jit(model.init, static_argnums=2)(
+        key, jnp.zeros((1, *image_shape), jnp.float32), BN("running")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Forward:
+    """One method of a model with running statistics; equal models make equal programs."""
+
+    model: Classifier
+    method: str
+
+    def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
+        return self.model.apply(variables, images, BN("running"), method=self.method)
+
+
+def apply(model: Classifier, variables: Any) -> tuple[Partial, Partial]:
+    """Bind weights: (logits_fn, features_fn), images (B, H, W, C) -> (B, K) and (B, D).
+
+    Guarantees:
+      The weights are leaves of the functions, arguments of a program and never its constants, so
+      new weights do not compile again.
+    """
+    return (
+        Partial(_Forward(model, "__call__"), variables),
+        Partial(_Forward(model, "features"), variables),
+    )

@@ -1,0 +1,131 @@
+"""The three layers every architecture is made of: convolution, batch normalisation, activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from robustjax.models.convolution import conv2d
+
+MODES = ("running", "batch", "commit", "capture")
+MOMENTUM = 0.9
+
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""PyTorch's default for convolutions and linear layers: uniform in +-1 / sqrt(fan_in)."""
+
+he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""Normal with standard deviation sqrt(2 / (k k D)), as in He et al. (2015) and wide ResNets."""
+
+
+class BN(NamedTuple):
+    """What the batch normalisation of one forward pass reads and writes.
+
+    Args:
+      mode: 'running' normalises with the running statistics and leaves them; 'batch' with those of
+        the batch and leaves the running ones; 'commit' with those of the batch, and the running
+        ones move by 1 - 0.9 towards them; 'capture' with those of the batch, which replace the
+        running ones (for a later 'running' pass with these statistics; gradients flow).
+      axes: mapped axes the batch is spread over, e.g. ('example', 'batch').
+
+    Guarantees:
+      'running' and 'batch' leave the statistics bit-identical.
+      With the axes named, a gradient under vmap is that of the loss summed over the batch.
+    """
+
+    mode: str = "running"
+    axes: tuple[str, ...] = ()
+
+
+class Conv(nn.Module):
+    """`conv2d` with its kernel: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D)."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Callable = torch_uniform
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve in `dtype`; the parameters are float32."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return x
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose mode is an argument; statistics are float32 at any `dtype`."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
+        """Normalise (B, H, W, C) over all but the channels and over `bn.axes`."""
+        if bn.mode not in MODES:
+            raise ValueError(f"unknown BN mode {bn.mode!r}; choose one of {', '.join(MODES)}")
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+
+        # Flax's own module writes whenever it reads the batch; run it apart and commit what we mean
+        norm = nn.BatchNorm(
+            use_running_average=bn.mode == "running",
+            momentum=0.0 if bn.mode == "capture" else MOMENTUM,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=bn.axes or None,
+            parent=None,
+        )
+        variables = {
+            "params": {"scale": scale, "bias": bias},
+            "batch_stats": {"mean": mean.value, "var": var.value},
+        }
+        y, new = norm.apply(variables, x, mutable=["batch_stats"])
+        if bn.mode in ("commit", "capture") and not self.is_initializing():
+            mean.value, var.value = new["batch_stats"]["mean"], new["batch_stats"]["var"]
+        return y
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "softplus": nn.softplus,
+    "gelu": partial(nn.gelu, approximate=False),
+    "elu": nn.elu,
+    "leaky_relu": partial(nn.leaky_relu, negative_slope=0.1),
+    "selu": nn.selu,
+    "celu": partial(nn.celu, alpha=1.2),
+    "tanh": nn.tanh,
+    "silu": nn.silu,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """Look up an activation by name; 'softplus:beta' is log(1 + exp(beta x)) / beta.
+
+    Raises:
+      ValueError: `name` is unknown or its beta is not a positive number.
+    """
+    if name.startswith("softplus:"):
+        try:
+            beta = float(name.removeprefix("softplus:"))
+        except ValueError:
+            beta = 0.0
+        if not beta > 0:
+            raise ValueError(f"{name!r}: the beta of softplus must be a positive number")
+        return lambda x: nn.softplus(beta * x) / beta
+    if name not in ACTIVATIONS:
+        known = ", ".join([*ACTIVATIONS, "softplus:BETA"])
+        raise ValueError(f"unknown activation {name!r}; choose one of {known}")
+    return ACTIVATIONS[name]

@@ -1,0 +1,40 @@
+"""The CIFAR residual networks of depth 6n + 2: three stages of n blocks at widths 16, 32, 64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import linen as nn
+
+from robustjax.models.layers import Conv, he_fan_out
+from robustjax.models.residual import BasicBlock, PreActBlock, Residual
+
+
+def resnet(
+    depth: int, width: int, activation: str, dtype: Any, remat: bool, block: type[nn.Module]
+) -> tuple[nn.Module, nn.Module]:
+    """He et al. (2016): BasicBlock for "Deep residual learning", PreActBlock for the second paper.
+
+    Returns:
+      (stem, body).
+
+    Raises:
+      ValueError: the depth is not 6n + 2.
+    """
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise ValueError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, 32, 56, 110), not {depth}")
+    widths = (width, 2 * width, 4 * width)
+    stem = Conv(width, dtype=dtype, kernel_init=he_fan_out)
+    body = Residual(block, widths, (blocks,) * 3, activation, he_fan_out, dtype, remat)
+    return stem, body
+
+
+def resnet_v1(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """Activation after the addition, parameter-free shortcuts."""
+    return resnet(depth, block=BasicBlock, **options)
+
+
+def resnet_v2(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """Activation before the convolutions, projections where the shape changes."""
+    return resnet(depth, block=PreActBlock, **options)

@@ -1,0 +1,95 @@
+"""Weights on disk: one flat .npz that NumPy alone reads, and the run directory it lies in."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.tree_util import Partial
+
+from robustjax.files import replacing
+from robustjax.models.factory import apply, create, init
+
+
+def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
+    """Write `variables` as arrays named 'params/body/.../kernel', replacing `path` at once.
+
+    Guarantees:
+      A reader sees the old file or the new one, never a part.
+    """
+    flat = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    with replacing(path) as file:
+        np.savez(file, **flat)
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_weights` wrote: {'params': ..., 'batch_stats': ...} of NumPy arrays.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is torn or is no .npz.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there are no weights at {path}; has the run been trained?")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            flat = {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is torn or is no .npz file; delete it and export the weights again"
+        ) from error
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def load(
+    run_dir: str | os.PathLike[str], weights: Literal["best", "last"] = "best"
+) -> tuple[Partial, Partial, dict[str, Any]]:
+    """Read a trained run: config.json (its "model": the arguments of `create`; "image_shape").
+
+    Returns:
+      (logits_fn, features_fn, config).
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is torn, or the weights are not those of the model that the config names.
+    """
+    path = Path(run_dir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run_dir} is no run directory: there is no {path.name} in it")
+    try:
+        config = json.loads(path.read_text())
+        model, shape = create(**config["model"]), tuple(config["image_shape"])
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is torn; restore it from the command that made the run"
+        ) from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not describe a model: {error}") from error
+    path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
+    variables = load_weights(path)
+    expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
+    _check_shapes(path, variables, expected)
+    return *apply(model, jax.tree.map(jnp.asarray, variables)), config
+
+
+def _check_shapes(path: Path, variables: Any, expected: Any) -> None:
+    def shapes(tree):
+        flat = traverse_util.flatten_dict(tree, sep="/")
+        return {name: f"{a.dtype} {tuple(a.shape)}" for name, a in flat.items()}
+
+    found, wanted = shapes(variables), shapes(expected)
+    wrong = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    if wrong:
+        name, absent = wrong[0], "missing"
+        raise ValueError(
+            f"{path} does not fit the model of config.json: {name} is {found.get(name, absent)} in "
+            f"the file and {wanted.get(name, absent)} in the model ({len(wrong)} differ); "
+            "put the two files of one run together"
+        )

@@ -1,0 +1,18 @@
+"""What a run leaves for people: figures, one table of several runs, and where numbers come from."""
+
+from robustjax.files import read_metrics, write_json
+from robustjax.report.figures import accuracy_over_eps, example_grid, training_curves
+from robustjax.report.provenance import provenance
+from robustjax.report.tables import format_eps, read_run, table
+
+__all__ = [
+    "accuracy_over_eps",
+    "example_grid",
+    "format_eps",
+    "provenance",
+    "read_metrics",
+    "read_run",
+    "table",
+    "training_curves",
+    "write_json",
+]

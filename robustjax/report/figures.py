@@ -1,0 +1,204 @@
+"""The figures. They draw on their own canvas: no window, no global state, no change of backend."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from robustjax.files import read_metrics, replacing
+from robustjax.report.tables import format_eps
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+"""Okabe and Ito's palette, told apart with any colour vision."""
+WRONG, MUTED = "#b00020", "#666666"
+STYLE = {
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 150,
+}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+def training_curves(metrics: str | Path, png: str | Path) -> None:
+    """Draw a run's metrics.jsonl: a panel for each kind of quantity, over epochs.
+
+    Quantities that end in the same word (accuracy, robust_accuracy) share a panel; training is a
+    thin line, validation a thick one with dots.
+
+    Args:
+      metrics: lines {"step", "epoch", "split": "train" | "validation", and any numbers}.
+      png: where the figure goes.
+
+    Raises:
+      ValueError: there is nothing to draw.
+    """
+    rows = read_metrics(metrics)
+    names = dict.fromkeys(k for row in rows for k in row if k not in ("step", "epoch", "split"))
+    if not names:
+        raise ValueError(f"{metrics} holds no metrics yet")
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        panels.setdefault(name.rsplit("_", 1)[-1], []).append(name)
+    order = sorted(panels, key=lambda kind: {"loss": 0, "accuracy": 1}.get(kind, 2))
+    lines = math.ceil(len(order) / 3)
+    with _figure(png, math.ceil(len(order) / lines), lines, (4.2, 3.0)) as axes:
+        for ax, kind in zip(axes, order, strict=False):
+            _panel(ax, rows, sorted(panels[kind]))
+            ax.set(title=kind.replace("lr", "learning rate"), xlabel="epoch")
+            if kind == "accuracy":
+                _percent_axis(ax)
+        for ax in axes[len(order) :]:
+            ax.remove()
+
+
+def accuracy_over_eps(
+    curves: Mapping[str, Mapping[str, Sequence[float]]], png: str | Path, norm: str = "linf"
+) -> None:
+    """Draw robust accuracy over the radius of the attack, with its standard error as a band.
+
+    Args:
+      curves: a line for each model or attack: label -> {"eps", "accuracy", "stderr"}, sequences as
+        `evaluation.curve` returns them.
+      png: where the figure goes.
+      norm: linf, l2, l1 or l0, for the axis. Small radii in linf are written in 1/255.
+
+    Raises:
+      ValueError: there is no curve, or an unknown norm.
+    """
+    if not curves:
+        raise ValueError("there is no curve to draw")
+    if norm.lower() not in NORMS:
+        raise ValueError(f"there is no norm {norm!r}; choose one of {', '.join(NORMS)}")
+    largest = max(max(curve["eps"]) for curve in curves.values())
+    scale, unit = radius_unit(norm, largest)
+    with _figure(png, 1, 1, (5.6, 3.8)) as (ax,):
+        for label, curve in curves.items():
+            eps, accuracy, stderr = (np.array(curve[k]) for k in ("eps", "accuracy", "stderr"))
+            ax.fill_between(
+                eps * scale, accuracy - stderr, accuracy + stderr, alpha=0.2, linewidth=0
+            )
+            ax.plot(eps * scale, accuracy, marker="o", markersize=4, label=label)
+        ax.set(xlabel=f"{NORMS[norm.lower()]} radius ε{unit}", title="accuracy under attack")
+        ax.set_xlim(left=0)
+        _percent_axis(ax)
+        ax.legend()
+
+
+def radius_unit(norm: str, largest: float) -> tuple[float, str]:
+    """What to multiply radii by, and how to say so: the field writes 8/255, but 0.3."""
+    return (255, " in 1/255") if norm.lower() == "linf" and largest <= 32 / 255 else (1, "")
+
+
+def example_grid(
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    png: str | Path,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Draw examples as columns: the clean image, the adversarial one, and what was added.
+
+    The perturbation is signed and scaled to the largest change in the grid: grey images in a colour
+    map that is white at zero, colour images channel by channel with grey at zero.
+
+    Args:
+      clean: (N, H, W, C) in [0, 1], C 1 or 3.
+      adversarial: the same shape.
+      labels: (N,) the true classes, above the clean images.
+      predictions: (N,) the classes given to the adversarial images, in red where wrong.
+      png: where the figure goes.
+      class_names: K names; None writes numbers.
+
+    Raises:
+      ValueError: shapes that do not belong together.
+    """
+    clean, adversarial = np.asarray(clean, np.float32), np.asarray(adversarial, np.float32)
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if clean.ndim != 4 or clean.shape[-1] not in (1, 3) or not len(clean):
+        raise ValueError(f"images must be (N, H, W, 1 or 3), got {clean.shape}")
+    if adversarial.shape != clean.shape or not labels.shape == predictions.shape == clean.shape[:1]:
+        raise ValueError(
+            f"clean {clean.shape}, adversarial {adversarial.shape}, labels {labels.shape} and "
+            f"predictions {predictions.shape} do not belong together"
+        )
+    change = adversarial - clean
+    scale = float(np.abs(change).max())
+    signed = change / scale if scale else change
+    if clean.shape[-1] == 3:
+        shown, kinds = (signed + 1) / 2, {}
+    else:
+        shown, kinds = signed, {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if clean.shape[-1] == 1 else {}
+    names = class_names if class_names is not None else [str(k) for k in range(10**4)]
+    picture_rows = (
+        ("clean", clean, grey),
+        ("adversarial", adversarial.clip(0, 1), grey),
+        (f"perturbation\n(±{format_eps(scale)})", shown, kinds),
+    )
+    count = len(clean)
+    with _figure(png, count, 3, (1.15, 1.3)) as axes:
+        for row, (title, images, options) in enumerate(picture_rows):
+            axes[row * count].set_ylabel(title)
+            for column, image in enumerate(images):
+                ax = axes[row * count + column]
+                ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, **options)
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+        for column in range(count):
+            true, given = labels[column], predictions[column]
+            color = MUTED if true == given else WRONG
+            axes[column].set_title(names[true], loc="center", fontsize=9)
+            axes[count + column].set_title(names[given], loc="center", fontsize=9, color=color)
+
+
+@contextlib.contextmanager
+def _figure(
+    png: str | Path, columns: int, rows: int, size: tuple[float, float]
+) -> Iterator[Sequence[Axes]]:
+    """A grid of axes, in reading order; the file is written when the block ends."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(size[0] * columns, size[1] * rows))
+        yield list(figure.subplots(rows, columns, squeeze=False).flat)
+        with replacing(png) as file:
+            figure.savefig(file, format="png")
+
+
+def _panel(ax: Axes, rows: Sequence[Mapping], names: Sequence[str]) -> None:
+    """One line a name and split, over epochs; colour is the name, thickness the split."""
+    styles = {
+        "train": {"linewidth": 1.0, "alpha": 0.7},
+        "validation": {"marker": "o", "markersize": 3.5},
+    }
+    for name, color in zip(names, COLORS * len(names), strict=False):
+        for split, style in styles.items():
+            points = [(r["epoch"], r[name]) for r in rows if r["split"] == split and name in r]
+            if points:
+                label = f"{name.replace('_', ' ')}, {split}"
+                ax.plot(*np.array(points).T, color=color, label=label, **style)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(ax.lines) > 1:
+        ax.legend(fontsize="small")
+
+
+def _percent_axis(ax: Axes) -> None:
+    ax.set_ylim(0, 1.02)
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

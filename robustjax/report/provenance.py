@@ -1,0 +1,79 @@
+"""Where a number comes from: enough to make it again, nothing about who made it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("robustjax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
+    """The origin of a result, for every report.json and results file.
+
+    Args:
+      command: as typed; absolute paths in it are cut to their last part.
+      seed: of the run.
+      started: `time.time()` when the run began.
+
+    Returns:
+      command, seed, commit (None outside a git checkout; "-dirty" if files differ from it),
+      device, versions, wall_time_s and date (UTC). No path or host name.
+    """
+    return {
+        "command": _without_folders(command),
+        "seed": seed,
+        "commit": commit(Path(__file__)),
+        "device": _device(),
+        "versions": {name: _version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "wall_time_s": round(time.time() - started, 1),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _without_folders(command: str) -> str:
+    """Cut absolute paths to their last part; fractions (8/255) and relative paths stay."""
+    return re.sub(r"(?<![\w.~/])/(?:[^\s/]+/)*([^\s/]+)/?", r"\1", command)
+
+
+def commit(file: Path) -> str | None:
+    """The commit a file is at, "-dirty" if its checkout is not; None if git does not track it.
+
+    An installed package may lie inside some checkout: only tracked files belong to one.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        result = subprocess.run(
+            command, cwd=file.parent, capture_output=True, text=True, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _device() -> str:
+    devices = jax.devices()
+    cores = f" ({os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
+    return f"{len(devices)} x {devices[0].device_kind}{cores}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

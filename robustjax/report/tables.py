@@ -1,0 +1,117 @@
+"""Run directories -> one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """A run directory, or a results file with the same content, as one dictionary.
+
+    Args:
+      path: a folder with config.json and report.json, or a JSON file {"config": .., "report": ..}.
+
+    Returns:
+      run, method, data, model, threat, eps and report.
+
+    Raises:
+      FileNotFoundError: a file is missing; the message has the command that makes it.
+    """
+    path = Path(path)
+    if path.is_file():
+        whole = _read(path)
+        config, report = whole["config"], whole["report"]
+    else:
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"{path} is not a run directory: it has no config.json")
+        if not (path / "report.json").is_file():
+            raise FileNotFoundError(
+                f"{path} has no report.json yet; run: robustjax evaluate {path}"
+            )
+        config, report = _read(path / "config.json"), _read(path / "report.json")
+    threat = report.get("threat") or config["threat"]
+    return {
+        "run": path.stem if path.is_file() else path.name,
+        "method": _method(config["method"]),
+        "data": config["data"]["name"],
+        "model": config["model"]["name"],
+        "threat": threat["type"],
+        "eps": threat["fields"]["eps"],
+        "report": report,
+    }
+
+
+def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
+    """One aligned table of several runs, then what is missing and what to distrust, a line each.
+
+    Accuracies are in percent. Every attack that some run was evaluated under has a column, "-"
+    where a run was not. The worst case (an example counts if it withstands all attacks) comes with
+    its standard error.
+
+    Args:
+      runs: what `read_run` reads; one without a report is named with the command that makes it.
+      markdown: a Markdown table; otherwise plain columns.
+    """
+    rows, notes = [], []
+    for run in runs:
+        try:
+            rows.append(read_run(run))
+        except FileNotFoundError as error:
+            notes.append(str(error))
+    attacks = dict.fromkeys(name for row in rows for name in row["report"]["robust"])
+    cells = [["run", "method", "data", "model", "threat", "clean", *attacks, "worst case"]]
+    for row in rows:
+        report = row["report"]
+        robust = [_percent(report["robust"].get(name)) for name in attacks]
+        worst = _percent(report["worst_case"], report["stderr"]["worst_case"])
+        threat = f"{row['threat']} {format_eps(row['eps'])}"
+        about = [row["run"], row["method"], row["data"], row["model"], threat]
+        cells.append([*about, _percent(report["clean"]), *robust, worst])
+        notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
+    aligned = [_align(cells, numbers_from=5, markdown=markdown)] if rows else []
+    return "\n".join(aligned + notes)
+
+
+def format_eps(eps: float) -> str:
+    """8/255 where it is one, else three digits."""
+    levels = eps * 255
+    whole = round(levels)
+    return f"{whole}/255" if whole and abs(levels - whole) < 1e-3 and eps < 0.2 else f"{eps:.3g}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def _method(encoded: Mapping[str, Any]) -> str:
+    """AWP(TRADES) for a wrapper, the class name otherwise."""
+    inner = encoded["fields"].get("inner")
+    return f"{encoded['type']}({_method(inner)})" if inner else encoded["type"]
+
+
+def _percent(value: float | None, error: float | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
+
+
+def _align(cells: Sequence[Sequence[str]], numbers_from: int, markdown: bool) -> str:
+    """Columns of equal width under a header; from `numbers_from` on they are flush right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if i >= numbers_from else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
+
+    colon = ":" if markdown else "-"
+    rule = ["-" * (w - 1) + (colon if i >= numbers_from else "-") for i, w in enumerate(widths)]
+    return "\n".join(map(line, [cells[0], rule, *cells[1:]]))

@@ -1,0 +1,280 @@
+"""The host loop: batches in, metrics and checkpoints out; killed anywhere, it resumes exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from robustjax import config, data, files, models, parallel
+from robustjax.checkpoint import Checkpoints
+from robustjax.evaluation import evaluate
+from robustjax.threats import Linf, Threats
+from robustjax.training.methods.base import Method
+from robustjax.training.state import AXES, TrainState
+from robustjax.training.step import IN_AXES, OUT_AXES, Recipe, create_state, make_step, map_threats
+from robustjax.typing import Attack
+
+BASELINE = Recipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What `fit` returns: the final state, the best validation score and the run's folder."""
+
+    state: TrainState
+    best: float
+    folder: Path
+
+
+class Terminated(SystemExit):
+    """The run was asked to stop (SIGTERM) and has saved itself; the exit status is 143."""
+
+
+def fit(
+    method: Method,
+    train: data.Dataset,
+    validation: data.Dataset,
+    *,
+    model: Mapping[str, Any],
+    out: str | Path,
+    recipe: Recipe = BASELINE,
+    seed: int = 0,
+    resume: bool = False,
+    validation_attack: Attack | None = None,
+    checkpoint_every: int | None = None,
+    log_every: int = 20,
+    progress: bool = True,
+) -> Result:
+    """Train a model and leave a run directory.
+
+    `out` then holds config.json, metrics.jsonl, checkpoints/last and checkpoints/best (Orbax),
+    weights.npz (the best on validation) and weights_last.npz.
+
+    Args:
+      method: what is minimised.
+      train: training images.
+      validation: what the best checkpoint is chosen on, after each epoch; never the test set.
+      model: the arguments of `robustjax.models.create`, without `num_classes`.
+      out: the run directory.
+      recipe: the optimiser card.
+      seed: of weights, batches, augmentation and attacks.
+      resume: go on from the newest checkpoint in `out`, if there is one.
+      validation_attack: whose accuracy chooses the best checkpoint; None: clean accuracy.
+      checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
+      log_every: training steps a line of metrics.jsonl averages over.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: settings that do not fit together; a folder in use; a foreign checkpoint.
+      FloatingPointError: the loss or a gradient was not finite. The last good checkpoint stays.
+      Terminated: after SIGTERM, when everything is saved.
+
+    Guarantees:
+      A run that is killed at any step and resumed ends with the same weights, bit for bit (on the
+      same device kind and count).
+    """
+    out, devices = Path(out), jax.device_count()
+    steps_per_epoch = len(train) // recipe.batch_size
+    check_sizes(train, recipe, devices)
+    total = recipe.epochs * steps_per_epoch
+    model = {**model, "num_classes": train.num_classes}
+    module = models.create(**model)
+    init_key, step_key, validation_key = jax.random.split(jax.random.key(seed), 3)
+    state = create_state(
+        module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
+    )
+    state = place(state)
+
+    identity = {
+        "model": model,
+        "image_shape": list(train.images.shape[1:]),
+        "method": config.encode(method),
+        "recipe": config.encode(recipe),
+        "data": {"name": train.name, "size": len(train)},
+        "seed": seed,
+        "threat": config.encode(threat_of(method)),
+        "class_names": list(train.class_names or map(str, range(train.num_classes))),
+    }
+    identity = json.loads(json.dumps(identity))
+    last, best = open_run(out, identity, resume)
+    best_score = -1.0
+    if restored := last.restore(state, identity):
+        state, meta = restored
+        best_score = meta["best"]
+    start = int(state.step)
+    keep_metrics(out, start)
+
+    step = parallel.data_parallel(
+        make_step(module, recipe, total, train.num_classes), IN_AXES, OUT_AXES, donate_argnums=0
+    )
+    pending: list[dict[str, jax.Array]] = []
+
+    def log(split: str, values: Mapping[str, Any]) -> None:
+        row = {"step": at, "epoch": at / steps_per_epoch, "split": split}
+        write_metrics(out, row | {k: float(v) for k, v in values.items()})
+
+    def flush() -> None:
+        check_finite(state, out)
+        if pending:
+            log("train", {k: np.mean([float(m[k]) for m in pending]) for k in pending[0]})
+            pending.clear()
+
+    def save(to: Checkpoints) -> None:
+        to.save(at, state, identity | {"best": best_score})
+
+    bar = tqdm(total=total, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
+    with bar, sigterm() as terminated:
+        for at in range(start + 1, total + 1):
+            batch = local_batch(train, seed, at - 1, recipe.batch_size)
+            state, metrics = step(state, method, step_key, batch)
+            pending.append(metrics)
+            bar.update()
+            epoch_ends = at % steps_per_epoch == 0
+            if at % log_every == 0 or epoch_ends:
+                flush()
+            if epoch_ends:
+                scores = validate(module, state, validation, validation_attack, validation_key)
+                log("validation", scores)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
+                score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
+                if score > best_score:
+                    best_score = score
+                    save(best)
+                    save_weights(out / "weights.npz", state)
+            if epoch_ends or (checkpoint_every and at % checkpoint_every == 0) or terminated():
+                flush()
+                save(last)
+            if terminated() and at < total:
+                print(
+                    f"stopped at step {at} of {total}; --resume goes on from here", file=sys.stderr
+                )
+                raise Terminated(143)
+    save_weights(out / "weights_last.npz", state)
+    return Result(state, best_score, out)
+
+
+def check_sizes(train: data.Dataset, recipe: Recipe, devices: int) -> None:
+    """Raise ValueError where the batch fits neither the data set nor the devices."""
+    if recipe.batch_size > len(train):
+        raise ValueError(
+            f"batch size {recipe.batch_size} is larger than the training set ({len(train)})"
+        )
+    if recipe.batch_size % (devices * recipe.accumulate):
+        raise ValueError(
+            f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
+            f"{devices} x {recipe.accumulate}"
+        )
+
+
+def place(state: TrainState) -> TrainState:
+    """Put a state where the step will leave it: one compilation, and donation on many hosts."""
+    own = slice(*(jax.local_device_count() * (jax.process_index() + i) for i in (0, 1)))
+    return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
+
+
+def threat_of(method: Method) -> Threats:
+    """The threat a method trains against; Linf(8/255) where it has none."""
+    found: list[Threats] = []
+    map_threats(lambda threat: found.append(threat) or threat, method)
+    return found[0] if found else Linf()
+
+
+def with_threat(method: Method, threat: Threats) -> Method:
+    """The same method against another threat."""
+    return map_threats(lambda _: threat, method)
+
+
+def local_batch(train: data.Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
+    """This process's part of a batch, (local devices, b, ...)."""
+    index = data.batch_indices(seed, step, len(train), size)
+    index = data.shard(index, jax.process_index(), jax.process_count())
+    batch = {
+        "image": train.images[index],
+        "label": train.labels[index],
+        "index": index.astype(np.int32),
+    }
+    return parallel.split(batch, jax.local_device_count())
+
+
+def validate(
+    module: Any, state: TrainState, validation: data.Dataset, attack: Attack | None, key: jax.Array
+) -> dict[str, float]:
+    """Clean accuracy, and accuracy under `attack`, of the weights that would be evaluated."""
+    variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
+    attacks = {} if attack is None else {"validation": attack}
+    found = evaluate(
+        models.apply(module, variables)[0],
+        data.to_float(validation.images),
+        validation.labels,
+        attacks,
+        key,
+    )
+    scores = {"accuracy": found.clean}
+    return scores | {"robust_accuracy": found.robust["validation"]} if attacks else scores
+
+
+def save_weights(path: Path, state: TrainState) -> None:
+    """Write the evaluated weights for NumPy to read (process 0)."""
+    if jax.process_index() == 0:
+        models.save_weights(path, jax.tree.map(lambda a: a.addressable_data(0), state.variables))
+
+
+def open_run(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Checkpoints, Checkpoints]:
+    """Create or reopen a run directory; returns the checkpoints (last, best)."""
+    if (out / "config.json").exists() and not resume:
+        raise ValueError(f"{out} holds a run already; pass --resume to go on, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
+    if jax.process_index() == 0 and not (out / "config.json").exists():
+        files.write_json(out / "config.json", identity)
+    return last, best
+
+
+def write_metrics(out: Path, row: Mapping[str, Any]) -> None:
+    """Append one line to metrics.jsonl (process 0)."""
+    if jax.process_index() == 0:
+        with (out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def keep_metrics(out: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl later than `step`: the resumed run writes them again."""
+    path = out / "metrics.jsonl"
+    if jax.process_index() == 0 and path.exists():
+        rows = [row for row in files.read_metrics(path) if row["step"] <= step]
+        with files.replacing(path) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def check_finite(state: TrainState, out: Path) -> None:
+    """Raise FloatingPointError if a step was bad."""
+    if (bad := int(state.bad_step)) >= 0:
+        raise FloatingPointError(
+            f"the loss or a gradient was not finite at step {bad + 1}; the last good checkpoint in "
+            f"{out / 'checkpoints'} stays. Lower the learning rate, warm it up or clip the gradient"
+        )
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[Any]:
+    """Turn SIGTERM into a flag; yields a function that reads it."""
+    received: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    except ValueError:  # not the main thread: a notebook server decides itself
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,143 @@
+"""What an adversarial-training method is: two verbs, and a few optional parts with a default.
+
+A method sees one device's shard of the batch. `perturb` crafts, `loss` measures; wrappers have the
+type of what they wrap. The rest exists because some method of the literature needs it:
+
+  init_rows   state per training example (SAT's targets, MMA's and CAT's eps)
+  init_slot   state per position in the batch (Free's perturbation)
+  grads       how gradients are made (AWP wraps it, YOPO replaces it)
+  update      the whole update (Free alone)
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from robustjax.training.net import Net
+from robustjax.training.state import TrainState
+
+
+@struct.dataclass
+class Batch:
+    """One device's shard of a batch, after augmentation.
+
+    Attributes:
+      image: (B, H, W, C) float32 in [0, 1].
+      label: (B,) int32, the true class.
+      target: (B, K) float32, what the outer loss aims at (one-hot, smoothed or soft).
+      index: (B,) int32, the un-augmented example's place in the data set: the key of `rows`.
+      source: (B,) int32, the stream the example comes from; 0 is the labelled training set.
+      rows: this batch's rows of the method's per-example state, leading axis B.
+      slot: the method's state per batch position, leading axis B.
+    """
+
+    image: jax.Array
+    label: jax.Array
+    target: jax.Array
+    index: jax.Array
+    source: jax.Array
+    rows: Any = ()
+    slot: Any = ()
+
+
+@struct.dataclass
+class Crafted:
+    """What `perturb` hands to `loss`: images (B, H, W, C), running statistics, anything else."""
+
+    x_adv: jax.Array
+    stats: Any
+    extra: Any = ()
+
+
+@struct.dataclass
+class Aux:
+    """What a loss leaves behind: statistics, rows and slot to commit, and scalars to log."""
+
+    stats: Any
+    metrics: dict[str, jax.Array]
+    rows: Any = ()
+    slot: Any = ()
+
+
+@struct.dataclass
+class Gradients:
+    """Gradients averaged over all devices; `anchor`: where weight decay is taken (AWP moves it)."""
+
+    grads: Any
+    aux: Aux
+    anchor: Any
+
+
+Descend = Callable[[TrainState, Any, Any, jax.Array], TrainState]
+"""(state, gradients, anchor, progress) -> state after one optimiser step (weights, EMA)."""
+
+
+class Method(abc.ABC):
+    """An adversarial-training method; subclasses are `@config` classes, and final."""
+
+    @abc.abstractmethod
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """Craft the training examples. `keys` (B,): one key per example."""
+
+    @abc.abstractmethod
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """This device's mean loss, a scalar, and what to commit."""
+
+    def init_rows(self, labels: jax.Array, num_classes: int) -> Any:
+        """State per example of the data set, leading axis N; () for none."""
+        return ()
+
+    def init_slot(self, images: jax.Array) -> Any:
+        """State per position of a batch shaped like `images` (B, H, W, C); () for none."""
+        return ()
+
+    def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
+        """The gradient of `loss`, averaged over all devices."""
+        loss = functools.partial(self.loss, net, batch=batch, crafted=crafted)
+        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        aux = aux.replace(metrics={"loss": value, **aux.metrics})
+        return Gradients(net.mean(grads), aux, params)
+
+    def update(
+        self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
+    ) -> tuple[TrainState, Aux]:
+        """One training step: craft, differentiate, descend."""
+        g = accumulated(self, net, state.params, batch, keys)
+        return descend(state, g.grads, g.anchor, net.progress), g.aux
+
+
+def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Gradients:
+    """Craft and differentiate in `net.accumulate` slices, one after the other, and average.
+
+    BatchNorm sees one slice at a time and commits in order, as it would on a smaller device.
+    """
+
+    def one(stats, slice_):
+        part, keys = slice_
+        here = net.replace(stats=stats)
+        crafted = method.perturb(here, params, part, keys)
+        g = method.grads(here.replace(stats=crafted.stats), params, part, crafted)
+        return g.aux.stats, g
+
+    n = net.accumulate
+    if n == 1:
+        return one(net.stats, (batch, keys))[1]
+    slices = jax.tree.map(lambda a: a.reshape(n, -1, *a.shape[1:]), (batch, keys))
+    stats, g = lax.scan(one, net.stats, slices)
+    mean = functools.partial(jax.tree.map, lambda a: a.mean(0))
+    rows, slot = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (g.aux.rows, g.aux.slot))
+    aux = Aux(stats, mean(g.aux.metrics), rows, slot)
+    return Gradients(mean(g.grads), aux, jax.tree.map(lambda a: a[-1], g.anchor))
+
+
+def accuracy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Fraction of logits (B, K) whose largest entry is the label's."""
+    return jnp.mean(logits.argmax(-1) == label)

@@ -1,0 +1,86 @@
+"""Free adversarial training: one gradient for the weights and the image (Shafahi et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from robustjax import losses
+from robustjax.config import check_number, config, static
+from robustjax.threats import Linf, Threats
+from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Method, accuracy
+from robustjax.training.net import Net
+from robustjax.training.state import TrainState
+
+
+@config
+class Free(Method):
+    """Replay every batch m times; each gradient moves the weights and a perturbation that stays.
+
+    theta <- SGD(theta, grad_theta CE), delta <- P(delta + eps s(grad_delta CE)), both at the old
+    (theta, delta). delta belongs to a position in the batch, starts at 0 and is never reset. A
+    training step takes m optimiser steps: divide the epochs by m for the authors' budget.
+
+    Attributes:
+      threat: the ball; a step has its radius.
+      replays: m.
+
+    References: Shafahi et al., NeurIPS 2019, algorithm 1.
+    """
+
+    threat: Threats = Linf(8 / 255)
+    replays: int = static(8)
+
+    def __post_init__(self):
+        check_number("replays", self.replays, 1)
+
+    def init_slot(self, images: jax.Array) -> jax.Array:
+        """delta = 0, (B, H, W, C)."""
+        return jnp.zeros_like(images)
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """The image moved by the slot's perturbation, within the ball and the pixel box."""
+        return Crafted(
+            jax.vmap(self.threat.project)(batch.image + batch.slot, batch.image), net.stats
+        )
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """CE on the perturbed images."""
+        logits, stats = net.train(params, crafted.x_adv)
+        loss = jax.vmap(losses.cross_entropy)(logits, batch.target).mean()
+        metrics = {"loss": loss, "robust_accuracy": accuracy(logits, batch.label)}
+        return loss, Aux(stats, metrics, slot=crafted.x_adv - batch.image)
+
+    def update(
+        self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
+    ) -> tuple[TrainState, Aux]:
+        """m optimiser steps on one batch."""
+        if net.accumulate > 1:
+            raise ValueError("Free updates delta with every gradient: it cannot accumulate slices")
+        m = self.replays
+        share = net.progress / (state.step + 1)
+
+        def replay(carry, j):
+            state, slot = carry
+            here = net.replace(stats=state.stats)
+            part = batch.replace(slot=slot)
+            x_adv = self.perturb(here, state.params, part, keys).x_adv
+
+            def loss(params, x_adv):
+                return self.loss(here, params, part, Crafted(x_adv, here.stats))
+
+            (params_grad, image_grad), aux = jax.grad(loss, argnums=(0, 1), has_aux=True)(
+                state.params, x_adv
+            )
+            step = self.threat.eps * jax.vmap(self.threat.steepest)(image_grad)
+            slot = jax.vmap(self.threat.project)(x_adv + step, batch.image) - batch.image
+            progress = net.progress - share * (m - 1 - j) / m
+            state = descend(state, net.mean(params_grad), state.params, progress)
+            return (state.replace(stats=aux.stats), slot), aux.metrics
+
+        (state, slot), metrics = lax.scan(replay, (state, batch.slot), jnp.arange(m))
+        last = jax.tree.map(lambda a: a[-1], metrics)
+        return state, Aux(state.stats, last, slot=slot)

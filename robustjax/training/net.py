@@ -1,0 +1,122 @@
+"""The model as a training method sees it: pure functions of the weights, BatchNorm's mode explicit.
+
+Every forward names its mode (see `robustjax.models.layers.BN`): `running`, `batch`, `commit` or
+`capture`. Collectives live here, so methods read like their papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax import struct
+from jax import lax
+
+from robustjax.models.layers import BN
+from robustjax.parallel import AXIS
+from robustjax.typing import Attack
+
+EXAMPLE = "example"
+"""The name of the axis that `jax.vmap` makes of a batch while single examples are attacked."""
+
+
+@struct.dataclass
+class Net:
+    """A model at one step of training.
+
+    Attributes:
+      stats: every collection of variables that is not trained (`batch_stats`).
+      progress: fraction of training done when this step ends, in (0, 1], traced.
+      module: the Flax module.
+      sync_bn: reduce BatchNorm over all devices.
+      accumulate: number of slices a device's batch is worked off in.
+    """
+
+    stats: Any
+    progress: jax.Array
+    module: nn.Module = struct.field(pytree_node=False)
+    sync_bn: bool = struct.field(pytree_node=False, default=True)
+    accumulate: int = struct.field(pytree_node=False, default=1)
+
+    def forward(
+        self,
+        params: Any,
+        x: jax.Array,
+        mode: str = "running",
+        stats: Any = None,
+        method: str = "__call__",
+        axes: tuple[str, ...] = (),
+    ) -> tuple[Any, Any]:
+        """Apply the model to a batch (B, H, W, C).
+
+        Args:
+          params: weights.
+          x: images in [0, 1] (or what `method` takes).
+          mode: how BatchNorm normalises and what it commits.
+          stats: running statistics to start from; default `self.stats`.
+          method: the module's method: `__call__` (logits), `features`, `stem_output`, `rest`.
+          axes: mapped axes besides the devices' that statistics are reduced over.
+
+        Returns:
+          (output, statistics after this forward).
+        """
+        stats = self.stats if stats is None else stats
+        bn = BN(mode, axes + ((AXIS,) if self.sync_bn else ()))
+        variables = {"params": params, **stats}
+        if mode in ("running", "batch"):
+            return self.module.apply(variables, x, bn, method=method), stats
+        out, new = self.module.apply(variables, x, bn, method=method, mutable=list(stats))
+        return out, {**stats, **new}
+
+    def logits(self, params: Any, x: jax.Array, stats: Any = None) -> jax.Array:
+        """Logits (B, K) under running statistics: the model as it will be evaluated."""
+        return self.forward(params, x, "running", stats)[0]
+
+    def train(self, params: Any, x: jax.Array, stats: Any = None) -> tuple[jax.Array, Any]:
+        """Logits (B, K) under batch statistics, and the running ones after the commit."""
+        return self.forward(params, x, "commit", stats)
+
+    def craft(
+        self,
+        attack: Attack,
+        params: Any,
+        keys: jax.Array,
+        x: jax.Array,
+        y: jax.Array,
+        target: Any = None,
+        mode: str = "running",
+    ) -> tuple[jax.Array, Any]:
+        """Attack each image of a batch.
+
+        Args:
+          attack: a gradient attack; under 'commit' its every step moves the running statistics.
+          params: weights.
+          keys: (B,) one key per example.
+          x: (B, H, W, C) images.
+          y: (B,) true labels.
+          target: per-example targets with leading axis B, or None.
+          mode: BatchNorm's mode during the attack.
+
+        Returns:
+          (adversarial images, statistics).
+        """
+
+        def model(stats, image):
+            logits, stats = self.forward(params, image[None], mode, stats, axes=(EXAMPLE,))
+            return logits[0], stats
+
+        def one(stats, key, image, label, target):
+            return attack.ascend(model, stats, key, image, label, target)
+
+        vmapped = jax.vmap(one, in_axes=(None, 0, 0, 0, 0), out_axes=(0, None), axis_name=EXAMPLE)
+        return lax.stop_gradient(vmapped(self.stats, keys, x, y, target))
+
+    def mean(self, tree: Any) -> Any:
+        """Average over all devices."""
+        return lax.pmean(tree, AXIS)
+
+    def mean_grad(self, loss: Callable[[Any], jax.Array]) -> Callable[[Any], Any]:
+        """The gradient of a per-device loss, averaged over all devices (never of the average)."""
+        return lambda params: self.mean(jax.grad(loss)(params))

@@ -1,0 +1,63 @@
+"""Optimisers as cards: what the methods' papers vary, built from optax. The step applies the rate.
+
+Weight decay is coupled by default, as in PyTorch's SGD and Adam: wd * w joins the gradient before
+momentum. `decoupled` adds it after (SGDW, AdamW; Loshchilov & Hutter 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import optax
+
+from robustjax.config import check_number, config, static
+
+
+@config
+class Optimizer:
+    """An optimiser without its learning rate.
+
+    Attributes:
+      name: 'sgd' (heavy ball), 'nesterov', 'adam' or 'adamw' (Adam, decoupled).
+      momentum: of SGD; Adam's first moment too.
+      weight_decay: PyTorch's convention, gradient + weight_decay * w.
+      decay: which weights decay: 'all', or 'kernels' (neither biases nor BatchNorm).
+      decoupled: add the decay after the momentum.
+      clip: largest global norm of the gradient; None leaves it.
+    """
+
+    name: Literal["sgd", "nesterov", "adam", "adamw"] = static("sgd")
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay: Literal["all", "kernels"] = static("all")
+    decoupled: bool = static(False)
+    clip: float | None = None
+
+    def __post_init__(self):
+        check_number("momentum", self.momentum, 0, 1)
+        check_number("weight_decay", self.weight_decay)
+        if self.clip is not None:
+            check_number("clip", self.clip)
+
+    def transform(self) -> optax.GradientTransformation:
+        """The optax transformation from gradients to a direction of *descent*, before the rate."""
+        match self.name:
+            case "sgd" | "nesterov":
+                move = optax.trace(self.momentum, nesterov=self.name == "nesterov")
+            case "adam" | "adamw":
+                move = optax.scale_by_adam(b1=self.momentum)
+            case _:
+                raise ValueError(
+                    f"unknown optimizer {self.name!r}; known: sgd, nesterov, adam, adamw"
+                )
+        mask = kernels if self.decay == "kernels" else None
+        decay = optax.add_decayed_weights(self.weight_decay, mask)
+        clip = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
+        late = self.decoupled or self.name == "adamw"
+        return optax.chain(*clip, *((move, decay) if late else (decay, move)))
+
+
+def kernels(params: Any) -> Any:
+    """True for convolution and dense kernels, False for biases and BatchNorm's scale and bias."""
+    return jax.tree.map(lambda w: w.ndim > 1, params)

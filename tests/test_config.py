@@ -1,0 +1,62 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustjax import config, losses
+from robustjax.attacks import PGD
+from robustjax.threats import L2, Linf
+from robustjax.training import AWP, METHODS, Recipe
+
+FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
+
+
+@given(st.integers(-1000, 1000), st.integers(1, 1000))
+def test_fractions_are_numbers(p, q):
+    assert config.number(f"{p}/{q}") == p / q
+
+
+@pytest.mark.parametrize("text", ["", "8/0", "eight", "8/255/2"])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(ValueError, match=r"write 0\.03 or 8/255"):
+        config.number(text)
+
+
+@pytest.mark.parametrize("value", [*METHODS.values(), AWP(METHODS["sat"]), Recipe()])
+def test_json_round_trip(value):
+    assert config.decode(config.encode(value), FUNCTIONS) == value
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="unknown config type 'Nothing'"):
+        config.decode({"type": "Nothing", "fields": {}}, FUNCTIONS)
+    with pytest.raises(ValueError, match="has no field 'epsilon'"):
+        config.decode({"type": "Linf", "fields": {"epsilon": 1}}, FUNCTIONS)
+    encoded = config.encode(PGD())
+    encoded["fields"]["loss"] = "os.system"
+    with pytest.raises(ValueError, match=r"unknown function 'os\.system'"):
+        config.decode(encoded, FUNCTIONS)
+
+
+def test_numbers_are_data_and_functions_are_program():
+    assert jax.tree.structure(PGD(Linf(0.1))) == jax.tree.structure(PGD(Linf(0.2)))
+    assert jax.tree.structure(PGD(Linf(0.1))) != jax.tree.structure(PGD(L2(0.1)))
+    assert jax.tree.structure(PGD()) != jax.tree.structure(PGD(loss=losses.kl))
+
+
+def test_a_traced_number_passes_the_checks_a_wrong_one_does_not():
+    with pytest.raises(ValueError, match="eps"):
+        Linf(-1.0)
+    scaled = jax.jit(lambda s: dataclasses.replace(Linf(), eps=s).eps)(jnp.float32(-1.0))
+    assert scaled == -1.0
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(TypeError, match="named Linf already"):
+
+        @config.config
+        class Linf:
+            eps: float = 1.0

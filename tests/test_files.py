@@ -1,0 +1,66 @@
+import json
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.files import read_metrics, replacing, write_json
+
+
+def test_takes_the_place_of_the_old_file(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    for text in (b"one", b"two"):
+        with replacing(path) as file:
+            file.write(text)
+        assert path.read_bytes() == text
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_reader_sees_the_old_file_until_the_block_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path):
+    with replacing(tmp_path / "a") as file:
+        file.write(b"")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_json_takes_arrays_and_refuses_the_rest(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": jnp.float32(0.5), "b": np.arange(3), "c": np.float64(2.0)})
+    assert json.loads(path.read_text()) == {"a": 0.5, "b": [0, 1, 2], "c": 2.0}
+    with pytest.raises(TypeError, match="object has no place in JSON"):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text())["a"] == 0.5
+
+
+def test_metrics_without_the_torn_last_line(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_torn_line_elsewhere_is_refused(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(ValueError, match="line 2, is not JSON"):
+        read_metrics(path)

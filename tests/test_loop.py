@@ -1,0 +1,158 @@
+"""The host loop on bundled digits: interrupted, resumed, refused, stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from robustjax import data, files, models
+from robustjax.attacks import PGD
+from robustjax.threats import Linf
+from robustjax.training import PGDAT, TRADES, Natural, Recipe, fit
+
+RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
+RUN += ["--attack.steps", "2", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
+RUN += ["--validation-attack", "pgd-2", "--ema", "0.9"]
+
+
+def command(out, *more):
+    return [sys.executable, "-m", "robustjax.cli", *RUN, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run that nobody interrupts."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run(command(out), check=True, env=environment(), capture_output=True, timeout=300)
+    return out
+
+
+def environment():
+    return os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+
+
+def interrupt(out, number, after, *more):
+    """Start a run, send a signal once its checkpoint of step `after` is there; its exit status."""
+    process = subprocess.Popen(
+        command(out, *more), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    last = out / "checkpoints" / "last"
+    deadline = time.time() + 240
+    while not any(int(p.name) >= after for p in last.glob("[0-9]*") if p.name.isdigit()):
+        assert process.poll() is None and time.time() < deadline, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=240)
+    return process.returncode, errors
+
+
+def weights(out):
+    return dict(np.load(out / "weights_last.npz")), dict(np.load(out / "weights.npz"))
+
+
+def validation_rows(out):
+    return [r for r in files.read_metrics(out / "metrics.jsonl") if r["split"] == "validation"]
+
+
+def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
+    out = tmp_path / "run"
+    after = int(np.random.default_rng().integers(3, 15))
+    status, errors = interrupt(out, signal.SIGTERM, after)
+    assert status == 143 and "--resume" in errors and "Traceback" not in errors
+    status, _ = interrupt(out, signal.SIGKILL, 21, "--resume")
+    assert status == -signal.SIGKILL
+    subprocess.run(
+        command(out, "--resume"), check=True, env=environment(), capture_output=True, timeout=300
+    )
+    for ours, theirs in zip(weights(out), weights(whole), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{name}, {after}")
+    for ours, theirs in zip(validation_rows(out), validation_rows(whole), strict=True):
+        assert ours == theirs
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    assert [r["epoch"] for r in validation_rows(whole)] == [1.0, 2.0]
+    rows = files.read_metrics(whole / "metrics.jsonl")
+    assert {"loss", "lr", "robust_accuracy"} <= set(rows[0])
+    assert (whole / "training.png").stat().st_size > 1000
+    logits_fn, features_fn, config = models.load(whole)
+    x = np.zeros((2, *config["image_shape"]), np.float32)
+    assert logits_fn(x).shape == (2, 10) and features_fn(x).ndim == 2
+    assert config["method"]["type"] == "PGDAT" and config["seed"] == 3
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits", "train").head(256), data.load("digits", "validation").head(64)
+
+
+MODEL = {"name": "cnn", "width": 4}
+RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, augment=data.Augment(pad=0, flip=False))
+
+
+def replace(**changes):
+    return Recipe(**{f: getattr(RECIPE, f) for f in RECIPE.__dataclass_fields__} | changes)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(digits, tmp_path):
+    fit(Natural(), *digits, model=MODEL, out=tmp_path / "good", recipe=RECIPE, progress=False)
+    with pytest.raises(FloatingPointError, match="not finite at step 2"):
+        fit(
+            Natural(),
+            *digits,
+            model=MODEL,
+            out=tmp_path / "bad",
+            recipe=replace(lr=1e38, epochs=2),
+            checkpoint_every=1,
+            progress=False,
+        )
+    kept = [p.name for p in (tmp_path / "bad/checkpoints/last").glob("[0-9]*")]
+    assert kept == ["1"]
+
+
+def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):
+    out = tmp_path / "run"
+    first = fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, progress=False)
+    assert 0 <= first.best <= 1 and int(first.state.step) == 4
+    with pytest.raises(ValueError, match="holds a run already"):
+        fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE)
+    with pytest.raises(ValueError, match="its seed is 0, not 1"):
+        fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, seed=1, resume=True)
+    with pytest.raises(ValueError, match="its method"):
+        fit(TRADES(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
+    again = fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
+    assert again.best == first.best
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (replace(batch_size=62), "multiple of devices"),
+        (replace(batch_size=512), "larger than the training set"),
+        (replace(accumulate=3), "multiple of devices x accumulate"),
+    ],
+)
+def test_sizes_must_fit(digits, tmp_path, recipe, message):
+    with pytest.raises(ValueError, match=message):
+        fit(PGDAT(), *digits, model=MODEL, out=tmp_path / "run", recipe=recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_chooses_by_its_attack(digits, tmp_path):
+    result = fit(
+        PGDAT(PGD(Linf(0.1), steps=1)),
+        *digits,
+        model=MODEL,
+        out=tmp_path / "run",
+        recipe=RECIPE,
+        validation_attack=PGD(Linf(0.1), steps=2),
+        progress=False,
+    )
+    (row,) = validation_rows(result.folder)
+    assert result.best == row["robust_accuracy"] <= row["accuracy"]

@@ -1,0 +1,196 @@
+"""The laws of training methods, over all rows. A new method is one more row."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
+
+from robustjax import parallel
+from robustjax.attacks import PGD
+from robustjax.checkpoint import Checkpoints
+from robustjax.data import Augment
+from robustjax.threats import L2
+from robustjax.training import AWP, PGDAT, SAT, TRADES, Free, Natural, Optimizer
+from robustjax.training.methods.trades import KL_ATTACK
+from robustjax.training.step import IN_AXES, OUT_AXES, make_step
+
+THREAT = L2(0.3)
+CE = PGD(THREAT, steps=2)
+KL = dataclasses.replace(KL_ATTACK, threat=THREAT, steps=2)
+METHODS = {
+    "natural": Natural(),
+    "pgd-at": PGDAT(CE),
+    "pgd-at, batch statistics": PGDAT(CE, bn="batch"),
+    "pgd-at, committed statistics": PGDAT(CE, bn="commit"),
+    "trades": TRADES(attack=KL),
+    "awp(trades)": AWP(TRADES(attack=KL)),
+    "sat": SAT(attack=KL, start=0.1),
+    "free": Free(THREAT, replays=2),
+}
+PROBES = ("trades", "awp(trades)", "sat", "free")
+STEPS = 20
+
+
+@functools.cache
+def compiled(recipe=RECIPE):
+    """One emulated step for all methods and shard counts; jit's cache tells them apart."""
+    return parallel.emulate(make_step(module(), recipe, STEPS, CLASSES), IN_AXES, OUT_AXES)
+
+
+@functools.cache
+def run(name, shards, steps, recipe=RECIPE):
+    state, trace = fresh(METHODS[name], shards, recipe), []
+    batch = parallel.split(examples(), shards)
+    for _ in range(steps):
+        state, metrics = compiled(recipe)(state, METHODS[name], jax.random.key(1), batch)
+        trace.append({k: float(v) for k, v in metrics.items()})
+    return state, trace
+
+
+def leaves(state):
+    """All arrays of a state, the slot's as one batch whatever the shards."""
+    return jax.tree.leaves(state.replace(slot=parallel.merge(state.slot)))
+
+
+def assert_close(a, b, atol):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=atol, rtol=1e-5)
+
+
+rows = pytest.mark.parametrize("name", METHODS)
+
+
+@rows
+def test_one_shard_equals_four(name):
+    one, four = run(name, 1, 1)[0], run(name, 4, 1)[0]
+    assert_close(one, four, 1e-5)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_pmap_equals_emulate(name):
+    step = make_step(module(), RECIPE, STEPS, CLASSES)
+    step = parallel.data_parallel(step, IN_AXES, OUT_AXES, donate_argnums=0)
+    state = parallel.place(fresh(METHODS[name], 4), IN_AXES[0])
+    batch = parallel.split(examples(), 4)
+    state, _ = step(state, METHODS[name], jax.random.key(1), batch)
+    assert_close(state, run(name, 4, 1)[0], 1e-5)
+
+
+@rows
+def test_loss_falls(name):
+    trace = [m["loss"] for m in run(name, 1, STEPS)[1]]
+    assert np.isfinite(trace).all()
+    assert np.mean(trace[-3:]) < 0.8 * np.mean(trace[:3])
+
+
+@rows
+def test_resume_is_exact(name, tmp_path):
+    half, _ = run(name, 1, STEPS // 2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(STEPS // 2, half, {})
+    state, _ = checkpoints.restore(fresh(METHODS[name]), {})
+    state = jax.tree.map(np.asarray, state)  # placed by Orbax it would compile anew
+    batch = parallel.split(examples(), 1)
+    for _ in range(STEPS - STEPS // 2):
+        state, _ = compiled()(state, METHODS[name], jax.random.key(1), batch)
+    for a, b in zip(leaves(state), leaves(run(name, 1, STEPS)[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@functools.cache
+def crafted(name):
+    state, net, batch = net_and_batch(METHODS[name])
+
+    def perturb(state, batch):
+        keys = jax.random.split(jax.random.key(2), SIZE)
+        return METHODS[name].perturb(net, state.params, batch, keys)
+
+    return jax.jit(jax.vmap(perturb, (None, None), axis_name=parallel.AXIS, axis_size=1))(
+        state, batch
+    )
+
+
+@rows
+def test_crafted_images_lie_in_the_threat_set(name):
+    _, _, batch = net_and_batch(METHODS[name])
+    x_adv = crafted(name).x_adv[0]
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    assert (jax.vmap(THREAT.distance)(x_adv, batch.image) <= THREAT.eps * (1 + 1e-5)).all()
+
+
+@rows
+def test_only_committing_crafting_moves_the_statistics(name):
+    state, _, _ = net_and_batch(METHODS[name])
+    after = jax.tree.map(lambda a: a[0], crafted(name).stats)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), state.stats, after)
+    moved = not all(jax.tree.leaves(same))
+    assert moved == ("committed" in name)
+
+
+@rows
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_step_lowers_for_accelerators(name, platform):
+    batch = parallel.split(examples(), 1)
+    args = (fresh(METHODS[name]), METHODS[name], jax.random.key(1), batch)
+    text = compiled().trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.convolution" in text
+
+
+def test_new_numbers_compile_nothing():
+    step = parallel.emulate(make_step(module(), RECIPE, STEPS, CLASSES), IN_AXES, OUT_AXES)
+    batch = parallel.split(examples(), 1)
+    for beta, eps in ((1.0, 0.1), (3.0, 0.2), (6.0, 0.3)):
+        method = TRADES(beta, attack=dataclasses.replace(KL, threat=L2(eps)))
+        step(fresh(METHODS["trades"]), method, jax.random.key(1), batch)
+    assert step._cache_size() == 1
+
+
+def test_accumulation_averages_the_slices():
+    """BatchNorm sees the slices apart, so it is the mean of the slices' gradients."""
+    recipe = dataclasses.replace(
+        RECIPE, accumulate=2, ema=0.0, optimizer=Optimizer(momentum=0.0, weight_decay=0.0)
+    )
+    single = dataclasses.replace(recipe, accumulate=1)
+    state = fresh(METHODS["natural"], 1, single)
+    parts = parallel.split(examples(), 2)
+    halves = [{k: v[i : i + 1] for k, v in parts.items()} for i in (0, 1)]
+    steps = [compiled(single)(state, METHODS["natural"], jax.random.key(1), h)[0] for h in halves]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, steps[0].params, steps[1].params)
+    whole, _ = run("natural", 1, 1, recipe)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(mean), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_bad_step_costs_nothing():
+    state = fresh(METHODS["natural"])
+    bad = dataclasses.replace(
+        METHODS["natural"], objective=lambda z, t: jnp.log(-1.0 - z.sum() ** 2)
+    )
+    batch = parallel.split(examples(), 1)
+    after, _ = compiled()(state, bad, jax.random.key(1), batch)
+    assert after.bad_step == 0
+    later, _ = compiled()(after, METHODS["natural"], jax.random.key(1), batch)
+    for a, b in zip(
+        jax.tree.leaves(state), jax.tree.leaves(later.replace(bad_step=state.bad_step)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_eps_warms_up():
+    recipe = dataclasses.replace(RECIPE, eps_warmup=1.0, augment=Augment(pad=0, flip=False))
+    state, _ = run("free", 1, 1, recipe)
+    image = examples()["image"] / 255.0
+    moved = np.sqrt(((state.slot[0]) ** 2).sum((1, 2, 3)))
+    assert image.shape == state.slot[0].shape
+    np.testing.assert_allclose(moved.max(), THREAT.eps / STEPS, rtol=1e-3)
+
+
+def test_what_cannot_be_combined_says_so():
+    with pytest.raises(ValueError, match="AWP cannot wrap Free"):
+        AWP(Free()).update(None, None, None, None, None)
+    with pytest.raises(ValueError, match="cannot accumulate"):
+        run("free", 1, 1, dataclasses.replace(RECIPE, accumulate=2))

@@ -1,0 +1,140 @@
+"""What each method is, checked on cases with a known answer."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import net_and_batch
+
+from robustjax import losses
+from robustjax.parallel import AXIS
+from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural
+from robustjax.training.methods.base import Crafted
+
+
+def on_one_device(function):
+    """Run under the device axis, as a training step does."""
+    return jax.tree.map(
+        lambda a: a[0], jax.vmap(lambda _: function(), axis_name=AXIS)(jnp.zeros(1))
+    )
+
+
+def loss_of(method, progress=0.5, shift=0.1, rows=None):
+    state, net, batch = net_and_batch(SAT())
+    net = net.replace(progress=jnp.float32(progress))
+    batch = batch if rows is None else batch.replace(rows=rows)
+    crafted = Crafted(jnp.clip(batch.image + shift, 0, 1), net.stats)
+    return on_one_device(lambda: method.loss(net, state.params, batch, crafted))
+
+
+def test_trades_without_beta_is_natural_training():
+    np.testing.assert_allclose(
+        loss_of(TRADES(beta=0.0))[0], loss_of(Natural(), shift=0.0)[0], rtol=1e-6
+    )
+
+
+def test_trades_on_clean_images_is_cross_entropy():
+    np.testing.assert_allclose(
+        loss_of(TRADES(), shift=0.0)[0], loss_of(Natural(), shift=0.0)[0], rtol=1e-5
+    )
+
+
+def test_trades_commits_clean_then_adversarial():
+    state, net, batch = net_and_batch(TRADES())
+    x_adv = jnp.clip(batch.image + 0.1, 0, 1)
+
+    def by_hand():
+        _, stats = net.train(state.params, batch.image)
+        return net.train(state.params, x_adv, stats)[1]
+
+    want = on_one_device(by_hand)
+    _, aux = on_one_device(
+        lambda: TRADES().loss(net, state.params, batch, Crafted(x_adv, net.stats))
+    )
+    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(aux.stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_sat_before_its_start_is_trades_bit_for_bit():
+    sat, trades = loss_of(SAT(start=0.7), progress=0.6), loss_of(TRADES(), progress=0.6)
+    assert sat[0] == trades[0]
+    np.testing.assert_array_equal(sat[1].rows, net_and_batch(SAT())[2].rows)
+
+
+def test_sat_moves_its_targets_towards_the_prediction():
+    state, net, batch = net_and_batch(SAT())
+    p = jax.nn.softmax(on_one_device(lambda: net.train(state.params, batch.image)[0]))
+    _, aux = loss_of(SAT(start=0.1, momentum=0.75), shift=0.0)
+    np.testing.assert_allclose(aux.rows, 0.75 * batch.rows + 0.25 * p, atol=1e-6)
+    np.testing.assert_allclose(aux.rows.sum(-1), 1, rtol=1e-5)
+    _, fixed = loss_of(SAT(start=0.1), rows=p)
+    np.testing.assert_allclose(fixed.rows, p, atol=1e-6)
+
+
+def test_sat_weighs_by_confidence_relative_to_the_batch():
+    state, net, batch = net_and_batch(SAT())
+    z = on_one_device(lambda: net.train(state.params, batch.image)[0])
+    t = 0.9 * batch.rows + 0.1 * jax.nn.softmax(z)
+    w = t.max(-1) / t.max(-1).mean()
+    want = (w * jax.vmap(losses.cross_entropy)(z, t)).mean()
+    np.testing.assert_allclose(loss_of(SAT(start=0.1), shift=0.0)[0], want, rtol=1e-5)
+
+
+def gradients(method):
+    state, net, batch = net_and_batch(PGDAT())
+    crafted = Crafted(jnp.clip(batch.image + 0.05, 0, 1), net.stats)
+    g = on_one_device(lambda: method.grads(net, state.params, batch, crafted))
+    return state.params, g
+
+
+def test_awp_with_gamma_zero_is_the_inner_method():
+    _, inner = gradients(PGDAT())
+    params, wrapped = gradients(AWP(PGDAT(), gamma=0.0))
+    for a, b in zip(jax.tree.leaves(inner.grads), jax.tree.leaves(wrapped.grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wrapped.anchor), strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+def test_awp_moves_kernels_by_gamma_and_takes_the_gradient_there():
+    params, inner = gradients(PGDAT())
+    _, wrapped = gradients(AWP(PGDAT(), gamma=0.02))
+    for w, g, v in zip(*map(jax.tree.leaves, (params, inner.grads, wrapped.anchor)), strict=True):
+        if w.ndim > 1:
+            np.testing.assert_allclose(jnp.linalg.norm(v - w), 0.02 * jnp.linalg.norm(w), rtol=1e-3)
+            np.testing.assert_allclose(
+                v - w, 0.02 * jnp.linalg.norm(w) * g / jnp.linalg.norm(g), atol=1e-5
+            )
+        else:
+            np.testing.assert_array_equal(v, w)
+    _, net, batch = net_and_batch(PGDAT())
+    crafted = Crafted(jnp.clip(batch.image + 0.05, 0, 1), net.stats)
+    there = on_one_device(lambda: PGDAT().grads(net, wrapped.anchor, batch, crafted))
+    for a, b in zip(jax.tree.leaves(there.grads), jax.tree.leaves(wrapped.grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_awp_waits_for_its_start():
+    params, wrapped = gradients(AWP(PGDAT(), gamma=0.02, start=0.9))
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wrapped.anchor), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: TRADES(-1.0), "beta"),
+        (lambda: SAT(start=2.0), "start"),
+        (lambda: AWP(gamma=-1.0), "gamma"),
+    ],
+)
+def test_bad_numbers_are_refused(make, field):
+    with pytest.raises(ValueError, match=field):
+        make()
+
+
+def test_methods_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TRADES().beta = 1.0

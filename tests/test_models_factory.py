@@ -1,0 +1,84 @@
+"""Networks by name, and the functions bound to their weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import models
+from robustjax.models import BN
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet18"}, "unknown model 'resnet18'; known: cnn, resnet-DEPTH"),
+        ({"name": "resnet-18"}, "depth 6n \\+ 2 .* not 18"),
+        ({"name": "preact-resnet-34"}, "unknown model"),
+        ({"name": "resnet-v2-2"}, "depth 6n \\+ 2"),
+        ({"name": "wrn-28"}, "unknown model"),
+        ({"name": "wrn-29-10"}, "d = 6n \\+ 4 .* not 29-10"),
+        ({"name": "wrn-28-0"}, "k >= 1"),
+        ({"activation": "swish"}, "unknown activation 'swish'; choose one of relu"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'; choose one of float32, bfloat16"),
+        ({"head": "cosine"}, "unknown head 'cosine'; choose one of linear"),
+        ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"num_classes": 1}, "num_classes must be at least 2"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(**{"name": "cnn", "num_classes": 10} | options)
+
+
+def test_names_lists_what_create_knows():
+    assert models.names()[0] == "cnn" and len(models.names()) == 5
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet-8", "wrn-10-1"])
+def test_the_activation_replaces_every_one(name):
+    """With a linear-ish replacement in all places the network has no kink: relu's program has."""
+    x = jnp.zeros((1, 8, 8, 1))
+    programs = {}
+    for act in ("relu", "tanh"):
+        model = models.create(name, num_classes=3, width=2, activation=act)
+        variables = models.init(model, jax.random.key(0), (8, 8, 1))
+        programs[act] = str(
+            jax.make_jaxpr(lambda v, m=model: m.apply(v, x, BN("running")))(variables)
+        )
+    assert "relu" in programs["relu"] and "tanh" not in programs["relu"]
+    assert "relu" not in programs["tanh"] and "tanh" in programs["tanh"]
+
+
+def test_networks_without_batch_norm_have_no_statistics():
+    model = models.create("cnn", num_classes=3, width=2)
+    assert set(models.init(model, jax.random.key(0), (8, 8, 1))) == {"params"}
+
+
+def test_bound_functions_are_the_networks_with_running_statistics():
+    model = models.create("resnet-8", num_classes=3, width=2)
+    variables = models.init(model, jax.random.key(0), (8, 8, 1))
+    x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    logits_fn, features_fn = models.apply(model, variables)
+    np.testing.assert_array_equal(logits_fn(x), model.apply(variables, x, BN("running")))
+    np.testing.assert_array_equal(
+        features_fn(x), model.apply(variables, x, BN("running"), method="features")
+    )
+
+
+def test_new_weights_and_equal_models_compile_once():
+    traces = []
+
+    @jax.jit
+    def call(f, x):
+        traces.append(1)
+        return f(x)
+
+    for seed in (0, 1):
+        model = models.create("cnn", num_classes=3, width=2, mean=[0.5], std=[0.2])
+        variables = models.init(model, jax.random.key(seed), (8, 8, 1))
+        call(models.apply(model, variables)[0], jnp.zeros((2, 8, 8, 1)))
+    assert len(traces) == 1
+    logits_fn, _ = models.apply(model, variables)
+    assert len(jax.tree.leaves(logits_fn)) == len(jax.tree.leaves(variables))

@@ -1,0 +1,80 @@
+"""Optimiser cards against their definitions, written out in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.training import Optimizer
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
+GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
+
+
+def run(optimizer, steps=3, rate=0.1):
+    tx, params = optimizer.transform(), PARAMS
+    state = tx.init(params)
+    for _ in range(steps):
+        direction, state = tx.update(GRADS, state, params)
+        params = jax.tree.map(lambda w, d: w - rate * d, params, direction)
+    return params
+
+
+def sgd(w, g, steps=3, rate=0.1, momentum=0.9, wd=0.01, nesterov=False, decoupled=False):
+    buffer = 0.0
+    for _ in range(steps):
+        h = g if decoupled else g + wd * w
+        buffer = momentum * buffer + h
+        d = h + momentum * buffer if nesterov else buffer
+        w = w - rate * (d + (wd * w if decoupled else 0))
+    return w
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov"])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_sgd(name, decoupled):
+    got = run(Optimizer(name, weight_decay=0.01, decoupled=decoupled))
+    for k in PARAMS:
+        want = sgd(
+            np.array(PARAMS[k]),
+            np.array(GRADS[k]),
+            nesterov=name == "nesterov",
+            decoupled=decoupled,
+        )
+        np.testing.assert_allclose(got[k], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam(name):
+    got = run(Optimizer(name, weight_decay=0.01))
+    for k in PARAMS:
+        w, g = np.array(PARAMS[k], np.float64), np.array(GRADS[k], np.float64)
+        m = v = 0.0
+        for t in range(1, 4):
+            h = g + 0.01 * w if name == "adam" else g
+            m, v = 0.9 * m + 0.1 * h, 0.999 * v + 0.001 * h**2
+            d = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            w = w - 0.1 * (d + (0.01 * w if name == "adamw" else 0))
+        np.testing.assert_allclose(got[k], w, rtol=1e-5)
+
+
+def test_the_kernel_mask_spares_biases():
+    masked, plain = (
+        run(Optimizer(decay="kernels", weight_decay=1.0)),
+        run(Optimizer(weight_decay=0.0)),
+    )
+    np.testing.assert_array_equal(masked["bias"], plain["bias"])
+    assert (masked["kernel"] != plain["kernel"]).all()
+
+
+def test_clipping_bounds_the_first_step():
+    got = run(Optimizer(weight_decay=0.0, clip=0.01), steps=1, rate=1.0)
+    moved = np.sqrt(sum(float(jnp.sum((got[k] - PARAMS[k]) ** 2)) for k in PARAMS))
+    np.testing.assert_allclose(moved, 0.01, rtol=1e-5)
+
+
+def test_unknown_optimizers_are_refused():
+    with pytest.raises(ValueError, match="known: sgd"):
+        Optimizer("lion").transform()
+    with pytest.raises(ValueError, match="momentum"):
+        Optimizer(momentum=2.0)

@@ -1,0 +1,90 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from robustjax import parallel
+from robustjax.parallel import AXIS
+
+
+def test_split_and_merge_are_inverse():
+    tree = {"x": np.arange(24).reshape(8, 3)}
+    np.testing.assert_array_equal(parallel.merge(parallel.split(tree, 4))["x"], tree["x"])
+    with pytest.raises(ValueError, match="8 examples do not divide over 3 devices"):
+        parallel.split(tree, 3)
+
+
+def mean(state, x):
+    return lax.pmean(state + x.sum(), AXIS), x + 1
+
+
+def test_data_parallel_equals_emulate():
+    axes = {"in_axes": (None, 0), "out_axes": (None, 0)}
+    x = parallel.split(np.arange(8.0, dtype=np.float32), 4)
+    for a, b in zip(
+        parallel.data_parallel(mean, **axes)(jnp.float32(1), x),
+        parallel.emulate(mean, **axes)(jnp.float32(1), x),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b)
+
+
+def test_emulate_refuses_what_was_not_reduced():
+    with pytest.raises(ValueError, match="out_axes"):
+        parallel.emulate(lambda x: x, in_axes=0, out_axes=None)(jnp.arange(4.0))
+
+
+def test_placed_state_compiles_once():
+    compiled = []
+    listen = lambda name, _, **rest: compiled.append(name)  # noqa: E731
+    step = parallel.data_parallel(mean, (None, 0), (None, 0), donate_argnums=0)
+    state = parallel.place(jnp.float32(1), None)
+    batch = parallel.split(np.ones(8, np.float32), 4)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for _ in range(3):
+            state, _ = step(state, batch)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled.count("/jax/core/compile/backend_compile_duration") == 1
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Two processes of two CPU devices take the step that four devices of one process take."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    script = Path(__file__).with_name("two_processes.py")
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, address, str(i), str(tmp_path)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    from two_processes import one_step
+
+    alone = one_step(np.arange(4))
+    for i in range(2):
+        with np.load(tmp_path / f"{i}.npz") as together:
+            for a, b in zip(alone, together.values(), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_cores_become_devices_unless_a_number_is_set():
+    before = jax.config.jax_num_cpu_devices
+    parallel.use_all_cores()
+    assert jax.config.jax_num_cpu_devices == before == 4

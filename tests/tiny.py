@@ -1,0 +1,79 @@
+"""The smallest problem that exercises training: four classes of 8x8 colours, two convolutions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from robustjax.models.classifier import Classifier
+from robustjax.models.heads import Linear
+from robustjax.models.layers import BatchNorm, Conv
+
+from robustjax.data import Augment
+from robustjax.training import Optimizer, Recipe
+from robustjax.training.methods.base import Batch
+from robustjax.training.net import Net
+from robustjax.training.schedules import Constant
+from robustjax.training.step import create_state
+
+CLASSES, SIZE, SHAPE = 4, 32, (8, 8, 2)
+RECIPE = Recipe(
+    batch_size=SIZE,
+    lr=0.05,
+    schedule=Constant(),
+    optimizer=Optimizer(weight_decay=1e-3),
+    ema=0.9,
+    label_smoothing=0.1,
+    augment=Augment(pad=1, flip=True),
+)
+
+
+class Body(nn.Module):
+    """BN, ReLU, a strided convolution, BN, ReLU, average: every kind of layer once."""
+
+    @nn.compact
+    def __call__(self, h, bn):
+        h = nn.relu(BatchNorm()(h, bn))
+        h = nn.relu(BatchNorm()(Conv(6, stride=2)(h), bn))
+        return h.mean((1, 2))
+
+
+@functools.cache
+def module():
+    return Classifier(stem=Conv(4), body=Body(), head=Linear(CLASSES))
+
+
+@functools.cache
+def examples():
+    """One batch: image uint8, label, index (in an order of its own)."""
+    rng = np.random.default_rng(0)
+    label = np.arange(SIZE, dtype=np.int32) % CLASSES
+    centre = rng.uniform(60, 190, (CLASSES, 1, 1, SHAPE[2]))
+    image = np.clip(centre[label] + rng.normal(0, 20, (SIZE, *SHAPE)), 0, 255).astype(np.uint8)
+    return {"image": image, "label": label, "index": np.arange(SIZE, dtype=np.int32)[::-1].copy()}
+
+
+def fresh(method, shards=1, recipe=RECIPE):
+    """The state before the first step."""
+    data, key = examples(), jax.random.key(0)
+    return create_state(
+        module(), method, recipe, key, data["image"], data["label"], CLASSES, shards
+    )
+
+
+def net_and_batch(method):
+    """What a method's verbs are given half way through training, on one device."""
+    state, data = fresh(method), examples()
+    net = Net(state.stats, jnp.float32(0.5), module())
+    label = jnp.asarray(data["label"])
+    batch = Batch(
+        image=jnp.asarray(data["image"]) / 255.0,
+        label=label,
+        target=jax.nn.one_hot(label, CLASSES),
+        index=label,
+        source=label,
+        rows=state.rows,
+        slot=jax.tree.map(lambda a: a[0], state.slot),
+    )
+    return state, net, batch
