@@ -201,5 +201,11 @@ def test_a_negative_radius_is_refused(norm):
         norm(-0.1)
 
 
+def test_no_two_threats_share_a_compiled_program():
+    """Equal treedefs would let jit run one norm's program for another (see `config._register`)."""
+    structures = [jax.tree.structure(norm(1.0)) for norm in RADII]
+    assert all(a != b for a, b in itertools.combinations(structures, 2))
+
+
 def test_the_command_line_knows_every_threat():
     assert set(NORMS.values()) == set(RADII)

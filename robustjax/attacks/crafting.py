@@ -58,7 +58,9 @@ def perturb(
       RuntimeError: the attack left its ball or the pixel box, or returned NaN.
 
     Guarantees:
-      The result does not depend on `batch_size`, nor, with indices permuted along, on the order.
+      The result does not depend on `batch_size`, nor, with indices permuted along, on the order:
+      bit for bit, as long as the model's own kernels round alike for every tile (two images per
+      device and more on the CPU).
       Three eps, and new weights of a `Partial`, compile once.
     """
     examples = check_examples(images, labels, indices, targets)
