@@ -88,6 +88,7 @@ class Options:
 
 def train(method: training.Method, recipe: Recipe, options: Options) -> training.Result:
     """Train a model and leave a run directory."""
+    started = time.time()
     if options.coordinator:
         parallel.start(options.coordinator, options.processes, options.process)
     train_set = data.load(options.data, "train", options.data_dir)
@@ -115,6 +116,8 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
         validation_attack=validation_attack,
         checkpoint_every=options.checkpoint_every,
     )
+    origin = report.provenance(command_line(), options.seed, started)
+    report.write_json(options.out / "training.json", {"best": result.best, "provenance": origin})
     report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
     print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
     return result
@@ -172,8 +175,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         result["curve"] = {"attack": options.curve, **curve}
         figure = options.run / "accuracy_over_eps.png"
         report.accuracy_over_eps({options.curve: curve}, figure, type(threat).__name__.lower())
-    command = f"robustjax {shlex.join(sys.argv[1:])}"
-    result["provenance"] = report.provenance(command, options.seed, started)
+    result["provenance"] = report.provenance(command_line(), options.seed, started)
     report.write_json(options.run / "report.json", result)
     print(report.table([options.run]))
     return found
@@ -200,6 +202,11 @@ def draw_examples(
             png,
             class_names,
         )
+
+
+def command_line() -> str:
+    """The command that is running, as typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def choose_threat(norm: Norm | None, eps: float | None, default: Threats) -> Threats:
