@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Checkpoints:
                 meta = self._manager.restore(
                     step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
                 )
-                self._refuse_foreign(meta.meta, identity)
+                refuse_foreign(self.folder, meta.meta, identity)
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
                 return self._manager.restore(step, args=items).state, meta.meta
             except ForeignCheckpoint:
@@ -72,13 +73,15 @@ class Checkpoints:
             )
         return None
 
-    def _refuse_foreign(self, meta: dict[str, Any], identity: dict[str, Any]) -> None:
-        for name, value in identity.items():
-            if meta.get(name) != value:
-                raise ForeignCheckpoint(
-                    f"{self.folder} belongs to another run: its {name} is {meta.get(name)!r}, "
-                    f"not {value!r}; choose another --out, or the settings it was made with"
-                )
+
+def refuse_foreign(where: Path, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise ForeignCheckpoint if a run's description `found` differs from this run's identity."""
+    for name, value in identity.items():
+        if found.get(name) != value:
+            raise ForeignCheckpoint(
+                f"{where} belongs to another run: its {name} is {found.get(name)!r}, "
+                f"not {value!r}; choose another --out, or the settings it was made with"
+            )
 
 
 class ForeignCheckpoint(ValueError):

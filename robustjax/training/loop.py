@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from robustjax import config, data, files, models, parallel
-from robustjax.checkpoint import Checkpoints
+from robustjax.checkpoint import Checkpoints, refuse_foreign
 from robustjax.evaluation import evaluate
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import Method
@@ -231,12 +231,14 @@ def save_weights(path: Path, state: TrainState) -> None:
 
 def open_run(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Checkpoints, Checkpoints]:
     """Create or reopen a run directory; returns the checkpoints (last, best)."""
-    if (out / "config.json").exists() and not resume:
-        raise ValueError(f"{out} holds a run already; pass --resume to go on, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    path, first = out / "config.json", jax.process_index() == 0
+    if first and path.exists():
+        if not resume:
+            raise ValueError(f"{out} holds a run already; pass --resume to go on, or another --out")
+        refuse_foreign(out, json.loads(path.read_text()), identity)
+    elif first:
+        files.write_json(path, identity)
     last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
-    if jax.process_index() == 0 and not (out / "config.json").exists():
-        files.write_json(out / "config.json", identity)
     return last, best
 
 
