@@ -11,20 +11,14 @@ Source:    Madry et al., ICLR 2018 (the setting); Wong et al., ICLR 2020 (the si
 from record import arguments, reproduce
 
 COMMON = (
-    "pgd-at --data mnist --model cnn --width 16 --batch-size 128 --optimizer.name adam "
-    "--optimizer.weight-decay 0 --lr 0.002 --schedule one-cycle --eps 0.3 "
+    "pgd-at --data mnist --model cnn --width 16 --epochs 8 --batch-size 128 "
+    "--optimizer.name adam --optimizer.weight-decay 0 --lr 0.002 --schedule one-cycle "
+    "--eps 0.3 --eps-warmup 0.3 "
 )
+SINGLE = COMMON + "--attack.steps 1 --attack.rel-step 1.25 --seed "
 EVALUATE = "--attacks fgsm mi-fgsm-40 pgd-40 pgd-40x10 --n 1000"
-ROWS = {
-    "mnist-pgd-7": (COMMON + "--epochs 8 --eps-warmup 0.3 --attack.steps 7", EVALUATE),
-    **{
-        f"mnist-single-step-seed-{seed}": (
-            COMMON + f"--epochs 10 --attack.steps 1 --attack.rel-step 1.25 --seed {seed}",
-            EVALUATE,
-        )
-        for seed in range(3)
-    },
-}
+ROWS = {"mnist-pgd-7": (COMMON + "--attack.steps 7", EVALUATE)}
+ROWS |= {f"mnist-single-step-seed-{k}": (f"{SINGLE}{k}", EVALUATE) for k in range(3)}
 
 if __name__ == "__main__":
     reproduce(ROWS, arguments(__doc__))
