@@ -47,6 +47,18 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
         file.write(text.encode())
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      ValueError: it is torn; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is torn: {error}; make it anew or put a copy back") from error
+
+
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; a torn last line (the writer was killed) is left out.
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from robustjax.checkpoint import Checkpoints, ForeignCheckpoint
+from robustjax.checkpoint import Checkpoints, ForeignCheckpoint, refuse_foreign
 
 STATE = {"w": jnp.arange(1000.0), "none": (), "inner": {"step": jnp.int32(3)}}
 IDENTITY = {"method": "TRADES"}
@@ -49,10 +49,19 @@ def test_an_unfinished_one_is_ignored(two):
 
 def test_all_torn_is_an_error(two):
     tear(two.folder)
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="delete the folder"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"no checkpoint in .* can be read"),
+    ):
         Checkpoints(two.folder).restore(STATE, IDENTITY)
 
 
 def test_a_foreign_one_is_refused(two):
     with pytest.raises(ForeignCheckpoint, match="its method is 'TRADES', not 'SAT'"):
         two.restore(STATE, {"method": "SAT"})
+
+
+def test_a_foreign_one_is_told_by_its_leaf():
+    theirs, ours = ({"type": "R", "fields": {"lr": lr, "epochs": 3}} for lr in (0.1, 0.5))
+    with pytest.raises(ForeignCheckpoint, match=r"its recipe\.lr is 0\.1, not 0\.5"):
+        refuse_foreign("run", {"recipe": theirs}, {"recipe": ours})
