@@ -1,3 +1,5 @@
+import gc
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -26,13 +28,24 @@ def test_nothing_is_none(tmp_path):
     assert Checkpoints(tmp_path / "empty").restore(STATE, IDENTITY) is None
 
 
+# When one read of many fails, Orbax closes its event loop under the others, and they complain.
+abandoned = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def collected():
+    yield
+    gc.collect()
+
+
 def tear(folder):
     for file in folder.rglob("*"):
         if file.is_file() and "d" in file.parts:
             file.write_bytes(b"")
 
 
-def test_a_torn_one_is_skipped_and_can_be_written_again(two):
+@abandoned
+def test_a_torn_one_is_skipped_and_can_be_written_again(two, collected):
     tear(two.folder / "2")
     again = Checkpoints(two.folder)
     with pytest.warns(UserWarning, match="cannot be read"):
@@ -47,7 +60,8 @@ def test_an_unfinished_one_is_ignored(two):
     assert Checkpoints(two.folder).restore(STATE, IDENTITY)[0]["inner"]["step"] == 4
 
 
-def test_all_torn_is_an_error(two):
+@abandoned
+def test_all_torn_is_an_error(two, collected):
     tear(two.folder)
     with (
         pytest.warns(UserWarning),
