@@ -20,7 +20,7 @@ from robustjax.training.step import create_state
 CLASSES, SIZE, SHAPE = 4, 32, (8, 8, 2)
 RECIPE = Recipe(
     batch_size=SIZE,
-    lr=0.05,
+    lr=0.1,
     schedule=Constant(),
     optimizer=Optimizer(weight_decay=1e-3),
     ema=0.9,
