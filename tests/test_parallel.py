@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,30 @@ def test_two_processes_equal_one(tmp_path):
     assert [row["split"] for row in rows[0]] == [row["split"] for row in rows[1]]
 
 
-def test_cores_become_devices_unless_a_number_is_set():
-    before = jax.config.jax_num_cpu_devices
+def devices_of(monkeypatch, cores, before=-1):
+    """What the number of CPU devices is after `use_all_cores` on a machine of some cores."""
+    config = SimpleNamespace(jax_num_cpu_devices=before)
+    config.update = lambda name, value: setattr(config, name, value)
+    monkeypatch.setattr(parallel, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
     parallel.use_all_cores()
-    assert jax.config.jax_num_cpu_devices == before == 4
+    return config.jax_num_cpu_devices
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices"), [(1, 1), (2, 2), (3, 2), (6, 4), (12, 8), (16, 16), (17, 16), (64, 16)]
+)
+def test_cores_this_process_may_use_become_devices(monkeypatch, cores, devices):
+    assert devices_of(monkeypatch, cores) == devices
+
+
+def test_a_number_of_devices_that_is_set_stays(monkeypatch):
+    assert devices_of(monkeypatch, cores=8, before=3) == 3
+
+
+def test_all_cores_count_where_the_platform_knows_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    counts = iter([6, None])
+    monkeypatch.setattr(os, "cpu_count", lambda: next(counts))
+    assert [parallel.usable_cores(), parallel.usable_cores()] == [6, 1]
