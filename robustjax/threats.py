@@ -7,11 +7,15 @@ only 0.991 to 0.999 of the optimum in L2. `step` is what projected gradient asce
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 
 from robustjax.config import check_number, config
 
+T = TypeVar("T")
 _TINY = 1e-30
 
 
@@ -124,11 +128,10 @@ class L1:
         # Bisect the shrinkage from above: the largest `top - t` that is still inside the ball.
         t = top - _bisect(lambda u: _total(kept(top - u)) <= self.eps, jnp.zeros_like(top), top)
         free = (length > t) & (length - t < room)
-        saturated = _total(jnp.where(length - t >= room, room, 0))
-        exact = _total(jnp.where(free, length, 0)) + saturated - self.eps
-        t = jnp.where(jnp.any(free), exact / jnp.maximum(jnp.sum(free), 1), t)
+        # A correction to t, not t itself: of thousands of lengths the sum would drown eps.
+        t = t + (_total(kept(t)) - self.eps) / jnp.maximum(jnp.sum(free), 1)
         t = jnp.where(_total(kept(0.0)) <= self.eps, 0.0, t)
-        return _inside(x, jnp.sign(d) * kept(t))
+        return _inside(x, self._shrink(jnp.sign(d) * kept(t)))
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Uniform in the ball (normalised exponentials with random signs), then projected."""
@@ -158,7 +161,11 @@ class L1:
         d = z - x
         excess = _total(jnp.abs(d)) - self.eps
         back = _knapsack(-jnp.sign(d) * gradient, jnp.abs(d), jnp.maximum(excess, 0))
-        return _inside(x, d - jnp.sign(d) * back)
+        return _inside(x, self._shrink(d - jnp.sign(d) * back))
+
+    def _shrink(self, d: jax.Array) -> jax.Array:
+        """`d`, scaled down by what rounding left outside the ball."""
+        return d * jnp.minimum(self.eps / _positive(_total(jnp.abs(d))), 1)
 
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The sum of |x_adv - x|."""
@@ -224,6 +231,18 @@ NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 """The threats by the names of the command line."""
 
 
+def map_threats(function: Callable[[Threats], Threats], tree: T) -> T:
+    """The same attack, method or other tree of configs, `function` applied to every threat."""
+
+    def is_threat(node):
+        return isinstance(node, Threats)
+
+    def visit(node):
+        return function(node) if is_threat(node) else node
+
+    return jax.tree.map(visit, tree, is_leaf=is_threat)
+
+
 def ordered_sum(values: jax.Array) -> jax.Array:
     """Sum over the leading axis, pairwise and in one fixed order.
 
@@ -261,8 +280,9 @@ def _room(x: jax.Array, direction: jax.Array) -> jax.Array:
 
 
 def _inside(x: jax.Array, d: jax.Array) -> jax.Array:
-    """x + d, with the last bit of rounding clipped to the box."""
-    return jnp.clip(x + d, 0, 1)
+    """x + d in the box, rounded towards x: half a bit of each pixel would add up to leave L1."""
+    z = jnp.clip(x + d, 0, 1)
+    return jnp.where(jnp.abs(z - x) > jnp.abs(d), jnp.nextafter(z, x), z)
 
 
 def _bisect(holds, low: jax.Array, high: jax.Array) -> jax.Array:

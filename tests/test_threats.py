@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 
-from robustjax.threats import L0, L1, L2, NORMS, Linf
+from robustjax.threats import L0, L1, L2, NORMS, Linf, map_threats
 
 SHAPE = (3, 1, 2)
 RADII = {
@@ -26,6 +26,10 @@ fixed = settings(max_examples=40, deadline=None, derandomize=True)
 pixel = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1, width=32))
 images = arrays(np.float32, SHAPE, elements=pixel)
 points = arrays(np.float32, SHAPE, elements=st.floats(-2, 3, width=32))
+HIGH = (
+    np.clip(np.random.default_rng(0).uniform(-0.1, 1.1, (32, 32, 3)), 0, 1).astype(np.float32),
+    np.random.default_rng(1).choice([-1.0, -0.999, 1.0], (32, 32, 3)).astype(np.float32),
+)
 gradients = arrays(np.float32, SHAPE, elements=st.floats(-4, 4, width=16))
 
 project = jax.jit(lambda threat, z, x: threat.project(z, x))
@@ -205,6 +209,35 @@ def test_no_two_threats_share_a_compiled_program():
     """Equal treedefs would let jit run one norm's program for another (see `config._register`)."""
     structures = [jax.tree.structure(norm(1.0)) for norm in RADII]
     assert all(a != b for a, b in itertools.combinations(structures, 2))
+
+
+@pytest.mark.parametrize("scale", [0.003, 0.1, 3.0])
+@pytest.mark.parametrize(
+    "threat",
+    [Linf(0.001), Linf(8 / 255), L2(0.01), L2(0.5), L2(9.0), L1(0.01), L1(12.0), L0(10.0)],
+    ids=repr,
+)
+def test_rounding_of_thousands_of_components_stays_inside(threat, scale):
+    """Dense moves of a CIFAR-10 image: what each component may be off adds up in L1."""
+    x, g = HIGH
+    z = project(threat, x + np.float32(scale) * g, x)
+    moved = step(threat, z, g[::-1], np.float32(0.3 * threat.eps), x)
+    for result in (z, moved):
+        assert_inside(type(threat), threat.eps, np.asarray(result), x)
+
+
+@pytest.mark.parametrize(("eps", "share"), [(0.01, 1e-2), (12.0, 1e-4)])
+def test_the_l1_projection_of_thousands_of_components_fills_the_ball(eps, share):
+    """Rounding takes off a bit of each pixel at most: 1 % where the moves are of a few bits."""
+    x, g = HIGH
+    z = np.asarray(project(L1(eps), x + np.float32(0.1) * g, x))
+    assert norm_of(L1, z.astype(np.float64) - x) == pytest.approx(eps, rel=share)
+
+
+def test_map_threats_reaches_every_threat_in_a_tree():
+    tree = {"a": (Linf(0.1), 3), "b": [L2(0.5)]}
+    doubled = map_threats(lambda threat: type(threat)(2 * threat.eps), tree)
+    assert doubled == {"a": (Linf(0.2), 3), "b": [L2(1.0)]}
 
 
 def test_the_command_line_knows_every_threat():

@@ -132,6 +132,6 @@ def _verify(attack: Attack, images: np.ndarray, distances: np.ndarray) -> None:
         allowed = float(attack.threat.eps) * (1 + TOLERANCE) + TOLERANCE
         if distances.max() > allowed:
             raise RuntimeError(
-                f"{name} returned a distance of {distances.max():g}, more than eps = "
-                f"{float(attack.threat.eps):g}"
+                f"{name} returned a distance of {distances.max():.9g}, more than eps = "
+                f"{float(attack.threat.eps):.9g}"
             )

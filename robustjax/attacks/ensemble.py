@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import config, static
-from robustjax.threats import NORMS
+from robustjax.threats import map_threats
 from robustjax.typing import Attack, LogitsFn
 
 
@@ -104,12 +104,7 @@ def leaves(attack: Attack) -> tuple[Attack, ...]:
 
 def with_eps(attack: Attack, eps: float) -> Attack:
     """The same attack, every threat in it with this radius: same program, other data."""
-    threats = tuple(NORMS.values())
-    return jax.tree.map(
-        lambda node: dataclasses.replace(node, eps=eps) if isinstance(node, threats) else node,
-        attack,
-        is_leaf=lambda node: isinstance(node, threats),
-    )
+    return map_threats(lambda threat: dataclasses.replace(threat, eps=eps), attack)
 
 
 def _first(tries: jax.Array, success: jax.Array) -> jax.Array:

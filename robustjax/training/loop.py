@@ -18,10 +18,10 @@ from tqdm import tqdm
 from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints, refuse_foreign
 from robustjax.evaluation import evaluate
-from robustjax.threats import Linf, Threats
+from robustjax.threats import Linf, Threats, map_threats
 from robustjax.training.methods.base import Method
 from robustjax.training.state import AXES, TrainState
-from robustjax.training.step import IN_AXES, OUT_AXES, Recipe, create_state, make_step, map_threats
+from robustjax.training.step import IN_AXES, OUT_AXES, Recipe, create_state, make_step
 from robustjax.typing import Attack
 
 BASELINE = Recipe()

@@ -20,7 +20,7 @@ from robustjax import losses, models, parallel
 from robustjax.config import check_number, config, static
 from robustjax.data import Augment, to_float
 from robustjax.parallel import AXIS
-from robustjax.threats import Threats
+from robustjax.threats import map_threats
 from robustjax.training.methods.base import Batch, Method
 from robustjax.training.net import Net
 from robustjax.training.optimizers import Optimizer
@@ -170,18 +170,6 @@ def make_step(
         return keep_finite(state, new, metrics), metrics
 
     return step
-
-
-def map_threats(function: Callable[[Threats], Threats], tree: T) -> T:
-    """The same method (or any tree of configs) with `function` applied to every threat in it."""
-
-    def is_threat(node):
-        return isinstance(node, Threats)
-
-    def visit(node):
-        return function(node) if is_threat(node) else node
-
-    return jax.tree.map(visit, tree, is_leaf=is_threat)
 
 
 def scale_eps(tree: T, factor: jax.Array) -> T:
