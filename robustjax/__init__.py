@@ -1,1 +1,35 @@
-"""Train, attack, evaluate and detect adversarial examples in JAX."""
+"""Train, attack, evaluate and detect adversarial examples in JAX.
+
+The public modules are attributes and load when they are first used, so that attacks and evaluation
+come without Flax, and no import touches a device:
+
+    import robustjax as rj
+    x_adv = rj.attacks.perturb(rj.attacks.PGD(), logits_fn, key, images, labels)
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "attacks",
+    "config",
+    "data",
+    "evaluation",
+    "losses",
+    "models",
+    "parallel",
+    "report",
+    "threats",
+    "training",
+    "typing",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every save to the root handler
 
 
 class Checkpoints:
@@ -49,39 +46,47 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint belongs to another configuration, or none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        last_error = None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        for step in steps:
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                meta = self._manager.restore(
-                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-                )
-                refuse_foreign(self.folder, meta.meta, identity)
-                items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-                return self._manager.restore(step, args=items).state, meta.meta
+                item = ocp.args.Composite(meta=ocp.args.JsonRestore())
+                meta = self._manager.restore(step, args=item).meta
+                refuse_foreign(self.folder, meta, identity)
+                item = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+                return self._manager.restore(step, args=item).state, meta
             except ForeignCheckpoint:
                 raise
             except Exception as error:  # Orbax and TensorStore raise whatever a torn file provokes
+                last_error = error
                 warnings.warn(
                     f"checkpoint {self.folder / str(step)} cannot be read "
                     f"({type(error).__name__}); trying the one before",
                     stacklevel=2,
                 )
-        if steps:
-            raise ValueError(
-                f"no checkpoint in {self.folder} can be read; delete the folder to start again"
-            )
+        if last_error is not None:
+            raise ValueError(f"no checkpoint in {self.folder} can be read") from last_error
         return None
 
 
 def refuse_foreign(where: Path, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise ForeignCheckpoint if a run's description `found` differs from this run's identity."""
     for name, value in identity.items():
-        if found.get(name) != value:
+        for place, theirs, ours in _differences(name, found.get(name), value):
             raise ForeignCheckpoint(
-                f"{where} belongs to another run: its {name} is {found.get(name)!r}, "
-                f"not {value!r}; choose another --out, or the settings it was made with"
+                f"{where} belongs to another run: its {place} is {theirs!r}, not {ours!r}; "
+                "choose another folder, or the settings it was made with"
             )
+
+
+def _differences(place: str, theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The leaves in which two JSON values differ: (place, theirs, ours)."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping) and theirs.keys() == ours.keys():
+        for name in ours:
+            inner = place if name == "fields" else f"{place}.{name}"
+            yield from _differences(inner, theirs[name], ours[name])
+    elif theirs != ours:
+        yield place, theirs, ours
 
 
 class ForeignCheckpoint(ValueError):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +45,25 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
     text = json.dumps(data, indent=2, default=_plain) + "\n"
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      ValueError: it is torn; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is torn: {error}; make it anew or put a copy back") from error
+
+
+def check_keys(path: str | os.PathLike, content: Any, keys: Sequence[str]) -> None:
+    """Raise ValueError unless `content`, which was read from `path`, is an object with `keys`."""
+    found = content if isinstance(content, Mapping) else {}
+    if missing := [key for key in keys if key not in found]:
+        raise ValueError(f"{path} is not what robustjax writes: it has no {', '.join(missing)}")
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
@@ -68,33 +69,77 @@ def merge(tree: Any) -> Any:
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
 
-def place(tree: Any, axes: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-    """Put a tree where `data_parallel` will want it, so that its first call compiles once.
+def place(tree: Any, axes: Any) -> Any:
+    """Put a tree where `data_parallel` leaves it, so that its first call compiles once.
 
     Args:
-      tree: arrays.
-      axes: prefix of `tree` with None (replicated) or 0 (leading axis: this process's devices).
-      devices: as given to `data_parallel`.
+      tree: arrays; a leading axis is this process's devices.
+      axes: prefix of `tree` with None (replicated) or 0 (leading axis: the devices).
     """
-    mesh = Mesh(np.asarray(devices if devices is not None else jax.devices()), (AXIS,))
+    return _with_mesh(jax.local_devices(), jax.device_put, tree, axes)
 
-    def put(axis, subtree):
+
+def to_global(tree: Any, axes: Any) -> Any:
+    """What `data_parallel` returns, one piece a process, as arrays over all processes (Orbax)."""
+    return _with_mesh(jax.devices(), _join, tree, axes)
+
+
+def to_local(tree: Any, axes: Any) -> Any:
+    """The inverse of `to_global`."""
+    return _with_mesh(jax.devices(), _part, tree, axes)
+
+
+def _with_mesh(devices: Sequence[jax.Device], function: Callable, tree: Any, axes: Any) -> Any:
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+
+    def visit(axis, subtree):
         sharding = NamedSharding(mesh, PartitionSpec() if axis is None else PartitionSpec(AXIS))
-        return jax.tree.map(
-            lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), subtree
-        )
+        return jax.tree.map(lambda leaf: function(leaf, sharding), subtree)
 
-    return jax.tree.map(put, axes, tree, is_leaf=lambda a: a is None)
+    return jax.tree.map(visit, axes, tree, is_leaf=lambda axis: axis is None)
+
+
+def _join(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    return multihost_utils.host_local_array_to_global_array(leaf, sharding.mesh, sharding.spec)
+
+
+def _part(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    return multihost_utils.global_array_to_host_local_array(leaf, sharding.mesh, sharding.spec)
+
+
+def barrier(name: str) -> None:
+    """Wait until every process is here."""
+    multihost_utils.sync_global_devices(name)
+
+
+def agree(value: float) -> float:
+    """Process 0's value, on every process."""
+    return float(multihost_utils.broadcast_one_to_all(np.float64(value)))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def use_all_cores() -> None:
-    """On the CPU, make one device per core: faster than one device with many threads.
+    """On the CPU, make a device of each core: faster than one device with many threads.
+
+    A power of two of them, at most 16, so that the usual batch sizes divide over them.
 
     Call it before anything touches a device; it leaves GPUs and TPUs, and a number that was set
     already (`JAX_NUM_CPU_DEVICES`), as they are.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+        cores = min(usable_cores(), 16)
+        jax.config.update("jax_num_cpu_devices", 1 << (cores.bit_length() - 1))
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on; all of them where the platform does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start(coordinator: str | None, processes: int, process: int) -> None:

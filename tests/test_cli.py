@@ -1,27 +1,62 @@
 """The command line, in process; test_loop.py and the README's commands run it for real."""
 
+import functools
 import json
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from robustjax import cli
+from robustjax import attacks, cli, data, evaluation, losses, parallel, training
+from robustjax.cli.evaluate import draw_examples
 from robustjax.threats import L2, Linf
+
+SMALL = ["--width", "2", "--epochs", "1", "--batch-size", "64", "--lr", "1/20"]
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A model trained from the command line on bundled digits."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    small = ["--width", "4", "--epochs", "2", "--batch-size", "64", "--lr", "1/20"]
     attack = ["--attack.steps", "2", "--eps", "1/10", "--validation-attack", "pgd-2"]
-    cli.main(["train", "pgd-at", "--out", str(out), *small, *attack])
+    cli.main(["train", "pgd-at", "--out", str(out), *SMALL, *attack])
     return out
 
 
-def refuse(capsys, *args):
+@pytest.fixture
+def copy(run, tmp_path):
+    """The trained run in a folder of its own, not evaluated."""
+    shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("report.json", "*.png"))
+    return tmp_path / "copy"
+
+
+class Enough(SystemExit):
+    """`fit` was called; nothing needs to be trained."""
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What `train` with these flags asks `fit` for."""
+    calls = []
+
+    def fit(method, train, validation, **settings):
+        calls.append(SimpleNamespace(method=method, **settings))
+        raise Enough
+
+    def ask(*flags):
+        with pytest.raises(Enough):
+            cli.main(["train", *flags, "--out", "never"])
+        return calls.pop()
+
+    monkeypatch.setattr(training, "fit", fit)
+    return ask
+
+
+def refuse(*args):
     """Run a command that must end in one line of error; that line."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(list(args))
@@ -30,11 +65,98 @@ def refuse(capsys, *args):
     return message
 
 
+def read(path):
+    return json.loads(path.read_text())
+
+
+# ---- train
+
+
+def test_flags_reach_the_config(run):
+    config = read(run / "config.json")
+    assert config["method"]["fields"]["attack"]["fields"]["threat"]["fields"]["eps"] == 0.1
+    assert config["recipe"]["fields"]["lr"] == 0.05
+    assert config["model"]["mean"] and config["model"]["std"]
+    assert set(read(run / "training.json")) == {"best", "provenance"}
+
+
+def test_a_natural_model_remembers_what_it_is_to_be_attacked_with(fitted):
+    asked = fitted("natural", "--threat", "l2", "--eps", "1/2")
+    assert asked.threat == L2(0.5) and asked.validation_attack is None
+
+
+def test_awp_wraps_any_method(fitted):
+    asked = fitted("pgd-at", "--awp", "1/100", "--awp-start", "10/200", "--eps", "0.1")
+    assert asked.method == training.AWP(
+        training.PGDAT(attacks.PGD(Linf(0.1))), gamma=0.01, start=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("auto", data.Augment(pad=0, flip=False)),
+        ("crop", data.Augment(flip=False)),
+        ("zero-crop-flip", data.Augment(mode="zero")),
+    ],
+)
+def test_augmentation_by_name(fitted, name, want):
+    assert fitted("natural", "--augment", name).recipe.augment == want
+
+
+def test_configs_inside_a_method_by_name(fitted):
+    flags = ["--attack.start", "gaussian:sigma=1/100", "--attack.rule", "momentum"]
+    asked = fitted("pgd-at", *flags, "--schedule", "one-cycle:peak=0.4", "--attack.loss", "margin")
+    attack = asked.method.attack
+    assert attack.start == attacks.Gaussian(0.01) and attack.rule == attacks.Momentum()
+    assert attack.loss is losses.margin and asked.recipe.schedule.peak == 0.4
+
+
+def test_only_the_first_process_talks(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(training, "fit", lambda *args, **settings: asked.append(settings))
+    cli.main(["train", "natural", "--out", str(tmp_path / "run")])
+    assert asked[0]["progress"] is False
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "want"),
+    [
+        ([], None),
+        (["--distributed"], (None, None, None)),
+        (["--coordinator", "a:1", "--processes", "2", "--process", "0"], ("a:1", 2, 0)),
+    ],
+)
+def test_processes_meet_where_the_flags_say(fitted, monkeypatch, flags, want):
+    met = []
+    monkeypatch.setattr(parallel, "start", lambda *where: met.append(where))
+    fitted("natural", *flags)
+    assert met == ([] if want is None else [want])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--processes", "2"],
+        ["--process", "0"],
+        ["--coordinator", "a:1", "--processes", "2"],
+        ["--distributed", "--coordinator", "a:1", "--processes", "2", "--process", "0"],
+    ],
+)
+def test_half_of_a_meeting_point_is_refused(flags):
+    assert "--distributed alone" in refuse("train", "natural", "--out", "never", *flags)
+
+
+# ---- evaluate and report
+
+
 def test_train_evaluate_report(run, capsys):
     cli.main(
         ["evaluate", str(run), "--attacks", "fgsm", "pgd-4x2", "--n", "64", "--curve", "pgd-2"]
     )
-    report = json.loads((run / "report.json").read_text())
+    report = read(run / "report.json")
     assert report["n"] == 64 and report["threat"] == {"type": "Linf", "fields": {"eps": 0.1}}
     assert report["worst_case"] <= min(report["robust"].values()) <= report["clean"]
     assert report["curve"]["eps"][4] == pytest.approx(0.1)
@@ -43,65 +165,107 @@ def test_train_evaluate_report(run, capsys):
     )
     for name in ("training", "examples", "accuracy_over_eps"):
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    capsys.readouterr()
+    with np.load(run / "examples.npz") as table:
+        assert all(len(column) == 64 for column in table.values())
+    assert "test images" not in capsys.readouterr().out
     cli.main(["report", str(run), "--markdown"])
     table = capsys.readouterr().out
     assert "pgd-4x2" in table and "PGDAT" in table and f"{100 * report['clean']:.1f}" in table
 
 
-def test_flags_reach_the_config(run):
-    config = json.loads((run / "config.json").read_text())
-    assert config["method"]["fields"]["attack"]["fields"]["threat"]["fields"]["eps"] == 0.1
-    assert config["recipe"]["fields"]["lr"] == 0.05
-    assert config["model"]["mean"] and config["model"]["std"]
-
-
-def test_evaluate_against_another_threat(run):
+def test_evaluate_against_another_threat(copy, capsys):
     found = cli.evaluate(
-        cli.Evaluation(run, ("fgsm",), threat="l2", eps=0.5, n=32, curve="none", weights="last")
+        cli.Evaluation(copy, ("fgsm",), threat="l2", eps=0.5, n=400, curve="none", weights="last")
     )
     assert found.attacks["fgsm"]["fields"]["threat"] == {"type": "L2", "fields": {"eps": 0.5}}
+    assert "digits has 359 test images, all are evaluated" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("norm", "eps", "want"),
-    [(None, None, Linf(0.1)), (None, 0.2, Linf(0.2)), ("l2", None, L2()), ("l2", 2.0, L2(2.0))],
-)
-def test_threats_fall_back(norm, eps, want):
-    assert cli.choose_threat(norm, eps, Linf(0.1)) == want
+def test_an_interrupted_curve_leaves_the_report(copy, monkeypatch):
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "curve", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64"])
+    assert stopped.value.code == 130
+    report = read(copy / "report.json")
+    assert set(report["robust"]) == {"fgsm"} and "curve" not in report
+
+
+@pytest.mark.parametrize(("channels", "drawn"), [(1, True), (2, False), (3, True), (4, False)])
+def test_only_images_that_can_be_shown_are_drawn(tmp_path, channels, drawn):
+    images, label = np.zeros((3, 4, 4, channels), np.float32), np.array([0, 1, 1])
+    table = {"label": label, "prediction": label}
+    table["fgsm"] = {"fooled": label == 1, "prediction": np.array([0, 0, -1])}
+    found = SimpleNamespace(examples=table, adversarial={"fgsm": images})
+    draw_examples(found, images, "fgsm", ["zero", "one"], tmp_path / "examples.png")
+    assert (tmp_path / "examples.png").exists() == drawn
+
+
+def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
+    """The second time nothing is trained; both rows of the table are under the same attack."""
+    module = sys.modules["robustjax.cli.quickstart"]
+    small = {"width": 2, "validation_attack": "pgd-2"}
+    monkeypatch.setattr(module, "Options", functools.partial(cli.Options, **small))
+    quick = {"curve": "pgd-2", "n": 64}
+    monkeypatch.setattr(module, "Evaluation", functools.partial(cli.Evaluation, **quick))
+    monkeypatch.setitem(module.METHODS, "pgd-at", training.PGDAT(attacks.PGD(steps=2)))
+    for _ in range(2):
+        cli.quickstart(tmp_path / "q", epochs=1)
+        text = capsys.readouterr().out
+        assert "natural" in text and "pgd-at" in text and "examples.png" in text
+        table = text[text.rindex("run ") :].splitlines()
+        assert [line.count("Linf 0.1 ") for line in table[2:4]] == [1, 1]
+    for name in ("natural", "pgd-at"):
+        threat = {"type": "Linf", "fields": {"eps": 0.1}}
+        assert read(tmp_path / "q" / name / "config.json")["threat"] == threat
+        report = read(tmp_path / "q" / name / "report.json")
+        assert report["threat"] == threat and np.isfinite(report["worst_case"])
+
+
+# ---- errors and help
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["evaluate", "nowhere"], "no run directory"),
+        (["evaluate", "nowhere", "--n", "-5"], "--n must lie in [1, inf], got -5"),
+        (["evaluate", "nowhere", "--batch-size", "0"], "--batch-size must lie in [1, inf], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
         (["train", "pgd-at", "--out", "o", "--batch-size", "30"], "multiple of"),
         (["train", "pgd-at", "--out", "o", "--validation-attack", "cw"], "unknown attack 'cw'"),
+        (["train", "pgd-at", "--out", "o", "--awp-start", "1/2"], "--awp-start needs --awp"),
         (["train", "trades", "--out", "o", "--beta", "-1"], "beta must lie in"),
         (["report"], "name the run directories"),
     ],
 )
-def test_errors_are_one_line(capsys, tmp_path, monkeypatch, args, message):
+def test_errors_are_one_line(tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
-    assert message in refuse(capsys, *args)
+    assert message in refuse(*args)
     assert not (tmp_path / "o").exists()
 
 
-def test_debug_shows_the_traceback():
-    with pytest.raises(FileNotFoundError):
-        cli.main(["evaluate", "nowhere", "--debug"])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("threat"), "KeyError: 'threat' (--debug shows where)"),
+        (TypeError("no\nnumber"), "TypeError: no (--debug shows where)"),
+        (RuntimeError("out of memory"), "RuntimeError: out of memory (--debug shows where)"),
+        (ValueError(), "ValueError (--debug shows where)"),
+        (ValueError("eps is\nnegative"), "eps is"),
+    ],
+)
+def test_whatever_happens_is_one_line(monkeypatch, error, line):
+    def fail(data_dir):
+        raise error
 
-
-def test_awp_wraps_any_method(tmp_path):
-    options = cli.Options(tmp_path / "run", width=2, awp=0.01, eps=0.1, validation_attack="none")
-    recipe = cli.Recipe(epochs=1, batch_size=256, lr=0.01)
-    method = cli.METHODS["pgd-at"]
-    cli.train(method, recipe, options)
-    config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["method"]["type"] == "AWP"
-    assert config["method"]["fields"]["inner"]["type"] == "PGDAT"
+    monkeypatch.setattr(data, "available", fail)
+    assert refuse("data", "list") == f"robustjax: {line}"
+    with pytest.raises(type(error)):
+        cli.main(["data", "list", "--debug"])
 
 
 def test_data_list(capsys):
@@ -120,6 +284,7 @@ def test_help_names_the_flags(capsys, command):
     if "trades" in command:
         flat = " ".join(text.replace("│", " ").split())
         assert "--attack.steps" in flat and "(default: piecewise)" in flat
+        assert "(default: gaussian)" in flat
         assert "threat.eps" not in text
 
 
@@ -131,11 +296,3 @@ def test_the_module_is_a_program():
         check=True,
     )
     assert "digits" in out.stdout
-
-
-def test_quickstart_at_small_size(tmp_path, capsys):
-    cli.quickstart(tmp_path / "q", epochs=1)
-    text = capsys.readouterr().out
-    assert "natural" in text and "pgd-at" in text and "examples.png" in text
-    report = json.loads((tmp_path / "q/pgd-at/report.json").read_text())
-    assert np.isfinite(report["worst_case"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,7 +172,13 @@ def test_bad_data_are_refused(field, value, message):
 
 def test_an_empty_split_is_refused():
     with pytest.raises(ValueError, match="no examples"):
-        data.load("digits").head(0)
+        data.load("digits").take(slice(0))
+
+
+@pytest.mark.parametrize("n", [0, -5])
+def test_the_head_has_an_example(n):
+    with pytest.raises(ValueError, match=r"n must lie in \[1, inf\], got"):
+        data.load("digits").head(n)
 
 
 # ---- splits
@@ -339,6 +346,7 @@ def test_missing_data_name_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         data.load("cifar10", data_dir=str(tmp_path))
     assert f"robustjax data prepare cifar10 --data-dir {tmp_path}" in str(error.value)
+    assert "pass the --data-dir that it lies in" in str(error.value)
     assert str(tmp_path / "cifar10") in str(error.value)
 
 
@@ -622,6 +630,23 @@ def test_vmap_is_the_loop_and_the_key_decides():
 def test_impossible_augmentation_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         data.augment(jax.random.key(0), jnp.asarray(IMAGE), **arguments)
+
+
+def test_a_batch_is_no_image():
+    with pytest.raises(AssertionError, match="rank"):
+        data.augment(jax.random.key(0), jnp.zeros((2, H, W, 2)))
+
+
+def test_equal_augmentations_are_one_program():
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def traced_once(config, key, image):
+        return config(key, image)
+
+    for k in range(2):
+        traced_once(data.Augment(PAD), jax.random.key(k), jnp.asarray(IMAGE))
+    with pytest.raises(AssertionError, match="traced"):
+        traced_once(data.Augment(PAD, flip=False), jax.random.key(2), jnp.asarray(IMAGE))
 
 
 @pytest.mark.parametrize(

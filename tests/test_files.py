@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.files import read_metrics, replacing, write_json
+from robustjax.files import check_keys, read_json, read_metrics, replacing, write_json
 
 
 def test_takes_the_place_of_the_old_file(tmp_path):
@@ -51,6 +51,23 @@ def test_json_takes_arrays_and_refuses_the_rest(tmp_path):
     with pytest.raises(TypeError, match="object has no place in JSON"):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text())["a"] == 0.5
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_torn_json_is_refused_by_name(tmp_path, damaged):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [1]})
+    assert read_json(path) == {"a": [1]}
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"a\.json is torn"):
+        read_json(path)
+
+
+def test_missing_keys_are_named_with_their_file():
+    check_keys("a.json", {"a": 1, "b": 2}, ("a",))
+    for content in ({"a": 1}, ["a", "b"], None):
+        with pytest.raises(ValueError, match=r"a\.json .* has no .*b"):
+            check_keys("a.json", content, ("a", "b"))
 
 
 def test_metrics_without_the_torn_last_line(tmp_path):

@@ -28,7 +28,7 @@ METHODS = {
     "pgd-at, committed statistics": PGDAT(CE, bn="commit"),
     "trades": TRADES(attack=KL),
     "awp(trades)": AWP(TRADES(attack=KL)),
-    "sat": SAT(attack=KL, start=0.1),
+    "sat": SAT(attack=KL, start=0.0),
     "free": Free(THREAT, replays=2),
 }
 PROBES = ("trades", "awp(trades)", "sat", "free")
@@ -82,9 +82,13 @@ def test_pmap_equals_emulate(name):
 
 @rows
 def test_loss_falls(name):
-    trace = [m["loss"] for m in run(name, 1, STEPS)[1]]
-    assert np.isfinite(trace).all()
-    assert np.mean(trace[-3:]) < 0.8 * np.mean(trace[:3])
+    """And accuracy rises. SAT's targets soften as it learns, so its loss has a floor."""
+    trace = run(name, 1, STEPS)[1]
+    loss = [m["loss"] for m in trace]
+    correct = [m.get("robust_accuracy", m.get("accuracy")) for m in trace]
+    assert np.isfinite(loss).all()
+    assert np.mean(loss[-3:]) < (0.9 if name == "sat" else 0.8) * np.mean(loss[:3])
+    assert np.mean(correct[-3:]) > max(0.7, np.mean(correct[:3]))
 
 
 @rows

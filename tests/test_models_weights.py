@@ -11,6 +11,9 @@ from robustjax import models
 CONFIG = {
     "model": {"name": "resnet-8", "num_classes": 3, "width": 2, "mean": [0.5], "std": [0.25]},
     "image_shape": [8, 8, 1],
+    "data": {"name": "digits"},
+    "threat": {"type": "Linf", "fields": {"eps": 0.1}},
+    "class_names": ["a", "b", "c"],
 }
 
 
@@ -90,13 +93,16 @@ def test_missing_files_are_named(run, tmp_path_factory):
     ("text", "message"),
     [
         ("{", r"config\.json is torn"),
-        ("[]", "does not describe a model"),
-        ("{}", "does not describe a model: .*model"),
-        ('{"model": {"name": "cnn", "classes": 3}}', "does not describe a model: .*classes"),
-        ('{"model": {"name": "vgg", "num_classes": 3}, "image_shape": [8, 8, 1]}', "'vgg'"),
+        ("[]", r"config\.json .* has no model, image_shape, data, threat, class_names"),
+        ({"threat": None}, r"config\.json .* has no threat"),
+        ({"model": {"name": "cnn", "classes": 3}}, "does not describe a model: .*classes"),
+        ({"model": {"name": "vgg", "num_classes": 3}}, "'vgg'"),
     ],
 )
 def test_configs_that_describe_no_model_are_refused(run, text, message):
+    if isinstance(text, dict):
+        changed = CONFIG | text
+        text = json.dumps({key: value for key, value in changed.items() if value is not None})
     (run / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         models.load(run)

@@ -3,14 +3,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from two_processes import one_step
 
-from robustjax import parallel
+from robustjax import files, parallel
 from robustjax.parallel import AXIS
 
 
@@ -57,15 +59,15 @@ def test_placed_state_compiles_once():
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Two processes of two CPU devices take the step that four devices of one process take."""
+    """A run of two processes with two CPU devices each, and its resumption, against one process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    script = Path(__file__).with_name("two_processes.py")
+    script, together = Path(__file__).with_name("two_processes.py"), tmp_path / "together"
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
-            [sys.executable, script, address, str(i), str(tmp_path)],
+            [sys.executable, script, address, str(i), str(together)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,16 +77,42 @@ def test_two_processes_equal_one(tmp_path):
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    from two_processes import one_step
+    one_step(tmp_path / "alone")
+    with (
+        np.load(together / "weights_last.npz") as two,
+        np.load(tmp_path / "alone/weights_last.npz") as one,
+    ):
+        assert set(two) == set(one)
+        for name in one:
+            np.testing.assert_allclose(two[name], one[name], atol=1e-5, err_msg=name)
+    rows = [files.read_metrics(run / "metrics.jsonl") for run in (together, tmp_path / "alone")]
+    assert [row["split"] for row in rows[0]] == [row["split"] for row in rows[1]]
 
-    alone = one_step(np.arange(4))
-    for i in range(2):
-        with np.load(tmp_path / f"{i}.npz") as together:
-            for a, b in zip(alone, together.values(), strict=True):
-                np.testing.assert_allclose(a, b, atol=1e-5)
 
-
-def test_cores_become_devices_unless_a_number_is_set():
-    before = jax.config.jax_num_cpu_devices
+def devices_of(monkeypatch, cores, before=-1):
+    """What the number of CPU devices is after `use_all_cores` on a machine of some cores."""
+    config = SimpleNamespace(jax_num_cpu_devices=before)
+    config.update = lambda name, value: setattr(config, name, value)
+    monkeypatch.setattr(parallel, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
     parallel.use_all_cores()
-    assert jax.config.jax_num_cpu_devices == before == 4
+    return config.jax_num_cpu_devices
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices"), [(1, 1), (2, 2), (3, 2), (6, 4), (12, 8), (16, 16), (17, 16), (64, 16)]
+)
+def test_cores_this_process_may_use_become_devices(monkeypatch, cores, devices):
+    assert devices_of(monkeypatch, cores) == devices
+
+
+def test_a_number_of_devices_that_is_set_stays(monkeypatch):
+    assert devices_of(monkeypatch, cores=8, before=3) == 3
+
+
+def test_all_cores_count_where_the_platform_knows_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    counts = iter([6, None])
+    monkeypatch.setattr(os, "cpu_count", lambda: next(counts))
+    assert [parallel.usable_cores(), parallel.usable_cores()] == [6, 1]

@@ -1,10 +1,12 @@
 import json
 import os
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from robustjax import files, report
@@ -181,6 +183,20 @@ def test_wrong_predictions_are_red(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("label", "names", "shown"),
+    [(1, ["cat", "dog"], "dog"), (1, None, "1"), (-1, ["cat", "dog"], "NaN"), (-1, None, "NaN")],
+)
+def test_no_class_is_written_for_nan(monkeypatch, tmp_path, label, names, shown):
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda ax, text, **style: titles.append(text))
+    image = np.zeros((1, 4, 4, 1))
+    report.example_grid(
+        image, image, np.zeros(1, int), np.array([label]), tmp_path / "g.png", names
+    )
+    assert titles == [names[0] if names else "0", shown]
+
+
+@pytest.mark.parametrize(
     ("clean", "adversarial", "labels", "message"),
     [
         ((2, 4, 4, 2), (2, 4, 4, 2), 2, r"images must be \(N, H, W, 1 or 3\)"),
@@ -240,6 +256,23 @@ def test_a_missing_report_is_named_with_its_command(tmp_path):
     assert f"{tmp_path / 'none'} is not a run directory" in text
     with pytest.raises(FileNotFoundError, match="robustjax evaluate"):
         report.read_run(bad)
+
+
+@pytest.mark.parametrize("name", ["config.json", "report.json"])
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "is torn"), ("{}", "has no "), ("[]", "has no ")]
+)
+def test_a_damaged_run_is_refused_by_its_file(tmp_path, name, content, message):
+    run = write_run(tmp_path / "a")
+    (run / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name} .*{message}"):
+        report.read_run(run)
+
+
+def test_a_results_file_without_its_parts_is_refused(tmp_path):
+    files.write_json(tmp_path / "a.json", {"config": {}})
+    with pytest.raises(ValueError, match=r"a\.json .* has no report"):
+        report.read_run(tmp_path / "a.json")
 
 
 def test_warnings_come_after_the_table(tmp_path):
@@ -318,6 +351,19 @@ def test_provenance_says_where_a_number_comes_from():
 )
 def test_provenance_keeps_no_folder_of_the_machine(typed, kept):
     assert report.provenance(typed, 0, time.time())["command"] == kept
+
+
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        (["/usr/bin/robustjax", "data", "list"], "robustjax data list"),
+        (["/src/robustjax/cli/__main__.py", "report", "a b"], "robustjax report 'a b'"),
+        (["experiments/mnist.py"], "mnist.py"),
+    ],
+)
+def test_the_command_line_is_as_typed(monkeypatch, argv, typed):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert report.command_line() == typed
 
 
 def test_the_commit_is_that_of_the_tracked_file(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import Linear
 from robustjax.models.layers import BatchNorm, Conv
-
-from robustjax.data import Augment
 from robustjax.training import Optimizer, Recipe
 from robustjax.training.methods.base import Batch
 from robustjax.training.net import Net
@@ -20,7 +20,7 @@ from robustjax.training.step import create_state
 CLASSES, SIZE, SHAPE = 4, 32, (8, 8, 2)
 RECIPE = Recipe(
     batch_size=SIZE,
-    lr=0.05,
+    lr=0.1,
     schedule=Constant(),
     optimizer=Optimizer(weight_decay=1e-3),
     ema=0.9,
@@ -57,9 +57,8 @@ def examples():
 def fresh(method, shards=1, recipe=RECIPE):
     """The state before the first step."""
     data, key = examples(), jax.random.key(0)
-    return create_state(
-        module(), method, recipe, key, data["image"], data["label"], CLASSES, shards
-    )
+    label = data["label"][np.argsort(data["index"])]  # as the data set holds them
+    return create_state(module(), method, recipe, key, data["image"], label, CLASSES, shards)
 
 
 def net_and_batch(method):
@@ -71,9 +70,9 @@ def net_and_batch(method):
         image=jnp.asarray(data["image"]) / 255.0,
         label=label,
         target=jax.nn.one_hot(label, CLASSES),
-        index=label,
-        source=label,
-        rows=state.rows,
+        index=jnp.asarray(data["index"]),
+        source=jnp.zeros_like(label),
+        rows=jax.tree.map(lambda table: table[data["index"]], state.rows),
         slot=jax.tree.map(lambda a: a[0], state.slot),
     )
     return state, net, batch

@@ -107,7 +107,7 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
         raise ValueError(
             f"the model has {shapes[0][1]} classes, but there is a label {examples.label.max()}"
         )
-    return place(logits_fn, None, jax.local_devices())
+    return place(logits_fn, None)
 
 
 def one_example(logits_fn: Callable) -> Callable:

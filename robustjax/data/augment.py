@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -38,11 +39,13 @@ def augment(
       An image of the same shape and dtype.
 
     Raises:
+      AssertionError: the image has not three axes; a batch needs `jax.vmap`.
       ValueError: a negative pad, an unknown mode, or more reflected rows than the image has.
 
     References:
       He et al. (2016), section 4.2: pad 4, random crop, horizontal flip on CIFAR-10.
     """
+    chex.assert_rank(image, 3)
     if mode not in PADS:
         raise ValueError(f"there is no padding mode {mode!r}; choose reflect or zero")
     if pad < 0 or (mode == "reflect" and pad >= min(image.shape[:2])):

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from robustjax.config import check_number
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -75,7 +77,12 @@ class Dataset:
         )
 
     def head(self, n: int) -> Dataset:
-        """The first n examples, or all if there are fewer."""
+        """The first n examples, or all if there are fewer.
+
+        Raises:
+          ValueError: n < 1.
+        """
+        check_number("n", n, 1)
         return self.take(slice(n))
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -47,8 +47,9 @@ class TFDS:
             prepared = self.builder.is_prepared()
         if not prepared:
             raise FileNotFoundError(
-                f"{name} is not prepared in {self.builder.data_path}; run: robustjax data prepare "
-                f"{name}{f' --data-dir {data_dir}' if data_dir else ''}"
+                f"{name} is not prepared in {self.builder.data_path}; pass the --data-dir that it "
+                f"lies in, or run: robustjax data prepare {name}"
+                f"{f' --data-dir {data_dir}' if data_dir else ''}"
             )
         _check_format(self.builder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -14,8 +13,11 @@ import numpy as np
 from flax import traverse_util
 from jax.tree_util import Partial
 
-from robustjax.files import replacing
+from robustjax.files import check_keys, read_json, replacing
 from robustjax.models.factory import apply, create, init
+
+CONFIG = ("model", "image_shape", "data", "threat", "class_names")
+"""What the config.json of a run must hold for its model to be loaded and evaluated."""
 
 
 def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
@@ -43,7 +45,8 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             flat = {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{path} is torn or is no .npz file; delete it and export the weights again"
+            f"{path} is torn or is no .npz file; the command that trained it writes it again when "
+            "run with --resume"
         ) from error
     return traverse_util.unflatten_dict(flat, sep="/")
 
@@ -51,7 +54,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load(
     run_dir: str | os.PathLike[str], weights: Literal["best", "last"] = "best"
 ) -> tuple[Partial, Partial, dict[str, Any]]:
-    """Read a trained run: config.json (its "model": the arguments of `create`; "image_shape").
+    """Read a trained run: its config.json and one of its two files of weights.
 
     Returns:
       (logits_fn, features_fn, config).
@@ -63,14 +66,11 @@ def load(
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run_dir} is no run directory: there is no {path.name} in it")
+    config = read_json(path)
+    check_keys(path, config, CONFIG)
     try:
-        config = json.loads(path.read_text())
         model, shape = create(**config["model"]), tuple(config["image_shape"])
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is torn; restore it from the command that made the run"
-        ) from error
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f"{path} does not describe a model: {error}") from error
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
     variables = load_weights(path)

@@ -2,11 +2,12 @@
 
 from robustjax.files import read_metrics, write_json
 from robustjax.report.figures import accuracy_over_eps, example_grid, training_curves
-from robustjax.report.provenance import provenance
+from robustjax.report.provenance import command_line, provenance
 from robustjax.report.tables import format_eps, read_run, table
 
 __all__ = [
     "accuracy_over_eps",
+    "command_line",
     "example_grid",
     "format_eps",
     "provenance",

@@ -124,7 +124,8 @@ def example_grid(
       clean: (N, H, W, C) in [0, 1], C 1 or 3.
       adversarial: the same shape.
       labels: (N,) the true classes, above the clean images.
-      predictions: (N,) the classes given to the adversarial images, in red where wrong.
+      predictions: (N,) the classes given to the adversarial images, in red where wrong; -1 where
+        the model's logits were NaN.
       png: where the figure goes.
       class_names: K names; None writes numbers.
 
@@ -148,7 +149,6 @@ def example_grid(
     else:
         shown, kinds = signed, {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if clean.shape[-1] == 1 else {}
-    names = class_names if class_names is not None else [str(k) for k in range(10**4)]
     picture_rows = (
         ("clean", clean, grey),
         ("adversarial", adversarial.clip(0, 1), grey),
@@ -166,8 +166,17 @@ def example_grid(
         for column in range(count):
             true, given = labels[column], predictions[column]
             color = MUTED if true == given else WRONG
-            axes[column].set_title(names[true], loc="center", fontsize=9)
-            axes[count + column].set_title(names[given], loc="center", fontsize=9, color=color)
+            axes[column].set_title(class_name(true, class_names), loc="center", fontsize=9)
+            axes[count + column].set_title(
+                class_name(given, class_names), loc="center", fontsize=9, color=color
+            )
+
+
+def class_name(label: int, names: Sequence[str] | None) -> str:
+    """What is written above an image; -1 stands for the prediction of NaN logits."""
+    if label < 0:
+        return "NaN"
+    return str(label) if names is None else names[label]
 
 
 @contextlib.contextmanager

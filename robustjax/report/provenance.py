@@ -6,7 +6,9 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +41,12 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
         "wall_time_s": round(time.time() - started, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def command_line() -> str:
+    """The command that is running, as typed; `python -m robustjax.cli` is robustjax too."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["robustjax" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def _without_folders(command: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from robustjax.files import check_keys, read_json
+
+CONFIG = ("method", "data", "model", "threat")
+REPORT = ("clean", "robust", "worst_case", "stderr", "warnings")
 
 
 def read_run(path: str | Path) -> dict[str, Any]:
@@ -19,10 +23,12 @@ def read_run(path: str | Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: a file is missing; the message has the command that makes it.
+      ValueError: a file is torn or is not what robustjax writes.
     """
     path = Path(path)
     if path.is_file():
-        whole = _read(path)
+        whole = read_json(path)
+        check_keys(path, whole, ("config", "report"))
         config, report = whole["config"], whole["report"]
     else:
         if not (path / "config.json").is_file():
@@ -31,7 +37,9 @@ def read_run(path: str | Path) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"{path} has no report.json yet; run: robustjax evaluate {path}"
             )
-        config, report = _read(path / "config.json"), _read(path / "report.json")
+        config, report = read_json(path / "config.json"), read_json(path / "report.json")
+    check_keys(path if path.is_file() else path / "config.json", config, CONFIG)
+    check_keys(path if path.is_file() else path / "report.json", report, REPORT)
     threat = report.get("threat") or config["threat"]
     return {
         "run": path.stem if path.is_file() else path.name,
@@ -80,13 +88,6 @@ def format_eps(eps: float) -> str:
     levels = eps * 255
     whole = round(levels)
     return f"{whole}/255" if whole and abs(levels - whole) < 1e-3 and eps < 0.2 else f"{eps:.3g}"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def _method(encoded: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def fit(
     recipe: Recipe = BASELINE,
     seed: int = 0,
     resume: bool = False,
+    threat: Threats | None = None,
     validation_attack: Attack | None = None,
     checkpoint_every: int | None = None,
     log_every: int = 20,
@@ -69,6 +70,7 @@ def fit(
       recipe: the optimiser card.
       seed: of weights, batches, augmentation and attacks.
       resume: go on from the newest checkpoint in `out`, if there is one.
+      threat: what config.json says the model is meant to withstand; None: the method's threat.
       validation_attack: whose accuracy chooses the best checkpoint; None: clean accuracy.
       checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
       log_every: training steps a line of metrics.jsonl averages over.
@@ -84,8 +86,12 @@ def fit(
       same device kind and count).
     """
     out, devices = Path(out), jax.device_count()
-    steps_per_epoch = len(train) // recipe.batch_size
-    check_sizes(train, recipe, devices)
+    steps_per_epoch = data.steps_per_epoch(len(train), recipe.batch_size)
+    if recipe.batch_size % (devices * recipe.accumulate):
+        raise ValueError(
+            f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
+            f"{devices} x {recipe.accumulate}"
+        )
     total = recipe.epochs * steps_per_epoch
     model = {**model, "num_classes": train.num_classes}
     module = models.create(**model)
@@ -93,24 +99,25 @@ def fit(
     state = create_state(
         module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
     )
-    state = place(state)
-
     identity = {
         "model": model,
-        "image_shape": list(train.images.shape[1:]),
+        "image_shape": train.image_shape,
         "method": config.encode(method),
         "recipe": config.encode(recipe),
-        "data": {"name": train.name, "size": len(train)},
+        "data": {"name": train.name, "size": len(train), "validation": len(validation)},
         "seed": seed,
-        "threat": config.encode(threat_of(method)),
-        "class_names": list(train.class_names or map(str, range(train.num_classes))),
+        "threat": config.encode(threat_of(method) if threat is None else threat),
+        "validation_attack": config.encode(validation_attack),
+        "class_names": train.class_names or [str(k) for k in range(train.num_classes)],
     }
+    if jax.tree.leaves(state.slot):
+        identity["devices"] = devices  # the slot is spread over them
     identity = json.loads(json.dumps(identity))
-    last, best = open_run(out, identity, resume)
-    best_score = -1.0
-    if restored := last.restore(state, identity):
-        state, meta = restored
-        best_score = meta["best"]
+    new = open_run(out, identity, resume)
+    last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
+    state, best_score = place(state), -1.0
+    if restored := last.restore(parallel.to_global(state, AXES), identity):
+        state, best_score = parallel.to_local(restored[0], AXES), restored[1]["best"]
     start = int(state.step)
     keep_metrics(out, start)
 
@@ -130,54 +137,43 @@ def fit(
             pending.clear()
 
     def save(to: Checkpoints) -> None:
-        to.save(at, state, identity | {"best": best_score})
+        to.save(at, parallel.to_global(state, AXES), identity | {"best": best_score})
 
     bar = tqdm(total=total, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
     with bar, sigterm() as terminated:
         for at in range(start + 1, total + 1):
             batch = local_batch(train, seed, at - 1, recipe.batch_size)
             state, metrics = step(state, method, step_key, batch)
+            if new and at == 1:  # what cannot even take a step leaves no run behind
+                write_config(out, identity)
             pending.append(metrics)
             bar.update()
             epoch_ends = at % steps_per_epoch == 0
-            if at % log_every == 0 or epoch_ends:
+            save_now = epoch_ends or bool(checkpoint_every and at % checkpoint_every == 0)
+            stop = terminated(at % log_every == 0 or save_now)
+            if at % log_every == 0 or save_now or stop:
                 flush()
             if epoch_ends:
                 scores = validate(module, state, validation, validation_attack, validation_key)
                 log("validation", scores)
                 bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                 score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
+                score = parallel.agree(score)
                 if score > best_score:
                     best_score = score
                     save(best)
                     save_weights(out / "weights.npz", state)
-            if epoch_ends or (checkpoint_every and at % checkpoint_every == 0) or terminated():
-                flush()
+            if save_now or stop:
                 save(last)
-            if terminated() and at < total:
-                print(
-                    f"stopped at step {at} of {total}; --resume goes on from here", file=sys.stderr
-                )
+            if stop and at < total:
+                print(f"stopped at step {at} of {total}; resume goes on from here", file=sys.stderr)
                 raise Terminated(143)
     save_weights(out / "weights_last.npz", state)
     return Result(state, best_score, out)
 
 
-def check_sizes(train: data.Dataset, recipe: Recipe, devices: int) -> None:
-    """Raise ValueError where the batch fits neither the data set nor the devices."""
-    if recipe.batch_size > len(train):
-        raise ValueError(
-            f"batch size {recipe.batch_size} is larger than the training set ({len(train)})"
-        )
-    if recipe.batch_size % (devices * recipe.accumulate):
-        raise ValueError(
-            f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
-            f"{devices} x {recipe.accumulate}"
-        )
-
-
 def place(state: TrainState) -> TrainState:
-    """Put a state where the step will leave it: one compilation, and donation on many hosts."""
+    """Put a new state, made alike in every process, where the step will leave it."""
     own = slice(*(jax.local_device_count() * (jax.process_index() + i) for i in (0, 1)))
     return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
 
@@ -229,17 +225,23 @@ def save_weights(path: Path, state: TrainState) -> None:
         models.save_weights(path, jax.tree.map(lambda a: a.addressable_data(0), state.variables))
 
 
-def open_run(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Checkpoints, Checkpoints]:
-    """Create or reopen a run directory; returns the checkpoints (last, best)."""
-    path, first = out / "config.json", jax.process_index() == 0
-    if first and path.exists():
-        if not resume:
-            raise ValueError(f"{out} holds a run already; pass --resume to go on, or another --out")
-        refuse_foreign(out, json.loads(path.read_text()), identity)
-    elif first:
-        files.write_json(path, identity)
-    last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
-    return last, best
+def open_run(out: Path, identity: dict[str, Any], resume: bool) -> bool:
+    """Check that `out` is free, or holds this very run; returns whether it is free."""
+    path = out / "config.json"
+    new = not path.exists()
+    if not (new or resume):
+        raise ValueError(f"{out} holds a run already; resume it, or choose another folder")
+    if not new:
+        refuse_foreign(out, files.read_json(path), identity)
+    out.mkdir(parents=True, exist_ok=True)
+    parallel.barrier("every process has looked")
+    return new
+
+
+def write_config(out: Path, identity: dict[str, Any]) -> None:
+    """Write config.json (process 0)."""
+    if jax.process_index() == 0:
+        files.write_json(out / "config.json", identity)
 
 
 def write_metrics(out: Path, row: Mapping[str, Any]) -> None:
@@ -263,20 +265,31 @@ def check_finite(state: TrainState, out: Path) -> None:
     if (bad := int(state.bad_step)) >= 0:
         raise FloatingPointError(
             f"the loss or a gradient was not finite at step {bad + 1}; the last good checkpoint in "
-            f"{out / 'checkpoints'} stays. Lower the learning rate, warm it up or clip the gradient"
+            f"{out / 'checkpoints'} stays. Start anew elsewhere with a lower learning rate, a "
+            "warm-up or gradient clipping"
         )
 
 
 @contextlib.contextmanager
-def sigterm() -> Iterator[Any]:
-    """Turn SIGTERM into a flag; yields a function that reads it."""
+def sigterm() -> Iterator[Callable[[bool], bool]]:
+    """Turn SIGTERM into a flag; yields a function that says whether to stop now.
+
+    Its argument says whether all processes ask at this step: several must agree on when to stop, so
+    they do then only, and any one's signal stops all.
+    """
     received: list[int] = []
+
+    def stop(together: bool) -> bool:
+        if jax.process_count() == 1:
+            return bool(received)
+        return together and parallel.any_process(bool(received))
+
     try:
         before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     except ValueError:  # not the main thread: a notebook server decides itself
-        yield lambda: False
+        yield stop
         return
     try:
-        yield lambda: bool(received)
+        yield stop
     finally:
         signal.signal(signal.SIGTERM, before)

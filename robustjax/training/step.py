@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax import lax
 
 from robustjax import losses, models, parallel
-from robustjax.config import config, static
+from robustjax.config import check_number, config, static
 from robustjax.data import Augment, to_float
 from robustjax.parallel import AXIS
 from robustjax.threats import map_threats
@@ -68,6 +68,13 @@ class Recipe:
     accumulate: int = static(1)
     sync_bn: bool = static(True)
     augment: Augment = Augment()
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "accumulate"):
+            check_number(name, getattr(self, name), low=1)
+        check_number("lr", self.lr)
+        for name in ("lr_warmup", "eps_warmup", "label_smoothing", "ema"):
+            check_number(name, getattr(self, name), 0, 1)
 
 
 def create_state(
@@ -171,16 +178,23 @@ def scale_eps(tree: T, factor: jax.Array) -> T:
 
 
 def scatter(table: Any, index: jax.Array, rows: Any) -> Any:
-    """Write all devices' rows into the replicated per-example table."""
+    """Write all devices' rows into the replicated per-example table; a negative index has none."""
     gather = functools.partial(lax.all_gather, axis_name=AXIS, tiled=True)
-    return jax.tree.map(lambda t, r: t.at[gather(index)].set(gather(r)), table, rows)
+    where = gather(index)
+
+    def write(t, r):
+        return t.at[jnp.where(where < 0, len(t), where)].set(gather(r), mode="drop")
+
+    return jax.tree.map(write, table, rows)
 
 
 def keep_finite(old: TrainState, new: TrainState, metrics: dict[str, jax.Array]) -> TrainState:
-    """`new` if its weights and loss are finite and no step was bad before, else `old`, marked."""
+    """`new` if it and the loss are finite and no step was bad before, else `old`, marked."""
     finite = jnp.isfinite(metrics["loss"])
-    for w in jax.tree.leaves(new.params):
-        finite &= jnp.isfinite(w).all()
+    for leaf in jax.tree.leaves(new):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            finite &= jnp.isfinite(leaf).all()
+    finite = lax.pmin(finite.astype(jnp.int32), AXIS) > 0  # the slot differs between devices
     good = finite & (old.bad_step < 0)
     kept = jax.tree.map(functools.partial(jnp.where, good), new, old)
     bad_step = jnp.where(finite | (old.bad_step >= 0), old.bad_step, old.step)

@@ -126,22 +126,28 @@ def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.A
     BatchNorm sees one slice at a time and commits in order, as it would on a smaller device.
     """
 
-    def one(stats, slice_):
-        part, keys = slice_
+    def one(stats, part, keys):
         here = net.replace(stats=stats)
         crafted = method.perturb(here, params, part, keys)
-        g = method.grads(here.replace(stats=crafted.stats), params, part, crafted)
-        return g.aux.stats, g
+        return method.grads(here.replace(stats=crafted.stats), params, part, crafted)
 
     n = net.accumulate
     if n == 1:
-        return one(net.stats, (batch, keys))[1]
+        return one(net.stats, batch, keys)
+
+    def add(total, slice_):
+        g = one(total.aux.stats, *slice_)
+        sums = jax.tree.map(
+            lambda t, a: t + a / n, (total.grads, total.anchor), (g.grads, g.anchor)
+        )
+        return Gradients(sums[0], Aux(g.aux.stats, {}), sums[1]), g.aux.replace(stats=())
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
     slices = jax.tree.map(lambda a: a.reshape(n, -1, *a.shape[1:]), (batch, keys))
-    stats, g = lax.scan(one, net.stats, slices)
-    mean = functools.partial(jax.tree.map, lambda a: a.mean(0))
-    rows, slot = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (g.aux.rows, g.aux.slot))
-    aux = Aux(stats, mean(g.aux.metrics), rows, slot)
-    return Gradients(mean(g.grads), aux, jax.tree.map(lambda a: a[-1], g.anchor))
+    total, aux = lax.scan(add, Gradients(zeros, Aux(net.stats, {}), zeros), slices)
+    metrics = jax.tree.map(lambda a: a.mean(0), aux.metrics)
+    rows, slot = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (aux.rows, aux.slot))
+    return total.replace(aux=Aux(total.aux.stats, metrics, rows, slot))
 
 
 def accuracy(logits: jax.Array, label: jax.Array) -> jax.Array:

@@ -1,0 +1,5 @@
+"""`python -m robustjax.cli`."""
+
+from robustjax.cli import main
+
+main()

@@ -1,0 +1,114 @@
+"""`robustjax evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import numpy as np
+from tyro.conf import Positional, arg
+
+from robustjax import attacks, config, data, evaluation, models, report
+from robustjax.cli.flags import FUNCTIONS, Norm, choose_threat
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Attack a trained model on test images; report.json and figures go into its folder.
+
+    Args:
+      run: a run directory.
+      attacks: names with steps and restarts, e.g. fgsm pgd-40 pgd-40x10 mi-fgsm-20.
+      threat: the norm; None is the one trained against.
+      eps: its radius, pixels in [0, 1], e.g. 8/255; None is the one trained against.
+      n: the first n test images.
+      batch_size: of the attacks; results do not depend on it.
+      seed: of the attacks.
+      weights: the best on validation, or the last.
+      curve: the attack that accuracy over eps is measured under; 'none' skips it.
+      data_dir: the folder of prepared TFDS sets.
+    """
+
+    run: Positional[Path]
+    attacks: tuple[str, ...] = ("fgsm", "pgd-40x10")
+    threat: Norm | None = None
+    eps: float | None = None
+    n: int = 1000
+    batch_size: int = 256
+    seed: int = 0
+    weights: Literal["best", "last"] = "best"
+    curve: str = "pgd-20"
+    data_dir: str | None = None
+
+    def __post_init__(self):
+        config.check_number("--n", self.n, 1)
+        config.check_number("--batch-size", self.batch_size, 1)
+
+
+def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
+    """Attack a trained model on test images; write a report and figures."""
+    started, run = time.time(), options.run
+    logits_fn, _, settings = models.load(run, weights=options.weights)
+    threat = config.decode(settings["threat"], FUNCTIONS)
+    threat = choose_threat(options.threat, options.eps, threat)
+    named = {name: attacks.parse(name, threat) for name in options.attacks}
+    over_eps = None if options.curve == "none" else attacks.parse(options.curve, threat)
+    test = data.load(settings["data"]["name"], "test", options.data_dir)
+    if options.n > len(test):
+        print(f"{test.name} has {len(test)} test images, all are evaluated (--n {options.n})")
+    test = test.head(options.n)
+    images = np.asarray(data.to_float(test.images))
+    subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
+    how = {"indices": test.indices, "batch_size": options.batch_size, "progress": True}
+
+    def write(result: dict) -> None:
+        origin = report.provenance(report.command_line(), options.seed, started)
+        report.write_json(run / "report.json", result | {"provenance": origin})
+
+    found = evaluation.evaluate(*subject, named, key, **how)
+    result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
+    # What took so long is kept before a figure or the curve may fail.
+    write(result)
+    found.save_examples(run / "examples.npz")
+    if named:
+        draw_examples(
+            found, images, options.attacks[-1], settings["class_names"], run / "examples.png"
+        )
+    if over_eps is not None:
+        radii = [threat.eps * k / 4 for k in range(9)]
+        curve = evaluation.curve(*subject, over_eps, radii, key, **how)
+        write(result | {"curve": {"attack": options.curve, **curve}})
+        norm = type(threat).__name__.lower()
+        report.accuracy_over_eps({options.curve: curve}, run / "accuracy_over_eps.png", norm)
+    print(report.table([run]))
+    return found
+
+
+def draw_examples(
+    found: evaluation.Report,
+    images: np.ndarray,
+    attack: str,
+    class_names: Sequence[str],
+    png: Path,
+    count: int = 8,
+) -> None:
+    """Draw images that the model gets right, as one attack left them: fooled ones first.
+
+    There is nothing to draw where it gets none right, or where images are neither grey nor RGB.
+    """
+    table = found.examples
+    right = np.flatnonzero(table["prediction"] == table["label"])
+    rows = sorted(right, key=lambda i: not table[attack]["fooled"][i])[:count]
+    if rows and images.shape[-1] in (1, 3):
+        report.example_grid(
+            images[rows],
+            found.adversarial[attack][rows],
+            table["label"][rows],
+            table[attack]["prediction"][rows],
+            png,
+            class_names,
+        )

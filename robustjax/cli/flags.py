@@ -1,0 +1,134 @@
+"""What flags mean: fractions, losses and configs by name, and the threat of --threat and --eps."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import operator
+from typing import Any, Literal, get_origin
+
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from robustjax import attacks, config, data, losses
+from robustjax.threats import NORMS, Threats
+from robustjax.training import SCHEDULES
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
+STARTS = {
+    "zero": attacks.Zero(),
+    "uniform": attacks.Uniform(),
+    "gaussian": attacks.Gaussian(),
+    "corner": attacks.Corner(),
+}
+RULES = {
+    "steepest": attacks.Steepest(),
+    "momentum": attacks.Momentum(),
+    "adam": attacks.Adam(),
+}
+VARIANTS = {
+    functools.reduce(operator.or_, map(type, table.values())): table
+    for table in (SCHEDULES, STARTS, RULES)
+}
+"""The type of a field (a union) -> the configs it may hold, by name."""
+REGISTRY = ConstructorRegistry()
+
+
+def choose_threat(norm: Norm | None, eps: float | None, default: Threats) -> Threats:
+    """The threat of the flags --threat and --eps, each falling back on `default`."""
+    same = norm is None or NORMS[norm] is type(default)
+    threat = default if same else NORMS[norm]()
+    return threat if eps is None else type(threat)(eps)
+
+
+@REGISTRY.primitive_rule
+def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """A float may be a fraction."""
+    if info.type is not float:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NUMBER",
+        instance_from_str=lambda words: config.number(words[0]),
+        is_instance=lambda value: isinstance(value, int | float),
+        str_from_instance=lambda value: [f"{value:g}"],
+    )
+
+
+@REGISTRY.primitive_rule
+def function_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """A loss is chosen by its name."""
+    if get_origin(info.type) is not collections.abc.Callable:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(FUNCTIONS) + "}",
+        instance_from_str=lambda words: FUNCTIONS[words[0]],
+        is_instance=lambda value: value in FUNCTIONS.values(),
+        str_from_instance=lambda value: [value.__name__],
+        choices=tuple(FUNCTIONS),
+    )
+
+
+@REGISTRY.primitive_rule
+def variant_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """A schedule, a start or a step rule is chosen by its name: `read_variant`."""
+    if info.type not in VARIANTS:
+        return None
+    table = VARIANTS[info.type]
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(table) + "}[:FIELD=NUMBER]",
+        instance_from_str=lambda words: read_variant(words[0], table),
+        is_instance=lambda value: isinstance(value, tuple(map(type, table.values()))),
+        str_from_instance=lambda value: [write_variant(value, table)],
+    )
+
+
+def read_variant(text: str, table: dict[str, Any]) -> Any:
+    """A config by its name, with other numbers where they are given.
+
+    'one-cycle' is the one in `table`, 'gaussian:sigma=1/100' another, and a field of several
+    numbers is 'piecewise:boundaries=1/2,3/4:factor=0.2'.
+
+    Raises:
+      ValueError: an unknown name or field, or no number.
+    """
+    name, *settings = text.split(":")
+    if name not in table:
+        raise ValueError(f"unknown name {name!r}; choose one of {', '.join(table)}")
+    default, changes = table[name], {}
+    known = [f.name for f in dataclasses.fields(default)]
+    for field, _, value in (setting.partition("=") for setting in settings):
+        if field not in known:
+            raise ValueError(f"{name} has no field {field!r}; fields: {', '.join(known) or 'none'}")
+        kind, numbers = type(getattr(default, field)), map(config.number, value.split(","))
+        changes[field] = tuple(numbers) if kind is tuple else kind(*numbers)
+    return dataclasses.replace(default, **changes)
+
+
+def write_variant(value: Any, table: dict[str, Any]) -> str:
+    """The inverse of `read_variant`."""
+    name = next(name for name, default in table.items() if type(default) is type(value))
+    words = [name]
+    for field in dataclasses.fields(value):
+        numbers = getattr(value, field.name)
+        if numbers != getattr(table[name], field.name):
+            numbers = numbers if isinstance(numbers, tuple) else (numbers,)
+            words.append(f"{field.name}={','.join(f'{n:g}' for n in numbers)}")
+    return ":".join(words)
+
+
+@REGISTRY.struct_rule
+def threat_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Threats inside a method have no flags of their own: --threat and --eps set them all."""
+    if info.type not in NORMS.values() and info.type is not data.Augment:
+        return None
+    return StructConstructorSpec(instantiate=lambda: info.default, fields=())

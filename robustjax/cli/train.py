@@ -1,0 +1,168 @@
+"""`robustjax train METHOD`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+from tyro.conf import arg, subcommand
+
+from robustjax import attacks, data, parallel, report, training
+from robustjax.cli.flags import Norm, choose_threat
+from robustjax.training import METHODS, Recipe
+
+AUGMENT = {
+    "none": data.Augment(pad=0, flip=False),
+    "crop": data.Augment(flip=False),
+    "crop-flip": data.Augment(),
+    "zero-crop": data.Augment(mode="zero", flip=False),
+    "zero-crop-flip": data.Augment(mode="zero"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run trains on, and where it goes.
+
+    Args:
+      out: the run directory.
+      data: 'digits' (bundled), the name of a TFDS image classification set, or 'arrays:DIR'.
+      data_dir: the folder of prepared TFDS sets.
+      model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10.
+      width: base width; None is the architecture's own.
+      activation: of the whole network.
+      dtype: of the computation; weights, images, logits and losses stay float32.
+      remat: recompute the blocks in the backward pass, to save memory.
+      normalize: standardise the channels by the training set's statistics, inside the model.
+      augment: auto is what suits the data; crops come from the image padded by its reflection, or
+        by zeros.
+      threat: the norm trained against; None is the method's own.
+      eps: its radius, pixels in [0, 1], e.g. 8/255; None is the threat's own.
+      awp: wrap the method in adversarial weight perturbation with this gamma.
+      awp_start: the fraction of training before which the weights are not perturbed.
+      seed: of weights, batches, augmentation and attacks.
+      resume: go on from the newest checkpoint in OUT.
+      validation_attack: chooses the best checkpoint; 'none': clean accuracy does.
+      checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
+      coordinator: host:port of process 0, where a run has several processes (jax.distributed).
+      processes: their number; each reads its own part of every batch.
+      process: the number of this one.
+      distributed: find these three in the surroundings, as on TPU pods and under Slurm.
+    """
+
+    out: Path
+    data: str = "digits"
+    data_dir: str | None = None
+    model: str = "cnn"
+    width: int | None = None
+    activation: str = "relu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    normalize: bool = True
+    augment: Literal["auto", "none", "crop", "crop-flip", "zero-crop", "zero-crop-flip"] = "auto"
+    threat: Norm | None = None
+    eps: float | None = None
+    awp: float = 0.0
+    awp_start: float = 0.0
+    seed: int = 0
+    resume: bool = False
+    validation_attack: str = "pgd-10"
+    checkpoint_every: int | None = None
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    distributed: bool = False
+
+    def __post_init__(self):
+        if self.awp_start and not self.awp:
+            raise ValueError("--awp-start needs --awp, the relative size of the perturbation")
+
+
+def train(method: training.Method, recipe: Recipe, options: Options) -> training.Result:
+    """Train a model and leave a run directory."""
+    started = time.time()
+    join(options)
+    first = jax.process_index() == 0
+    train_set = data.load(options.data, "train", options.data_dir)
+    validation = data.load(options.data, "validation", options.data_dir)
+    threat = choose_threat(options.threat, options.eps, training.threat_of(method))
+    method = training.with_threat(method, threat)
+    on_clean = isinstance(method, training.Natural) or options.validation_attack == "none"
+    validation_attack = None if on_clean else attacks.parse(options.validation_attack, threat)
+    if options.awp:
+        method = training.AWP(method, options.awp, options.awp_start)
+    default = data.default_augment(options.data, train_set.image_shape)
+    augment = AUGMENT.get(options.augment, default)
+    mean, std = train_set.channel_statistics() if options.normalize else (None, None)
+    names = ("width", "activation", "dtype", "remat")
+    model = {"name": options.model} | {n: getattr(options, n) for n in names}
+    result = training.fit(
+        method,
+        train_set,
+        validation,
+        model=model | {"mean": mean, "std": std},
+        out=options.out,
+        recipe=dataclasses.replace(recipe, augment=augment),
+        seed=options.seed,
+        resume=options.resume,
+        validation_attack=validation_attack,
+        checkpoint_every=options.checkpoint_every,
+        threat=threat,
+        progress=first,
+    )
+    if first:
+        write_record(result, options, started)
+    return result
+
+
+def join(options: Options) -> None:
+    """Meet the other processes of the run, if the flags say that there are any.
+
+    Raises:
+      ValueError: some of the flags are missing, or some are too many.
+    """
+    flags = (options.coordinator, options.processes, options.process)
+    named = sum(flag is not None for flag in flags)
+    if named not in (0, 3) or (named and options.distributed):
+        raise ValueError(
+            "a run of several processes needs --coordinator, --processes and --process all three, "
+            "or --distributed alone, which finds them"
+        )
+    if named or options.distributed:
+        parallel.start(*flags)
+
+
+def write_record(result: training.Result, options: Options, started: float) -> None:
+    """Write training.json and training.png, and say so."""
+    origin = report.provenance(report.command_line(), options.seed, started)
+    report.write_json(options.out / "training.json", {"best": result.best, "provenance": origin})
+    report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
+    print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
+
+
+def train_command() -> Any:
+    """`train` as tyro wants it: one sub-command a method, its flags and the common ones flat."""
+    commands = []
+    for name, default in METHODS.items():
+        flat = arg(name="")
+        fields = [
+            ("options", Annotated[Options, flat]),
+            ("method", Annotated[type(default), flat], dataclasses.field(default=default)),
+            ("recipe", Annotated[Recipe, flat], dataclasses.field(default=Recipe())),
+        ]
+        run = dataclasses.make_dataclass("Train", fields)
+        run.__doc__ = type(default).__doc__
+        commands.append(Annotated[run, subcommand(name=name)])
+
+    def command(run) -> None:
+        train(run.method, run.recipe, run.options)
+
+    union = commands[0]
+    for other in commands[1:]:
+        union = union | other
+    command.__annotations__ = {"run": Annotated[union, flat], "return": None}
+    command.__doc__ = "Train a model by one of the methods."
+    return command

@@ -1,0 +1,68 @@
+"""What flags mean."""
+
+import dataclasses
+
+import pytest
+
+from robustjax.attacks import Adam, Gaussian, Momentum, Steepest, Uniform, Zero
+from robustjax.cli import choose_threat
+from robustjax.cli.flags import RULES, STARTS, VARIANTS, read_variant, write_variant
+from robustjax.threats import L2, Linf
+from robustjax.training import SCHEDULES
+from robustjax.training.schedules import MultipleDecay, OneCycle, Piecewise
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "want"),
+    [
+        (None, None, Linf(0.1)),
+        (None, 0.2, Linf(0.2)),
+        ("linf", None, Linf(0.1)),
+        ("linf", 0.2, Linf(0.2)),
+        ("l2", None, L2()),
+        ("l2", 2.0, L2(2.0)),
+    ],
+)
+def test_threats_fall_back(norm, eps, want):
+    assert choose_threat(norm, eps, Linf(0.1)) == want
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "want"),
+    [
+        ("zero", STARTS, Zero()),
+        ("uniform:scale=1/2", STARTS, Uniform(0.5)),
+        ("gaussian:sigma=0.01", STARTS, Gaussian(0.01)),
+        ("steepest", RULES, Steepest()),
+        ("momentum", RULES, Momentum()),
+        ("adam:b1=0.5:drop=1", RULES, Adam(b1=0.5, drop=1.0)),
+        ("one-cycle:peak=0.4", SCHEDULES, OneCycle(0.4)),
+        ("piecewise:boundaries=1/2,3/4:factor=0.2", SCHEDULES, Piecewise((0.5, 0.75), 0.2)),
+        ("multiple-decay:drops=5", SCHEDULES, MultipleDecay(5)),
+    ],
+)
+def test_variants_by_name_and_numbers(text, table, want):
+    got = read_variant(text, table)
+    assert got == want
+    assert read_variant(write_variant(got, table), table) == want
+    types = [[type(getattr(v, f.name)) for f in dataclasses.fields(v)] for v in (got, want)]
+    assert types[0] == types[1]
+
+
+@pytest.mark.parametrize("table", VARIANTS.values())
+def test_defaults_are_written_as_their_names(table):
+    assert [write_variant(value, table) for value in table.values()] == list(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("corners", "unknown name 'corners'; choose one of zero, uniform"),
+        ("zero:scale=1", "zero has no field 'scale'; fields: none"),
+        ("uniform:scale", "'' is not a number"),
+        ("uniform:scale=-1", "scale must lie in"),
+    ],
+)
+def test_what_is_no_variant_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_variant(text, STARTS)

@@ -1,0 +1,86 @@
+"""The step's own promises; the laws that hold for every method are in test_method_contract.py."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import CLASSES, RECIPE, examples, fresh, module
+
+from robustjax import parallel
+from robustjax.data import Augment
+from robustjax.threats import L2, Linf
+from robustjax.training import AWP, PGDAT, TRADES, Natural, Recipe
+from robustjax.training.step import IN_AXES, OUT_AXES, make_step, scale_eps, scatter
+
+STEPS = 20
+
+
+def take(recipe, shards=1, batch=None):
+    """One step of natural training: (state before, state after, metrics)."""
+    step = parallel.emulate(make_step(module(), recipe, STEPS, CLASSES), IN_AXES, OUT_AXES)
+    before, batch = fresh(Natural(), shards, recipe), parallel.split(batch or examples(), shards)
+    return before, *step(before, Natural(), jax.random.key(1), batch)
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), a, b)))
+
+
+def test_the_rate_warms_up_and_the_average_follows():
+    before, after, metrics = take(dataclasses.replace(RECIPE, lr_warmup=0.5))
+    np.testing.assert_allclose(metrics["lr"], RECIPE.lr * (1 / STEPS) / 0.5, rtol=1e-6)
+    want = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, before.params, after.params)
+    assert equal(after.ema, want) and not equal(after.ema, after.params)
+
+
+def test_statistics_of_each_device_are_a_choice():
+    apart = dataclasses.replace(RECIPE, sync_bn=False)
+    whole, together, alone = (take(*c)[1].stats for c in ((RECIPE,), (RECIPE, 4), (apart, 4)))
+    assert equal(whole, together) and not equal(whole, alone)
+    assert equal(whole, take(apart, 1)[1].stats)
+
+
+def test_augmentation_depends_on_the_example_and_not_on_its_place():
+    recipe = dataclasses.replace(RECIPE, augment=Augment(pad=3, flip=True))
+    order = np.random.default_rng(0).permutation(len(examples()["label"]))
+    shuffled = {k: v[order] for k, v in examples().items()}
+    assert equal(take(recipe)[1].params, take(recipe, 1, shuffled)[1].params)
+    renamed = examples() | {"index": examples()["index"] + 1}
+    assert not equal(take(recipe)[1].params, take(recipe, 1, renamed)[1].params)
+
+
+def test_scatter_writes_all_shards_and_skips_negative_indices():
+    table, rows = jnp.zeros((5, 2)), jnp.arange(8.0).reshape(2, 2, 2)
+    index = jnp.array([[4, 0], [-1, 2]])
+    written = jax.vmap(scatter, in_axes=(None, 0, 0), out_axes=None, axis_name=parallel.AXIS)(
+        table, index, rows
+    )
+    np.testing.assert_array_equal(written[:, 0], [2, 0, 6, 0, 0])
+
+
+@pytest.mark.parametrize("method", [PGDAT(), TRADES(), AWP(TRADES())])
+def test_every_threat_of_a_method_is_scaled(method):
+    inner = getattr(method, "inner", method)
+    scaled = scale_eps(method, 0.5)
+    assert getattr(scaled, "inner", scaled).attack.threat == Linf(inner.attack.threat.eps / 2)
+    assert scale_eps(L2(3.0), 2.0) == L2(6.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("lr", -1.0),
+        ("ema", 1.5),
+        ("label_smoothing", 2.0),
+        ("lr_warmup", -0.1),
+        ("eps_warmup", 1.1),
+    ],
+)
+def test_recipes_are_checked(field, value):
+    with pytest.raises(ValueError, match=field):
+        Recipe(**{field: value})
