@@ -13,6 +13,9 @@ import jax
 LogitsFn = Callable[[jax.Array], Any]
 """An image (H, W, C) -> logits (K,), or any pytree that the objective knows how to read."""
 
+Model = Callable[[Any, jax.Array], tuple[Any, Any]]
+"""(state, image) -> (output, state): a LogitsFn that may carry BatchNorm statistics."""
+
 Loss = Callable[[Any, Any], jax.Array]
 """(output, target) -> scalar. `output` is what the LogitsFn returns for one example."""
 
@@ -49,3 +52,18 @@ class Attack(Protocol):
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
         """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
+
+
+class GradientAttack(Attack, Protocol):
+    """An attack that calls its model step by step, and so can thread the model's state through."""
+
+    def ascend(
+        self,
+        model: Model,
+        state: Any,
+        key: jax.Array,
+        x: jax.Array,
+        y: jax.Array,
+        target: Any = None,
+    ) -> tuple[jax.Array, Any]:
+        """The attack on a model with state -> (adversarial image, state)."""

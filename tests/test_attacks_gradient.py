@@ -18,7 +18,7 @@ from robustjax.attacks import (
     Uniform,
     Zero,
 )
-from robustjax.losses import cross_entropy, kl
+from robustjax.losses import GIVEN_TARGETS, cross_entropy, kl
 from robustjax.threats import L2, Linf
 
 SHAPE, K = (3, 3, 1), 4
@@ -110,6 +110,13 @@ def test_a_given_target_is_approached_or_fled():
 def test_a_targeted_attack_without_a_target_is_refused():
     with pytest.raises(ValueError, match="needs a target"):
         run(PGD(targeted=True))
+
+
+@pytest.mark.parametrize("loss", GIVEN_TARGETS)
+def test_a_loss_that_takes_no_label_is_refused_without_a_target(loss):
+    for label in ("true", "random"):
+        with pytest.raises(ValueError, match=f"{loss.__name__} needs a target"):
+            run(PGD(loss=loss, label=label))
 
 
 def test_label_sources():

@@ -9,7 +9,9 @@ import pytest
 from tiny import net_and_batch
 
 from robustjax import losses
+from robustjax.attacks import BIM, PGD, Gaussian, Restarts
 from robustjax.parallel import AXIS
+from robustjax.threats import L2
 from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural
 from robustjax.training.methods.base import Crafted
 
@@ -39,6 +41,25 @@ def test_trades_on_clean_images_is_cross_entropy():
     np.testing.assert_allclose(
         loss_of(TRADES(), shift=0.0)[0], loss_of(Natural(), shift=0.0)[0], rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("method", [TRADES, SAT])
+def test_the_kl_is_climbed_whatever_loss_the_attack_names(method):
+    state, net, batch = net_and_batch(SAT())
+
+    def images(**extra):
+        keys = jax.random.split(jax.random.key(0), len(batch.label))
+        attack = PGD(L2(0.3), steps=2, start=Gaussian(), **extra)
+        made = method(attack=attack)
+        return on_one_device(lambda: made.perturb(net, state.params, batch, keys)).x_adv
+
+    plain = images()
+    clean = net.logits(state.params, batch.image)
+    kl = jax.vmap(losses.kl)(net.logits(state.params, plain), clean)
+    nearby = jax.vmap(losses.kl)(net.logits(state.params, batch.image + 1e-3), clean)
+    assert kl.mean() > 10 * nearby.mean() and kl.min() > 0
+    for extra in ({"loss": losses.kl}, {"label": "least_likely"}, {"targeted": True}):
+        np.testing.assert_array_equal(images(**extra), plain)
 
 
 def test_trades_commits_clean_then_adversarial():
@@ -133,6 +154,35 @@ def test_awp_waits_for_its_start():
 def test_bad_numbers_are_refused(make, field):
     with pytest.raises(ValueError, match=field):
         make()
+
+
+@pytest.mark.parametrize("loss", [losses.kl, losses.squared_error, losses.targeted_dlr])
+def test_pgd_at_refuses_a_loss_without_the_label(loss):
+    with pytest.raises(ValueError, match=f"the loss {loss.__name__} needs a target"):
+        PGDAT(PGD(loss=loss))
+
+
+def test_pgd_at_refuses_an_attack_on_no_target():
+    with pytest.raises(ValueError, match="needs a target"):
+        PGDAT(PGD(targeted=True))
+
+
+@pytest.mark.parametrize("method", [TRADES, SAT])
+def test_an_attack_from_where_the_kl_is_flat_is_refused(method):
+    with pytest.raises(ValueError, match="no gradient at the clean image"):
+        method(attack=BIM())
+
+
+@pytest.mark.parametrize("make", [PGDAT, lambda a: TRADES(attack=a), lambda a: SAT(attack=a)])
+@pytest.mark.parametrize("attack", [Restarts(PGD()), PGD, "pgd-10"])
+def test_an_attack_of_another_kind_is_refused(make, attack):
+    with pytest.raises(ValueError, match="attack must be a PGD, got"):
+        make(attack)
+
+
+def test_awp_wraps_methods_only():
+    with pytest.raises(ValueError, match="inner must be a Method, got PGD"):
+        AWP(PGD())
 
 
 def test_methods_are_frozen():

@@ -6,7 +6,6 @@ state rides in the loop's carry, so training can commit BatchNorm statistics at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
@@ -15,12 +14,9 @@ import jax.numpy as jnp
 from robustjax.attacks.rules import Adam, Momentum, Steepest
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 from robustjax.config import check_number, config, static
-from robustjax.losses import cross_entropy
+from robustjax.losses import GIVEN_TARGETS, cross_entropy
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss, Threat
-
-Model = Callable[[Any, jax.Array], tuple[Any, Any]]
-"""(state, image) -> (output, state): a LogitsFn that may carry BatchNorm statistics."""
+from robustjax.typing import LogitsFn, Loss, Model, Threat
 
 LINF = Linf()
 
@@ -144,14 +140,23 @@ class PGD:
         x_adv, _, state = jax.lax.fori_loop(0, self.steps, step, carry)
         return jax.lax.stop_gradient(x_adv), state
 
+    def check_aim(self) -> None:
+        """Raise ValueError if the attack cannot do without a target that the caller gives."""
+        if self.loss in GIVEN_TARGETS:
+            raise ValueError(
+                f"the loss {self.loss.__name__} needs a target, {GIVEN_TARGETS[self.loss]}: pass "
+                "one, or choose a loss of the label: cross_entropy, margin or dlr"
+            )
+        if self.targeted and self.label == "true":
+            raise ValueError(
+                "a targeted attack needs a target: pass one, or set label to 'least_likely' or "
+                "'random'"
+            )
+
     def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         """The label that `loss` is given when the caller gives no target."""
+        self.check_aim()
         if self.label == "true":
-            if self.targeted:
-                raise ValueError(
-                    "a targeted attack needs a target: pass one, or set label to 'least_likely' "
-                    "or 'random'"
-                )
             return y
         logits = logits_fn(x)
         if self.label == "predicted":

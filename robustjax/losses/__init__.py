@@ -4,4 +4,11 @@ from robustjax.losses.margin import dlr, margin, targeted_dlr
 from robustjax.losses.softmax import cross_entropy, kl, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
+GIVEN_TARGETS = {
+    kl: "reference logits (K,)",
+    squared_error: "an array of the output's shape",
+    targeted_dlr: "a pair (label, target class)",
+}
+"""What the losses that take no label compare the output with: the caller has to give it."""
+
 __all__ = ["cross_entropy", "dlr", "kl", "margin", "squared_error", "targeted_dlr"]

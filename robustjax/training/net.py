@@ -16,7 +16,7 @@ from jax import lax
 
 from robustjax.models.layers import BN
 from robustjax.parallel import AXIS
-from robustjax.typing import Attack
+from robustjax.typing import GradientAttack
 
 EXAMPLE = "example"
 """The name of the axis that `jax.vmap` makes of a batch while single examples are attacked."""
@@ -80,7 +80,7 @@ class Net:
 
     def craft(
         self,
-        attack: Attack,
+        attack: GradientAttack,
         params: Any,
         keys: jax.Array,
         x: jax.Array,
@@ -91,7 +91,7 @@ class Net:
         """Attack each image of a batch.
 
         Args:
-          attack: a gradient attack; under 'commit' its every step moves the running statistics.
+          attack: under 'commit' its every step moves the running statistics.
           params: weights.
           keys: (B,) one key per example.
           x: (B, H, W, C) images.

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Descend,
+    Gradients,
+    Method,
+    check_type,
+)
 from robustjax.training.methods.trades import TRADES
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
@@ -35,6 +43,7 @@ class AWP(Method):
     start: float = 0.0
 
     def __post_init__(self):
+        check_type("inner", self.inner, Method)
         check_number("gamma", self.gamma)
         check_number("start", self.start, 0, 1)
 

@@ -114,6 +114,12 @@ class Method(abc.ABC):
         return descend(state, g.grads, g.anchor, net.progress), g.aux
 
 
+def check_type(name: str, value: Any, kind: type) -> None:
+    """Raise ValueError unless the field `name` of a method holds a `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}")
+
+
 def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Gradients:
     """Craft and differentiate in `net.accumulate` slices, one after the other, and average.
 

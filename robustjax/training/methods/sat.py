@@ -12,7 +12,7 @@ from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method
-from robustjax.training.methods.trades import KL_ATTACK, TRADES, forward_pair
+from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
 from robustjax.training.net import Net
 
 
@@ -36,12 +36,13 @@ class SAT(Method):
     beta: float = 6.0
     momentum: float = 0.9
     start: float = 0.7
-    attack: PGD = KL_ATTACK
+    attack: PGD = ATTACK
 
     def __post_init__(self):
         check_number("beta", self.beta)
         check_number("momentum", self.momentum, 0, 1)
         check_number("start", self.start, 0, 1)
+        check_start(self.attack)
 
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
         """One-hot targets (N, K)."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks import PGD, Gaussian
+from robustjax.attacks import PGD, Gaussian, Zero
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
 from robustjax.training.net import Net
 
-KL_ATTACK = PGD(start=Gaussian(1e-3), loss=losses.kl)
-"""Maximises KL(p(x) || p(x_adv)); the start must not be x, where that gradient is zero."""
+ATTACK = PGD(start=Gaussian(1e-3))
+"""Ten steps from a point near x, as in the authors' code."""
 
 
 @config
@@ -26,23 +27,24 @@ class TRADES(Method):
 
     Attributes:
       beta: weight of the KL term (1 / lambda in the paper).
-      attack: its target is z(x) under running statistics.
+      attack: its threat, steps, start and rule; whatever loss it names, the KL to z(x) under
+        running statistics is what it maximises. It must not start at x, where the KL is flat.
 
     References: Zhang et al., ICML 2019, eq. (5).
     """
 
     beta: float = 6.0
-    attack: PGD = KL_ATTACK
+    attack: PGD = ATTACK
 
     def __post_init__(self):
         check_number("beta", self.beta)
+        check_start(self.attack)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""
         clean = net.logits(params, batch.image)
-        return Crafted(
-            *net.craft(self.attack, params, keys, batch.image, batch.label, target=clean)
-        )
+        attack = dataclasses.replace(self.attack, loss=losses.kl, label="true", targeted=False)
+        return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, target=clean))
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE + beta KL."""
@@ -50,6 +52,16 @@ class TRADES(Method):
         natural = jax.vmap(losses.cross_entropy)(clean, batch.target).mean()
         kl = jax.vmap(losses.kl)(adversarial, clean).mean()
         return natural + self.beta * kl, aux
+
+
+def check_start(attack: PGD) -> None:
+    """Raise ValueError unless this is a PGD that can climb a KL which is flat at x."""
+    check_type("attack", attack, PGD)
+    if isinstance(attack.start, Zero):
+        raise ValueError(
+            "the KL has no gradient at the clean image: start the attack elsewhere, as in "
+            "PGD(start=Gaussian(1e-3))"
+        )
 
 
 def forward_pair(
