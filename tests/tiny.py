@@ -54,6 +54,7 @@ def examples():
     return {"image": image, "label": label, "index": np.arange(SIZE, dtype=np.int32)[::-1].copy()}
 
 
+@functools.cache
 def fresh(method, shards=1, recipe=RECIPE):
     """The state before the first step."""
     data, key = examples(), jax.random.key(0)
