@@ -126,8 +126,11 @@ def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):
         fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, seed=1, resume=True)
     with pytest.raises(ValueError, match="its method"):
         fit(TRADES(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
+    kept = (out / "weights.npz").read_bytes()
+    (out / "weights.npz").write_bytes(b"torn")
     again = fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
-    assert again.best == first.best
+    assert again.best == first.best and (first.start, again.start) == (0, 4)
+    assert (out / "weights.npz").read_bytes() == kept
 
 
 @pytest.mark.parametrize(

@@ -136,9 +136,11 @@ def join(options: Options) -> None:
 
 
 def write_record(result: training.Result, options: Options, started: float) -> None:
-    """Write training.json and training.png, and say so."""
-    origin = report.provenance(report.command_line(), options.seed, started)
-    report.write_json(options.out / "training.json", {"best": result.best, "provenance": origin})
+    """Write training.json (unless the run was complete before) and training.png, and say so."""
+    if result.start < int(result.state.step):
+        origin = report.provenance(report.command_line(), options.seed, started)
+        record = {"best": result.best, "resumed_from_step": result.start, "provenance": origin}
+        report.write_json(options.out / "training.json", record)
     report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
     print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
 

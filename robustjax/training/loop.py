@@ -29,11 +29,14 @@ BASELINE = Recipe()
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What `fit` returns: the final state, the best validation score and the run's folder."""
+    """What `fit` returns: the final state, the best validation score, the run's folder, and the
+    step that it went on from (0 for a new run).
+    """
 
     state: TrainState
     best: float
     folder: Path
+    start: int
 
 
 class Terminated(SystemExit):
@@ -169,7 +172,9 @@ def fit(
                 print(f"stopped at step {at} of {total}; resume goes on from here", file=sys.stderr)
                 raise Terminated(143)
     save_weights(out / "weights_last.npz", state)
-    return Result(state, best_score, out)
+    chosen, _ = best.restore(parallel.to_global(state, AXES), identity)
+    save_weights(out / "weights.npz", parallel.to_local(chosen, AXES))
+    return Result(state, best_score, out, start)
 
 
 def place(state: TrainState) -> TrainState:
