@@ -107,7 +107,8 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
       logits_fn: a batch (B, H, W, C) -> (B, K), or a pytree of (B, ...) for attacks whose loss
         reads more than logits. A `jax.tree_util.Partial(apply, variables)` keeps the weights out
         of the program, so that new weights need no compilation; of any other callable, what it
-        closes over is part of the program, which is found again by the callable's identity.
+        closes over is part of the program, which is found again by the callable's identity and
+        kept, weights and all, until `jax.clear_caches()`.
       examples: what it will see.
 
     Raises:
@@ -148,7 +149,8 @@ def one_example(logits_fn: Callable) -> Callable:
 def _output(structure, structs, image_shape):
     """The shapes that a model returns for one image; cached, since it costs a trace.
 
-    The last few only: the structure of a closure holds its weights.
+    The last few only: the structure of a closure holds its weights. (JAX's own cache of programs
+    holds them too, but can be cleared by `jax.clear_caches`.)
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     return jax.eval_shape(
