@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +15,10 @@ import numpy as np
 
 from robustjax.attacks.crafting import craft, predict
 from robustjax.attacks.ensemble import leaves, with_eps
-from robustjax.attacks.examples import Examples, check_examples, check_model, one_example
+from robustjax.attacks.examples import Examples, check_request, one_example
 from robustjax.attacks.tiles import over_tiles
 from robustjax.config import encode
+from robustjax.files import replacing
 from robustjax.typing import Attack
 
 ZERO_GRADIENT_LIMIT = 0.01
@@ -65,6 +67,17 @@ class Report:
     adversarial: dict[str, np.ndarray] = dataclasses.field(repr=False)
     attacks: dict[str, Any] = dataclasses.field(repr=False)
 
+    def save_examples(self, path: str | os.PathLike) -> None:
+        """Write the per-example table as a flat .npz: 'label', ..., '<attack>/fooled', ..."""
+        flat = {}
+        for name, column in self.examples.items():
+            if isinstance(column, Mapping):
+                flat |= {f"{name}/{part}": values for part, values in column.items()}
+            else:
+                flat[name] = column
+        with replacing(path) as file:
+            np.savez_compressed(file, **flat)
+
     def to_json(self, examples: bool = False) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers; the images stay out."""
         content = {
@@ -106,16 +119,19 @@ def evaluate(
       progress: show progress bars.
 
     Raises:
-      ValueError: unusable images, labels, model or attack names, or NaN logits on clean images.
+      ValueError: unusable images, labels, model, key, batch size or attack names, or NaN logits on
+        clean images.
       RuntimeError: an attack left its ball or the pixel box.
     """
+    if not isinstance(attacks, Mapping):
+        raise ValueError(
+            "attacks must be a mapping from the names of the report to attacks, such as "
+            f"{{'pgd': PGD()}}; got {attacks!r}"
+        )
     reserved = {"clean", "worst_case", "index", "label", "prediction"} & set(attacks)
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
-    data = check_examples(images, labels, indices)
-    batch_size = min(batch_size, len(data))
-    model = check_model(logits_fn, data)
-    batch_size = min(batch_size, len(data))
+    model, data, batch_size = check_request(logits_fn, key, images, labels, indices, batch_size)
     clean = _clean_predictions(model, data, batch_size)
     correct = clean == data.label
     table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
@@ -182,10 +198,7 @@ def curve(
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
     """
-    data = check_examples(images, labels, indices)
-    batch_size = min(batch_size, len(data))
-    model = check_model(logits_fn, data)
-    batch_size = min(batch_size, len(data))
+    model, data, batch_size = check_request(logits_fn, key, images, labels, indices, batch_size)
     attacked = data[_clean_predictions(model, data, batch_size) == data.label]
     accuracy = []
     for radius in map(float, eps):
@@ -234,8 +247,8 @@ def _masked(name: str, fraction: float) -> str:
 
 def _unreachable(attack: Attack) -> list[str]:
     return [
-        f"{type(leaf).__name__} travels {float(leaf.reach):.2g} eps in all its steps, so parts of "
-        "its ball are out of reach"
+        f"start and steps travel {float(leaf.reach):.2g} eps together, so parts of the ball are "
+        "out of reach"
         for leaf in leaves(attack)
         if isinstance(leaf, FollowsGradient) and leaf.reach < 1 - 1e-6
     ]

@@ -1,5 +1,8 @@
 """`perturb` over any number of images, and what it refuses."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,6 +136,37 @@ def test_unusable_indices_targets_and_models_are_refused():
         run(targets=np.arange(3))
     with pytest.raises(ValueError, match="must take a batch"):
         run(model=lambda x: x.mean((1, 2, 3)) @ jnp.ones(1))
+
+
+def test_unusable_keys_batch_sizes_and_partials_are_refused():
+    for key in (0, jax.random.split(jax.random.key(0), 2)):
+        with pytest.raises(ValueError, match="key must be one PRNG key"):
+            perturb(ATTACK, MODEL, key, IMAGES, LABELS)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        run(batch_size=0)
+    with pytest.raises(ValueError, match="arrays and numbers only, not str"):
+        run(model=jax.tree_util.Partial(batch, {"w": W, "name": "linear"}))
+
+
+def test_old_models_are_forgotten():
+    """A closure's structure holds its weights, so only the last few are remembered."""
+
+    def make():
+        w = W + 1
+
+        def closure(x):
+            return x.reshape(len(x), -1) @ w
+
+        return closure
+
+    first = make()
+    alive = weakref.ref(first)
+    check_model(first, check_examples(IMAGES, LABELS))
+    del first
+    for _ in range(10):
+        check_model(make(), check_examples(IMAGES, LABELS))
+    gc.collect()
+    assert alive() is None
 
 
 @config

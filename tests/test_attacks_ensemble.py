@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import FGSM, PGD, Restarts, WorstOf, perturb, with_eps
+from robustjax.attacks import FGSM, PGD, Restarts, WorstOf, Zero, perturb, with_eps
 from robustjax.attacks.ensemble import fooled, leaves
 from robustjax.config import config
 from robustjax.threats import L2, Linf
@@ -94,6 +94,24 @@ def test_the_first_success_is_returned_else_the_last_try():
     assert pick(0.1, 0.5, 0.9) == pytest.approx(0.5)
     assert pick(0.9, 0.5, 0.1) == pytest.approx(0.9)
     assert pick(0.1, 0.3, 0.2) == pytest.approx(0.2)
+
+
+def test_nan_logits_are_fooled_here_and_on_the_host():
+    """Both return the first stage that breaks the model, though the last would fool it too."""
+    attack = WorstOf((FGSM(Linf(0.01)), PGD(Linf(0.5), start=Zero())))
+
+    def broken(w, x):
+        """NaN as soon as a pixel has moved."""
+        moved = jnp.abs(x - 0.5).max((1, 2, 3), keepdims=True)[..., 0, 0]
+        return batch(w, x) + jnp.where(moved > 0, jnp.nan, 0)
+
+    images, y = np.full((4, 3, 3, 1), 0.5, np.float32), np.zeros(4, int)
+    key = jax.random.key(0)
+    staged = perturb(attack, jax.tree_util.Partial(broken, W), key, images, y)
+    one_broken = lambda x: broken(W, x[None])[0]  # noqa: E731
+    direct = [attack(one_broken, jax.random.fold_in(key, i), x, y[i]) for i, x in enumerate(images)]
+    np.testing.assert_allclose(direct, staged, atol=1e-6)
+    assert np.abs(staged - 0.5).max() == pytest.approx(0.01, rel=1e-4)
 
 
 def test_with_eps_reaches_every_threat_and_nothing_else():

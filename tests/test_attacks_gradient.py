@@ -179,10 +179,19 @@ def test_eps_per_example_by_vmap_over_the_config():
     np.testing.assert_allclose(reached, eps, rtol=1e-4)
 
 
-def test_reach_is_the_travel_in_units_of_eps():
-    assert float(PGD(Linf(0.1), steps=40).reach) == pytest.approx(2.5)
-    assert float(PGD(Linf(0.1), steps=4, step_size=0.01).reach) == pytest.approx(0.4)
-    assert float(BIM(L2(0.7), 7).reach) == pytest.approx(1)
+@pytest.mark.parametrize(
+    ("attack", "reach"),
+    [
+        (PGD(Linf(0.1), steps=40), 1 + 2.5),
+        (PGD(Linf(0.1), steps=4, step_size=0.01, start=Zero()), 0.4),
+        (PGD(Linf(0.1), steps=4, step_size=0.01, start=Uniform(0.5)), 0.9),
+        (PGD(Linf(0.1), steps=4, step_size=0.01, start=Gaussian(0.02)), 0.6),
+        (BIM(L2(0.7), 7), 1),
+        (RFGSM(Linf(0.1)), 1),
+    ],
+)
+def test_reach_is_the_travel_of_start_and_steps_in_units_of_eps(attack, reach):
+    assert float(attack.reach) == pytest.approx(reach)
 
 
 def test_the_state_rides_in_the_loop():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import BIM, FGSM, PGD, Restarts, WorstOf, Zero
+from robustjax.attacks import BIM, FGSM, PGD, RFGSM, Restarts, WorstOf, Zero
 from robustjax.evaluation import curve, evaluate
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf
@@ -143,11 +143,12 @@ def test_a_successful_targeted_attack_is_no_masked_gradient():
 
 
 def test_an_attack_that_cannot_cross_its_ball_says_so():
-    short = PGD(Linf(EPS), steps=2, step_size=EPS / 10)
+    short = PGD(Linf(EPS), steps=2, step_size=EPS / 10, start=Zero())
     notes = report({"short": WorstOf((FGSM(Linf(EPS)), short))}).warnings
     assert notes == [
-        "short: PGD travels 0.2 eps in all its steps, so parts of its ball are out of reach"
+        "short: start and steps travel 0.2 eps together, so parts of the ball are out of reach"
     ]
+    assert report({"r-fgsm": RFGSM(Linf(EPS))}).warnings == []
 
 
 def test_the_curve_is_the_closed_form_in_one_compilation():
@@ -179,7 +180,27 @@ def test_no_attacks_leave_the_clean_accuracy():
     assert report({}).worst_case == report({}).clean == pytest.approx(0.9)
 
 
+def test_the_table_is_saved_flat(result, tmp_path):
+    result.save_examples(tmp_path / "examples.npz")
+    with np.load(tmp_path / "examples.npz") as saved:
+        parts = {f"{name}/{part}" for name in ATTACKS for part in result.examples[name]}
+        assert set(saved) == {"index", "label", "prediction"} | parts
+        np.testing.assert_array_equal(saved["label"], LABELS)
+        for name in parts:
+            attack, part = name.split("/")
+            np.testing.assert_array_equal(saved[name], result.examples[attack][part])
+
+
 def test_unusable_requests_are_refused():
+    for attacks in ([ATTACKS["fgsm"]], ATTACKS["fgsm"]):
+        with pytest.raises(ValueError, match="attacks must be a mapping from the names"):
+            report(attacks)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        report(ATTACKS, batch_size=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got -3"):
+        curve(model(), IMAGES, LABELS, FGSM(), [0.1], jax.random.key(0), batch_size=-3)
+    with pytest.raises(ValueError, match=r"key must be one PRNG key, such as jax.random.key\(0\)"):
+        evaluate(model(), IMAGES, LABELS, ATTACKS, 0)
     with pytest.raises(ValueError, match="cannot be named clean"):
         report({"clean": ATTACKS["fgsm"]})
     with pytest.raises(ValueError, match="NaN on 60 clean images"):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.ensemble import Ensemble
-from robustjax.attacks.examples import Examples, check_examples, check_model, one_example
+from robustjax.attacks.ensemble import Ensemble, prediction
+from robustjax.attacks.examples import Examples, check_request, one_example
 from robustjax.attacks.tiles import over_tiles
 from robustjax.typing import Attack, Threat
 
@@ -54,7 +54,7 @@ def perturb(
       (N, H, W, C) float32 in [0, 1].
 
     Raises:
-      ValueError: unusable images, labels or model.
+      ValueError: unusable images, labels, model, key or batch size.
       RuntimeError: the attack left its ball or the pixel box, or returned NaN.
 
     Guarantees:
@@ -63,10 +63,11 @@ def perturb(
       device and more on the CPU).
       Three eps, and new weights of a `Partial`, compile once.
     """
-    examples = check_examples(images, labels, indices, targets)
-    model = check_model(logits_fn, examples)
+    model, examples, batch_size = check_request(
+        logits_fn, key, images, labels, indices, batch_size, targets
+    )
     title = type(attack).__name__ if progress else None
-    return craft(attack, model, key, examples, min(batch_size, len(examples)), title)[0]
+    return craft(attack, model, key, examples, batch_size, title)[0]
 
 
 def craft(
@@ -117,8 +118,7 @@ def _attack_one(attack, model, key, path, row):
 
 
 def _predict_one(model, x):
-    logits = one_example(model)(x)
-    return jnp.where(jnp.any(jnp.isnan(logits)), -1, jnp.argmax(logits))
+    return prediction(one_example(model)(x))
 
 
 def _verify(attack: Attack, images: np.ndarray, distances: np.ndarray) -> None:

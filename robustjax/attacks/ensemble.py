@@ -18,9 +18,14 @@ from robustjax.threats import map_threats
 from robustjax.typing import Attack, LogitsFn
 
 
+def prediction(logits: jax.Array) -> jax.Array:
+    """The class with the largest logit; -1, which is never right, where a logit is NaN."""
+    return jnp.where(jnp.any(jnp.isnan(logits)), -1, jnp.argmax(logits))
+
+
 def fooled(output: jax.Array, y: jax.Array) -> jax.Array:
     """Success of an attack, targeted or not: the prediction is not the true label."""
-    return jnp.argmax(output) != y
+    return prediction(output) != y
 
 
 class Ensemble(abc.ABC):

@@ -34,6 +34,28 @@ class Examples:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
+def check_request(
+    logits_fn: Callable,
+    key: jax.Array,
+    images: Any,
+    labels: Any,
+    indices: Any,
+    batch_size: int,
+    targets: Any = None,
+) -> tuple[jax.tree_util.Partial, Examples, int]:
+    """What `perturb`, `evaluate` and `curve` share: the model, the examples and the tile's size.
+
+    Raises:
+      ValueError: the key is no PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
+    """
+    if not jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) or key.ndim:
+        raise ValueError(f"key must be one PRNG key, such as jax.random.key(0); got {key!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    examples = check_examples(images, labels, indices, targets)
+    return check_model(logits_fn, examples), examples, min(batch_size, len(examples))
+
+
 def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any = None) -> Examples:
     """Images and labels from outside.
 
@@ -85,15 +107,23 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
       logits_fn: a batch (B, H, W, C) -> (B, K), or a pytree of (B, ...) for attacks whose loss
         reads more than logits. A `jax.tree_util.Partial(apply, variables)` keeps the weights out
         of the program, so that new weights need no compilation; of any other callable, what it
-        closes over is part of the program, which is found again by the callable's identity.
+        closes over is part of the program, which is found again by the callable's identity and
+        kept, weights and all, until `jax.clear_caches()`.
       examples: what it will see.
 
     Raises:
-      ValueError: an output without the batch axis, or a label the model has no logit for.
+      ValueError: a leaf of a Partial that is no array, an output without the batch axis, or a label
+        the model has no logit for.
     """
     if not isinstance(logits_fn, jax.tree_util.Partial):
         logits_fn = jax.tree_util.Partial(logits_fn)
     leaves, structure = jax.tree.flatten(logits_fn)
+    for leaf in leaves:
+        if not isinstance(leaf, jax.typing.ArrayLike):
+            raise ValueError(
+                "a Partial model may hold arrays and numbers only, not "
+                f"{type(leaf).__name__}; put {leaf!r} inside the function"
+            )
     types = [jax.typeof(leaf) for leaf in leaves]
     structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
     output = _output(structure, structs, examples.image.shape[1:])
@@ -115,9 +145,13 @@ def one_example(logits_fn: Callable) -> Callable:
     return lambda x: jax.tree.map(lambda a: a[0], logits_fn(x[None]))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def _output(structure, structs, image_shape):
-    """The shapes that a model returns for one image; cached, since it costs a trace."""
+    """The shapes that a model returns for one image; cached, since it costs a trace.
+
+    The last few only: the structure of a closure holds its weights. (JAX's own cache of programs
+    holds them too, but can be cleared by `jax.clear_caches`.)
+    """
     image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     return jax.eval_shape(
         lambda leaves, x: jax.tree.unflatten(structure, leaves)(x), structs, image

@@ -79,10 +79,9 @@ class PGD:
 
     @property
     def reach(self) -> jax.Array:
-        """The travel of all steps together in units of eps; below 1 much of the ball is out of
-        reach of any start.
-        """
-        return self.steps * self.size / jnp.maximum(self.threat.eps, 1e-30)
+        """How far from the image start and steps together travel, in units of eps."""
+        travel = self.start.travel(self.threat) + self.steps * self.size
+        return travel / jnp.maximum(self.threat.eps, 1e-30)
 
     def __call__(
         self,
