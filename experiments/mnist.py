@@ -1,10 +1,12 @@
 """MNIST, Linf eps 0.3: adversarial training by seven steps, and the lottery of a single step.
 
 Command:   python experiments/mnist.py --data-dir DIR     (DIR: a folder of prepared TFDS sets)
-Hardware:  two CPU cores; about 10 minutes for mnist-pgd-7, 4 for each single-step run.
-Expected:  mnist-pgd-7 at least 98 % clean and 90 % under PGD-40 with 10 restarts on the first
-           1,000 test images. The single-step runs (FGSM from a random start) land anywhere between
-           73 and 90 % robust: without seven steps or a guard the seed decides.
+Hardware:  two CPU cores; about 5 minutes for mnist-pgd-7, 2 for each single-step run.
+Claim:     mnist-pgd-7 has at least 98 % clean and 90 % under PGD-40 with 10 restarts on the first
+           1,000 test images; the same recipe with a single step is a lottery.
+Measured:  98.8 % and 91.6 %. All three single-step seeds lose (catastrophic overfitting): FGSM
+           says 80 to 95 %, PGD-40 with 10 restarts 0 to 2 %. Without the warm-up of eps seed 0
+           lost as well (at best 1.7 % under PGD-10 on validation).
 Source:    Madry et al., ICLR 2018 (the setting); Wong et al., ICLR 2020 (the single step).
 """
 
