@@ -131,7 +131,9 @@ def evaluate(
     reserved = {"clean", "worst_case", "index", "label", "prediction"} & set(attacks)
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
-    model, data, batch_size = check_request(logits_fn, key, images, labels, indices, batch_size)
+    model, key, data, batch_size = check_request(
+        logits_fn, key, images, labels, indices, batch_size
+    )
     clean = _clean_predictions(model, data, batch_size)
     correct = clean == data.label
     table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
@@ -198,7 +200,9 @@ def curve(
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
     """
-    model, data, batch_size = check_request(logits_fn, key, images, labels, indices, batch_size)
+    model, key, data, batch_size = check_request(
+        logits_fn, key, images, labels, indices, batch_size
+    )
     attacked = data[_clean_predictions(model, data, batch_size) == data.label]
     accuracy = []
     for radius in map(float, eps):

@@ -138,6 +138,9 @@ def test_unusable_indices_targets_and_models_are_refused():
         run(model=lambda x: x.mean((1, 2, 3)) @ jnp.ones(1))
 
 
+KEYS = (jax.random.PRNGKey(0), jax.random.key(0))
+
+
 def test_unusable_keys_batch_sizes_and_partials_are_refused():
     for key in (0, jax.random.split(jax.random.key(0), 2)):
         with pytest.raises(ValueError, match="key must be one PRNG key"):
@@ -146,6 +149,11 @@ def test_unusable_keys_batch_sizes_and_partials_are_refused():
         run(batch_size=0)
     with pytest.raises(ValueError, match="arrays and numbers only, not str"):
         run(model=jax.tree_util.Partial(batch, {"w": W, "name": "linear"}))
+
+
+def test_keys_of_both_kinds_are_taken():
+    old, new = (perturb(ATTACK, MODEL, k, IMAGES, LABELS) for k in KEYS)
+    np.testing.assert_array_equal(old, new)
 
 
 def test_old_models_are_forgotten():

@@ -77,7 +77,7 @@ def test_flags_reach_the_config(run):
     assert config["method"]["fields"]["attack"]["fields"]["threat"]["fields"]["eps"] == 0.1
     assert config["recipe"]["fields"]["lr"] == 0.05
     assert config["model"]["mean"] and config["model"]["std"]
-    assert set(read(run / "training.json")) == {"best", "provenance"}
+    assert set(read(run / "training.json")) == {"best", "resumed_from_step", "provenance"}
 
 
 def test_a_natural_model_remembers_what_it_is_to_be_attacked_with(fitted):

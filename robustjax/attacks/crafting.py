@@ -63,7 +63,7 @@ def perturb(
       device and more on the CPU).
       Three eps, and new weights of a `Partial`, compile once.
     """
-    model, examples, batch_size = check_request(
+    model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets
     )
     title = type(attack).__name__ if progress else None

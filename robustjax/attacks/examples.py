@@ -42,18 +42,20 @@ def check_request(
     indices: Any,
     batch_size: int,
     targets: Any = None,
-) -> tuple[jax.tree_util.Partial, Examples, int]:
-    """What `perturb`, `evaluate` and `curve` share: the model, the examples and the tile's size.
+) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
+    """What `perturb`, `evaluate` and `curve` share: model, typed key, examples, tile's size.
 
     Raises:
       ValueError: the key is no PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
     """
+    if getattr(key, "dtype", None) == np.uint32 and key.shape == (2,):
+        key = jax.random.wrap_key_data(key)  # jax.random.PRNGKey(0)
     if not jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) or key.ndim:
         raise ValueError(f"key must be one PRNG key, such as jax.random.key(0); got {key!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     examples = check_examples(images, labels, indices, targets)
-    return check_model(logits_fn, examples), examples, min(batch_size, len(examples))
+    return check_model(logits_fn, examples), key, examples, min(batch_size, len(examples))
 
 
 def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any = None) -> Examples:
