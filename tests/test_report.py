@@ -344,6 +344,7 @@ def test_provenance_says_where_a_number_comes_from():
     ("typed", "kept"),
     [
         ("--data-dir /srv/me/tfds --out /srv/runs/a/", "--data-dir tfds --out a"),
+        ("--data-dir ../mine/tfds --out ../../a", "--data-dir tfds --out a"),
         ("--data arrays:/home/me/set", "--data arrays:set"),
         ("--out=/srv/runs/a", "--out=a"),
         ("--eps 8/255 runs/a ../b/c ./d", "--eps 8/255 runs/a ../b/c ./d"),

@@ -23,7 +23,7 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
     """The origin of a result, for every report.json and results file.
 
     Args:
-      command: as typed; absolute paths in it are cut to their last part.
+      command: as typed; paths that leave this folder are cut to their last part.
       seed: of the run.
       started: `time.time()` when the run began.
 
@@ -50,8 +50,8 @@ def command_line() -> str:
 
 
 def _without_folders(command: str) -> str:
-    """Cut absolute paths to their last part; fractions (8/255) and relative paths stay."""
-    return re.sub(r"(?<![\w.~/])/(?:[^\s/]+/)*([^\s/]+)/?", r"\1", command)
+    """Cut paths that leave this folder to their last part; fractions and paths inside it stay."""
+    return re.sub(r"(?<![\w.~/])(?:\.\.)?/(?:[^\s/]+/)*([^\s/]+)/?", r"\1", command)
 
 
 def commit(file: Path) -> str | None:
