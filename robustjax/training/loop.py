@@ -147,7 +147,7 @@ def fit(
         for at in range(start + 1, total + 1):
             batch = local_batch(train, seed, at - 1, recipe.batch_size)
             state, metrics = step(state, method, step_key, batch)
-            if new and at == 1:  # what cannot even take a step leaves no run behind
+            if new and at == start + 1:  # what cannot even take a step leaves no run behind
                 write_config(out, identity)
             pending.append(metrics)
             bar.update()
@@ -172,8 +172,8 @@ def fit(
                 print(f"stopped at step {at} of {total}; resume goes on from here", file=sys.stderr)
                 raise Terminated(143)
     save_weights(out / "weights_last.npz", state)
-    chosen, _ = best.restore(parallel.to_global(state, AXES), identity)
-    save_weights(out / "weights.npz", parallel.to_local(chosen, AXES))
+    if chosen := best.restore(parallel.to_global(state, AXES), identity):
+        save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES))
     return Result(state, best_score, out, start)
 
 
