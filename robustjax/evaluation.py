@@ -251,8 +251,8 @@ def _masked(name: str, fraction: float) -> str:
 
 def _unreachable(attack: Attack) -> list[str]:
     return [
-        f"start and steps travel {float(leaf.reach):.2g} eps together, so parts of the ball are "
-        "out of reach"
+        f"all steps together travel {float(leaf.reach):.2g} eps, so parts of the ball are out of "
+        "reach from some starts"
         for leaf in leaves(attack)
         if isinstance(leaf, FollowsGradient) and leaf.reach < 1 - 1e-6
     ]

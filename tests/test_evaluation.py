@@ -143,12 +143,14 @@ def test_a_successful_targeted_attack_is_no_masked_gradient():
 
 
 def test_an_attack_that_cannot_cross_its_ball_says_so():
-    short = PGD(Linf(EPS), steps=2, step_size=EPS / 10, start=Zero())
+    short = PGD(Linf(EPS), steps=2, step_size=EPS / 10)
     notes = report({"short": WorstOf((FGSM(Linf(EPS)), short))}).warnings
     assert notes == [
-        "short: start and steps travel 0.2 eps together, so parts of the ball are out of reach"
+        "short: all steps together travel 0.2 eps, so parts of the ball are out of reach from "
+        "some starts"
     ]
-    assert report({"r-fgsm": RFGSM(Linf(EPS))}).warnings == []
+    assert "travel 0.5 eps" in report({"r-fgsm": RFGSM(Linf(EPS))}).warnings[0]
+    assert report({"pgd": PGD(Linf(EPS), steps=2)}).warnings == []
 
 
 def test_the_curve_is_the_closed_form_in_one_compilation():

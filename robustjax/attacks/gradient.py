@@ -79,9 +79,8 @@ class PGD:
 
     @property
     def reach(self) -> jax.Array:
-        """How far from the image start and steps together travel, in units of eps."""
-        travel = self.start.travel(self.threat) + self.steps * self.size
-        return travel / jnp.maximum(self.threat.eps, 1e-30)
+        """How far all steps together travel, in units of eps; a random start may lead anywhere."""
+        return self.steps * self.size / jnp.maximum(self.threat.eps, 1e-30)
 
     def __call__(
         self,

@@ -1,7 +1,4 @@
-"""Where a gradient attack begins: (key, x, threat) -> an image in [0, 1].
-
-`travel(threat)` is how far from x that may be, in the threat's norm.
-"""
+"""Where a gradient attack begins: (key, x, threat) -> an image in [0, 1]."""
 
 from __future__ import annotations
 
@@ -21,10 +18,6 @@ class Zero:
         """The clean image."""
         return x
 
-    def travel(self, threat: Threat) -> float:
-        """Nothing."""
-        return 0.0
-
 
 @config
 class Uniform:
@@ -38,10 +31,6 @@ class Uniform:
     def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
         """A random point of the scaled ball, in [0, 1]."""
         return dataclasses.replace(threat, eps=self.scale * threat.eps).sample(key, x)
-
-    def travel(self, threat: Threat) -> float:
-        """The radius of the scaled ball."""
-        return self.scale * threat.eps
 
 
 @config
@@ -57,10 +46,6 @@ class Gaussian:
         """A point near x, in the ball and in [0, 1]."""
         return threat.project(x + self.sigma * jax.random.normal(key, x.shape, x.dtype), x)
 
-    def travel(self, threat: Threat) -> float:
-        """One standard deviation of a component: a lower bound in every norm."""
-        return self.sigma
-
 
 @config
 class Corner:
@@ -75,7 +60,3 @@ class Corner:
         """A point at distance fraction * eps, up to the box."""
         noise = jax.random.normal(key, x.shape, x.dtype)
         return threat.step(x, noise, self.fraction * threat.eps, x)
-
-    def travel(self, threat: Threat) -> float:
-        """The length of the step."""
-        return self.fraction * threat.eps

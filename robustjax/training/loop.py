@@ -85,8 +85,8 @@ def fit(
       Terminated: after SIGTERM, when everything is saved.
 
     Guarantees:
-      A run that is killed at any step and resumed ends with the same weights, bit for bit (on the
-      same device kind and count).
+      A run that is killed at any step and resumed ends with the same weights, bit for bit, on
+      as many devices (on the CPU; accelerators are not measured yet).
     """
     out, devices = Path(out), jax.device_count()
     steps_per_epoch = data.steps_per_epoch(len(train), recipe.batch_size)
