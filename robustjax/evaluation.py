@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.crafting import craft, predict
+from robustjax.attacks.crafting import Ledger, Setting, craft, judge
 from robustjax.attacks.ensemble import leaves, with_eps
-from robustjax.attacks.examples import Examples, check_request, one_example
+from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
+from robustjax.attacks.success import fooled
 from robustjax.attacks.tiles import over_tiles
 from robustjax.config import encode
 from robustjax.files import replacing
@@ -99,7 +100,7 @@ def evaluate(
     key: jax.Array,
     *,
     indices: Any = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> Report:
     """Clean, per-attack and worst-case accuracy, with the diagnostics that make them credible.
@@ -134,7 +135,8 @@ def evaluate(
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size
     )
-    clean = _clean_predictions(model, data, batch_size)
+    setting = Setting(model, key, fooled, batch_size, Ledger())
+    clean = _clean_predictions(setting, data)
     correct = clean == data.label
     table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
     adversarial, zero_gradient, notes = {}, {}, []
@@ -143,20 +145,22 @@ def evaluate(
         x_adv, prediction, distance = data.image.copy(), clean.copy(), np.zeros(len(data))
         if correct.any():
             attacked, title = data[correct], name if progress else None
-            x_adv[correct], distance[correct] = craft(
-                attack, model, key, attacked, batch_size, title
-            )
-            prediction[correct] = predict(model, x_adv[correct], batch_size)
-            resists = prediction[correct] == attacked.label
+            verdict = craft(attack, setting, attacked, title)
+            x_adv[correct], distance[correct] = verdict.image, verdict.distance
+            prediction[correct] = verdict.prediction
+            resists = verdict.stage < 0
             zero = [
                 _zero_gradient(leaf, model, key, attacked, x_adv[correct], resists, batch_size)
-                for leaf in leaves(attack)
+                for leaf in leaves(attack, num_classes(model, data))
                 if isinstance(leaf, FollowsGradient)
             ]
             if zero:
                 zero_gradient[name] = max(zero)
-        fooled = prediction != data.label
-        table[name] = {"fooled": fooled, "prediction": prediction, "distance": distance}
+        table[name] = {
+            "fooled": prediction != data.label,
+            "prediction": prediction,
+            "distance": distance,
+        }
         adversarial[name] = x_adv
     for name, fraction in zero_gradient.items():
         if fraction > ZERO_GRADIENT_LIMIT:
@@ -187,7 +191,7 @@ def curve(
     key: jax.Array,
     *,
     indices: Any = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> dict[str, list[float]]:
     """Accuracy under one attack over radii of its threat, in one compilation.
@@ -203,14 +207,15 @@ def curve(
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size
     )
-    attacked = data[_clean_predictions(model, data, batch_size) == data.label]
+    setting = Setting(model, key, fooled, batch_size, Ledger())
+    attacked = data[_clean_predictions(setting, data) == data.label]
     accuracy = []
     for radius in map(float, eps):
         resists = 0
         if len(attacked):
             title = f"eps {radius:g}" if progress else None
-            x_adv, _ = craft(with_eps(attack, radius), model, key, attacked, batch_size, title)
-            resists = np.sum(predict(model, x_adv, batch_size) == attacked.label)
+            verdict = craft(with_eps(attack, radius), setting, attacked, title)
+            resists = np.sum(verdict.stage < 0)
         accuracy.append(float(resists / len(data)))
     return {
         "eps": [float(radius) for radius in eps],
@@ -219,8 +224,8 @@ def curve(
     }
 
 
-def _clean_predictions(model, data: Examples, batch_size: int) -> np.ndarray:
-    prediction = predict(model, data.image, batch_size)
+def _clean_predictions(setting: Setting, data: Examples) -> np.ndarray:
+    prediction, _ = judge(setting, data)
     if (prediction < 0).any():
         raise ValueError(f"the model's logits are NaN on {np.sum(prediction < 0)} clean images")
     return prediction
@@ -253,7 +258,7 @@ def _unreachable(attack: Attack) -> list[str]:
     return [
         f"all steps together travel {float(leaf.reach):.2g} eps, so parts of the ball are out of "
         "reach from some starts"
-        for leaf in leaves(attack)
+        for leaf in leaves(attack, 2)
         if isinstance(leaf, FollowsGradient) and leaf.reach < 1 - 1e-6
     ]
 

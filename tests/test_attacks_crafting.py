@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import FGSM, PGD, Restarts, perturb
-from robustjax.attacks.crafting import predict
+from robustjax.attacks.crafting import Ledger, Setting, judge
 from robustjax.attacks.examples import check_examples, check_model
+from robustjax.attacks.success import fooled
 from robustjax.config import config
 from robustjax.losses import targeted_dlr
 from robustjax.threats import Linf
@@ -204,4 +205,5 @@ def test_an_attack_that_cheats_is_caught(images, amount, message):
 def test_nan_logits_are_never_a_right_prediction():
     examples = check_examples(IMAGES, LABELS)
     model = check_model(jax.tree_util.Partial(batch, W * np.nan), examples)
-    assert (predict(model, IMAGES, 11) == -1).all()
+    predicted, won = judge(Setting(model, jax.random.key(0), fooled, 11, Ledger()), examples)
+    assert (predicted == -1).all() and won.all()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import FGSM, PGD, Restarts, WorstOf, Zero, perturb, with_eps
-from robustjax.attacks.ensemble import fooled, leaves
+from robustjax.attacks.ensemble import leaves
+from robustjax.attacks.success import fooled
 from robustjax.config import config
 from robustjax.threats import L2, Linf
 
@@ -53,8 +54,8 @@ def test_worst_is_the_union_over_stages(name):
 
     def collect(attack, path):
         nonlocal union
-        if leaves(attack) != (attack,):
-            for i, stage in enumerate(attack.stages):
+        if leaves(attack, 3) != (attack,):
+            for i, stage in enumerate(attack.stages(3)):
                 collect(stage, (*path, i))
             return
 
@@ -117,9 +118,9 @@ def test_nan_logits_are_fooled_here_and_on_the_host():
 def test_with_eps_reaches_every_threat_and_nothing_else():
     attack = WorstOf((FGSM(Linf(0.1)), Restarts(PGD(L2(0.2), steps=7), 2)))
     changed = with_eps(attack, 0.5)
-    assert [leaf.threat for leaf in leaves(changed)] == [Linf(0.5), L2(0.5)]
-    assert with_eps(changed, 0.1).stages[0] == FGSM(Linf(0.1))
-    assert leaves(changed)[1].steps == 7
+    assert [leaf.threat for leaf in leaves(changed, 3)] == [Linf(0.5), L2(0.5)]
+    assert with_eps(changed, 0.1).stages(3)[0] == FGSM(Linf(0.1))
+    assert leaves(changed, 3)[1].steps == 7
 
 
 def test_empty_ensembles_are_refused():

@@ -85,7 +85,7 @@ def test_the_table_holds_every_example(result):
         norm = np.linalg.norm(d, axis=1) if name == "l2" else np.abs(d).max(1)
         np.testing.assert_allclose(row["distance"], norm, atol=1e-6)
         assert row["distance"].max() == pytest.approx(
-            float((attack.stages[0] if name == "pgd" else attack).threat.eps), rel=1e-4
+            float((attack.stages(2)[0] if name == "pgd" else attack).threat.eps), rel=1e-4
         )
 
 

@@ -1,8 +1,17 @@
 """Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
 
 from robustjax.attacks.crafting import perturb
-from robustjax.attacks.ensemble import Ensemble, Restarts, WorstOf, with_eps
+from robustjax.attacks.ensemble import (
+    Ensemble,
+    MultiTargeted,
+    Restarts,
+    WorstOf,
+    with_eps,
+    worst_of_losses,
+)
 from robustjax.attacks.gradient import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM
+from robustjax.attacks.iterative import Iterative, MinimumNorm
+from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.registry import names, parse
 from robustjax.attacks.rules import Adam, Momentum, Steepest
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
@@ -18,7 +27,11 @@ __all__ = [
     "Corner",
     "Ensemble",
     "Gaussian",
+    "Iterative",
+    "MinimumNorm",
     "Momentum",
+    "MultiTargeted",
+    "Randomized",
     "Restarts",
     "Steepest",
     "Uniform",
@@ -28,4 +41,5 @@ __all__ = [
     "parse",
     "perturb",
     "with_eps",
+    "worst_of_losses",
 ]

@@ -1,28 +1,96 @@
-"""Run an attack over any number of images; survivors of each stage are packed into full tiles."""
+"""Run an attack over any number of images; only what resists one stage meets the next."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.ensemble import Ensemble, prediction
-from robustjax.attacks.examples import Examples, check_request, one_example
+from robustjax.attacks.ensemble import Ensemble
+from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
+from robustjax.attacks.iterative import Cost, Example, Iterative, MinimumNorm, within
+from robustjax.attacks.randomized import redraw
+from robustjax.attacks.slots import Crafted, Keeper, over_slots
+from robustjax.attacks.success import Success, fooled, prediction
 from robustjax.attacks.tiles import over_tiles
-from robustjax.typing import Attack, Threat
+from robustjax.config import config
+from robustjax.typing import Attack, LogitsFn, Threat
 
-TOLERANCE = 1e-6
-"""How far outside its ball a result may lie: float32 rounding, relative to eps and in pixels."""
+NOTHING = Keeper()
+UNKNOWN = Cost(-1, -1)
+"""The cost of an attack that does not say."""
 
 
 @runtime_checkable
-class Bounded(Protocol):
-    """An attack that stays inside a ball."""
+class Priced(Protocol):
+    """An attack in one call that knows what it asks of the model for one example."""
 
-    threat: Threat
+    cost: Cost
+
+
+class Stage(NamedTuple):
+    """What one attack of an ensemble did; an attack that is none is its own only stage.
+
+    Attributes:
+      attack: its configuration.
+      path: its place, stage of stage of the ensemble; () for an attack that is none.
+      attacked: the number of examples that were left for it.
+      succeeded: the number of those that it won, inside its threat model.
+      cost: model calls of all of them together; -1 where the attack does not say.
+      seconds: wall time.
+    """
+
+    attack: Attack
+    path: tuple[int, ...]
+    attacked: int
+    succeeded: int
+    cost: Cost
+    seconds: float
+
+
+class Verdict(NamedTuple):
+    """What came of N examples, as NumPy arrays.
+
+    Attributes:
+      image: (N, H, W, C), the adversarial images.
+      distance: (N,) in the norm of the threat of the attack that made the image.
+      inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
+      prediction: (N,) the model's, on that image.
+      stage: (N,) which stage won, as a number in the ledger; -1: the example resists them all.
+    """
+
+    image: np.ndarray
+    distance: np.ndarray
+    inside: np.ndarray
+    prediction: np.ndarray
+    stage: np.ndarray
+
+
+class Ledger:
+    """The stages that `craft` has been through. A subclass may keep snapshots on disk."""
+
+    def __init__(self) -> None:
+        """No stages yet."""
+        self.stages: list[Stage] = []
+
+    def keeper(self, path: tuple[int, ...]) -> Keeper:
+        """Where the stage at `path` keeps its snapshots."""
+        return NOTHING
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What stays the same over all stages of one run: see `perturb`."""
+
+    model: Callable
+    key: jax.Array
+    success: Success
+    batch_size: int
+    ledger: Ledger
 
 
 def perturb(
@@ -34,7 +102,8 @@ def perturb(
     *,
     targets: Any = None,
     indices: Any = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
+    success: Success = fooled,
     progress: bool = False,
 ) -> np.ndarray:
     """Adversarial images for any number of images, on all devices.
@@ -47,7 +116,8 @@ def perturb(
       labels: (N,) integers, the true labels.
       targets: arrays (N, ...) for attacks with a given target.
       indices: (N,) integers that name the examples; None: 0 to N - 1.
-      batch_size: images per tile, all devices together.
+      batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
+      success: when a stage of an ensemble has won: (output, label) -> bool.
       progress: show a progress bar.
 
     Returns:
@@ -66,72 +136,151 @@ def perturb(
     model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets
     )
+    setting = Setting(model, key, success, batch_size, Ledger())
     title = type(attack).__name__ if progress else None
-    return craft(attack, model, key, examples, batch_size, title)[0]
+    if isinstance(attack, Ensemble):
+        return craft(attack, setting, examples, title).image
+    return _run(attack, setting, examples, title, ())[0].image
 
 
 def craft(
     attack: Attack,
-    model: jax.tree_util.Partial,
-    key: jax.Array,
+    setting: Setting,
     examples: Examples,
-    batch_size: int,
     progress: str | None = None,
     path: tuple[int, ...] = (),
-) -> tuple[np.ndarray, np.ndarray]:
-    """`perturb` for checked arguments: (images, distances in the norm of the attack's threat).
+) -> Verdict:
+    """`perturb` for checked arguments, with a verdict on every image and notes in the ledger.
 
     `path` says which stage of which stage this is: the keys that `Ensemble.__call__` would use.
     """
     if not isinstance(attack, Ensemble):
-        shared = (attack, model, key, np.asarray(path, np.int32))
-        result = over_tiles(_attack_one, shared, examples.rows(), batch_size, progress)
-        _verify(attack, *result)
-        return result
-    images, distances = examples.image.copy(), np.zeros(len(examples), np.float32)
-    alive = np.arange(len(examples))
-    for i, stage in enumerate(attack.stages):
-        title = progress and f"{progress} {i + 1}/{len(attack.stages)}"
-        now = examples[alive]
-        images[alive], distances[alive] = craft(
-            stage, model, key, now, batch_size, title, (*path, i)
-        )
-        alive = alive[predict(model, images[alive], batch_size) == now.label]
+        return _craft_leaf(attack, setting, examples, progress, path)
+    stages = attack.stages(num_classes(setting.model, examples))
+    n = len(examples)
+    verdict = Verdict(
+        examples.image.copy(),
+        np.zeros(n, np.float32),
+        np.zeros(n, bool),
+        np.full(n, -1),
+        np.full(n, -1),
+    )
+    alive = np.arange(n)
+    for i, stage in enumerate(stages):
+        title = progress and f"{progress} {i + 1}/{len(stages)}"
+        new = craft(stage, setting, examples[alive], title, (*path, i))
+        for column, values in zip(verdict, new, strict=True):
+            column[alive[new.inside]] = values[new.inside]
+        alive = alive[new.stage < 0]
         if not alive.size:
             break
-    return images, distances
+    untouched = ~verdict.inside  # every stage left its threat model: the clean image stays
+    if untouched.any():
+        verdict.prediction[untouched], _ = judge(setting, examples[untouched])
+    return verdict._replace(inside=np.ones(n, bool))
 
 
-def predict(model: jax.tree_util.Partial, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """The predicted class of each image (N,); -1, which is never right, where a logit is NaN."""
-    return over_tiles(_predict_one, (model,), images, batch_size)
+def judge(
+    setting: Setting, examples: Examples, images: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The predicted class (N,) and whether the attack has won (N,), at the images.
+
+    The class is -1, which is never right, where a logit is NaN.
+
+    Args:
+      setting: the model, and what counts as success.
+      examples: for labels and, with a randomised model, keys; and images, unless others are given.
+      images: (N, H, W, C).
+    """
+    rows = examples.rows() | {"target": None}
+    if images is not None:
+        rows["image"] = images
+    shared = (setting.model, setting.key, jax.tree_util.Partial(setting.success))
+    return over_tiles(_judge_one, shared, rows, setting.batch_size)
 
 
-def _attack_one(attack, model, key, path, row):
-    key = jax.random.fold_in(key, row["index"])
-    for i in path:
-        key = jax.random.fold_in(key, i)
-    x = row["image"]
-    x_adv = attack(one_example(model), key, x, row["label"], row["target"])
-    distance = attack.threat.distance(x_adv, x) if isinstance(attack, Bounded) else jnp.nan
-    return x_adv, jnp.asarray(distance, jnp.float32)
+def _judge_one(model, key, success, row):
+    logits_fn = redraw(
+        one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
+    )
+    output = logits_fn(row["image"])
+    return prediction(output), success(output, row["label"])
 
 
-def _predict_one(model, x):
-    return prediction(one_example(model)(x))
+VERDICT = 2**31 - 2
+"""What the draw of a randomised model folds in for the verdict: one that no attack has seen."""
 
 
-def _verify(attack: Attack, images: np.ndarray, distances: np.ndarray) -> None:
+def _craft_leaf(attack, setting, examples, progress, path):
+    crafted, seconds = _run(attack, setting, examples, progress, path)
+    predicted, won = judge(setting, examples, crafted.image)
+    inside = np.asarray(within(attack, crafted.distance))
+    won &= inside
+    cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in crafted.cost))
+    stages = setting.ledger.stages
+    stages.append(Stage(attack, path, len(examples), int(won.sum()), cost, seconds))
+    number = np.where(won, len(stages) - 1, -1)
+    return Verdict(crafted.image, crafted.distance, inside, predicted, number)
+
+
+def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
+    crafted, seconds = over_slots(
+        attack if isinstance(attack, Iterative) else AtOnce(attack),
+        setting.model,
+        setting.key,
+        path,
+        examples,
+        setting.batch_size,
+        progress,
+        setting.ledger.keeper(path),
+    )
+    _verify(attack, crafted)
+    return crafted, seconds
+
+
+@config
+class AtOnce(Iterative):
+    """An attack that is one call, as a state machine of one step."""
+
+    attack: Attack
+
+    @property
+    def threat(self) -> Threat:
+        """That of the attack."""
+        return self.attack.threat
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> tuple[jax.Array, jax.Array]:
+        """(has it been called?, image)."""
+        return jnp.asarray(False), example.x
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: Any) -> Any:
+        """The call."""
+        x_adv = self.attack(logits_fn, *example)
+        return jnp.asarray(True), x_adv.astype(example.x.dtype)
+
+    def done(self, state: Any) -> jax.Array:
+        """After the call."""
+        return state[0]
+
+    def result(self, example: Example, state: Any) -> jax.Array:
+        """What it returned."""
+        return state[1]
+
+    def spent(self, state: Any) -> Cost:
+        """What the attack says."""
+        return self.attack.cost if isinstance(self.attack, Priced) else UNKNOWN
+
+
+def _verify(attack: Attack, crafted: Crafted) -> None:
     """No number is reported for an image that the threat model does not allow."""
-    name = type(attack).__name__
+    name, images = type(attack).__name__, crafted.image
     if not np.isfinite(images).all():
         raise RuntimeError(f"{name} returned NaN or infinite pixels")
     if images.min() < 0 or images.max() > 1:
         raise RuntimeError(f"{name} returned pixels outside [0, 1]")
-    if isinstance(attack, Bounded):
-        allowed = float(attack.threat.eps) * (1 + TOLERANCE) + TOLERANCE
-        if distances.max() > allowed:
-            raise RuntimeError(
-                f"{name} returned a distance of {distances.max():.9g}, more than eps = "
-                f"{float(attack.threat.eps):.9g}"
-            )
+    outside = ~np.asarray(within(attack, crafted.distance))
+    if outside.any() and not isinstance(attack, MinimumNorm):
+        raise RuntimeError(
+            f"{name} returned a distance of {crafted.distance[outside].max():.9g}, more than eps = "
+            f"{float(attack.threat.eps):.9g}"
+        )

@@ -10,6 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustjax.attacks.randomized import Randomized
+from robustjax.attacks.success import logits_of
+from robustjax.attacks.tiles import default_batch_size
 from robustjax.parallel import place
 
 
@@ -40,7 +43,7 @@ def check_request(
     images: Any,
     labels: Any,
     indices: Any,
-    batch_size: int,
+    batch_size: int | None,
     targets: Any = None,
 ) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
     """What `perturb`, `evaluate` and `curve` share: model, typed key, examples, tile's size.
@@ -52,6 +55,8 @@ def check_request(
         key = jax.random.wrap_key_data(key)  # jax.random.PRNGKey(0)
     if not jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) or key.ndim:
         raise ValueError(f"key must be one PRNG key, such as jax.random.key(0); got {key!r}")
+    if batch_size is None:
+        batch_size = default_batch_size()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     examples = check_examples(images, labels, indices, targets)
@@ -117,18 +122,15 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
       ValueError: a leaf of a Partial that is no array, an output without the batch axis, or a label
         the model has no logit for.
     """
-    if not isinstance(logits_fn, jax.tree_util.Partial):
+    if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):
         logits_fn = jax.tree_util.Partial(logits_fn)
-    leaves, structure = jax.tree.flatten(logits_fn)
-    for leaf in leaves:
+    for leaf in jax.tree.leaves(logits_fn):
         if not isinstance(leaf, jax.typing.ArrayLike):
             raise ValueError(
                 "a Partial model may hold arrays and numbers only, not "
                 f"{type(leaf).__name__}; put {leaf!r} inside the function"
             )
-    types = [jax.typeof(leaf) for leaf in leaves]
-    structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
-    output = _output(structure, structs, examples.image.shape[1:])
+    output = _output_of(logits_fn, examples)
     shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
     if any(shape[:1] != (1,) for shape in shapes):
         raise ValueError(
@@ -142,9 +144,28 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
     return place(logits_fn, None)
 
 
+def num_classes(model: Callable, examples: Examples) -> int:
+    """K, the number of logits that a checked model returns."""
+    return logits_of(_output_of(model, examples)).shape[-1]
+
+
 def one_example(logits_fn: Callable) -> Callable:
     """A model of a batch -> the same model of one image."""
-    return lambda x: jax.tree.map(lambda a: a[0], logits_fn(x[None]))
+    if isinstance(logits_fn, Randomized):
+        return Randomized(lambda key, x: _first(logits_fn.function(key, x[None])), logits_fn.key)
+    return lambda x: _first(logits_fn(x[None]))
+
+
+def _first(output: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], output)
+
+
+def _output_of(model: Callable, examples: Examples) -> Any:
+    """The shapes of what a model returns for one image."""
+    leaves, structure = jax.tree.flatten(model)
+    types = [jax.typeof(leaf) for leaf in leaves]
+    structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
+    return _output(structure, structs, examples.image.shape[1:])
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,21 +6,23 @@ state rides in the loop's carry, so training can commit BatchNorm statistics at 
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
+from robustjax.attacks.aims import TARGETED, Label, aim, sense
+from robustjax.attacks.iterative import Cost
+from robustjax.attacks.randomized import expected
 from robustjax.attacks.rules import Adam, Momentum, Steepest
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
+from robustjax.attacks.success import logits_of
 from robustjax.config import check_number, config, static
-from robustjax.losses import GIVEN_TARGETS, cross_entropy
+from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Model, Threat
 
 LINF = Linf()
-
-Label = Literal["true", "predicted", "least_likely", "random"]
 
 
 @config
@@ -41,9 +43,11 @@ class PGD:
       loss: (output, target) -> scalar, maximised.
       label: what the loss compares the output with when no target is given: the true label, the
         model's own prediction on the clean image (no label leaking), or a target class to go
-        towards: the least likely one (Kurakin et al. 2017) or a uniformly random wrong one. All but
-        'true' read the output as logits.
+        towards: the least likely one (Kurakin et al. 2017), a uniformly random wrong one, or the
+        `rank`-th most likely wrong one. All but 'true' read the output's logits.
+      rank: of the target class, for label 'ranked'.
       targeted: descend instead of ascend on a target that is given.
+      eot: draws that each gradient of a `Randomized` model is the mean over.
 
     References: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018.
 
@@ -61,12 +65,16 @@ class PGD:
     rule: Steepest | Momentum | Adam = Steepest()
     loss: Loss = static(cross_entropy)
     label: Label = static("true")
+    rank: int = 1
     targeted: bool = static(False)
+    eot: int = static(1)
 
     def __post_init__(self):
         check_number("steps", self.steps)
         check_number("step_size", self.step_size)
         check_number("rel_step", self.rel_step)
+        check_number("rank", self.rank, 1)
+        check_number("eot", self.eot, 1)
         if self.label not in get_args(Label):
             raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
 
@@ -91,8 +99,13 @@ class PGD:
         target: Any = None,
         x_start: jax.Array | None = None,
     ) -> jax.Array:
-        """`ascend` for a model without state."""
-        return self.ascend(_stateless(logits_fn), (), key, x, y, target, x_start)[0]
+        """`ascend` for a model without state; one with randomness is drawn anew at every step."""
+        draws = jax.random.fold_in(key, 2)
+
+        def gradient(k, x_adv, target):
+            return self.gradient(logits_fn, x_adv, target, jax.random.fold_in(draws, k)), k + 1
+
+        return self._climb(gradient, lambda _: logits_fn, 0, key, x, y, target, x_start)[0]
 
     def ascend(
         self,
@@ -119,9 +132,20 @@ class PGD:
         Returns:
           (x_adv, state).
         """
+
+        def gradient(state, x_adv, target):
+            return self._gradient(model, state, x_adv, target)
+
+        def logits_fn(state):
+            return lambda z: model(state, z)[0]
+
+        return self._climb(gradient, logits_fn, state, key, x, y, target, x_start)
+
+    def _climb(self, gradient, logits_fn, state, key, x, y, target, x_start):
+        """The loop: `gradient(state, x_adv, target)` -> (gradient, state) at every step."""
         key_start, key_target = jax.random.split(key)
         if target is None:
-            target = self.aim(lambda z: model(state, z)[0], key_target, x, y)
+            target = self.aim(logits_fn(state), key_target, x, y)
         if x_start is None:
             x_start = self.start(key_start, x, self.threat)
         else:
@@ -130,17 +154,26 @@ class PGD:
 
         def step(k, carry):
             x_adv, memory, state = carry
-            gradient, state = self._gradient(model, state, x_adv, target)
-            x_adv, memory = self.rule(memory, gradient, x_adv, x, self.threat, size, k / self.steps)
+            direction, state = gradient(state, x_adv, target)
+            x_adv, memory = self.rule(
+                memory, direction, x_adv, x, self.threat, size, k / self.steps
+            )
             return x_adv, memory, state
 
         carry = (x_start, self.rule.init(x), state)
         x_adv, _, state = jax.lax.fori_loop(0, self.steps, step, carry)
         return jax.lax.stop_gradient(x_adv), state
 
+    @property
+    def cost(self) -> Cost:
+        """A forward and a backward pass per step and draw, and a forward pass to choose a class."""
+        calls = self.steps * self.eot
+        return Cost(calls + (self.label != "true"), calls)
+
     def check_aim(self) -> None:
         """Raise ValueError if the attack cannot do without a target that the caller gives."""
-        if self.loss in GIVEN_TARGETS:
+        paired = self.loss in PAIRED and self.label in TARGETED
+        if self.loss in GIVEN_TARGETS and not paired:
             raise ValueError(
                 f"the loss {self.loss.__name__} needs a target, {GIVEN_TARGETS[self.loss]}: pass "
                 "one, or choose a loss of the label: cross_entropy, margin or dlr"
@@ -154,29 +187,33 @@ class PGD:
     def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         """The label that `loss` is given when the caller gives no target."""
         self.check_aim()
-        if self.label == "true":
-            return y
-        logits = logits_fn(x)
-        if self.label == "predicted":
-            return jnp.argmax(logits)
-        if self.label == "least_likely":
-            return jnp.argmin(logits)
-        return (y + jax.random.randint(key, (), 1, logits.size)) % logits.size
+        logits = None if self.label == "true" else logits_of(logits_fn(x))
+        return aim(self.loss, self.label, logits, key, y, self.rank)
 
-    def gradient(self, logits_fn: LogitsFn, x: jax.Array, target: Any) -> jax.Array:
-        """The direction of ascent at `x`: the loss's gradient, negated for a targeted attack."""
-        return self._gradient(_stateless(logits_fn), (), x, target)[0]
+    def gradient(
+        self, logits_fn: LogitsFn, x: jax.Array, target: Any, key: jax.Array | None = None
+    ) -> jax.Array:
+        """The direction of ascent at `x`: the loss's gradient, negated for a targeted attack.
 
-    def _gradient(self, model, state, x, target):
-        sign = -1 if self.targeted or self.label in ("least_likely", "random") else 1
+        `key` draws the randomness of a model that has some; None takes the draw that it holds.
+        """
 
         def objective(x):
+            return expected(lambda draw: self._value(draw(x), target), logits_fn, key, self.eot)
+
+        return jax.grad(objective)(x)
+
+    def _gradient(self, model, state, x, target):
+        def objective(x):
             output, new_state = model(state, x)
-            return sign * self.loss(output, target), new_state
+            return self._value(output, target), new_state
 
         # Under vmap with axis 'example' this is the gradient of the summed loss over the batch:
         # collectives inside a BatchNorm transpose to sums over the examples.
         return jax.grad(objective, has_aux=True)(x)
+
+    def _value(self, output, target):
+        return sense(self.loss, self.label, self.targeted) * self.loss(output, target)
 
 
 def FGSM(threat: Threat = LINF) -> PGD:
@@ -202,7 +239,3 @@ def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
 def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """BIM towards the class least likely on the clean image (Kurakin et al. 2017)."""
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), label="least_likely")
-
-
-def _stateless(logits_fn: LogitsFn) -> Model:
-    return lambda state, x: (logits_fn(x), state)

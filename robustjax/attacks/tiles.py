@@ -42,14 +42,30 @@ def over_tiles(
     devices = tuple(jax.local_devices())
     run = _compiled(function, devices)
     count = len(jax.tree.leaves(rows)[0])
-    # Two examples per device at least: a matrix product with one row rounds in another order.
-    tile = max(-(-batch_size // len(devices)), 2) * len(devices)
+    tile = tile_size(batch_size, len(devices))
     outputs = []
     for start in tqdm(range(0, count, tile), desc=progress, disable=progress is None):
         part = jax.tree.map(lambda a: a[start : start + tile], rows)  # noqa: B023
         padded = jax.tree.map(lambda a: _pad(a, tile), part)
         outputs.append(merge(jax.device_get(run(shared, split(padded, len(devices))))))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *outputs)
+
+
+def default_batch_size() -> int:
+    """32 images a device on the CPU, 256 on accelerators, all devices together.
+
+    Where cores are few a larger tile is no faster, and survivors fill a small one better.
+    """
+    devices = jax.local_devices()
+    return len(devices) * (32 if devices[0].platform == "cpu" else 256)
+
+
+def tile_size(batch_size: int, devices: int) -> int:
+    """`batch_size` rounded up to a multiple of the devices.
+
+    Two examples per device at least: a matrix product with one row rounds in another order.
+    """
+    return max(-(-batch_size // devices), 2) * devices
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Losses for one example. `__all__` lists those of the form loss(output, target) by name."""
 
-from robustjax.losses.margin import dlr, margin, targeted_dlr
+from robustjax.losses.margin import dlr, margin, targeted_dlr, targeted_margin
 from robustjax.losses.softmax import cross_entropy, kl, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
@@ -8,7 +8,19 @@ GIVEN_TARGETS = {
     kl: "reference logits (K,)",
     squared_error: "an array of the output's shape",
     targeted_dlr: "a pair (label, target class)",
+    targeted_margin: "a pair (label, target class)",
 }
 """What the losses that take no label compare the output with: the caller has to give it."""
 
-__all__ = ["cross_entropy", "dlr", "kl", "margin", "squared_error", "targeted_dlr"]
+PAIRED = (targeted_dlr, targeted_margin)
+"""Losses of (label, target class), maximised although they are targeted."""
+
+__all__ = [
+    "cross_entropy",
+    "dlr",
+    "kl",
+    "margin",
+    "squared_error",
+    "targeted_dlr",
+    "targeted_margin",
+]

@@ -47,12 +47,24 @@ def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
 
     References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Eq. 7.
     """
-    label, aim = target
-    ahead = logits[aim] - logits[label]
+    ahead = targeted_margin(logits, target)
     if logits.size < 3:
         return ahead
     z = jnp.sort(logits, descending=True)
     return _ratio(ahead, z[0] - (z[2] + z[min(3, logits.size - 1)]) / 2)
+
+
+def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """z_t - z_y: how far class t is ahead of the label; to be maximised.
+
+    Args:
+      logits: (K,).
+      target: (label y, target class t), each () integer.
+
+    References: Gowal et al., "An alternative surrogate loss for PGD-based testing", 2019.
+    """
+    label, aim = target
+    return logits[aim] - logits[label]
 
 
 def _ratio(numerator: jax.Array, spread: jax.Array) -> jax.Array:

@@ -1,0 +1,59 @@
+"""Which class an attack goes towards, or away from, when the caller gives no target."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.losses import PAIRED
+from robustjax.typing import Loss
+
+Label = Literal["true", "predicted", "least_likely", "random", "ranked"]
+TARGETED = ("least_likely", "random", "ranked")
+"""The labels that are classes to go towards."""
+
+
+def choose(
+    label: Label, logits: jax.Array, key: jax.Array, y: jax.Array, rank: int | jax.Array = 1
+) -> jax.Array:
+    """A class () from the logits (K,) of the clean image.
+
+    Args:
+      label: 'true' is y; 'predicted' the model's own prediction (no label leaking); 'least_likely'
+        the smallest logit (Kurakin et al. 2017); 'random' a uniformly random wrong class; 'ranked'
+        the `rank`-th largest logit among the wrong classes.
+      logits: (K,), of the clean image.
+      key: for 'random'.
+      y: () the true label.
+      rank: from 1, the most likely wrong class, to K - 1; may be traced. Beyond K - 1 it is K - 1.
+    """
+    if label == "true":
+        return y
+    if label == "predicted":
+        return jnp.argmax(logits)
+    if label == "least_likely":
+        return jnp.argmin(logits)
+    if label == "random":
+        return (y + jax.random.randint(key, (), 1, logits.size)) % logits.size
+    wrong = jnp.where(jnp.arange(logits.size) == y, -jnp.inf, logits)
+    return jnp.argsort(wrong, descending=True)[jnp.minimum(rank, logits.size - 1) - 1]
+
+
+def aim(
+    loss: Loss,
+    label: Label,
+    logits: jax.Array,
+    key: jax.Array,
+    y: jax.Array,
+    rank: int | jax.Array = 1,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """What `loss` is given when the caller gives no target: `choose`, beside y for a paired loss."""
+    chosen = choose(label, logits, key, y, rank)
+    return (y, chosen) if loss in PAIRED else chosen
+
+
+def sense(loss: Loss, label: Label, targeted: bool = False) -> int:
+    """+1 if an attack ascends the loss, -1 if it descends it towards a class."""
+    return -1 if (targeted or label in TARGETED) and loss not in PAIRED else 1

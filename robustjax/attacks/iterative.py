@@ -1,0 +1,115 @@
+"""An attack as a state machine: begin, step until done, result.
+
+`__call__` runs it to its end for one example. `perturb` and `evaluate` run the same machine on the
+host: an example that is done leaves its slot to the next one, so what is fooled stops costing, and
+a run that was killed goes on from the states it had (`attacks/slots.py`).
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.typing import LogitsFn, Threat
+
+
+class Example(NamedTuple):
+    """One problem.
+
+    Attributes:
+      key: PRNG key of this example and this attack; draw from fold_in(key, something), never twice
+        from the same.
+      x: the clean image (H, W, C) in [0, 1].
+      y: the true label ().
+      target: what the caller gave to compare with, or None.
+    """
+
+    key: jax.Array
+    x: jax.Array
+    y: jax.Array
+    target: Any = None
+
+
+class Cost(NamedTuple):
+    """What an attack asked of the model for one example; a query is a forward pass."""
+
+    forwards: jax.Array | int
+    backwards: jax.Array | int
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """An attack with a threat model: its results are measured in the threat's norm."""
+
+    threat: Threat
+
+
+TOLERANCE = 1e-6
+"""How far outside its ball a result may lie: float32 rounding, relative to eps and in pixels."""
+
+
+def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+    """In the norm of the attack's threat; NaN for an attack without one."""
+    far = attack.threat.distance(x_adv, x) if isinstance(attack, Bounded) else jnp.nan
+    return jnp.asarray(far, jnp.float32)
+
+
+def within(attack: Any, distance: Any) -> Any:
+    """Whether a distance counts as inside the attack's threat model; always, if it has none."""
+    if not isinstance(attack, Bounded):
+        return jnp.ones_like(distance, bool)
+    return distance <= attack.threat.eps * (1 + TOLERANCE) + TOLERANCE
+
+
+class Iterative(abc.ABC):
+    """An attack made of steps. A state is any pytree of arrays (no typed keys: fold_in a counter).
+
+    Everything is per example; `jax.vmap` makes the batch. Under it both branches of a `cond` are
+    run, so a step should call the model the same number of times whatever the state.
+    """
+
+    @abc.abstractmethod
+    def begin(self, logits_fn: LogitsFn, example: Example) -> Any:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(self, logits_fn: LogitsFn, example: Example, state: Any) -> Any:
+        """One step. It is not called, or its result is dropped, once `done`."""
+
+    @abc.abstractmethod
+    def done(self, state: Any) -> jax.Array:
+        """bool (): no further step is wanted; success, or the end of the budget."""
+
+    @abc.abstractmethod
+    def result(self, example: Example, state: Any) -> jax.Array:
+        """The adversarial image (H, W, C) in [0, 1], at any time."""
+
+    @abc.abstractmethod
+    def spent(self, state: Any) -> Cost:
+        """The model calls so far, `begin` included."""
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
+    ) -> jax.Array:
+        """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
+        example = Example(key, x, y, target)
+        state = jax.lax.while_loop(
+            lambda state: ~self.done(state),
+            lambda state: self.step(logits_fn, example, state),
+            self.begin(logits_fn, example),
+        )
+        return jax.lax.stop_gradient(self.result(example, state))
+
+
+class MinimumNorm(Iterative):
+    """An attack that looks for the nearest adversarial image, however far.
+
+    It returns the clean image where it finds none. In an evaluation it counts as a success if the
+    image lies within `threat.eps`; eps = inf counts every one. The distances that the report keeps
+    give the accuracy at every other radius: one run, the whole robustness curve.
+    """
+
+    threat: Threat

@@ -1,0 +1,75 @@
+"""Models with randomness: a fresh draw at every step, and expectations over draws (EOT).
+
+A deterministic model passes through every function here as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_pytree_node_class
+class Randomized:
+    """A model whose output depends on a key: `function(key, images)` -> logits (B, K).
+
+    Calling it with images uses the key it holds, so an attack that knows nothing of randomness
+    sees one fixed draw; those with a field `eot` draw anew at every step. The final verdict on an
+    adversarial image always uses a draw that no attack has seen.
+
+    Args:
+      function: (key, images (B, H, W, C)) -> (B, K); a `jax.tree_util.Partial` keeps weights out
+        of the program.
+      key: the draw; `redraw` changes it.
+    """
+
+    def __init__(self, function: Callable, key: jax.Array | None = None):
+        is_partial = isinstance(function, jax.tree_util.Partial)
+        self.function = function if is_partial else jax.tree_util.Partial(function)
+        self.key = jax.random.key(0) if key is None else key
+
+    def __call__(self, images: jax.Array) -> Any:
+        """The output under the current key."""
+        return self.function(self.key, images)
+
+    def tree_flatten(self) -> tuple:
+        """The function's weights and the key are data."""
+        return (self.function, self.key), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: None, children: tuple) -> Randomized:
+        """Rebuild around tracers."""
+        new = object.__new__(cls)
+        new.function, new.key = children
+        return new
+
+
+def redraw(logits_fn: Callable, key: jax.Array) -> Callable:
+    """The same model with another key; a deterministic model as it is."""
+    return Randomized(logits_fn.function, key) if isinstance(logits_fn, Randomized) else logits_fn
+
+
+def expected(
+    function: Callable[[Callable], Any], logits_fn: Callable, key: jax.Array | None, draws: int
+) -> Any:
+    """The mean of `function(logits_fn)` over `draws` draws of the model (EOT).
+
+    Float leaves are averaged, others are the first draw's. With one draw, or a deterministic model,
+    it is one call. Without a key the draw is the one that the model holds.
+
+    References: Athalye et al., "Synthesizing robust adversarial examples", 2018.
+    """
+    if not isinstance(logits_fn, Randomized) or key is None:
+        return function(logits_fn)
+    if draws == 1:
+        return function(redraw(logits_fn, key))
+    keys = jax.random.split(key, draws)
+    values = jax.vmap(lambda k: function(redraw(logits_fn, k)))(keys)
+
+    def mean(leaf):
+        return jnp.mean(leaf, 0) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf[0]
+
+    return jax.tree.map(mean, values)
