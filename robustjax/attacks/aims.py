@@ -49,7 +49,7 @@ def aim(
     y: jax.Array,
     rank: int | jax.Array = 1,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """What `loss` is given when the caller gives no target: `choose`, beside y for a paired loss."""
+    """What `loss` is given when the caller gives no target; a paired loss gets y beside it."""
     chosen = choose(label, logits, key, y, rank)
     return (y, chosen) if loss in PAIRED else chosen
 
