@@ -167,7 +167,12 @@ def test_train_evaluate_report(run, capsys):
         assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with np.load(run / "examples.npz") as table:
         assert all(len(column) == 64 for column in table.values())
-    assert "test images" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "test images" not in out and "pgd-4x2, stage by stage" in out
+    last = report["stages"]["pgd-4x2"][-1]
+    assert last["accuracy"] == pytest.approx(report["robust"]["pgd-4x2"])
+    assert last["forwards"] == last["backwards"] == 4 * last["attacked"]
+    assert not (run / "evaluation").exists() and not (run / "adversarial.npz").exists()
     cli.main(["report", str(run), "--markdown"])
     table = capsys.readouterr().out
     assert "pgd-4x2" in table and "PGDAT" in table and f"{100 * report['clean']:.1f}" in table
@@ -179,6 +184,27 @@ def test_evaluate_against_another_threat(copy, capsys):
     )
     assert found.attacks["fgsm"]["fields"]["threat"] == {"type": "L2", "fields": {"eps": 0.5}}
     assert "digits has 359 test images, all are evaluated" in capsys.readouterr().out
+
+
+def test_an_interrupted_evaluation_goes_on_and_keeps_its_images(copy, monkeypatch):
+    options = cli.Evaluation(copy, ("fgsm", "pgd-4"), n=64, curve="none", keep_images=True)
+
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(evaluation.report.Report, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cli.evaluate(options)
+    snapshots = {p.name: p.stat().st_mtime_ns for p in (copy / "evaluation").rglob("*.npz")}
+    assert set(snapshots) == {"fgsm.npz", "pgd-4.npz"}
+    with monkeypatch.context() as context:
+        context.setattr("robustjax.attacks.gradient.PGD.__call__", interrupted)
+        found = cli.evaluate(options)
+    assert not (copy / "evaluation").exists()
+    with np.load(copy / "adversarial.npz") as images:
+        for name in ("fgsm", "pgd-4"):
+            np.testing.assert_array_equal(images[name], found.adversarial[name])
 
 
 def test_an_interrupted_curve_leaves_the_report(copy, monkeypatch):

@@ -275,6 +275,20 @@ def test_a_results_file_without_its_parts_is_refused(tmp_path):
         report.read_run(tmp_path / "a.json")
 
 
+def test_the_stages_of_an_ensemble_share_a_row_each():
+    def row(path, attacked, accuracy, loss):
+        attack = {"type": "PGD", "fields": {"loss": loss} if loss else {}}
+        counts = {"forwards": 10 * attacked, "backwards": 9 * attacked, "seconds": 1.5}
+        where = {"attack": attack, "path": path, "attacked": attacked}
+        return where | {"accuracy": accuracy, "stderr": 0.01} | counts
+
+    rows = [row([0], 80, 0.6, "dlr"), row([1, 0], 60, 0.55, None), row([1, 1], 55, 0.5, None)]
+    lines = report.stage_table(rows).splitlines()
+    assert lines[0].split() == ["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]
+    assert lines[2].split() == ["PGD", "dlr", "80", "60.0", "±", "1.0", "800", "720", "1.5"]
+    assert lines[3].split() == ["PGD", "x2", "60", "50.0", "±", "1.0", "1150", "1035", "3.0"]
+
+
 def test_warnings_come_after_the_table(tmp_path):
     run = write_run(tmp_path / "a")
     assert "warning" not in report.table([run])

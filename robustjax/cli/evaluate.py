@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,9 @@ class Evaluation:
       batch_size: of the attacks; results do not depend on it.
       seed: of the attacks.
       weights: the best on validation, or the last.
-      curve: the attack that accuracy over eps is measured under; 'none' skips it.
+      curve: the attack that accuracy over eps is measured under (a minimum-norm attack needs one
+        run for all radii, others one each); 'none' skips it.
+      keep_images: also write adversarial.npz: under each attack's name the images (N, H, W, C).
       data_dir: the folder of prepared TFDS sets.
     """
 
@@ -42,6 +45,7 @@ class Evaluation:
     seed: int = 0
     weights: Literal["best", "last"] = "best"
     curve: str = "pgd-20"
+    keep_images: bool = False
     data_dir: str | None = None
 
     def __post_init__(self):
@@ -50,7 +54,10 @@ class Evaluation:
 
 
 def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
-    """Attack a trained model on test images; write a report and figures."""
+    """Attack a trained model on test images; write a report and figures.
+
+    A run that was killed goes on where it was, as long as it is asked for the same.
+    """
     started, run = time.time(), options.run
     logits_fn, _, settings = models.load(run, weights=options.weights)
     threat = config.decode(settings["threat"], FUNCTIONS)
@@ -69,11 +76,15 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         origin = report.provenance(report.command_line(), options.seed, started)
         report.write_json(run / "report.json", result | {"provenance": origin})
 
-    found = evaluation.evaluate(*subject, named, key, **how)
+    journal = run / "evaluation"
+    found = evaluation.evaluate(*subject, named, key, journal=journal, **how)
     result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
     # What took so long is kept before a figure or the curve may fail.
     write(result)
     found.save_examples(run / "examples.npz")
+    if options.keep_images:
+        found.save_images(run / "adversarial.npz")
+    shutil.rmtree(journal, ignore_errors=True)  # there is none where nothing was attacked
     if named:
         draw_examples(
             found, images, options.attacks[-1], settings["class_names"], run / "examples.png"
@@ -84,6 +95,9 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         write(result | {"curve": {"attack": options.curve, **curve}})
         norm = type(threat).__name__.lower()
         report.accuracy_over_eps({options.curve: curve}, run / "accuracy_over_eps.png", norm)
+    for name, rows in result["stages"].items():
+        if len(rows) > 1:
+            print(f"{name}, stage by stage", report.stage_table(rows), "", sep="\n")
     print(report.table([run]))
     return found
 

@@ -79,6 +79,11 @@ class Report:
         with replacing(path) as file:
             np.savez_compressed(file, **flat)
 
+    def save_images(self, path: str | os.PathLike) -> None:
+        """Write the adversarial images as an .npz: under each attack's name (N, H, W, C)."""
+        with replacing(path) as file:
+            np.savez_compressed(file, **self.adversarial)
+
     def to_json(self, examples: bool = False) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers; the images stay out."""
         content = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,32 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
         notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
     aligned = [_align(cells, numbers_from=5, markdown=markdown)] if rows else []
     return "\n".join(aligned + notes)
+
+
+def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
+    """What the stages of an ensemble did, in order; the inner stages of a stage share a row.
+
+    Args:
+      stages: the rows of one attack in a report's 'stages'.
+      markdown: a Markdown table; otherwise plain columns.
+    """
+    cells = [["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]]
+    for _, group in itertools.groupby(stages, lambda row: row["path"][:1]):
+        rows = list(group)
+        calls = [sum(row[kind] for row in rows) for kind in ("forwards", "backwards")]
+        accuracy = _percent(rows[-1]["accuracy"], rows[-1]["stderr"])
+        seconds = f"{sum(row['seconds'] for row in rows):.1f}"
+        name = _stage_name(rows[0]["attack"], len(rows))
+        cells.append([name, str(rows[0]["attacked"]), accuracy, *map(str, calls), seconds])
+    return _align(cells, numbers_from=1, markdown=markdown)
+
+
+def _stage_name(encoded: Any, count: int) -> str:
+    """The type, and its loss where it has one; and how many of them where there are several."""
+    if not isinstance(encoded, Mapping):
+        return str(encoded)
+    words = [encoded["type"], encoded["fields"].get("loss"), f"x{count}" if count > 1 else None]
+    return " ".join(word for word in words if word)
 
 
 def format_eps(eps: float) -> str:
