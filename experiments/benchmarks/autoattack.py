@@ -1,0 +1,156 @@
+"""Standard AutoAttack, Linf: robustjax against pyautoattack 0.2.0, the authors' code, in one run.
+
+Command:   python experiments/benchmarks/autoattack.py RUN --data-dir DIR --n 100
+           python experiments/benchmarks/autoattack.py mnist --data-dir DIR --n 200
+           with --out experiments/results/NAME.json to keep it
+Needs:     pip install '.[oracle]', and h5py for `mnist`, the network inside the pyautoattack wheel;
+           RUN is a run directory of a preact-resnet-18 made by `robustjax train`.
+Claim:     on a CPU, at most half of pyautoattack's time at equal robust accuracy.
+Measured:  see autoattack_*.json in experiments/results.
+
+Both attack the same images with the same weights at the radius that the network was trained for.
+Ours is timed from the first call in a fresh process, so compilation counts, and runs on one device
+per core; theirs has as many threads as there are cores and all images in one batch, as is fastest
+for it. The machine should be idle. `--one-core` gives each one thread on one core and counts CPU
+seconds, which a busy machine hardly changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+from pgd_step import cpu_name, torch_network, versions
+from pyautoattack import AutoAttack as PyAutoAttack
+
+from robustjax import data, evaluation, files, models, parallel, report
+from robustjax.attacks import AutoAttack
+from robustjax.threats import Linf
+
+sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+import nets  # noqa: E402
+import torch_nets  # noqa: E402
+
+
+def bundled():
+    """The network in pyautoattack's wheel, twice, the name of its data, eps."""
+    return nets.mnist_net(nets.wheel(nets.MNIST)), torch_nets.mnist(), "mnist", 0.3
+
+
+def trained(run: Path):
+    """A run's network: ours, its twin in PyTorch, the name of its data, eps."""
+    logits_fn, _, config = models.load(run)
+    variables = models.load_weights(run / "weights.npz")
+    twin = torch_network(torch, config["model"]["width"]).eval()
+    copy_weights(twin, variables, config["model"])
+    eps = config["threat"]["fields"]["eps"]
+    return logits_fn, twin, config["data"]["name"], eps
+
+
+def copy_weights(twin, variables, about) -> None:
+    """Our PreActResNet-18's weights into `torch_network`'s."""
+    params, stats = variables["params"], variables["batch_stats"]["body"]
+    state = {"mean": about["mean"], "std": about["std"], "stem.weight": params["stem"]["kernel"]}
+    state |= {f"head.{name}": params["head"][ours] for name, ours in LINEAR.items()}
+    for name, ours in NORM.items():
+        state[f"norm.{name}"] = {**params["body"]["norm"], **stats["norm"]}[ours]
+    blocks = [f"stage{s}_block{b}" for s in (1, 2, 3, 4) for b in (1, 2)]
+    for i, block in enumerate(blocks):
+        for layer, weights in params["body"][block].items():
+            if "kernel" in weights:
+                state[f"blocks.{i}.{layer}.weight"] = weights["kernel"]
+            else:
+                for name, ours in NORM.items():
+                    both = {**weights, **stats[block][layer]}
+                    state[f"blocks.{i}.{layer}.{name}"] = both[ours]
+    shapes = {name: value.shape for name, value in twin.state_dict().items()}
+    tensors = {name: torch.from_numpy(as_torch(value)) for name, value in state.items()}
+    tensors = {name: value.reshape(shapes[name]) for name, value in tensors.items()}
+    missing, unexpected = twin.load_state_dict(tensors, strict=False)
+    assert not unexpected and all("num_batches" in name for name in missing), (missing, unexpected)
+
+
+LINEAR = {"weight": "kernel", "bias": "bias"}
+NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+
+
+def as_torch(value) -> np.ndarray:
+    """HWIO -> OIHW, (D, K) -> (K, D), the rest as it is."""
+    value = np.asarray(value, np.float32)
+    axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim)
+    return np.ascontiguousarray(value.transpose(axes) if axes else value)
+
+
+def theirs(twin, images, labels, eps, seed):
+    """pyautoattack's standard evaluation -> (N,) bool, what resists."""
+    x = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
+    y = torch.from_numpy(labels).long()
+    adversary = PyAutoAttack(twin, norm="Linf", eps=eps, seed=seed, version="standard")
+    x_adv, _ = adversary.run_standard_evaluation(x, y, batch_size=len(x))
+    with torch.no_grad():
+        return (twin(x_adv).argmax(1) == y).numpy()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("subject", help="a run directory, or mnist")
+    parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
+    parser.add_argument("--n", type=int, default=100, help="the first n test images")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--one-core", action="store_true", help="CPU seconds on one core")
+    parser.add_argument("--out", type=Path, help="where to write the JSON")
+    options = parser.parse_args()
+    began = time.time()
+
+    if options.one_core:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    clock = time.process_time if options.one_core else time.perf_counter
+    parallel.use_all_cores()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    mnist = options.subject == "mnist"
+    logits_fn, twin, name, eps = bundled() if mnist else trained(Path(options.subject))
+    test = data.load(name, "test", options.data_dir).head(options.n)
+    images, labels = np.asarray(data.to_float(test.images)), test.labels
+
+    started = clock()
+    attack, key = {"autoattack": AutoAttack(Linf(eps))}, jax.random.key(options.seed)
+    found = evaluation.evaluate(logits_fn, images, labels, attack, key, diagnose=False)
+    seconds = {"robustjax": clock() - started}
+    print(report.stage_table(found.stages["autoattack"]), flush=True)
+    started = clock()
+    resists = theirs(twin, images, labels, eps, options.seed)
+    seconds["pyautoattack"] = clock() - started
+    robust = {"robustjax": found.robust["autoattack"], "pyautoattack": float(resists.mean())}
+    ratio = seconds["robustjax"] / seconds["pyautoattack"]
+    for contender, value in seconds.items():
+        print(f"{contender:14s} {value:8.1f} s   robust {100 * robust[contender]:.1f} %")
+    print(f"robustjax / pyautoattack = {ratio:.2f}")
+
+    if options.out:
+        record = {
+            **report.provenance(report.command_line(), options.seed, began),
+            "peers": versions(),
+            "cpu": cpu_name(),
+            "devices": jax.device_count(),
+            "clock": "CPU seconds" if options.one_core else "wall seconds",
+            "load_average": os.getloadavg()[0],
+            "n": len(labels),
+            "eps": eps,
+            "clean": found.clean,
+            "robust": robust,
+            "agree": float(np.mean(resists == ~found.examples["autoattack"]["fooled"])),
+            "seconds": seconds,
+            "ratio": ratio,
+            "stages": found.stages["autoattack"],
+        }
+        files.write_json(options.out, record)
+
+
+if __name__ == "__main__":
+    main()
