@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from robustjax.losses import PAIRED
+from robustjax.losses import GIVEN_TARGETS, PAIRED
 from robustjax.typing import Loss
 
 Label = Literal["true", "predicted", "least_likely", "random", "ranked"]
@@ -52,6 +52,20 @@ def aim(
     """What `loss` is given when the caller gives no target; a paired loss gets y beside it."""
     chosen = choose(label, logits, key, y, rank)
     return (y, chosen) if loss in PAIRED else chosen
+
+
+def check_aim(loss: Loss, label: Label, targeted: bool = False) -> None:
+    """Raise ValueError if an attack cannot do without a target that the caller gives."""
+    paired = loss in PAIRED and label in TARGETED
+    if loss in GIVEN_TARGETS and not paired:
+        raise ValueError(
+            f"the loss {loss.__name__} needs a target, {GIVEN_TARGETS[loss]}: pass one, or choose "
+            "a loss of the label: cross_entropy, margin or dlr"
+        )
+    if targeted and label == "true":
+        raise ValueError(
+            "a targeted attack needs a target: pass one, or set label to 'least_likely' or 'random'"
+        )
 
 
 def sense(loss: Loss, label: Label, targeted: bool = False) -> int:
