@@ -54,6 +54,11 @@ def aim(
     return (y, chosen) if loss in PAIRED else chosen
 
 
+def sense(loss: Loss, label: Label, targeted: bool = False) -> int:
+    """+1 if an attack ascends the loss, -1 if it descends it towards a class."""
+    return -1 if (targeted or label in TARGETED) and loss not in PAIRED else 1
+
+
 def check_aim(loss: Loss, label: Label, targeted: bool = False) -> None:
     """Raise ValueError if an attack cannot do without a target that the caller gives."""
     paired = loss in PAIRED and label in TARGETED
@@ -66,8 +71,3 @@ def check_aim(loss: Loss, label: Label, targeted: bool = False) -> None:
         raise ValueError(
             "a targeted attack needs a target: pass one, or set label to 'least_likely' or 'random'"
         )
-
-
-def sense(loss: Loss, label: Label, targeted: bool = False) -> int:
-    """+1 if an attack ascends the loss, -1 if it descends it towards a class."""
-    return -1 if (targeted or label in TARGETED) and loss not in PAIRED else 1
