@@ -157,10 +157,10 @@ class L1:
         linear function is a fixed point, reached after a travel of at most 2 eps.
         """
         room = jnp.where(gradient == 0, 0, _room(x_adv, gradient))
-        z = x_adv + jnp.sign(gradient) * _knapsack(jnp.abs(gradient), room, size)
+        z = x_adv + jnp.sign(gradient) * knapsack(jnp.abs(gradient), room, size)
         d = z - x
         excess = _total(jnp.abs(d)) - self.eps
-        back = _knapsack(-jnp.sign(d) * gradient, jnp.abs(d), jnp.maximum(excess, 0))
+        back = knapsack(-jnp.sign(d) * gradient, jnp.abs(d), jnp.maximum(excess, 0))
         return _inside(x, self._shrink(d - jnp.sign(d) * back))
 
     def _shrink(self, d: jax.Array) -> jax.Array:
@@ -297,7 +297,7 @@ def _bisect(holds, low: jax.Array, high: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, 24, halve, (low, high))[0]
 
 
-def _knapsack(value: jax.Array, room: jax.Array, budget: jax.Array) -> jax.Array:
+def knapsack(value: jax.Array, room: jax.Array, budget: jax.Array) -> jax.Array:
     """Fractional knapsack: spend `budget` on components by value, each up to its room."""
     order = jnp.argsort(-value.reshape(-1))
     room_sorted = room.reshape(-1)[order]
