@@ -78,7 +78,7 @@ class L2:
         rest = self.eps**2 - _total(jnp.where(free, 0, room) ** 2)
         exact = jnp.sqrt(jnp.maximum(rest, 0) / _positive(_total(jnp.where(free, d, 0) ** 2)))
         s = jnp.where(norm(1.0) <= self.eps, 1.0, jnp.where(jnp.any(free), exact, s))
-        return _inside(x, jnp.sign(d) * jnp.minimum(s * length, room))
+        return displaced(x, jnp.sign(d) * jnp.minimum(s * length, room))
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Uniform in the ball, then projected."""
@@ -131,7 +131,7 @@ class L1:
         # A correction to t, not t itself: of thousands of lengths the sum would drown eps.
         t = t + (_total(kept(t)) - self.eps) / jnp.maximum(jnp.sum(free), 1)
         t = jnp.where(_total(kept(0.0)) <= self.eps, 0.0, t)
-        return _inside(x, self._shrink(jnp.sign(d) * kept(t)))
+        return displaced(x, self._shrink(jnp.sign(d) * kept(t)))
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Uniform in the ball (normalised exponentials with random signs), then projected."""
@@ -161,7 +161,7 @@ class L1:
         d = z - x
         excess = _total(jnp.abs(d)) - self.eps
         back = knapsack(-jnp.sign(d) * gradient, jnp.abs(d), jnp.maximum(excess, 0))
-        return _inside(x, self._shrink(d - jnp.sign(d) * back))
+        return displaced(x, self._shrink(d - jnp.sign(d) * back))
 
     def _shrink(self, d: jax.Array) -> jax.Array:
         """`d`, scaled down by what rounding left outside the ball."""
@@ -281,7 +281,7 @@ def _room(x: jax.Array, direction: jax.Array) -> jax.Array:
     return jnp.where(direction > 0, 1 - x, x)
 
 
-def _inside(x: jax.Array, d: jax.Array) -> jax.Array:
+def displaced(x: jax.Array, d: jax.Array) -> jax.Array:
     """x + d in the box, rounded towards x: half a bit of each pixel would add up to leave L1."""
     z = jnp.clip(x + d, 0, 1)
     return jnp.where(jnp.abs(z - x) > jnp.abs(d), jnp.nextafter(z, x), z)

@@ -1,6 +1,7 @@
 """Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
 
 from robustjax.attacks.apgd import APGD
+from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.crafting import perturb
 from robustjax.attacks.ensemble import (
     Ensemble,
@@ -27,6 +28,7 @@ __all__ = [
     "PGD",
     "RFGSM",
     "Adam",
+    "AutoAttack",
     "Corner",
     "Ensemble",
     "Gaussian",

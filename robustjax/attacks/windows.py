@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.threats import L1, L2, Linf, ordered_sum
+from robustjax.threats import L1, L2, Linf, displaced, ordered_sum
 
 TINY = 1e-12
 
@@ -133,5 +133,5 @@ def _power(threat: L2 | L1) -> int:
 def _onto(threat: L2 | L1, d: jax.Array, x: jax.Array) -> jax.Array:
     """x + d, of norm eps (L2) or at most eps (L1), in [0, 1]."""
     if isinstance(threat, L2):
-        d = threat.eps * threat.steepest(d)
+        return displaced(x, threat.eps * threat.steepest(d))
     return threat.project(x + d, x)
