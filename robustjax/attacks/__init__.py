@@ -1,5 +1,7 @@
 """Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
 
+from robustjax.attacks.apgd import APGD
+from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.crafting import perturb
 from robustjax.attacks.ensemble import (
     Ensemble,
@@ -14,9 +16,11 @@ from robustjax.attacks.iterative import Iterative, MinimumNorm
 from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.registry import names, parse
 from robustjax.attacks.rules import Adam, Momentum, Steepest
-from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
+from robustjax.attacks.square import Square
+from robustjax.attacks.starts import Corner, Gaussian, Surface, Uniform, Zero
 
 __all__ = [
+    "APGD",
     "BIM",
     "FGSM",
     "ILCM",
@@ -24,6 +28,7 @@ __all__ = [
     "PGD",
     "RFGSM",
     "Adam",
+    "AutoAttack",
     "Corner",
     "Ensemble",
     "Gaussian",
@@ -33,7 +38,9 @@ __all__ = [
     "MultiTargeted",
     "Randomized",
     "Restarts",
+    "Square",
     "Steepest",
+    "Surface",
     "Uniform",
     "WorstOf",
     "Zero",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from robustjax.config import check_number, config
+from robustjax.threats import L1, Linf
 from robustjax.typing import Threat
 
 
@@ -60,3 +62,23 @@ class Corner:
         """A point at distance fraction * eps, up to the box."""
         noise = jax.random.normal(key, x.shape, x.dtype)
         return threat.step(x, noise, self.fraction * threat.eps, x)
+
+
+@config
+class Surface:
+    """Noise moved onto the ball's surface, then into [0, 1]: the start of APGD.
+
+    Uniform noise divided by its largest component in Linf, Gaussian noise divided by its length in
+    L2; in L1, where division would change every pixel a little, projected, which keeps few.
+    """
+
+    def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
+        """A point at distance eps, up to the box."""
+        if isinstance(threat, Linf):
+            noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+        else:
+            noise = jax.random.normal(key, x.shape, x.dtype)
+        if isinstance(threat, L1):
+            return threat.project(x + noise, x)
+        length = jnp.maximum(threat.distance(noise, jnp.zeros_like(x)), 1e-12)
+        return threat.project(x + threat.eps * noise / length, x)

@@ -1,0 +1,152 @@
+"""How APGD moves and what it learns on its way: one rule for Linf and L2, one for L1.
+
+Like the rules of `rules.py`, but these see the loss too, and may go back to the best point.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.config import check_number, config
+from robustjax.typing import Threat
+
+
+class Seen(NamedTuple):
+    """What a run knows after `number` steps: where it is, and its best point."""
+
+    number: jax.Array
+    x_adv: jax.Array
+    gradient: jax.Array
+    loss: jax.Array
+    x_best: jax.Array
+    gradient_best: jax.Array
+    loss_best: jax.Array
+
+
+class Pace(NamedTuple):
+    """What `Halving` remembers: of the last step, and since the last checkpoint."""
+
+    x_old: jax.Array
+    loss: jax.Array
+    size: jax.Array
+    window: jax.Array
+    taken: jax.Array
+    rises: jax.Array
+    loss_best: jax.Array
+    halved: jax.Array
+
+
+@config
+class Halving:
+    """Steps with momentum, 2 eps at first and halved at the checkpoints that find no progress.
+
+    z = P(x_k + eta g_k), x_{k+1} = P(x_k + alpha (z - x_k) + (1 - alpha) (x_k - x_{k-1})). At a
+    checkpoint eta is halved, and the run goes on from its best point, if at most rho of the steps
+    since the last one raised the loss, or if eta and the best loss are both what they were then.
+
+    References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1.
+    """
+
+    rho: float = 0.75
+    alpha: float = 0.75
+
+    def __post_init__(self):
+        check_number("rho", self.rho, high=1.0)
+        check_number("alpha", self.alpha, high=1.0)
+
+    def init(self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array) -> Pace:
+        """Before the first of `steps` steps; the condition on eta needs an earlier checkpoint."""
+        return Pace(
+            x_old=x_start,
+            loss=jnp.asarray(-jnp.inf, x.dtype),
+            size=jnp.asarray(2 * threat.eps, x.dtype),
+            window=jnp.maximum(22 * jnp.int32(steps) // 100, 1),
+            taken=jnp.int32(0),
+            rises=jnp.int32(0),
+            loss_best=jnp.asarray(-jnp.inf, x.dtype),
+            halved=jnp.asarray(True),
+        )
+
+    def __call__(
+        self, pace: Pace, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array
+    ) -> tuple[jax.Array, Pace]:
+        """-> (the next point, what to remember)."""
+        moved = seen.number > 0
+        taken = pace.taken + moved
+        rises = pace.rises + (moved & (seen.loss > pace.loss))
+        checkpoint = taken == pace.window
+        stuck = ~pace.halved & (pace.loss_best >= seen.loss_best)
+        halve = checkpoint & ((rises <= self.rho * taken) | stuck)
+        size = jnp.where(halve, pace.size / 2, pace.size)
+        x_adv = jnp.where(halve, seen.x_best, seen.x_adv)
+        gradient = jnp.where(halve, seen.gradient_best, seen.gradient)
+
+        z = threat.step(x_adv, gradient, size, x)
+        alpha = jnp.where(moved, self.alpha, 1.0)
+        z = x_adv + alpha * (z - x_adv) + (1 - alpha) * (x_adv - pace.x_old)
+        shorter = pace.window - jnp.maximum(3 * steps // 100, 1)
+        pace = Pace(
+            x_old=x_adv,
+            loss=seen.loss,
+            size=size,
+            window=jnp.where(
+                checkpoint, jnp.maximum(shorter, jnp.maximum(6 * steps // 100, 1)), pace.window
+            ),
+            taken=jnp.where(checkpoint, 0, taken),
+            rises=jnp.where(checkpoint, 0, rises),
+            loss_best=jnp.where(checkpoint, seen.loss_best, pace.loss_best),
+            halved=jnp.where(checkpoint, halve, pace.halved),
+        )
+        return threat.project(z, x), pace
+
+
+class Support(NamedTuple):
+    """What `Sparse` remembers: step size, components to move, and how many had changed."""
+
+    size: jax.Array
+    moves: jax.Array
+    changed: jax.Array
+
+
+@config
+class Sparse:
+    """Steps of L1 length eta along the signs of the few largest gradient components.
+
+    At each checkpoint a step's components become two thirds of those that differ from x in the best
+    point. If these have become fewer by 5 %, eta goes back to eps and the run to its best point;
+    else eta is divided by 1.5, down to eps / 10.
+
+    References: Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021.
+    """
+
+    guided: bool
+
+    def init(self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array) -> Support:
+        """A fifth of the components, or, from a start that is worth something, 2/3 of its own."""
+        changed = jnp.sum(x_start != x).astype(x.dtype) if self.guided else x.size * 1.0
+        moves = changed / 1.5 if self.guided else x.size / 5
+        size = jnp.asarray(threat.eps, x.dtype)
+        return Support(size, jnp.asarray(moves, x.dtype), jnp.asarray(changed, x.dtype))
+
+    def __call__(
+        self, support: Support, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array
+    ) -> tuple[jax.Array, Support]:
+        """-> (the next point, what to remember)."""
+        checkpoint = (seen.number > 0) & (seen.number % jnp.maximum(4 * steps // 100, 1) == 0)
+        changed = jnp.sum(seen.x_best != x).astype(x.dtype)
+        fewer = changed < 0.95 * support.changed
+        again = checkpoint & fewer
+        size = jnp.where(fewer, threat.eps, jnp.maximum(support.size / 1.5, threat.eps / 10))
+        new = Support(size.astype(x.dtype), changed / 1.5, changed)
+        support = jax.tree.map(lambda a, b: jnp.where(checkpoint, a, b), new, support)
+        x_adv = jnp.where(again, seen.x_best, seen.x_adv)
+        gradient = jnp.where(again, seen.gradient_best, seen.gradient)
+
+        length = jnp.abs(gradient)
+        smallest = jnp.clip((x.size - support.moves).astype(jnp.int32), 0, x.size - 1)
+        direction = jnp.sign(gradient) * (length >= jnp.sort(length.reshape(-1))[smallest])
+        count = jnp.maximum(jnp.sum(direction != 0), 1)
+        return threat.project(x_adv + support.size / count * direction, x), support
