@@ -74,7 +74,7 @@ class HopSkipJump(MinimumNorm):
       samples: queries of the first normal, the paper's B_0.
       gamma: how far apart the queries of a normal are, and how exact (gamma / d^1.5 of the way in
         L2, gamma / d^2 in Linf) the bisection is.
-      success: (output, y) -> bool; with the prediction's equality to a class a targeted attack.
+      success: (output, y) -> bool, all that the attack sees; `prediction(output) == t` aims at t.
 
     References: Chen, Jordan, Wainwright, "HopSkipJumpAttack: a query-efficient decision-based
     attack", 2020, Alg. 2.
@@ -157,8 +157,7 @@ class HopSkipJump(MinimumNorm):
         state = state._replace(
             low=jnp.where(won, state.low, middle), high=jnp.where(won, middle, state.high)
         )
-        size = x.size
-        digits = jnp.log2(size**self._order / self.gamma)
+        digits = jnp.log2(x.size**self._order / self.gamma)
         ended = state.count >= jnp.clip(jnp.ceil(digits), 1, BITS)
         arrived = state._replace(point=self._towards(x, state, state.high))
         return _where(ended, self._next_turn(arrived), state)
@@ -196,7 +195,7 @@ class HopSkipJump(MinimumNorm):
     def _delta(self, state):
         """How far the queries of a normal are from x_t, in L2."""
         size = state.point.size
-        visible = size**0.5 * 2.0**-20  # a million of it per pixel makes 1
+        visible = size**0.5 * 2.0**-20  # per pixel sixteen times the resolution of a float32
         later = jnp.maximum(self.gamma * state.high / size, visible)
         return jnp.where(state.turn == 1, 0.1, later)
 
