@@ -22,6 +22,7 @@ from robustjax.attacks import (
     MIFGSM,
     PGD,
     RFGSM,
+    SPSA,
     Adam,
     Gaussian,
     Restarts,
@@ -63,12 +64,14 @@ ROWS = {
     "pgd-adam": Row(
         functools.partial(PGD, steps=20, step_size=0.1, rule=Adam()), "linf", norms="linf l2"
     ),
+    "spsa": Row(functools.partial(SPSA, steps=5, samples=8, step_size=0.05), norms="linf"),
     "restarts": Row(lambda threat: Restarts(PGD(threat), 3), "linf l1 l0"),
     "worst-of": Row(
         lambda threat: WorstOf((FGSM(threat), Restarts(long(threat), 2))), "linf l2 l1 l0"
     ),
 }
 ENSEMBLES = ("restarts", "worst-of")
+ESTIMATED = ("spsa",)  # estimated gradients climb on average
 GRID = [(row, norm) for row in ROWS for norm in ROWS[row].norms.split()]
 EVERYWHERE = [pytest.param(row, norm, id=f"{row}-{norm}") for row in ROWS for norm in THREATS]
 CASES = [pytest.param(row, norm, id=f"{row}-{norm}") for row, norm in GRID]
@@ -76,7 +79,7 @@ CASES = [pytest.param(row, norm, id=f"{row}-{norm}") for row, norm in GRID]
 CLIMBING = [
     pytest.param(row, norm, id=f"{row}-{norm}")
     for row, norm in GRID
-    if row != "pgd-adam" or norm == "linf"
+    if row not in ESTIMATED and (row != "pgd-adam" or norm == "linf")
 ]
 
 
