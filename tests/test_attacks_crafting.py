@@ -205,5 +205,5 @@ def test_an_attack_that_cheats_is_caught(images, amount, message):
 def test_nan_logits_are_never_a_right_prediction():
     examples = check_examples(IMAGES, LABELS)
     model = check_model(jax.tree_util.Partial(batch, W * np.nan), examples)
-    predicted, won = judge(Setting(model, jax.random.key(0), fooled, 11, Ledger()), examples)
-    assert (predicted == -1).all() and won.all()
+    said = judge(Setting(model, jax.random.key(0), fooled, 11, Ledger()), examples)
+    assert (said.prediction == -1).all() and said.won.all()

@@ -15,7 +15,7 @@ from robustjax.attacks.examples import Examples, check_request, num_classes, one
 from robustjax.attacks.iterative import Cost, Example, Iterative, MinimumNorm, within
 from robustjax.attacks.randomized import redraw
 from robustjax.attacks.slots import Crafted, Keeper, over_slots
-from robustjax.attacks.success import Success, fooled, prediction
+from robustjax.attacks.success import Success, fooled, logits_of, prediction
 from robustjax.attacks.tiles import over_tiles
 from robustjax.config import config
 from robustjax.typing import Attack, LogitsFn, Threat
@@ -40,6 +40,7 @@ class Stage(NamedTuple):
       path: its place, stage of stage of the ensemble; () for an attack that is none.
       attacked: the number of examples that were left for it.
       succeeded: the number of those that it won, inside its threat model.
+      unfinished: the number of those it did not win but was still gaining on at its end.
       cost: model calls of all of them together; -1 where the attack does not say.
       seconds: wall time.
     """
@@ -48,6 +49,7 @@ class Stage(NamedTuple):
     path: tuple[int, ...]
     attacked: int
     succeeded: int
+    unfinished: int
     cost: Cost
     seconds: float
 
@@ -57,7 +59,8 @@ class Verdict(NamedTuple):
 
     Attributes:
       image: (N, H, W, C), the adversarial images.
-      distance: (N,) in the norm of the threat of the attack that made the image.
+      distance: (N,) in the norm of the threat of the attack that made the image; inf where a
+        minimum-norm attack found none.
       inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
       prediction: (N,) the model's, on that image.
       stage: (N,) which stage won, as a number in the ledger; -1: the example resists them all.
@@ -68,6 +71,20 @@ class Verdict(NamedTuple):
     inside: np.ndarray
     prediction: np.ndarray
     stage: np.ndarray
+
+
+class Judgement(NamedTuple):
+    """What a model says of N images, as NumPy arrays.
+
+    Attributes:
+      logits: (N, K).
+      prediction: (N,) the class; -1, which is never right, where a logit is NaN.
+      won: (N,) bool: what the setting calls a success of the attack.
+    """
+
+    logits: np.ndarray
+    prediction: np.ndarray
+    won: np.ndarray
 
 
 class Ledger:
@@ -176,22 +193,12 @@ def craft(
             break
     untouched = ~verdict.inside  # every stage left its threat model: the clean image stays
     if untouched.any():
-        verdict.prediction[untouched], _ = judge(setting, examples[untouched])
+        verdict.prediction[untouched] = judge(setting, examples[untouched]).prediction
     return verdict._replace(inside=np.ones(n, bool))
 
 
-def judge(
-    setting: Setting, examples: Examples, images: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted class (N,) and whether the attack has won (N,), at the images.
-
-    The class is -1, which is never right, where a logit is NaN.
-
-    Args:
-      setting: the model, and what counts as success.
-      examples: for labels and, with a randomised model, keys; and images, unless others are given.
-      images: (N, H, W, C).
-    """
+def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None) -> Judgement:
+    """What the model says of the images, by default the examples' own."""
     rows = examples.rows() | {"target": None}
     if images is not None:
         rows["image"] = images
@@ -204,7 +211,7 @@ def _judge_one(model, key, success, row):
         one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
     )
     output = logits_fn(row["image"])
-    return prediction(output), success(output, row["label"])
+    return Judgement(logits_of(output), prediction(output), success(output, row["label"]))
 
 
 VERDICT = 2**31 - 2
@@ -213,14 +220,17 @@ VERDICT = 2**31 - 2
 
 def _craft_leaf(attack, setting, examples, progress, path):
     crafted, seconds = _run(attack, setting, examples, progress, path)
-    predicted, won = judge(setting, examples, crafted.image)
-    inside = np.asarray(within(attack, crafted.distance))
-    won &= inside
+    judged, distance = judge(setting, examples, crafted.image), crafted.distance
+    if isinstance(attack, MinimumNorm):
+        distance = np.where(judged.won, distance, np.float32(np.inf))
+    inside = np.asarray(within(attack, distance))
+    won = judged.won & inside
     cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in crafted.cost))
+    counts = len(examples), int(won.sum()), int((crafted.unfinished & ~won).sum())
     stages = setting.ledger.stages
-    stages.append(Stage(attack, path, len(examples), int(won.sum()), cost, seconds))
+    stages.append(Stage(attack, path, *counts, cost, seconds))
     number = np.where(won, len(stages) - 1, -1)
-    return Verdict(crafted.image, crafted.distance, inside, predicted, number)
+    return Verdict(crafted.image, distance, inside, judged.prediction, number)
 
 
 def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:

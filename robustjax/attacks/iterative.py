@@ -61,7 +61,12 @@ def within(attack: Any, distance: Any) -> Any:
     """Whether a distance counts as inside the attack's threat model; always, if it has none."""
     if not isinstance(attack, Bounded):
         return jnp.ones_like(distance, bool)
-    return distance <= attack.threat.eps * (1 + TOLERANCE) + TOLERANCE
+    return distance <= allowed(attack.threat.eps)
+
+
+def allowed(eps: Any) -> Any:
+    """The largest distance that counts as inside a ball of radius eps."""
+    return eps * (1 + TOLERANCE) + TOLERANCE
 
 
 class Iterative(abc.ABC):
@@ -90,6 +95,10 @@ class Iterative(abc.ABC):
     @abc.abstractmethod
     def spent(self, state: Any) -> Cost:
         """The model calls so far, `begin` included."""
+
+    def unfinished(self, state: Any) -> jax.Array:
+        """bool (): it was still gaining when its budget ended, so more steps might help."""
+        return jnp.asarray(False)
 
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None

@@ -35,11 +35,13 @@ class Crafted(NamedTuple):
       image: (N, H, W, C).
       distance: (N,) in the norm of the attack's threat; NaN for an attack without one.
       cost: the model calls that each example took, each (N,).
+      unfinished: (N,) bool: the attack was still gaining when its budget ended.
     """
 
     image: np.ndarray
     distance: np.ndarray
     cost: Cost
+    unfinished: np.ndarray
 
 
 class Snapshot(NamedTuple):
@@ -192,7 +194,8 @@ def _problem(shared, row):
 def _result(attack, example, state) -> Crafted:
     image = attack.result(example, state)
     cost = Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state)))
-    return Crafted(image, distance_of(attack, image, example.x), cost)
+    distance = distance_of(attack, image, example.x)
+    return Crafted(image, distance, cost, attack.unfinished(state))
 
 
 def _where(mask: jax.Array, yes: Any, no: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from robustjax.attacks.iterative import allowed
 from robustjax.files import replacing
 
 
@@ -25,9 +27,17 @@ class Report:
       zero_gradient: per gradient attack, the fraction of the attacked examples at which its
         gradient is exactly zero: at the clean image, or at the returned one if that still resists.
       warnings: sentences that a reader of the numbers must see.
+      stages: per attack, what its stages did, in order: 'attack' (its configuration), 'path' (stage
+        of stage of an ensemble), 'attacked' (images that still resisted), 'accuracy' and 'stderr'
+        after it, 'forwards' and 'backwards' (model calls for all images together, -1 where the
+        attack does not say; those of an attack without 'backwards' are its queries), 'seconds'.
+      minimum_norm: the attacks whose distances give the accuracy at any radius: `curve`.
+      key: the numbers of the PRNG key.
       examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
-        'prediction', 'distance' (N,). The distance is in the norm of the attack's own threat; an
-        image that is misclassified clean is not attacked, counts as fooled, and has distance 0.
+        'prediction', 'distance', 'stage' (N,). The distance is in the norm of the attack's own
+        threat, and inf where a minimum-norm attack found nothing; an image that is misclassified
+        clean is not attacked, counts as fooled, and has distance 0. The stage is the row of
+        `stages` that fooled the model; -1: none did.
       adversarial: per attack the images (N, H, W, C).
       attacks: the configuration of each attack.
     """
@@ -38,9 +48,25 @@ class Report:
     stderr: dict[str, float]
     zero_gradient: dict[str, float]
     warnings: list[str]
+    stages: dict[str, list[dict[str, Any]]] = dataclasses.field(repr=False)
+    minimum_norm: list[str] = dataclasses.field(repr=False)
+    key: list[int] = dataclasses.field(repr=False)
     examples: dict[str, Any] = dataclasses.field(repr=False)
     adversarial: dict[str, np.ndarray] = dataclasses.field(repr=False)
     attacks: dict[str, Any] = dataclasses.field(repr=False)
+
+    def curve(self, name: str, eps: Sequence[float]) -> dict[str, list[float]]:
+        """The accuracy at other radii, from the distances that a minimum-norm attack found.
+
+        Raises:
+          ValueError: the attack of this name was given its radius, so its distances say nothing.
+        """
+        if name not in self.minimum_norm:
+            raise ValueError(
+                f"{name} is not a minimum-norm attack, so its one run knows one radius; use "
+                "evaluation.curve"
+            )
+        return points(eps, self.examples[name]["distance"])
 
     def save_examples(self, path: str | os.PathLike) -> None:
         """Write the per-example table as a flat .npz: 'label', ..., '<attack>/fooled', ..."""
@@ -64,3 +90,26 @@ class Report:
         if examples:
             content["examples"] = jax.tree.map(lambda a: a.tolist(), self.examples)
         return jax.tree.map(lambda v: v.item() if hasattr(v, "item") else v, content)
+
+
+def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]]:
+    """A robustness curve: the fraction of examples whose distance is larger than each eps.
+
+    Args:
+      eps: E radii.
+      distances: (N,) or (E, N), to the nearest adversarial image: 0 where the model is wrong
+        anyway, inf where there is none.
+    """
+    radii = np.asarray([float(radius) for radius in eps])
+    fallen = (distances <= allowed(radii)[:, None]) | (distances == 0)
+    accuracy = [float(p) for p in 1 - fallen.mean(-1)]
+    return {
+        "eps": radii.tolist(),
+        "accuracy": accuracy,
+        "stderr": [stderr(p, fallen.shape[-1]) for p in accuracy],
+    }
+
+
+def stderr(p: float, n: int) -> float:
+    """The binomial standard error of a fraction."""
+    return math.sqrt(p * (1 - p) / n)

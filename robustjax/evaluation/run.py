@@ -1,41 +1,27 @@
-"""Robust evaluation: accuracy under each attack and under all of them, and what to distrust."""
+"""`evaluate` and `curve`: run attacks on what the model gets right, and count."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.crafting import Ledger, Setting, craft, judge
-from robustjax.attacks.ensemble import leaves, with_eps
-from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
-from robustjax.attacks.success import fooled
-from robustjax.attacks.tiles import over_tiles
+from robustjax.attacks.crafting import Judgement, Ledger, Setting, Stage, Verdict, craft, judge
+from robustjax.attacks.ensemble import with_eps
+from robustjax.attacks.examples import Examples, check_request
+from robustjax.attacks.iterative import MinimumNorm
+from robustjax.attacks.success import Success, fooled
 from robustjax.config import encode
-from robustjax.evaluation.report import Report
+from robustjax.evaluation import flags
+from robustjax.evaluation.journal import Journal, fingerprint
+from robustjax.evaluation.report import Report, points, stderr
 from robustjax.typing import Attack
-
-ZERO_GRADIENT_LIMIT = 0.01
-"""A larger fraction of examples without a gradient makes the accuracy untrustworthy."""
-
-
-@runtime_checkable
-class FollowsGradient(Protocol):
-    """An attack whose gradient and travel can be diagnosed."""
-
-    reach: Any
-
-    def aim(self, logits_fn: Callable, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-        """The target the attack chooses."""
-
-    def gradient(self, logits_fn: Callable, x: jax.Array, target: Any) -> jax.Array:
-        """The direction it ascends in."""
 
 
 def evaluate(
@@ -47,12 +33,16 @@ def evaluate(
     *,
     indices: Any = None,
     batch_size: int | None = None,
+    success: Success = fooled,
+    journal: str | os.PathLike | None = None,
+    diagnose: bool = True,
     progress: bool = False,
 ) -> Report:
     """Clean, per-attack and worst-case accuracy, with the diagnostics that make them credible.
 
     Only images that the model gets right are attacked. Every returned image is checked to be
-    finite, in [0, 1] and in its ball before it counts.
+    finite, in [0, 1] and in its ball before it counts; a minimum-norm attack counts where its
+    distance is at most the eps of its threat.
 
     Args:
       logits_fn: a batch (B, H, W, C) -> logits (B, K); best a `jax.tree_util.Partial(apply,
@@ -62,12 +52,18 @@ def evaluate(
       attacks: by the names the report should use.
       key: example i uses fold_in(key, indices[i]) in every attack.
       indices: (N,) integers that name the examples; None: 0 to N - 1.
-      batch_size: images per tile, all devices together; does not change the result.
+      batch_size: images at once, all devices together; does not change the result.
+      success: (output, label) -> bool: the model is wrong there. The default compares the largest
+        logit with the label; with a detector it is 'wrong and not detected'. Attacks that stop at
+        success have a field of the same name.
+      journal: a folder for snapshots. The same call finds them again after a kill and goes on; the
+        report is the same. Delete the folder when the report is safe.
+      diagnose: look for what makes the numbers doubtful (`evaluation.flags`).
       progress: show progress bars.
 
     Raises:
-      ValueError: unusable images, labels, model, key, batch size or attack names, or NaN logits on
-        clean images.
+      ValueError: unusable images, labels, model, key, batch size or attack names, NaN logits on
+        clean images, or a torn snapshot.
       RuntimeError: an attack left its ball or the pixel box.
     """
     if not isinstance(attacks, Mapping):
@@ -81,47 +77,56 @@ def evaluate(
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size
     )
-    setting = Setting(model, key, fooled, batch_size, Ledger())
-    clean = _clean_predictions(setting, data)
-    correct = clean == data.label
-    table: dict[str, Any] = {"index": data.index, "label": data.label, "prediction": clean}
-    adversarial, zero_gradient, notes = {}, {}, []
+    setting = Setting(model, key, success, batch_size, Ledger())
+    clean = _clean(setting, data)
+    if journal is not None:
+        journal = _folder(journal, setting, data, clean, attacks)
+    right = ~clean.won
+    table: dict[str, Any] = {
+        "index": data.index,
+        "label": data.label,
+        "prediction": clean.prediction,
+    }
+    notes = flags.of_model(setting, data, clean) if diagnose else []
+    adversarial, stages, zero_gradient = {}, {}, {}
     for name, attack in attacks.items():
-        notes += [f"{name}: {note}" for note in _unreachable(attack)]
-        x_adv, prediction, distance = data.image.copy(), clean.copy(), np.zeros(len(data))
-        if correct.any():
-            attacked, title = data[correct], name if progress else None
-            verdict = craft(attack, setting, attacked, title)
-            x_adv[correct], distance[correct] = verdict.image, verdict.distance
-            prediction[correct] = verdict.prediction
-            resists = verdict.stage < 0
-            zero = [
-                _zero_gradient(leaf, model, key, attacked, x_adv[correct], resists, batch_size)
-                for leaf in leaves(attack, num_classes(model, data))
-                if isinstance(leaf, FollowsGradient)
-            ]
-            if zero:
-                zero_gradient[name] = max(zero)
+        ledger = Ledger() if journal is None else Journal(journal, name)
+        own = dataclasses.replace(setting, ledger=ledger)
+        verdict = _nothing(data, clean)
+        if right.any():
+            part = craft(attack, own, data[right], name if progress else None)
+            for column, values in zip(verdict, part, strict=True):
+                column[right] = values
+            if diagnose:
+                found, blind = flags.of_attack(
+                    attack, own, data[right], part, ledger.stages, len(data)
+                )
+                notes += [f"{name}: {text}" for text in found]
+                if blind is not None:
+                    zero_gradient[name] = blind
         table[name] = {
-            "fooled": prediction != data.label,
-            "prediction": prediction,
-            "distance": distance,
+            "fooled": ~right | (verdict.stage >= 0),
+            "prediction": verdict.prediction,
+            "distance": verdict.distance,
+            "stage": verdict.stage,
         }
-        adversarial[name] = x_adv
-    for name, fraction in zero_gradient.items():
-        if fraction > ZERO_GRADIENT_LIMIT:
-            notes.append(_masked(name, fraction))
-            warnings.warn(notes[-1], UserWarning, stacklevel=2)
-    resists_all = correct & ~np.any([table[name]["fooled"] for name in attacks], axis=0)
-    accuracy = {"clean": correct.mean(), "worst_case": resists_all.mean()}
+        adversarial[name] = verdict.image
+        stages[name] = _table(ledger.stages, int(right.sum()), len(data))
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
+    resists = right & ~np.any([table[name]["fooled"] for name in attacks], axis=0)
+    accuracy = {"clean": right.mean(), "worst_case": resists.mean()}
     accuracy |= {name: 1 - table[name]["fooled"].mean() for name in attacks}
     return Report(
         clean=float(accuracy["clean"]),
         robust={name: float(accuracy[name]) for name in attacks},
         worst_case=float(accuracy["worst_case"]),
-        stderr={name: _stderr(p, len(data)) for name, p in accuracy.items()},
+        stderr={name: stderr(p, len(data)) for name, p in accuracy.items()},
         zero_gradient=zero_gradient,
         warnings=notes,
+        stages=stages,
+        minimum_norm=[name for name, a in attacks.items() if isinstance(a, MinimumNorm)],
+        key=jax.random.key_data(key).tolist(),
         examples=table,
         adversarial=adversarial,
         attacks={name: _describe(attack) for name, attack in attacks.items()},
@@ -143,9 +148,10 @@ def curve(
     """Accuracy under one attack over radii of its threat, in one compilation.
 
     Args:
+      attack: a minimum-norm attack is run once; another once for each radius. Give it no fixed
+        step size then, so that its steps follow eps.
       eps: the radii; 0 gives the clean accuracy.
-      logits_fn, images, labels, attack, key, indices, batch_size, progress: as for `evaluate`. Give
-        the attack no fixed step size, so that its steps follow eps.
+      logits_fn, images, labels, key, indices, batch_size, progress: as for `evaluate`.
 
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
@@ -154,64 +160,66 @@ def curve(
         logits_fn, key, images, labels, indices, batch_size
     )
     setting = Setting(model, key, fooled, batch_size, Ledger())
-    attacked = data[_clean_predictions(setting, data) == data.label]
-    accuracy = []
-    for radius in map(float, eps):
-        resists = 0
-        if len(attacked):
-            title = f"eps {radius:g}" if progress else None
-            verdict = craft(with_eps(attack, radius), setting, attacked, title)
-            resists = np.sum(verdict.stage < 0)
-        accuracy.append(float(resists / len(data)))
-    return {
-        "eps": [float(radius) for radius in eps],
-        "accuracy": accuracy,
-        "stderr": [_stderr(p, len(data)) for p in accuracy],
-    }
+    right = data[~_clean(setting, data).won]
+    once = isinstance(attack, MinimumNorm)
+    distances = np.zeros((len(eps), len(data)))
+    for i, radius in enumerate([float("inf")] if once else map(float, eps)):
+        title = f"eps {radius:g}" if progress else None
+        if len(right):
+            verdict = craft(with_eps(attack, radius), setting, right, title)
+            fallen = np.where(verdict.stage >= 0, verdict.distance if once else 0, np.inf)
+            distances[slice(None) if once else i, : len(right)] = fallen
+    return points(eps, distances)
 
 
-def _clean_predictions(setting: Setting, data: Examples) -> np.ndarray:
-    prediction, _ = judge(setting, data)
-    if (prediction < 0).any():
-        raise ValueError(f"the model's logits are NaN on {np.sum(prediction < 0)} clean images")
-    return prediction
+def _clean(setting: Setting, data: Examples) -> Judgement:
+    clean = judge(setting, data)
+    if (clean.prediction < 0).any():
+        raise ValueError(
+            f"the model's logits are NaN on {(clean.prediction < 0).sum()} clean images"
+        )
+    return clean
 
 
-def _zero_gradient(attack, model, key, data, x_adv, resists, batch_size) -> float:
-    rows = {"row": data.rows(), "x_adv": x_adv}
-    at_clean, at_end = over_tiles(_zero_gradient_one, (attack, model, key), rows, batch_size)
-    return float(np.mean(at_clean | (at_end & resists)))
-
-
-def _zero_gradient_one(attack, model, key, rows):
-    row, logits_fn = rows["row"], one_example(model)
-    key = jax.random.fold_in(key, row["index"])
-    target = attack.aim(logits_fn, key, row["image"], row["label"])
-    return tuple(
-        jnp.all(attack.gradient(logits_fn, x, target) == 0) for x in (row["image"], rows["x_adv"])
+def _nothing(data: Examples, clean: Judgement) -> Verdict:
+    """The verdict on images that were not attacked, since the model has them wrong."""
+    n = len(data)
+    return Verdict(
+        image=data.image.copy(),
+        distance=np.zeros(n, np.float32),
+        inside=np.ones(n, bool),
+        prediction=clean.prediction.copy(),
+        stage=np.full(n, -1),
     )
 
 
-def _masked(name: str, fraction: float) -> str:
-    return (
-        f"{name}: the loss gradient is exactly zero at {fraction:.1%} of the attacked images, so "
-        "the attack is blind there and its accuracy says nothing about robustness (masked "
-        "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
-    )
+def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, Any]]:
+    """The accuracy after each stage, and what the stage cost."""
+    rows = []
+    for stage in stages:
+        right -= stage.succeeded
+        rows.append(
+            {
+                "attack": _describe(stage.attack),
+                "path": list(stage.path),
+                "attacked": stage.attacked,
+                "accuracy": right / total,
+                "stderr": stderr(right / total, total),
+                "forwards": stage.cost.forwards,
+                "backwards": stage.cost.backwards,
+                "seconds": round(stage.seconds, 3),
+            }
+        )
+    return rows
 
 
-def _unreachable(attack: Attack) -> list[str]:
-    return [
-        f"all steps together travel {float(leaf.reach):.2g} eps, so parts of the ball are out of "
-        "reach from some starts"
-        for leaf in leaves(attack, 2)
-        if isinstance(leaf, FollowsGradient) and leaf.reach < 1 - 1e-6
-    ]
+def _folder(journal, setting, data, clean, attacks) -> Path:
+    """The snapshots' own folder: its name is made of all that decides the result."""
+    about = {name: _describe(attack) for name, attack in attacks.items()}
+    arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits
+    about = [about, setting.success.__name__]
+    return Path(journal) / fingerprint(arrays, about)
 
 
 def _describe(attack: Attack) -> Any:
     return encode(attack) if dataclasses.is_dataclass(attack) else repr(attack)
-
-
-def _stderr(p: float, n: int) -> float:
-    return math.sqrt(p * (1 - p) / n)

@@ -219,6 +219,7 @@ def validate(
         validation.labels,
         attacks,
         key,
+        diagnose=False,
     )
     scores = {"accuracy": found.clean}
     return scores | {"robust_accuracy": found.robust["validation"]} if attacks else scores

@@ -1,0 +1,103 @@
+"""A long evaluation on disk: killed at any point, it goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from robustjax.attacks.crafting import Ledger
+from robustjax.attacks.slots import Keeper, Snapshot
+from robustjax.files import replacing
+
+INTERVAL = 30.0
+"""Seconds between two snapshots; longer where one takes more than a twentieth of it to write."""
+
+
+class Journal(Ledger):
+    """A ledger whose stages leave snapshots in a folder.
+
+    Every stage has a file of its own, replaced whole; a stage that is complete is read back instead
+    of run. All that decides a result hangs in the folder's name (`fingerprint`), so the snapshots
+    of another evaluation are never found.
+    """
+
+    def __init__(self, folder: str | os.PathLike, name: str):
+        """Keep the stages of the attack called `name` in `folder`."""
+        super().__init__()
+        self.folder, self.name = Path(folder), name
+
+    def keeper(self, path: tuple[int, ...]) -> Keeper:
+        """The file of the stage at `path`."""
+        stem = "-".join([self.name.replace("/", "_"), *map(str, path)])
+        return FileKeeper(self.folder / f"{stem}.npz")
+
+
+class FileKeeper(Keeper):
+    """Snapshots in one .npz: the leaves of the tree in order."""
+
+    def __init__(self, path: Path):
+        """Nothing is read or written yet."""
+        self.path = path
+        self._next = time.monotonic() + INTERVAL
+
+    def load(self, template: Snapshot) -> Snapshot | None:
+        """The last snapshot; what was in the slots begins again if there are more or fewer now.
+
+        Raises:
+          ValueError: the file is torn or is none of this stage's.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                leaves = [arrays[name] for name in arrays.files]
+            found = jax.tree.unflatten(jax.tree.structure(template), leaves)
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is torn: {error}; delete it, and this stage begins again"
+            ) from error
+        if not _fits(found.crafted, template.crafted):
+            raise ValueError(f"{self.path} is not of this stage; delete it to begin again")
+        if not _fits(found.state, template.state):
+            found = found._replace(slot=template.slot, state=template.state)
+        return found
+
+    def save(self, take: Callable[[], Snapshot], last: bool) -> None:
+        """Write it if the last one is old, or if the stage is complete."""
+        begun = time.monotonic()
+        if begun < self._next and not last:
+            return
+        with replacing(self.path) as file:
+            np.savez(file, *jax.tree.leaves(take()))
+        now = time.monotonic()
+        self._next = now + max(INTERVAL, 20 * (now - begun))
+
+
+def fingerprint(arrays: Any, about: Any) -> str:
+    """Sixteen hex digits of what decides a result: a pytree of arrays and keys, and a JSON value.
+
+    JAX's version and the platform count, since kernels may round in another way.
+    """
+    platform = jax.local_devices()[0].platform
+    digest = hashlib.sha256(json.dumps([about, jax.__version__, platform], default=repr).encode())
+    for leaf in jax.tree.leaves(arrays):
+        is_key = jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _fits(found: Any, template: Any) -> bool:
+    """Whether two trees of one structure hold arrays of the same shapes and types."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(template), strict=True)
+    return all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)

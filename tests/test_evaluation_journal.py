@@ -1,0 +1,162 @@
+"""A long evaluation that is killed ends with the report that it would have had."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from robustjax.attacks import FGSM, PGD, Restarts, WorstOf
+from robustjax.evaluation import evaluate, journal
+from robustjax.threats import Linf
+
+N = 40
+IMAGES = np.random.default_rng(0).uniform(0.2, 0.8, (N, 4, 4, 1)).astype(np.float32)
+W = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
+LABELS = (IMAGES.reshape(N, -1) @ W).argmax(-1)
+LABELS[:3] = (LABELS[:3] + 1) % 3
+WEAK = PGD(Linf(0.06), steps=2, rel_step=1.0)
+ATTACKS = {
+    "weak": Restarts(WEAK, 3),
+    "both/nested": WorstOf((FGSM(Linf(0.05)), Restarts(WEAK, 2))),
+}
+
+
+def apply(w, x):
+    return x.reshape(len(x), -1) @ w
+
+
+def run(folder=None, attacks=ATTACKS, w=W, seed=0, **more):
+    subject = jax.tree_util.Partial(apply, w), IMAGES, LABELS, attacks
+    key = jax.random.key(seed)
+    return evaluate(*subject, key, batch_size=8, journal=folder, diagnose=False, **more)
+
+
+def same(a, b):
+    for name in ATTACKS:
+        np.testing.assert_array_equal(a.adversarial[name], b.adversarial[name])
+        for part in a.examples[name]:
+            np.testing.assert_array_equal(a.examples[name][part], b.examples[name][part])
+        for x, y in zip(a.stages[name], b.stages[name], strict=True):
+            assert {**x, "seconds": 0} == {**y, "seconds": 0}
+    assert (a.clean, a.robust, a.worst_case) == (b.clean, b.robust, b.worst_case)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run()
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_at_any_snapshot_the_report_is_the_same(whole, tmp_path, monkeypatch):
+    """Killed again and again, just after each snapshot, until it comes through."""
+    monkeypatch.setattr(journal, "INTERVAL", 0.0)
+    save, deaths = journal.FileKeeper.save, 0
+
+    def save_and_die(keeper, take, last):
+        before = os.stat(keeper.path).st_mtime_ns if keeper.path.exists() else None
+        save(keeper, take, last)
+        if before != os.stat(keeper.path).st_mtime_ns:
+            raise Killed
+
+    monkeypatch.setattr(journal.FileKeeper, "save", save_and_die)
+    while True:
+        try:
+            result = run(tmp_path)
+            break
+        except Killed:
+            deaths += 1
+    assert deaths > 20
+    same(result, whole)
+    same(run(tmp_path), whole)
+
+
+def test_another_tile_takes_over_what_is_done(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "INTERVAL", 0.0)
+    save, calls = journal.FileKeeper.save, []
+
+    def save_and_die(keeper, take, last):
+        save(keeper, take, last)
+        calls.append(last)
+        if len(calls) == 2:
+            raise Killed
+
+    monkeypatch.setattr(journal.FileKeeper, "save", save_and_die)
+    with pytest.raises(Killed):
+        run(tmp_path)
+    subject = jax.tree_util.Partial(apply, W), IMAGES, LABELS, ATTACKS, jax.random.key(0)
+    same(evaluate(*subject, batch_size=16, journal=tmp_path, diagnose=False), whole)
+
+
+def test_a_folder_is_found_by_all_that_decides_the_result(tmp_path):
+    run(tmp_path)
+    run(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    run(tmp_path, w=2 * W)
+    run(tmp_path, seed=1)
+    run(tmp_path, {"weak": Restarts(WEAK, 4)})
+    run(tmp_path, success=never)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def never(output, y):
+    return output[0] > 1e9
+
+
+def test_a_torn_snapshot_says_what_to_do(tmp_path):
+    run(tmp_path)
+    file = next(tmp_path.rglob("weak-0.npz"))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"weak-0.npz is torn.*delete it, and this stage begins"):
+        run(tmp_path)
+    np.savez(file, *[np.zeros(3)] * 4)
+    with pytest.raises(ValueError, match="delete it"):
+        run(tmp_path)
+    file.unlink()
+    run(tmp_path)
+
+
+PROGRAM = """
+import sys, json, time, jax, numpy as np
+sys.path.insert(0, sys.argv[2])
+import test_evaluation_journal as t
+from robustjax.attacks.slots import Keeper
+from robustjax.evaluation import journal
+journal.INTERVAL = 0.0
+save = journal.FileKeeper.save
+def slow(keeper, take, last):
+    save(keeper, take, last)
+    print("saved", flush=True)
+    time.sleep(0.02)
+journal.FileKeeper.save = slow
+report = t.run(sys.argv[1])
+print(json.dumps(report.robust), flush=True)
+"""
+
+
+def test_sigkill_at_a_random_moment(whole, tmp_path):
+    """The process itself is killed while it works, and another one ends the job."""
+
+    def start():
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(Path(__file__).parent)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    with start() as first:
+        for _ in range(3):
+            assert first.stdout.readline() == "saved\n"
+        time.sleep(np.random.default_rng().uniform(0, 0.05))
+        first.send_signal(signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+    with start() as second:
+        output, _ = second.communicate(timeout=120)
+    assert json.loads(output.splitlines()[-1]) == pytest.approx(whole.robust)
