@@ -22,8 +22,10 @@ from robustjax.attacks import (
     MIFGSM,
     PGD,
     RFGSM,
+    SINIFGSM,
     Adam,
     Gaussian,
+    OutputDiversified,
     Restarts,
     WorstOf,
     Zero,
@@ -52,6 +54,7 @@ ROWS = {
     "fgsm": Row(FGSM, "linf l1 l0"),
     "bim": Row(BIM, "linf l1 l0"),
     "mi-fgsm": Row(MIFGSM, "linf l1 l0"),
+    "si-ni-fgsm": Row(functools.partial(SINIFGSM, copies=2), "linf", norms="linf"),
     "r-fgsm": Row(RFGSM, norms="linf l2"),
     "ilcm": Row(ILCM, "linf", norms="linf l2"),
     "pgd": Row(long, "linf l2 l1 l0"),
@@ -63,6 +66,7 @@ ROWS = {
     "pgd-adam": Row(
         functools.partial(PGD, steps=20, step_size=0.1, rule=Adam()), "linf", norms="linf l2"
     ),
+    "pgd-odi": Row(functools.partial(long, start=OutputDiversified()), "linf l2", norms="linf l2"),
     "restarts": Row(lambda threat: Restarts(PGD(threat), 3), "linf l1 l0"),
     "worst-of": Row(
         lambda threat: WorstOf((FGSM(threat), Restarts(long(threat), 2))), "linf l2 l1 l0"
@@ -175,7 +179,7 @@ def test_inside_the_ball_and_the_box(row, norm):
 def test_finite_and_inside_on_a_constant_model(row, norm):
     """`perturb` itself refuses NaN and points outside; a zero gradient must not make them."""
     z = perturb(row, THREATS[norm], CONSTANT)
-    if row in ("fgsm", "bim", "mi-fgsm", "ilcm"):
+    if row in ("fgsm", "bim", "mi-fgsm", "si-ni-fgsm", "ilcm"):
         np.testing.assert_array_equal(z, IMAGES)
     assert np.isfinite(z).all()
 

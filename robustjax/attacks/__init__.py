@@ -21,6 +21,7 @@ from robustjax.attacks.gradient import (
     RFGSM,
     SINIFGSM,
     TIM,
+    MultiTargetedPGD,
 )
 from robustjax.attacks.iterative import Iterative, MinimumNorm
 from robustjax.attacks.randomized import Randomized
@@ -49,6 +50,7 @@ __all__ = [
     "MinimumNorm",
     "Momentum",
     "MultiTargeted",
+    "MultiTargetedPGD",
     "Nesterov",
     "OutputDiversified",
     "Randomized",

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks.aims import TARGETED, Label, aim, sense
+from robustjax.attacks.ensemble import MultiTargeted
 from robustjax.attacks.iterative import Cost
 from robustjax.attacks.randomized import expected
 from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest
@@ -27,7 +28,7 @@ from robustjax.attacks.transforms import (
     through,
 )
 from robustjax.config import check_number, config, static
-from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy
+from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Model, Threat
 
@@ -280,3 +281,8 @@ def DIM(
 def TIM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, size: int = 15) -> PGD:
     """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019)."""
     return replace(MIFGSM(threat, steps, decay), transforms=(TranslationInvariant(size),))
+
+
+def MultiTargetedPGD(threat: Threat = LINF, steps: int = 20, n: int = 9) -> MultiTargeted:
+    """PGD on z_t - z_y for each of the n most likely wrong classes t (Gowal et al. 2019)."""
+    return MultiTargeted(PGD(threat, steps=steps, loss=targeted_margin, label="ranked"), n)
