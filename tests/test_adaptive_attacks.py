@@ -84,7 +84,8 @@ def test_a_set_of_objectives_is_judged_by_the_worst_of_them():
     found = report(unnoticed)
     np.testing.assert_array_equal(found.examples["worst"]["fooled"], SMALL)
     np.testing.assert_array_equal(found.examples["worst"]["stage"], np.where(SMALL, 1, -1))
-    assert found.worst_case == found.robust["worst"] == pytest.approx(1 - SMALL.mean())
+    assert found.robust["worst"] == pytest.approx(1 - SMALL.mean())
+    assert found.worst_case == pytest.approx(1 - SMALL.mean())
 
 
 def test_an_ensemble_s_own_success_counts_when_it_is_called():
@@ -101,7 +102,8 @@ def test_each_objective_wins_where_it_can_and_the_union_counts():
     """Three classes, losses towards one class each: the closed form per class, and their union."""
     w = RNG.normal(size=(16, 3)).astype(np.float32)
     images = RNG.uniform(0.3, 0.7, (40, 4, 4, 1)).astype(np.float32)
-    z = images.reshape(40, -1) @ w
+    bias = -np.mean(images.reshape(40, -1) @ w, axis=0)
+    z = images.reshape(40, -1) @ w + bias
     y = np.argmax(z, -1)
 
     def towards(j):
@@ -115,7 +117,7 @@ def test_each_objective_wins_where_it_can_and_the_union_counts():
     attack = PGD(Linf(eps), start=Zero(), loss=losses[0])
     attacks = {str(j): dataclasses.replace(attack, loss=loss) for j, loss in enumerate(losses)}
     attacks["worst"] = worst_of_losses(attack, losses)
-    model = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, w)
+    model = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w + bias[None], w)
     found = evaluate(model, images, y, attacks, jax.random.key(0), diagnose=False)
     fallen = [found.examples[str(j)]["fooled"] for j in range(3)]
     for j in range(3):
