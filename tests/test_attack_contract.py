@@ -22,9 +22,11 @@ from robustjax.attacks import (
     MIFGSM,
     PGD,
     RFGSM,
+    SINIFGSM,
     SPSA,
     Adam,
     Gaussian,
+    OutputDiversified,
     Restarts,
     WorstOf,
     Zero,
@@ -53,6 +55,7 @@ ROWS = {
     "fgsm": Row(FGSM, "linf l1 l0"),
     "bim": Row(BIM, "linf l1 l0"),
     "mi-fgsm": Row(MIFGSM, "linf l1 l0"),
+    "si-ni-fgsm": Row(functools.partial(SINIFGSM, copies=2), "linf", norms="linf"),
     "r-fgsm": Row(RFGSM, norms="linf l2"),
     "ilcm": Row(ILCM, "linf", norms="linf l2"),
     "pgd": Row(long, "linf l2 l1 l0"),
@@ -65,6 +68,7 @@ ROWS = {
         functools.partial(PGD, steps=20, step_size=0.1, rule=Adam()), "linf", norms="linf l2"
     ),
     "spsa": Row(functools.partial(SPSA, steps=5, samples=8, step_size=0.05), norms="linf"),
+    "pgd-odi": Row(functools.partial(long, start=OutputDiversified()), "linf l2", norms="linf l2"),
     "restarts": Row(lambda threat: Restarts(PGD(threat), 3), "linf l1 l0"),
     "worst-of": Row(
         lambda threat: WorstOf((FGSM(threat), Restarts(long(threat), 2))), "linf l2 l1 l0"
@@ -178,7 +182,7 @@ def test_inside_the_ball_and_the_box(row, norm):
 def test_finite_and_inside_on_a_constant_model(row, norm):
     """`perturb` itself refuses NaN and points outside; a zero gradient must not make them."""
     z = perturb(row, THREATS[norm], CONSTANT)
-    if row in ("fgsm", "bim", "mi-fgsm", "ilcm"):
+    if row in ("fgsm", "bim", "mi-fgsm", "si-ni-fgsm", "ilcm"):
         np.testing.assert_array_equal(z, IMAGES)
     assert np.isfinite(z).all()
 

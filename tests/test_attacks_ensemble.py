@@ -1,11 +1,25 @@
 """Ensembles: one example's `__call__` equals the stages that the host runs on survivors."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import FGSM, PGD, Restarts, WorstOf, Zero, perturb, with_eps
+from robustjax.attacks import (
+    FGSM,
+    PGD,
+    MultiTargeted,
+    MultiTargetedPGD,
+    OutputDiversified,
+    Restarts,
+    Uniform,
+    WorstOf,
+    Zero,
+    perturb,
+    with_eps,
+)
 from robustjax.attacks.ensemble import leaves
 from robustjax.attacks.success import fooled
 from robustjax.config import config
@@ -128,3 +142,34 @@ def test_empty_ensembles_are_refused():
         Restarts(WEAK, 0)
     with pytest.raises(ValueError, match="at least one"):
         WorstOf(())
+
+
+@pytest.mark.parametrize("start", [Uniform(), OutputDiversified()], ids=["uniform", "odi"])
+def test_multi_targeted_pgd_is_exact_on_a_linear_model(start):
+    """Away from the box class t is reached iff the gap is at most eps ||w_t - w_y||_1."""
+    images = RNG.uniform(0.3, 0.7, (60, 3, 3, 1)).astype(np.float32)
+    w = RNG.normal(size=(9, 5)).astype(np.float32)
+    z = images.reshape(60, -1) @ w
+    y = z.argmax(-1)
+    with np.errstate(invalid="ignore"):
+        far = (z[np.arange(60), y, None] - z) / np.abs(w[:, y, None] - w[:, None]).sum(0)
+    distance = np.where(np.arange(5) == y[:, None], np.inf, far).min(1)
+    eps = float(np.median(distance))
+    attack = MultiTargetedPGD(Linf(eps), 10, n=9)
+    attack = dataclasses.replace(attack, attack=dataclasses.replace(attack.attack, start=start))
+    model = jax.tree_util.Partial(batch, w)
+    z = perturb(attack, model, jax.random.key(0), images, y)
+    decided = np.abs(distance - eps) > 1e-3 * eps
+    won = (z.reshape(60, -1) @ w).argmax(-1) != y
+    np.testing.assert_array_equal(won[decided], (distance < eps)[decided])
+    assert decided.sum() > 50
+
+
+def test_multi_targeted_goes_through_the_classes_by_rank():
+    stages = MultiTargetedPGD(Linf(0.1), steps=7, n=9).stages(5)
+    assert [stage.rank for stage in stages] == [1, 2, 3, 4]
+    assert {stage.label for stage in stages} == {"ranked"}
+    assert all(stage.steps == 7 and stage.threat == Linf(0.1) for stage in stages)
+    assert len(MultiTargeted(PGD(), 2).stages(10)) == 2
+    with pytest.raises(ValueError, match="at least 1"):
+        MultiTargetedPGD(n=0)

@@ -4,17 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 from robustjax.attacks import (
     BIM,
     FGSM,
     ILCM,
     MIFGSM,
+    NIFGSM,
     PGD,
     RFGSM,
     Adam,
     Corner,
     Gaussian,
+    Nesterov,
+    OutputDiversified,
     Uniform,
     Zero,
 )
@@ -63,6 +67,25 @@ def test_mi_fgsm_divides_by_the_l1_norm_before_it_accumulates():
         g = 0.7 * g + step / np.abs(step).sum()
         z = clip(z + 0.02 * np.sign(g), 0.1)
     np.testing.assert_allclose(run(MIFGSM(Linf(0.1), 5, decay=0.7)), z, atol=1e-6)
+
+
+def test_ni_fgsm_takes_the_gradient_where_the_momentum_leads():
+    """In Linf with the gradients in units of their mean size, as in the authors' code."""
+    z, g = X, 0
+    for _ in range(5):
+        step = gradient(z + 0.7 * 0.02 * g)
+        g = 0.7 * g + step / np.abs(step).mean()
+        z = clip(z + 0.02 * np.sign(g), 0.1)
+    attack = NIFGSM(Linf(0.1), 5, decay=0.7)
+    np.testing.assert_allclose(run(attack), z, atol=1e-6)
+    assert np.abs(run(MIFGSM(Linf(0.1), 5, decay=0.7)) - z).max() > 0.01
+
+
+def test_ni_fgsm_looks_one_step_ahead_in_l2():
+    """Of a gradient whose components are all of one size it is ahead by decay x step size."""
+    flat = np.ones(SHAPE, np.float32) / 9
+    ahead = Nesterov(0.7).probe(flat, jnp.asarray(X), L2(0.5), 0.2)
+    np.testing.assert_allclose(ahead - X, 0.7 * 0.2 * np.ones(SHAPE) / 3, atol=1e-6)
 
 
 def test_ilcm_descends_towards_the_least_likely_class():
@@ -147,6 +170,31 @@ def test_starts():
     assert 0.1 < float(threat.distance(Uniform(2.0)(keys[1], X, threat), X)) <= 0.2 + 1e-6
     assert 0 < float(threat.distance(Gaussian(1e-3)(keys[2], X, threat), X)) < 5e-3
     np.testing.assert_allclose(np.abs(Corner(0.5)(keys[3], X, threat) - X), 0.05, atol=1e-6)
+
+
+def test_output_diversified_starts_spread_over_the_corners_of_a_linear_model():
+    """Two steps of eps along <w, logits> end in the corner that w chooses, whatever came before."""
+    threat, logits_fn = Linf(0.1), lambda x: x.reshape(-1) @ W
+    draw = jax.jit(jax.vmap(lambda key: OutputDiversified()(key, X, threat, logits_fn)))
+    moved = (np.asarray(draw(jax.random.split(jax.random.key(0), 20))) - X).reshape(20, -1)
+    np.testing.assert_allclose(np.abs(moved), 0.1, atol=1e-6)
+    for corner in np.sign(moved):  # sign(W w) for some w in [-1, 1]^K
+        feasible = scipy.optimize.linprog(
+            np.zeros(K), A_ub=-corner[:, None] * W, b_ub=-1e-6 * np.ones(9), bounds=(-1, 1)
+        )
+        assert feasible.success
+    assert len({tuple(corner) for corner in np.sign(moved)}) > 10
+
+
+def test_an_output_diversified_start_reads_the_logits_of_any_output_and_costs_its_steps():
+    attack = PGD(Linf(0.1), steps=0, start=OutputDiversified(steps=3, fraction=0.1))
+    key = jax.random.key(0)
+    rich = attack(lambda x: {"logits": logits(x), "score": x.sum()}, key, X, Y)
+    np.testing.assert_array_equal(rich, attack(logits, jax.random.clone(key), X, Y))
+    assert tuple(attack.cost) == (3, 3)
+    assert tuple(PGD(steps=7, start=OutputDiversified(), label="predicted").cost) == (10, 9)
+    with pytest.raises(ValueError, match="needs the model"):
+        OutputDiversified()(jax.random.key(1), X, Linf(0.1))
 
 
 def test_a_loss_with_zero_gradient_at_x_needs_the_random_start():

@@ -34,8 +34,8 @@ from robustjax.attacks import AutoAttack
 from robustjax.threats import Linf
 
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
-import nets  # noqa: E402
-import torch_nets  # noqa: E402
+import nets
+import torch_nets
 
 
 def bundled():

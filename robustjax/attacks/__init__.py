@@ -2,6 +2,7 @@
 
 from robustjax.attacks.apgd import APGD
 from robustjax.attacks.autoattack import AutoAttack
+from robustjax.attacks.bpda import bpda
 from robustjax.attacks.crafting import perturb
 from robustjax.attacks.ensemble import (
     Ensemble,
@@ -12,30 +13,48 @@ from robustjax.attacks.ensemble import (
     worst_of_losses,
 )
 from robustjax.attacks.gaussian_noise import GaussianNoise
-from robustjax.attacks.gradient import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM
+from robustjax.attacks.gradient import (
+    BIM,
+    DIM,
+    FGSM,
+    ILCM,
+    MIFGSM,
+    NIFGSM,
+    PGD,
+    RFGSM,
+    SINIFGSM,
+    TIM,
+    MultiTargetedPGD,
+)
 from robustjax.attacks.hop_skip_jump import HopSkipJump
 from robustjax.attacks.iterative import Iterative, MinimumNorm
 from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.registry import names, parse
-from robustjax.attacks.rules import Adam, Momentum, Steepest
+from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest
 from robustjax.attacks.spatial import Draws, Grid, Spatial
 from robustjax.attacks.square import Square
-from robustjax.attacks.starts import Corner, Gaussian, Surface, Uniform, Zero
+from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Surface, Uniform, Zero
+from robustjax.attacks.transforms import DiverseInput, ScaleInvariant, TranslationInvariant
 from robustjax.attacks.zeroth_order import NES, SPSA, ZerothOrder
 
 __all__ = [
     "APGD",
     "BIM",
+    "DIM",
     "FGSM",
     "ILCM",
     "MIFGSM",
     "NES",
+    "NIFGSM",
     "PGD",
     "RFGSM",
+    "SINIFGSM",
     "SPSA",
+    "TIM",
     "Adam",
     "AutoAttack",
     "Corner",
+    "DiverseInput",
     "Draws",
     "Ensemble",
     "Gaussian",
@@ -46,16 +65,22 @@ __all__ = [
     "MinimumNorm",
     "Momentum",
     "MultiTargeted",
+    "MultiTargetedPGD",
+    "Nesterov",
+    "OutputDiversified",
     "Randomized",
     "Restarts",
+    "ScaleInvariant",
     "Spatial",
     "Square",
     "Steepest",
     "Surface",
+    "TranslationInvariant",
     "Uniform",
     "WorstOf",
     "Zero",
     "ZerothOrder",
+    "bpda",
     "names",
     "parse",
     "perturb",

@@ -1,24 +1,34 @@
-"""Projected gradient ascent in one loop: FGSM, R+FGSM, BIM, PGD, MI-FGSM, ILCM, Adam-PGD.
+"""Projected gradient ascent in one loop: PGD, and by other settings FGSM, MI-FGSM, DIM, TIM, ...
 
-An attack is a threat (which ball) x a start x a step rule x a loss x a label source. The model's
-state rides in the loop's carry, so training can commit BatchNorm statistics at every attack step.
+An attack is a threat (which ball) x a start x a step rule x a loss x a label source x transforms of
+the input. The model's state rides in the loop's carry, so training can commit BatchNorm statistics
+at every attack step.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
 from robustjax.attacks.aims import Label, aim, check_aim, sense
+from robustjax.attacks.ensemble import MultiTargeted
 from robustjax.attacks.iterative import Cost
 from robustjax.attacks.randomized import expected
-from robustjax.attacks.rules import Adam, Momentum, Steepest
-from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
+from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest
+from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
 from robustjax.attacks.success import logits_of
+from robustjax.attacks.transforms import (
+    DiverseInput,
+    ScaleInvariant,
+    TranslationInvariant,
+    through,
+)
 from robustjax.config import check_number, config, static
-from robustjax.losses import cross_entropy
+from robustjax.losses import cross_entropy, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Model, Threat
 
@@ -47,7 +57,8 @@ class PGD:
         `rank`-th most likely wrong one. All but 'true' read the output's logits.
       rank: of the target class, for label 'ranked'.
       targeted: descend instead of ascend on a target that is given.
-      eot: draws that each gradient of a `Randomized` model is the mean over.
+      eot: draws of a `Randomized` model, and of the transforms, that each gradient is the mean of.
+      transforms: what the gradient is taken through, for transfer to other models.
 
     References: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018.
 
@@ -61,13 +72,14 @@ class PGD:
     steps: int = 10
     step_size: float | None = None
     rel_step: float = 2.5
-    start: Zero | Uniform | Gaussian | Corner = Uniform()
-    rule: Steepest | Momentum | Adam = Steepest()
+    start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
+    rule: Steepest | Momentum | Nesterov | Adam = Steepest()
     loss: Loss = static(cross_entropy)
     label: Label = static("true")
     rank: int = 1
     targeted: bool = static(False)
     eot: int = static(1)
+    transforms: tuple[DiverseInput | TranslationInvariant | ScaleInvariant, ...] = ()
 
     def __post_init__(self):
         check_number("steps", self.steps)
@@ -131,7 +143,15 @@ class PGD:
 
         Returns:
           (x_adv, state).
+
+        Raises:
+          ValueError: the attack has transforms or `eot`: they draw more than one output per step.
         """
+        if self.transforms or self.eot > 1:
+            raise ValueError(
+                "an attack that threads a model's state, as training does, takes the plain "
+                "gradient: leave transforms empty and eot at 1"
+            )
 
         def gradient(state, x_adv, target):
             return self._gradient(model, state, x_adv, target)
@@ -147,14 +167,15 @@ class PGD:
         if target is None:
             target = self.aim(logits_fn(state), key_target, x, y)
         if x_start is None:
-            x_start = self.start(key_start, x, self.threat)
+            x_start = self.start(key_start, x, self.threat, logits_fn(state))
         else:
             x_start = self.threat.project(x_start, x)
         size = self.size
 
         def step(k, carry):
             x_adv, memory, state = carry
-            direction, state = gradient(state, x_adv, target)
+            probe = self.rule.probe(memory, x_adv, self.threat, size)
+            direction, state = gradient(state, probe, target)
             x_adv, memory = self.rule(
                 memory, direction, x_adv, x, self.threat, size, k / self.steps
             )
@@ -166,8 +187,9 @@ class PGD:
 
     @property
     def cost(self) -> Cost:
-        """A forward and a backward pass per step and draw, and a forward pass to choose a class."""
-        calls = self.steps * self.eot
+        """Both passes per step, draw and copy, those of the start, a forward to choose a class."""
+        copies = math.prod(transform.copies for transform in self.transforms)
+        calls = self.steps * self.eot * copies + self.start.calls
         return Cost(calls + (self.label != "true"), calls)
 
     def check_aim(self) -> None:
@@ -185,13 +207,11 @@ class PGD:
     ) -> jax.Array:
         """The direction of ascent at `x`: the loss's gradient, negated for a targeted attack.
 
-        `key` draws the randomness of a model that has some; None takes the draw that it holds.
+        `key` draws the randomness of the model and of the transforms; None takes the draw that the
+        model holds.
         """
-
-        def objective(x):
-            return expected(lambda draw: self._value(draw(x), target), logits_fn, key, self.eot)
-
-        return jax.grad(objective)(x)
+        objective = through(self.transforms, logits_fn, lambda out: self._value(out, target))
+        return jax.grad(lambda x: expected(lambda draw: draw(x), objective, key, self.eot))(x)
 
     def _gradient(self, model, state, x, target):
         def objective(x):
@@ -229,3 +249,30 @@ def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
 def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """BIM towards the class least likely on the clean image (Kurakin et al. 2017)."""
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), label="least_likely")
+
+
+def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
+    """MI-FGSM with the gradient taken a step ahead (Lin et al. 2020)."""
+    return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Nesterov(decay))
+
+
+def SINIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, copies: int = 5) -> PGD:
+    """SI-NI-FGSM: NI-FGSM on the mean over scaled copies of the image (Lin et al. 2020)."""
+    return replace(NIFGSM(threat, steps, decay), transforms=(ScaleInvariant(copies),))
+
+
+def DIM(
+    threat: Threat = LINF, steps: int = 10, decay: float = 1.0, p: float = 0.5, low: float = 0.9
+) -> PGD:
+    """M-DI2-FGSM: MI-FGSM through random resizing and padding (Xie et al. 2019)."""
+    return replace(MIFGSM(threat, steps, decay), transforms=(DiverseInput(p, low),))
+
+
+def TIM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, size: int = 15) -> PGD:
+    """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019)."""
+    return replace(MIFGSM(threat, steps, decay), transforms=(TranslationInvariant(size),))
+
+
+def MultiTargetedPGD(threat: Threat = LINF, steps: int = 20, n: int = 9) -> MultiTargeted:
+    """PGD on z_t - z_y for each of the n most likely wrong classes t (Gowal et al. 2019)."""
+    return MultiTargeted(PGD(threat, steps=steps, loss=targeted_margin, label="ranked"), n)

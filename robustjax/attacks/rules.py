@@ -1,11 +1,13 @@
 """What a gradient attack does with a gradient: one step of the ascent, with a memory.
 
-`init(x)` makes the memory. The call takes the step of length `size` from `x_adv` inside the threat
-around `x`; `progress` in [0, 1) is the fraction of the steps already taken.
+`init(x)` makes the memory. `probe` says where the gradient is taken. The call takes the step of
+length `size` from `x_adv` inside the threat around `x`; `progress` in [0, 1) is the fraction of the
+steps already taken.
 """
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import jax
@@ -17,8 +19,33 @@ from robustjax.threats import ordered_sum
 from robustjax.typing import Threat
 
 
+class Rule(abc.ABC):
+    """One step of the ascent."""
+
+    @abc.abstractmethod
+    def init(self, x: jax.Array) -> Any:
+        """The memory before the first step."""
+
+    def probe(self, memory: Any, x_adv: jax.Array, threat: Threat, size: jax.Array) -> jax.Array:
+        """Where the gradient is taken: `x_adv`, unless the rule looks ahead."""
+        return x_adv
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        memory: Any,
+        gradient: jax.Array,
+        x_adv: jax.Array,
+        x: jax.Array,
+        threat: Threat,
+        size: jax.Array,
+        progress: jax.Array,
+    ) -> tuple[jax.Array, Any]:
+        """(memory, gradient, ...) -> (x_adv, memory)."""
+
+
 @config
-class Steepest:
+class Steepest(Rule):
     """The threat's own step: sign, normalised or sparse. No memory."""
 
     def init(self, x: jax.Array) -> tuple[()]:
@@ -40,7 +67,7 @@ class Steepest:
 
 
 @config
-class Momentum:
+class Momentum(Rule):
     """The threat's step along g <- decay * g + gradient / ||gradient||_1.
 
     References: Dong et al., "Boosting adversarial attacks with momentum", 2018, Eq. 6.
@@ -72,7 +99,29 @@ class Momentum:
 
 
 @config
-class Adam:
+class Nesterov(Momentum):
+    """Momentum whose gradient is taken one step ahead: at x_adv + decay * size * flat * g.
+
+    flat is the L1 norm of the threat's unit step along a constant gradient, so that a gradient
+    whose components are all of one size is looked ahead of by exactly the step it would cause. In
+    Linf it is the number of components: g counts in units of mean |gradient|, as in the authors'
+    code (with the sums of the paper's Eq. 7 the look-ahead would vanish as images grow); the other
+    norms are ours. As in their code the point may lie outside the ball and the box.
+
+    References: Lin et al., "Nesterov accelerated gradient and scale invariance for adversarial
+    attacks", 2020, Eq. 6 to 8.
+    """
+
+    def probe(
+        self, memory: jax.Array, x_adv: jax.Array, threat: Threat, size: jax.Array
+    ) -> jax.Array:
+        """The point ahead."""
+        flat = ordered_sum(jnp.abs(threat.steepest(jnp.ones_like(x_adv))).reshape(-1))
+        return x_adv + self.decay * size * flat * memory
+
+
+@config
+class Adam(Rule):
     """Adam on the image, projected; the step drops by `drop` after half of the steps.
 
     The published setting is PGD(step_size=0.1, steps=10, rule=Adam()): 0.1, then 0.01.

@@ -1,28 +1,48 @@
-"""Where a gradient attack begins: (key, x, threat) -> an image in [0, 1]."""
+"""Where a gradient attack begins: (key, x, threat, logits_fn) -> an image in the ball and box."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from robustjax.attacks.randomized import redraw
+from robustjax.attacks.success import logits_of
 from robustjax.config import check_number, config
 from robustjax.threats import L1, Linf
-from robustjax.typing import Threat
+from robustjax.typing import LogitsFn, Threat
+
+
+class Start(abc.ABC):
+    """The first point of an ascent."""
+
+    @property
+    def calls(self) -> int:
+        """Forward and backward passes of the model that finding it takes."""
+        return 0
+
+    @abc.abstractmethod
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
+        """Image (H, W, C) -> first point. Only some starts look at the model."""
 
 
 @config
-class Zero:
+class Zero(Start):
     """The clean image."""
 
-    def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
         """The clean image."""
         return x
 
 
 @config
-class Uniform:
+class Uniform(Start):
     """A random point of the ball of radius scale * eps (`Threat.sample`)."""
 
     scale: float = 1.0
@@ -30,13 +50,15 @@ class Uniform:
     def __post_init__(self):
         check_number("scale", self.scale)
 
-    def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
         """A random point of the scaled ball, in [0, 1]."""
         return dataclasses.replace(threat, eps=self.scale * threat.eps).sample(key, x)
 
 
 @config
-class Gaussian:
+class Gaussian(Start):
     """x + sigma * N(0, 1), projected: the start of TRADES."""
 
     sigma: float = 1e-3
@@ -44,13 +66,15 @@ class Gaussian:
     def __post_init__(self):
         check_number("sigma", self.sigma)
 
-    def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
         """A point near x, in the ball and in [0, 1]."""
         return threat.project(x + self.sigma * jax.random.normal(key, x.shape, x.dtype), x)
 
 
 @config
-class Corner:
+class Corner(Start):
     """A step of length fraction * eps along a random gradient: the start of R+FGSM."""
 
     fraction: float = 0.5
@@ -58,21 +82,25 @@ class Corner:
     def __post_init__(self):
         check_number("fraction", self.fraction, high=1.0)
 
-    def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
         """A point at distance fraction * eps, up to the box."""
         noise = jax.random.normal(key, x.shape, x.dtype)
         return threat.step(x, noise, self.fraction * threat.eps, x)
 
 
 @config
-class Surface:
+class Surface(Start):
     """Noise moved onto the ball's surface, then into [0, 1]: the start of APGD.
 
     Uniform noise divided by its largest component in Linf, Gaussian noise divided by its length in
     L2; in L1, where division would change every pixel a little, projected, which keeps few.
     """
 
-    def __call__(self, key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
         """A point at distance eps, up to the box."""
         if isinstance(threat, Linf):
             noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
@@ -82,3 +110,47 @@ class Surface:
             return threat.project(x + noise, x)
         length = jnp.maximum(threat.distance(noise, jnp.zeros_like(x)), 1e-12)
         return threat.project(x + threat.eps * noise / length, x)
+
+
+@config
+class OutputDiversified(Start):
+    """Uniform in the ball, then `steps` steps along the gradient of <w, logits>, w ~ U[-1, 1]^K.
+
+    Starts that are far apart in the output, where noise in the input hardly differs (ODI).
+
+    Args:
+      steps: how many, may be traced.
+      fraction: the length of each, in units of eps.
+
+    References: Tashiro et al., "Diversity can be transferred: output diversification for white- and
+    black-box attacks", 2020, Eq. 2 and 3; the uniform point before is that of the authors' code.
+    """
+
+    steps: int = 2
+    fraction: float = 1.0
+
+    def __post_init__(self):
+        check_number("steps", self.steps)
+        check_number("fraction", self.fraction)
+
+    @property
+    def calls(self) -> int:
+        """`steps`."""
+        return self.steps
+
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
+        """A point of the ball, in [0, 1]."""
+        if logits_fn is None:
+            raise ValueError("OutputDiversified needs the model: pass logits_fn")
+        key_start, key_direction, key_draws = jax.random.split(key, 3)
+        num_classes = logits_of(jax.eval_shape(logits_fn, x)).size
+        w = jax.random.uniform(key_direction, (num_classes,), x.dtype, -1, 1)
+
+        def step(k, x_adv):
+            draw = redraw(logits_fn, jax.random.fold_in(key_draws, k))
+            gradient = jax.grad(lambda z: jnp.sum(w * logits_of(draw(z))))(x_adv)
+            return threat.step(x_adv, gradient, self.fraction * threat.eps, x)
+
+        return jax.lax.fori_loop(0, self.steps, step, threat.sample(key_start, x))

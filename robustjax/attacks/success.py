@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from robustjax.losses.output import logits_of as logits_of
+
 Success = Callable[[Any, jax.Array], jax.Array]
 """(output, true label y) -> bool: the attack has won at this image."""
-
-
-def logits_of(output: Any) -> jax.Array:
-    """The logits (K,) in what a model returns: all of it, its first entry, or its 'logits'."""
-    if isinstance(output, Mapping):
-        return output["logits"]
-    return output[0] if isinstance(output, tuple | list) else output
 
 
 def prediction(output: Any) -> jax.Array:

@@ -27,10 +27,12 @@ STARTS = {
     "uniform": attacks.Uniform(),
     "gaussian": attacks.Gaussian(),
     "corner": attacks.Corner(),
+    "odi": attacks.OutputDiversified(),
 }
 RULES = {
     "steepest": attacks.Steepest(),
     "momentum": attacks.Momentum(),
+    "nesterov": attacks.Nesterov(),
     "adam": attacks.Adam(),
 }
 VARIANTS = {

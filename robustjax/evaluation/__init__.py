@@ -2,5 +2,6 @@
 
 from robustjax.evaluation.report import Report
 from robustjax.evaluation.run import curve, evaluate
+from robustjax.evaluation.transfer import Transfer, transfer
 
-__all__ = ["Report", "curve", "evaluate"]
+__all__ = ["Report", "Transfer", "curve", "evaluate", "transfer"]

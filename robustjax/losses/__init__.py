@@ -1,4 +1,7 @@
-"""Losses for one example. `__all__` lists those of the form loss(output, target) by name."""
+"""Losses for one example. `__all__` lists those of the form loss(output, target) by name.
+
+They read the logits in whatever the model returns: see `output.logits_of`.
+"""
 
 from robustjax.losses.margin import dlr, margin, targeted_dlr, targeted_margin
 from robustjax.losses.softmax import cross_entropy, kl, squared_error

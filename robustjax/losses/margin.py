@@ -9,7 +9,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from robustjax.losses.output import of_logits
 
+
+@of_logits
 def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     """max_{j != y} z_j - z_y: how far the best wrong class is ahead.
 
@@ -19,6 +22,7 @@ def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     return jnp.max(others) - logits[label]
 
 
+@of_logits
 def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
     """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ... the sorted logits.
 
@@ -35,6 +39,7 @@ def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
     return _ratio(ahead, z[0] - z[2])
 
 
+@of_logits
 def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
     """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): how far class t is ahead of the label.
 
@@ -54,6 +59,7 @@ def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
     return _ratio(ahead, z[0] - (z[2] + z[min(3, logits.size - 1)]) / 2)
 
 
+@of_logits
 def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
     """z_t - z_y: how far class t is ahead of the label; to be maximised.
 

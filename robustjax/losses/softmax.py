@@ -10,7 +10,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from robustjax.losses.output import of_logits
 
+
+@of_logits
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-sum_k t_k log softmax(logits)_k. Grows as the target loses probability.
 
@@ -23,6 +26,7 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits))
 
 
+@of_logits
 def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     """KL(softmax(reference_logits) || softmax(logits)), the regulariser of TRADES.
 

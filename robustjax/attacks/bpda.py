@@ -1,0 +1,62 @@
+"""Backward-pass differentiable approximation: one function forwards, another one's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def identity(x: Any) -> Any:
+    """x: the straight-through gradient, for a defence that hardly changes its input."""
+    return x
+
+
+def bpda(
+    forward: Callable[[Any], Any], backward: Callable[[Any], Any] = identity
+) -> Callable[[Any], Any]:
+    """A function with the values of `forward` and the gradient of `backward`.
+
+    For defences whose gradient is zero, or that have none: quantisation, JPEG, a lookup. Inside the
+    model, `lambda x: logits(bpda(jpeg)(x))`, it serves every gradient attack there is.
+
+    Args:
+      forward: what the model computes; it needs no derivative.
+      backward: the differentiable stand-in, of the same output shape and dtype.
+
+    Returns:
+      A function of one array, or pytree of arrays, for reverse mode.
+
+    Raises:
+      ValueError: at the call, if the two return different shapes or dtypes.
+
+    References: Athalye et al., "Obfuscated gradients give a false sense of security", 2018.
+
+    Guarantees:
+      The value is that of `forward`, bit for bit.
+      The gradient is that of `backward` at the same point.
+    """
+
+    @jax.custom_vjp
+    def function(x):
+        return forward(x)
+
+    def run(x):
+        return forward(x), x
+
+    def pull(x, cotangent):
+        return jax.vjp(backward, x)[1](cotangent)
+
+    function.defvjp(run, pull)
+
+    def checked(x):
+        value, stand_in = jax.eval_shape(forward, x), jax.eval_shape(backward, x)
+        if value != stand_in:
+            raise ValueError(
+                f"bpda: forward returns {value}, but backward {stand_in}; they must agree in shape "
+                "and dtype"
+            )
+        return function(x)
+
+    return checked

@@ -1,0 +1,143 @@
+"""Transfer: adversarial images crafted on one model, judged by the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from robustjax.attacks.crafting import Ledger, Setting, craft, judge
+from robustjax.attacks.examples import check_request
+from robustjax.attacks.success import Success, fooled
+from robustjax.config import encode
+from robustjax.evaluation.report import stderr
+from robustjax.typing import Attack
+
+
+class Rate(NamedTuple):
+    """A fraction of `n` images, with its binomial standard error; both are None if n = 0."""
+
+    value: float | None
+    stderr: float | None
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What `transfer` found; a matrix is {source: {target: entry}}.
+
+    Attributes:
+      n: the number of images.
+      clean: {model: accuracy on the clean images}, sources and targets.
+      accuracy: of the target on the images crafted on the source, over all n.
+      success: the fraction at which the attack wins on the target, over the images that source and
+        target both have right when clean.
+      attack: its configuration.
+      fooled: {source: {target: (n,) bool}}, where the attack wins on the target.
+      adversarial: {source: (n, H, W, C)}.
+    """
+
+    n: int
+    clean: dict[str, float]
+    accuracy: dict[str, dict[str, Rate]]
+    success: dict[str, dict[str, Rate]]
+    attack: Any = dataclasses.field(repr=False)
+    fooled: dict[str, dict[str, np.ndarray]] = dataclasses.field(repr=False)
+    adversarial: dict[str, np.ndarray] = dataclasses.field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers; images and per-example verdicts stay out."""
+
+        def plain(matrix):
+            return {s: {t: rate._asdict() for t, rate in row.items()} for s, row in matrix.items()}
+
+        return {
+            "n": self.n,
+            "clean": self.clean,
+            "accuracy": plain(self.accuracy),
+            "success": plain(self.success),
+            "attack": self.attack,
+        }
+
+
+def transfer(
+    attack: Attack,
+    sources: Mapping[str, Callable],
+    targets: Mapping[str, Callable],
+    images: Any,
+    labels: Any,
+    key: jax.Array,
+    *,
+    indices: Any = None,
+    batch_size: int | None = None,
+    success: Success = fooled,
+    progress: bool = False,
+) -> Transfer:
+    """Craft on every source, judge on every target.
+
+    All images are attacked, those that the source has wrong too. Two numbers are in use, so both
+    are reported: the target's accuracy, to which its clean mistakes belong, and the success rate
+    among the images that both models have right, where every win is a transferred one. Where source
+    and target are one model these are white-box numbers. An image outside the attack's threat model
+    (a minimum-norm attack may return one) is replaced by the clean one.
+
+    Args:
+      attack: as for `perturb`; the key of image i is the same for all sources.
+      sources, targets: models by name, each a batch (B, H, W, C) -> (B, K), best a
+        `jax.tree_util.Partial`. A name in both must be one model.
+      images, labels, key, indices, batch_size: as for `evaluate`.
+      success: (output, label) -> bool: the model is wrong there.
+      progress: show progress bars.
+
+    Raises:
+      ValueError: no models, one name for two models, or as `perturb`.
+
+    References: Papernot et al., "Transferability in machine learning", 2016.
+
+    Guarantees:
+      Neither the order of the models nor `batch_size` changes a number.
+    """
+    if not sources or not targets:
+        raise ValueError("transfer needs at least one source and one target")
+    twice = [name for name in sources if targets.get(name, sources[name]) is not sources[name]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} names one model as source, another one as target")
+    settings = {}
+    for name, logits_fn in {**sources, **targets}.items():
+        model, typed, data, size = check_request(
+            logits_fn, key, images, labels, indices, batch_size
+        )
+        settings[name] = Setting(model, typed, success, size, Ledger())
+    right = {name: ~judge(setting, data).won for name, setting in settings.items()}
+    adversarial = {}
+    for source in sources:
+        made = craft(attack, settings[source], data, source if progress else None)
+        inside = made.inside.reshape(-1, 1, 1, 1)
+        adversarial[source] = np.where(inside, made.image, data.image)
+    won = {
+        source: {target: judge(settings[target], data, images).won for target in targets}
+        for source, images in adversarial.items()
+    }
+
+    def matrix(entry: Callable) -> dict[str, dict[str, Any]]:
+        return {s: {t: entry(won[s][t], right[s] & right[t]) for t in targets} for s in sources}
+
+    return Transfer(
+        n=len(data),
+        clean={name: float(mask.mean()) for name, mask in right.items()},
+        accuracy=matrix(lambda won, _: _rate(~won)),
+        success=matrix(lambda won, both: _rate(won[both])),
+        attack=encode(attack) if dataclasses.is_dataclass(attack) else repr(attack),
+        fooled=won,
+        adversarial=adversarial,
+    )
+
+
+def _rate(mask: np.ndarray) -> Rate:
+    """The fraction of True, and how well so many examples determine it."""
+    n = len(mask)
+    value = float(mask.mean()) if n else None
+    return Rate(value, stderr(value, n) if n else None, n)
