@@ -12,7 +12,7 @@ from robustjax.models import BN
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet18"}, "unknown model 'resnet18'; known: cnn, resnet-DEPTH"),
+        ({"name": "resnet18"}, "unknown model 'resnet18'; known: cnn, resnet-18, resnet-DEPTH"),
         ({"name": "resnet-34"}, "depth 6n \\+ 2 .* not 34"),
         ({"name": "preact-resnet-34"}, "unknown model"),
         ({"name": "resnet-v2-2"}, "depth 6n \\+ 2"),

@@ -40,13 +40,10 @@ def resnet_v2(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
     return resnet(depth, block=PreActBlock, **options)
 
 
-def resnet_18(
-    width: int, activation: str, dtype: Any, remat: bool
-) -> tuple[nn.Module, nn.Module]:
-    """Four stages of two blocks at (1, 2, 4, 8) x `width`, projected shortcuts, 3x3 stem, no pooling.
+def resnet_18(width: int, activation: str, dtype: Any, remat: bool) -> tuple[nn.Module, nn.Module]:
+    """ResNet-18 for small images: a 3x3 stem without pooling, projected shortcuts.
 
-    The post-activation network of most adversarial-training papers on CIFAR; PyTorch's default
-    initialisation.
+    Four stages of two blocks at (1, 2, 4, 8) x `width`; PyTorch's default initialisation.
 
     Returns:
       (stem, body).

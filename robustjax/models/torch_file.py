@@ -1,7 +1,7 @@
 """PyTorch's weight files without PyTorch, and without running any code that they bring along.
 
 A .pt file is a pickle of tensors whose numbers lie beside it: in a zip archive since PyTorch 1.6,
-and one after the other before. The unpickler here knows the names of tensors and dictionaries only; a
+one after the other before. The unpickler here knows the names of tensors and dictionaries only; a
 file that asks for any other is refused, as by `torch.load(weights_only=True)`. A .safetensors file
 is a JSON header and the numbers.
 """
@@ -22,21 +22,20 @@ from typing import Any, BinaryIO
 import jax.numpy as jnp
 import numpy as np
 
-STORAGES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(jnp.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
-SAFETENSORS = dict(
-    zip("F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL".split(), STORAGES.values(), strict=True)
+_TYPES = (
+    ("F64", "DoubleStorage", "<f8"),
+    ("F32", "FloatStorage", "<f4"),
+    ("F16", "HalfStorage", "<f2"),
+    ("BF16", "BFloat16Storage", jnp.bfloat16),
+    ("I64", "LongStorage", "<i8"),
+    ("I32", "IntStorage", "<i4"),
+    ("I16", "ShortStorage", "<i2"),
+    ("I8", "CharStorage", "i1"),
+    ("U8", "ByteStorage", "u1"),
+    ("BOOL", "BoolStorage", "?"),
 )
+SAFETENSORS = {name: np.dtype(dtype) for name, _, dtype in _TYPES}
+STORAGES = {name: np.dtype(dtype) for _, name, dtype in _TYPES}
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file written before PyTorch 1.6
 WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
 

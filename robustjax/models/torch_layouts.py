@@ -6,6 +6,7 @@ parts of one of our networks; widths, depth and classes are read off the shapes.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -67,8 +68,8 @@ def from_torch(
 
     Args:
       source: a .pt, .pth or .safetensors file, or a state_dict of CPU tensors or arrays.
-      mean, std: (C,), of the normalisation that ran before the network, in [0, 1] pixels; None where
-        there was none or it is among the weights (buffers called mean and std, mu and sigma).
+      mean, std: (C,), of the normalisation before the network, in [0, 1] pixels; None where there
+        was none, or where it is among the weights (buffers called mean and std, mu and sigma).
       activation: see `layers.activation`; weights do not tell it.
       shortcut: PreActResNet only, whose weights do not tell it either: the projections of its
         shortcuts read the block's input after BN and activation ('activated': pytorch-cifar,
@@ -79,8 +80,8 @@ def from_torch(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file holds more than weights, the layout is none of these, or keys are missing,
-        unexpected or of the wrong shape (with their names).
+      ValueError: the file holds more than weights, the layout is none of these, or keys (the error
+        names them) are missing, unexpected or of another shape.
 
     Guarantees:
       The logits are PyTorch's in evaluation mode, up to the rounding of float32.
@@ -89,23 +90,21 @@ def from_torch(
     """
     state = source if isinstance(source, Mapping) else read_state_dict(source)
     state = {name: np.asarray(value) for name, value in state.items()}
-    state, (own_mean, own_std) = _normalisation(state)
-    for what, given, own in (("mean", mean, own_mean), ("std", std, own_std)):
-        if given is not None and own is not None:
-            raise ValueError(f"the weights bring a {what} of their own, {own}; do not pass another")
+    mean, std = _normalisation(state, MEANS, mean), _normalisation(state, STDS, std)
     state, layout = _recognise(state)
-    module = _build(state, layout, activation, shortcut, mean or own_mean, std or own_std)
+    module = _build(state, layout, activation, shortcut, mean, std)
     return apply(module, _fill(module, state, layout))
 
 
-def _normalisation(state: dict[str, np.ndarray]) -> tuple[dict, list]:
-    """The other weights, and (mean, std) of the input where buffers hold them."""
-    found = []
-    for names in (MEANS, STDS):
-        keys = [key for key in state if key.split(".")[-1] in names]
-        found.append(tuple(state[keys[0]].ravel().tolist()) if keys else None)
-        state = {key: value for key, value in state.items() if key not in keys[:1]}
-    return state, found
+def _normalisation(state, names, given) -> tuple[float, ...] | None:
+    """The constant of the input's normalisation: given, or a buffer that leaves `state`."""
+    keys = [key for key in state if key.split(".")[-1] in names]
+    if not keys:
+        return None if given is None else tuple(map(float, given))
+    own = tuple(state.pop(keys[0]).ravel().tolist())
+    if given is not None:
+        raise ValueError(f"the weights bring {keys[0]} = {own}; do not pass another {names[0]}")
+    return own
 
 
 def _recognise(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Layout]:
@@ -160,13 +159,13 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
             final_norm=layout is not PREACT or f"{layout.norm}.weight" in state,
         ),
         head=Linear(len(state[f"{layout.head}.weight"])),
-        mean=None if mean is None else tuple(mean),
-        std=None if std is None else tuple(std),
+        mean=mean,
+        std=std,
     )
 
 
 def _key(path: tuple[str, ...], layout: Layout) -> str:
-    """PyTorch's name: ('params', 'body', 'stage1_block2', 'norm1', 'scale') -> layer1.1.bn1.weight."""
+    """params/body/stage1_block2/norm1/scale -> PyTorch's layer1.1.bn1.weight."""
     _, *modules, leaf = path
     names = {
         "stem": "conv1",
@@ -189,10 +188,8 @@ def _key(path: tuple[str, ...], layout: Layout) -> str:
 
 def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
     """Our variables from PyTorch's weights; all of them, and each of its shape."""
-    channels = state["conv1.weight"].shape[1]
-    expected = jax.eval_shape(lambda key: init(module, key, (32, 32, channels)), jax.random.key(0))
     flat, left, missing, wrong = {}, dict(state), [], []
-    for path, leaf in traverse_util.flatten_dict(expected).items():
+    for path, leaf in _shapes(module, state["conv1.weight"].shape[1]).items():
         key = _key(path, layout)
         value = left.pop(key, np.zeros(leaf.shape) if path[1:] == ("head", "bias") else None)
         if value is None:
@@ -211,6 +208,13 @@ def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> d
             + "; ".join(f"{kind}: {_some(keys)}" for kind, keys in found.items() if keys)
         )
     return traverse_util.unflatten_dict(flat)
+
+
+@functools.cache
+def _shapes(module: Classifier, channels: int) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """What the network's variables look like, by path; the image's size does not matter."""
+    tree = jax.eval_shape(lambda key: init(module, key, (32, 32, channels)), jax.random.key(0))
+    return traverse_util.flatten_dict(tree)
 
 
 def _some(keys) -> str:
