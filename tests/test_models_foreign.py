@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.tree_util import Partial
 
 from robustjax import attacks, evaluation
@@ -17,7 +18,6 @@ LABELS = jnp.arange(6) % 3
 
 
 def nnx_logits(graphdef, state, images):
-    nnx = pytest.importorskip("flax.nnx")
     return nnx.merge(graphdef, state)(images)
 
 
@@ -27,7 +27,6 @@ def equinox_logits(model, images):
 
 def nnx_networks():
     """With batch normalisation and dropout, which `eval` puts out of the way."""
-    nnx = pytest.importorskip("flax.nnx")
 
     class Network(nnx.Module):
         def __init__(self, rngs):

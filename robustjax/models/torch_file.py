@@ -165,9 +165,9 @@ def _read_legacy(file: BinaryIO) -> Any:
         raise ValueError("it does not begin as torch.save begins")
     _version, _system, content = load(), load(), load()
     for key in load():  # the numbers come after the tensors that view them
-        numel = int.from_bytes(file.read(8), "little")
-        data = file.read(numel * storages[key].itemsize)
-        storages[key][:] = np.frombuffer(data, storages[key].dtype, numel)
+        if int.from_bytes(file.read(8), "little") != len(storages[key]):
+            raise ValueError("a tensor's numbers are not as many as it says")
+        storages[key][:] = np.frombuffer(file.read(storages[key].nbytes), storages[key].dtype)
     return content
 
 
