@@ -25,7 +25,6 @@ def test_the_files_say_what_a_standard_evaluation_says(name):
     assert list(known.stages) == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert known.eps == pytest.approx({"mnist": 0.3, "cifar10": 0.7 / 255}[name])
     np.testing.assert_array_equal(known.clean, known.logits.argmax(1) == known.labels)
-    assert known.complete[0]
     for robust in known.robust:
         before = known.clean.astype(int)
         for after in robust:
@@ -35,7 +34,8 @@ def test_the_files_say_what_a_standard_evaluation_says(name):
             else:
                 assert (after == truth.NOT_RUN).all()
                 before = np.zeros_like(before) + truth.NOT_RUN
-    assert 0.3 <= known.lowest / len(known.labels) < known.clean.mean()
+    if known.complete.any():  # an evaluation under way is a valid file too
+        assert 0.3 <= known.lowest / len(known.labels) < known.clean.mean()
     assert truth.path_of(name).stat().st_size < 200_000
 
 
