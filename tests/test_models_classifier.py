@@ -11,6 +11,7 @@ from robustjax.models import BN
 # one small network of every family: (name, width, image shape)
 FAMILIES = {
     "cnn": ("cnn", 2, (8, 8, 1)),
+    "resnet-18": ("resnet-18", 2, (8, 8, 3)),
     "resnet": ("resnet-8", 2, (8, 8, 1)),
     "resnet-v2": ("resnet-v2-8", 2, (7, 7, 1)),
     "preact-resnet-18": ("preact-resnet-18", 2, (8, 8, 3)),
@@ -70,6 +71,7 @@ def test_every_parameter_matters(network):
     [
         ("resnet-20", 269_722),  # He et al. (2016), option A, by arithmetic
         ("resnet-110", 1_727_962),
+        ("resnet-18", 11_173_962),
         ("preact-resnet-18", 11_172_170),
         ("wrn-28-10", 36_479_194),
         ("wrn-34-10", 46_160_474),  # without the dead block of a well-known port

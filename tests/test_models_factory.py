@@ -12,8 +12,8 @@ from robustjax.models import BN
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet18"}, "unknown model 'resnet18'; known: cnn, resnet-DEPTH"),
-        ({"name": "resnet-18"}, "depth 6n \\+ 2 .* not 18"),
+        ({"name": "resnet18"}, "unknown model 'resnet18'; known: cnn, resnet-18, resnet-DEPTH"),
+        ({"name": "resnet-34"}, "depth 6n \\+ 2 .* not 34"),
         ({"name": "preact-resnet-34"}, "unknown model"),
         ({"name": "resnet-v2-2"}, "depth 6n \\+ 2"),
         ({"name": "wrn-28"}, "unknown model"),
@@ -33,7 +33,7 @@ def test_what_cannot_be_built_is_refused_by_name(options, message):
 
 
 def test_names_lists_what_create_knows():
-    assert models.names()[0] == "cnn" and len(models.names()) == 5
+    assert models.names()[0] == "cnn" and len(models.names()) == 6
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet-8", "wrn-10-1"])

@@ -18,12 +18,13 @@ from robustjax.models.cnn import cnn
 from robustjax.models.heads import Linear
 from robustjax.models.layers import BN
 from robustjax.models.preact_resnet import preact_resnet_18
-from robustjax.models.resnet import resnet_v1, resnet_v2
+from robustjax.models.resnet import resnet_18, resnet_v1, resnet_v2
 from robustjax.models.wide_resnet import wide_resnet
 
 # what people type, the pattern, the builder of (stem, body), the default width
 ARCHITECTURES: tuple[tuple[str, str, Callable, int], ...] = (
     ("cnn", r"cnn", cnn, 32),
+    ("resnet-18", r"resnet-18", resnet_18, 64),  # ahead of the pattern that would refuse it
     ("resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)", r"resnet-(\d+)", resnet_v1, 16),
     ("resnet-v2-DEPTH (6n+2, pre-activation)", r"resnet-v2-(\d+)", resnet_v2, 16),
     ("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),

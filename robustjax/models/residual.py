@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ from robustjax.models.layers import BN, BatchNorm, Conv, activation
 
 
 class BasicBlock(nn.Module):
-    """conv-BN-act-conv-BN, plus the input, act; the shortcut subsamples and adds zero channels.
+    """conv-BN-act-conv-BN, plus the input, act.
 
-    He et al. (2016), "Deep residual learning", option A: no parameters in the shortcut.
+    He et al. (2016), "Deep residual learning". Where the shape changes the shortcut is option A,
+    which subsamples and adds zero channels, or with `projected` option B, a convolution and BN.
     """
 
     features: int
@@ -24,6 +25,9 @@ class BasicBlock(nn.Module):
     activation: str
     kernel_init: Callable
     dtype: Any
+    projected: bool = False
+
+    pre_activation: ClassVar[bool] = False
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -35,15 +39,28 @@ class BasicBlock(nn.Module):
         y = conv(name="conv2")(y)
         y = BatchNorm(self.dtype, name="norm2")(y, bn)
         extra = self.features - x.shape[-1]
-        x = x[:, :: self.stride, :: self.stride]
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+        if self.projected and (self.stride != 1 or extra):
+            shortcut = Conv(
+                self.features, 1, self.stride, False, self.dtype, self.kernel_init, name="shortcut"
+            )
+            x = BatchNorm(self.dtype, name="shortcut_norm")(shortcut(x), bn)
+        else:
+            x = x[:, :: self.stride, :: self.stride]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
         return act(x + y)
 
 
-class PreActBlock(nn.Module):
-    """BN-act-conv-BN-act-conv, plus the input (projected after BN-act where the shape changes).
+class ProjectedBlock(BasicBlock):
+    """BasicBlock with option B, as in ResNet-18."""
 
-    He et al. (2016), "Identity mappings"; Zagoruyko and Komodakis (2016).
+    projected: bool = True
+
+
+class PreActBlock(nn.Module):
+    """BN-act-conv-BN-act-conv, plus the input.
+
+    He et al. (2016), "Identity mappings"; Zagoruyko and Komodakis (2016). Where the shape changes
+    the shortcut projects the input after BN-act, or with `raw_shortcut` the input itself.
     """
 
     features: int
@@ -51,6 +68,9 @@ class PreActBlock(nn.Module):
     activation: str
     kernel_init: Callable
     dtype: Any
+    raw_shortcut: bool = False
+
+    pre_activation: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -59,23 +79,31 @@ class PreActBlock(nn.Module):
         conv = partial(Conv, self.features, dtype=self.dtype, kernel_init=self.kernel_init)
         h = act(BatchNorm(self.dtype, name="norm1")(x, bn))
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = conv(1, self.stride, name="shortcut")(h)
+            x = conv(1, self.stride, name="shortcut")(x if self.raw_shortcut else h)
         h = conv(3, self.stride, name="conv1")(h)
         h = act(BatchNorm(self.dtype, name="norm2")(h, bn))
         return x + conv(3, name="conv2")(h)
+
+
+class RawShortcutBlock(PreActBlock):
+    """PreActBlock whose projections see the input itself, as in some published networks."""
+
+    raw_shortcut: bool = True
 
 
 class Residual(nn.Module):
     """Stages of blocks, each stage but the first halving the image, then the spatial mean.
 
     Args:
-      block: BasicBlock (a BN-act comes before the first) or PreActBlock (it comes after the last).
+      block: BasicBlock (a BN-act comes before the first) or PreActBlock (it comes after the last),
+        or one of their variants.
       widths: features of each stage.
       blocks: number of blocks in each stage.
       activation: a name known to `layers.activation`.
       kernel_init: initialiser of every convolution.
       dtype: compute dtype.
       remat: recompute each block in the backward pass instead of keeping its insides.
+      final_norm: False leaves out the BN-act after the last PreActBlock, as some networks do.
     """
 
     block: type[nn.Module]
@@ -85,13 +113,14 @@ class Residual(nn.Module):
     kernel_init: Callable
     dtype: Any = jnp.float32
     remat: bool = False
+    final_norm: bool = True
 
     @nn.compact
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
         """Stem output -> float32 features (B, widths[-1])."""
         block = nn.remat(self.block, static_argnums=(2,)) if self.remat else self.block
         act, norm = activation(self.activation), BatchNorm(self.dtype, name="norm")
-        if self.block is BasicBlock:
+        if not self.block.pre_activation:
             h = act(norm(h, bn))
         for stage, (features, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for i in range(count):
@@ -100,6 +129,6 @@ class Residual(nn.Module):
                 h = block(
                     features, stride, self.activation, self.kernel_init, self.dtype, name=name
                 )(h, bn)
-        if self.block is PreActBlock:
+        if self.block.pre_activation and self.final_norm:
             h = act(norm(h, bn))
         return jnp.mean(h.astype(jnp.float32), (1, 2))

@@ -1,4 +1,4 @@
-"""The CIFAR residual networks of depth 6n + 2: three stages of n blocks at widths 16, 32, 64."""
+"""Residual networks for small images: depth 6n + 2 in three narrow stages, and ResNet-18."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from flax import linen as nn
 
-from robustjax.models.layers import Conv, he_fan_out
-from robustjax.models.residual import BasicBlock, PreActBlock, Residual
+from robustjax.models.layers import Conv, he_fan_out, torch_uniform
+from robustjax.models.residual import BasicBlock, PreActBlock, ProjectedBlock, Residual
 
 
 def resnet(
@@ -38,3 +38,17 @@ def resnet_v1(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
 def resnet_v2(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
     """Activation before the convolutions, projections where the shape changes."""
     return resnet(depth, block=PreActBlock, **options)
+
+
+def resnet_18(width: int, activation: str, dtype: Any, remat: bool) -> tuple[nn.Module, nn.Module]:
+    """ResNet-18 for small images: a 3x3 stem without pooling, projected shortcuts.
+
+    Four stages of two blocks at (1, 2, 4, 8) x `width`; PyTorch's default initialisation.
+
+    Returns:
+      (stem, body).
+    """
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    stem = Conv(width, dtype=dtype)
+    body = Residual(ProjectedBlock, widths, (2, 2, 2, 2), activation, torch_uniform, dtype, remat)
+    return stem, body

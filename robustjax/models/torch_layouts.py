@@ -1,0 +1,222 @@
+"""Networks trained in PyTorch, by the names of their weights: ResNet, PreActResNet, WideResNet.
+
+The layouts are those of pytorch-cifar, TRADES and RobustBench. A layout says what PyTorch calls the
+parts of one of our networks; widths, depth and classes are read off the shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from jax.tree_util import Partial
+
+from robustjax.models.classifier import Classifier
+from robustjax.models.factory import apply, init
+from robustjax.models.heads import Linear
+from robustjax.models.layers import Conv, torch_uniform
+from robustjax.models.residual import (
+    PreActBlock,
+    ProjectedBlock,
+    RawShortcutBlock,
+    Residual,
+)
+from robustjax.models.torch_file import read_state_dict
+
+MEANS, STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
+DEAD = ("sub_block1.", "num_batches_tracked")
+"""What no forward pass reads: TRADES' WideResNet carries a block that it does not call."""
+
+
+class Layout(NamedTuple):
+    """What PyTorch calls the parts of a network. `{}` are the stage, from 1, and block, from 0."""
+
+    family: str
+    block: str
+    norm: str
+    head: str
+    shortcut: str
+    shortcut_norm: str = ""
+
+
+RESNET = Layout("ResNet", "layer{}.{}", "bn1", "linear", "shortcut.0", "shortcut.1")
+PREACT = Layout("PreActResNet", "layer{}.{}", "bn", "linear", "shortcut.0")
+WIDE = Layout("WideResNet", "block{}.layer.{}", "bn1", "fc", "convShortcut")
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def from_torch(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    activation: str = "relu",
+    shortcut: Literal["activated", "raw"] | None = None,
+) -> tuple[Partial, Partial]:
+    """Take over a network trained in PyTorch, for images (B, H, W, C) in [0, 1] as everywhere.
+
+    Families: ResNet with basic blocks and PreActResNet (any number of blocks) as in pytorch-cifar
+    and RobustBench, the latter with or without a last BN, and WideResNet as in TRADES and
+    RobustBench. Prefixes ('module.', 'model.') are stripped. PyTorch itself is not needed.
+
+    Args:
+      source: a .pt, .pth or .safetensors file, or a state_dict of CPU tensors or arrays.
+      mean, std: (C,), of the normalisation before the network, in [0, 1] pixels; None where there
+        was none, or where it is among the weights (buffers called mean and std, mu and sigma).
+      activation: see `layers.activation`; weights do not tell it.
+      shortcut: PreActResNet only, whose weights do not tell it either: the projections of its
+        shortcuts read the block's input after BN and activation ('activated': pytorch-cifar,
+        RobustBench's PreActBlockV2) or before ('raw': RobustBench's PreActBlock).
+
+    Returns:
+      (logits_fn, features_fn), as from `models.apply`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file holds more than weights, the layout is none of these, or keys (the error
+        names them) are missing, unexpected or of another shape.
+
+    Guarantees:
+      The logits are PyTorch's in evaluation mode, up to the rounding of float32.
+      Every tensor is used, or is one that no forward pass reads, or is named in an error.
+      No code named by a file runs.
+    """
+    state = source if isinstance(source, Mapping) else read_state_dict(source)
+    state = {name: np.asarray(value) for name, value in state.items()}
+    mean, std = _normalisation(state, MEANS, mean), _normalisation(state, STDS, std)
+    state, layout = _recognise(state)
+    module = _build(state, layout, activation, shortcut, mean, std)
+    return apply(module, _fill(module, state, layout))
+
+
+def _normalisation(state, names, given) -> tuple[float, ...] | None:
+    """The constant of the input's normalisation: given, or a buffer that leaves `state`."""
+    keys = [key for key in state if key.split(".")[-1] in names]
+    if not keys:
+        return None if given is None else tuple(map(float, given))
+    own = tuple(state.pop(keys[0]).ravel().tolist())
+    if given is not None:
+        raise ValueError(f"the weights bring {keys[0]} = {own}; do not pass another {names[0]}")
+    return own
+
+
+def _recognise(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Layout]:
+    """The layout, and the state without its prefix and what no forward pass reads."""
+    for layout in (WIDE, RESNET, PREACT):
+        first = f"{layout.block.format(1, 0)}.conv1.weight"
+        for key in state:
+            prefix = key.removesuffix(first)
+            if key != prefix and f"{prefix}conv1.weight" in state:
+                if layout is RESNET and f"{prefix}bn1.weight" not in state:
+                    continue  # PREACT
+                names = {name: name.removeprefix(prefix) for name in state}
+                dead = {n for n in state if names[n].startswith(DEAD[0]) or n.endswith(DEAD[1])}
+                return {names[n]: value for n, value in state.items() if n not in dead}, layout
+    raise ValueError(
+        "these are no weights of a ResNet, PreActResNet or WideResNet as in pytorch-cifar, TRADES "
+        f"or RobustBench: there is no conv1 beside layer1.0 or block1.layer.0 among {_some(state)}"
+    )
+
+
+def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
+    widths, counts = [], []
+    while (first := f"{layout.block.format(len(widths) + 1, 0)}.conv1.weight") in state:
+        widths.append(len(state[first]))
+        counts.append(0)
+        while f"{layout.block.format(len(widths), counts[-1])}.conv1.weight" in state:
+            counts[-1] += 1
+    if f"{layout.head}.weight" not in state:
+        raise ValueError(f"this {layout.family} has no {layout.head}.weight")
+    if (layout is PREACT) != (shortcut is not None):
+        raise ValueError(
+            "say what the projections of this PreActResNet's shortcuts read: shortcut='activated' "
+            "(pytorch-cifar, RobustBench's PreActBlockV2) or 'raw' (RobustBench's PreActBlock)"
+            if layout is PREACT
+            else f"`shortcut` is for a PreActResNet; these are weights of a {layout.family}"
+        )
+    blocks: dict[str | None, type[nn.Module]] = {
+        "activated": PreActBlock,
+        "raw": RawShortcutBlock,
+        None: ProjectedBlock if layout is RESNET else PreActBlock,
+    }
+    if shortcut not in blocks:
+        raise ValueError(f"shortcut must be 'activated' or 'raw', not {shortcut!r}")
+    return Classifier(
+        stem=Conv(len(state["conv1.weight"])),
+        body=Residual(
+            blocks[shortcut],
+            tuple(widths),
+            tuple(counts),
+            activation,
+            torch_uniform,
+            final_norm=layout is not PREACT or f"{layout.norm}.weight" in state,
+        ),
+        head=Linear(len(state[f"{layout.head}.weight"])),
+        mean=mean,
+        std=std,
+    )
+
+
+def _key(path: tuple[str, ...], layout: Layout) -> str:
+    """params/body/stage1_block2/norm1/scale -> PyTorch's layer1.1.bn1.weight."""
+    _, *modules, leaf = path
+    names = {
+        "stem": "conv1",
+        "head": layout.head,
+        "norm": layout.norm,
+        "norm1": "bn1",
+        "norm2": "bn2",
+        "shortcut": layout.shortcut,
+        "shortcut_norm": layout.shortcut_norm,
+    }
+    parts = []
+    for module in modules:
+        if module.startswith("stage"):
+            stage, block = module.removeprefix("stage").split("_block")
+            parts.append(layout.block.format(stage, int(block) - 1))
+        elif module != "body":
+            parts.append(names.get(module, module))
+    return ".".join([*parts, LEAVES.get(leaf, leaf)])
+
+
+def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
+    """Our variables from PyTorch's weights; all of them, and each of its shape."""
+    flat, left, missing, wrong = {}, dict(state), [], []
+    for path, leaf in _shapes(module, state["conv1.weight"].shape[1]).items():
+        key = _key(path, layout)
+        value = left.pop(key, np.zeros(leaf.shape) if path[1:] == ("head", "bias") else None)
+        if value is None:
+            missing.append(key)
+            continue
+        if path[-1] == "kernel":  # (D, C, k, k) -> (k, k, C, D) and (K, D) -> (D, K)
+            value = value.transpose()
+            value = value.swapaxes(0, 1) if value.ndim == 4 else value
+        if value.shape != leaf.shape:
+            wrong.append(key)
+        flat[path] = jnp.asarray(value, jnp.float32)
+    found = {"missing": missing, "unexpected": list(left), "of another shape": wrong}
+    if any(found.values()):
+        raise ValueError(
+            f"these weights are not quite a {layout.family} with basic blocks; "
+            + "; ".join(f"{kind}: {_some(keys)}" for kind, keys in found.items() if keys)
+        )
+    return traverse_util.unflatten_dict(flat)
+
+
+@functools.cache
+def _shapes(module: Classifier, channels: int) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """What the network's variables look like, by path; the image's size does not matter."""
+    tree = jax.eval_shape(lambda key: init(module, key, (32, 32, channels)), jax.random.key(0))
+    return traverse_util.flatten_dict(tree)
+
+
+def _some(keys) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

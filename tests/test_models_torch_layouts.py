@@ -1,0 +1,135 @@
+"""Networks trained in PyTorch: the same logits, and errors that name the keys."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import models
+from robustjax.models.torch_file import read_state_dict
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "from_torch"
+NORMALISATION = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
+FILES = {
+    "resnet": ("resnet.pt", NORMALISATION),
+    "preact-final-bn": ("preact.pth", {"shortcut": "activated"}),
+    "preact-raw": ("preact_raw.pt", {"shortcut": "raw"}),
+    "wide": ("wide.safetensors", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "logits.npz") as file:
+        return dict(file)
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_logits_are_those_that_pytorch_gave(name, golden):
+    file, options = FILES[name]
+    logits_fn, features_fn = models.from_torch(GOLDEN / file, **options)
+    close(jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]), golden[name])
+    head = logits_fn.args[0]["params"]["head"]
+    features = jax.jit(lambda f, x: f(x))(features_fn, golden["images"])
+    close(features @ head["kernel"] + head["bias"][None], golden[name])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_logits_are_those_of_pytorch_here(name):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    import torch_families
+
+    state, net = torch_families.build(name, 3, (1, 2, 1), seed=7)
+    x = torch.rand(3, 3, 12, 12)
+    logits_fn, _ = models.from_torch(state, **torch_families.CASES[name].options)
+    ours = jax.jit(lambda f, x: f(x))(logits_fn, jnp.asarray(x.permute(0, 2, 3, 1).numpy()))
+    close(ours, net(x).numpy())
+
+
+def test_the_two_shortcuts_differ(golden):
+    """What the weights do not tell matters: hence the question."""
+    file, _ = FILES["preact-raw"]
+    wrong, _ = models.from_torch(GOLDEN / file, shortcut="activated")
+    logits = jax.jit(lambda f, x: f(x))(wrong, golden["images"])
+    assert np.abs(logits - golden["preact-raw"]).max() > 0.1
+    with pytest.raises(ValueError, match=r"the projections .* shortcut='activated' .* or 'raw'"):
+        models.from_torch(GOLDEN / file)
+    with pytest.raises(ValueError, match="'activated' or 'raw', not 'input'"):
+        models.from_torch(GOLDEN / file, shortcut="input")
+
+
+def test_resnet_18_by_name_is_the_resnet_of_the_file():
+    """What `create` trains is what `from_torch` reads."""
+    model = models.create("resnet-18", num_classes=5, width=2)
+    ours = jax.eval_shape(lambda key: models.init(model, key, (16, 16, 3)), jax.random.key(0))
+    state = read_state_dict(GOLDEN / "resnet.pt")
+    for stage in range(2, 5):  # the file has one block there, the network two
+        state |= {
+            key.replace(".0.", ".1."): np.zeros((2**stage, 2**stage, 3, 3))
+            if key.endswith(".conv1.weight")
+            else value
+            for key, value in state.items()
+            if f"layer{stage}.0." in key and "shortcut" not in key
+        }
+    logits_fn, _ = models.from_torch(state)
+    theirs = logits_fn.args[0]
+    assert jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
+
+
+def test_a_linear_layer_without_bias_has_a_bias_of_zero(golden):
+    state = read_state_dict(GOLDEN / "wide.safetensors")
+    bias = state.pop("fc.bias")
+    logits_fn, _ = models.from_torch(state)
+    close(jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]) + bias[None], golden["wide"])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"block2.layer.0.bn1.weight": None}, {}, r"missing: block2\.layer\.0\.bn1\.weight$"),
+        ({"block3.layer.0.conv3.weight": np.ones(1)}, {}, r"unexpected: block3\.layer\.0\.conv3"),
+        ({"fc.weight": np.ones((5, 7))}, {}, r"of another shape: fc\.weight$"),
+        ({"conv1.weight": np.ones((2, 3, 7, 7))}, {}, r"of another shape: conv1\.weight$"),
+        ({"fc.weight": None}, {}, r"this WideResNet has no fc\.weight"),
+        ({"block1.layer.0.conv1.weight": None}, {}, "no weights of a ResNet, PreActResNet or Wide"),
+        ({"normalize.mean": np.ones(3)}, {"mean": (0, 0, 0)}, r"normalize\.mean = .* another mean"),
+        ({}, {"shortcut": "raw"}, "`shortcut` is for a PreActResNet; .* a WideResNet"),
+        ({}, {"activation": "swish"}, "unknown activation 'swish'"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(change, options, message):
+    state = read_state_dict(GOLDEN / "wide.safetensors") | change
+    with pytest.raises(ValueError, match=message):
+        models.from_torch({k: v for k, v in state.items() if v is not None}, **options)
+
+
+def test_every_tensor_is_used_or_known_to_be_dead():
+    """Without any one tensor that is not dead (or a last bias) the weights are refused."""
+    state = read_state_dict(GOLDEN / "wide.safetensors")
+    dead = [k for k in state if k.startswith("sub_block1.") or k.endswith("num_batches_tracked")]
+    models.from_torch({k: v for k, v in state.items() if k not in dead})
+    for key in sorted({*state} - {*dead, "fc.bias"}):
+        with pytest.raises(ValueError):
+            models.from_torch({k: v for k, v in state.items() if k != key})
+
+
+def test_new_weights_compile_nothing():
+    traces = []
+
+    @jax.jit
+    def call(f, x):
+        traces.append(1)
+        return f(x)
+
+    state = read_state_dict(GOLDEN / "wide.safetensors")
+    for factor in (1.0, 2.0):
+        scaled = state | {"fc.weight": factor * state["fc.weight"]}
+        call(models.from_torch(scaled)[0], jnp.zeros((1, 16, 16, 3)))
+    assert len(traces) == 1
