@@ -31,8 +31,8 @@ class Walk(NamedTuple):
       turn: the paper's t, from 1; 0 before the first estimate.
       queries: all of them.
       best, distance: the nearest adversarial image so far, and how near; inf for none.
-      point: an adversarial image: the far end of the bisection, else the boundary point x_t.
-      low, high: radii around x between which the boundary is met; high is x_t's distance.
+      point: an adversarial image, the far end of the bisection and, after it, x_t.
+      low, high: radii around x between which the boundary is met; high is that of `point`.
       normal: sum of phi_b u_b, phi_b = 1 for a success and -1 else; in JUMP the direction.
       mean: sum of u_b.
       wins: how many phi_b are 1.
@@ -136,7 +136,8 @@ class HopSkipJump(MinimumNorm):
             return jnp.where(state.count % 2 == 0, uniform, jnp.round(uniform))
 
         def shrink():
-            return self._towards(x, state, (state.low + state.high) / 2)
+            ball = dataclasses.replace(self.threat, eps=(state.low + state.high) / 2)
+            return ball.project(state.point, x)
 
         def estimate():
             return jnp.clip(state.point + self._delta(state) * L2().steepest(noise), 0, 1)
@@ -155,12 +156,13 @@ class HopSkipJump(MinimumNorm):
     def _shrunk(self, x, state, query, won, far):
         middle = (state.low + state.high) / 2
         state = state._replace(
-            low=jnp.where(won, state.low, middle), high=jnp.where(won, middle, state.high)
+            point=jnp.where(won, query, state.point),
+            low=jnp.where(won, state.low, middle),
+            high=jnp.where(won, middle, state.high),
         )
         digits = jnp.log2(x.size**self._order / self.gamma)
         ended = state.count >= jnp.clip(jnp.ceil(digits), 1, BITS)
-        arrived = state._replace(point=self._towards(x, state, state.high))
-        return _where(ended, self._next_turn(arrived), state)
+        return _where(ended, self._next_turn(state), state)
 
     def _estimated(self, x, state, query, won, far):
         u = (query - state.point) / self._delta(state)
@@ -187,10 +189,6 @@ class HopSkipJump(MinimumNorm):
         flat = jnp.zeros_like(state.point)
         nothing = {"normal": flat, "mean": flat, "wins": jnp.zeros_like(state.wins)}
         return _enter(state, ESTIMATE)._replace(turn=state.turn + 1, **nothing)
-
-    def _towards(self, x, state, radius):
-        """The nearest point to `point` in the ball of this radius around x."""
-        return dataclasses.replace(self.threat, eps=radius).project(state.point, x)
 
     def _delta(self, state):
         """How far the queries of a normal are from x_t, in L2."""
