@@ -1,6 +1,8 @@
 """Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
 
 from robustjax.attacks.crafting import perturb
+from robustjax.attacks.ddn import DDN
+from robustjax.attacks.deepfool import DeepFool
 from robustjax.attacks.ensemble import (
     Ensemble,
     MultiTargeted,
@@ -9,6 +11,8 @@ from robustjax.attacks.ensemble import (
     with_eps,
     worst_of_losses,
 )
+from robustjax.attacks.fab import FAB
+from robustjax.attacks.fmn import FMN
 from robustjax.attacks.gradient import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM
 from robustjax.attacks.iterative import Iterative, MinimumNorm
 from robustjax.attacks.randomized import Randomized
@@ -18,13 +22,17 @@ from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 
 __all__ = [
     "BIM",
+    "DDN",
+    "FAB",
     "FGSM",
+    "FMN",
     "ILCM",
     "MIFGSM",
     "PGD",
     "RFGSM",
     "Adam",
     "Corner",
+    "DeepFool",
     "Ensemble",
     "Gaussian",
     "Iterative",
