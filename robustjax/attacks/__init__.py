@@ -4,6 +4,8 @@ from robustjax.attacks.apgd import APGD
 from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.bpda import bpda
 from robustjax.attacks.crafting import perturb
+from robustjax.attacks.ddn import DDN
+from robustjax.attacks.deepfool import DeepFool
 from robustjax.attacks.ensemble import (
     Ensemble,
     MultiTargeted,
@@ -12,6 +14,8 @@ from robustjax.attacks.ensemble import (
     with_eps,
     worst_of_losses,
 )
+from robustjax.attacks.fab import FAB
+from robustjax.attacks.fmn import FMN
 from robustjax.attacks.gaussian_noise import GaussianNoise
 from robustjax.attacks.gradient import (
     BIM,
@@ -40,8 +44,11 @@ from robustjax.attacks.zeroth_order import NES, SPSA, ZerothOrder
 __all__ = [
     "APGD",
     "BIM",
+    "DDN",
     "DIM",
+    "FAB",
     "FGSM",
+    "FMN",
     "ILCM",
     "MIFGSM",
     "NES",
@@ -54,6 +61,7 @@ __all__ = [
     "Adam",
     "AutoAttack",
     "Corner",
+    "DeepFool",
     "DiverseInput",
     "Draws",
     "Ensemble",
