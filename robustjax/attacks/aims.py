@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from robustjax.losses import PAIRED
+from robustjax.losses import GIVEN_TARGETS, PAIRED
 from robustjax.typing import Loss
 
 Label = Literal["true", "predicted", "least_likely", "random", "ranked"]
@@ -57,3 +57,17 @@ def aim(
 def sense(loss: Loss, label: Label, targeted: bool = False) -> int:
     """+1 if an attack ascends the loss, -1 if it descends it towards a class."""
     return -1 if (targeted or label in TARGETED) and loss not in PAIRED else 1
+
+
+def check_aim(loss: Loss, label: Label, targeted: bool = False) -> None:
+    """Raise ValueError if an attack cannot do without a target that the caller gives."""
+    paired = loss in PAIRED and label in TARGETED
+    if loss in GIVEN_TARGETS and not paired:
+        raise ValueError(
+            f"the loss {loss.__name__} needs a target, {GIVEN_TARGETS[loss]}: pass one, or choose "
+            "a loss of the label: cross_entropy, margin or dlr"
+        )
+    if targeted and label == "true":
+        raise ValueError(
+            "a targeted attack needs a target: pass one, or set label to 'least_likely' or 'random'"
+        )

@@ -11,14 +11,14 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import TARGETED, Label, aim, sense
+from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost
 from robustjax.attacks.randomized import expected
 from robustjax.attacks.rules import Adam, Momentum, Steepest
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 from robustjax.attacks.success import logits_of
 from robustjax.config import check_number, config, static
-from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy
+from robustjax.losses import cross_entropy
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Model, Threat
 
@@ -172,17 +172,7 @@ class PGD:
 
     def check_aim(self) -> None:
         """Raise ValueError if the attack cannot do without a target that the caller gives."""
-        paired = self.loss in PAIRED and self.label in TARGETED
-        if self.loss in GIVEN_TARGETS and not paired:
-            raise ValueError(
-                f"the loss {self.loss.__name__} needs a target, {GIVEN_TARGETS[self.loss]}: pass "
-                "one, or choose a loss of the label: cross_entropy, margin or dlr"
-            )
-        if self.targeted and self.label == "true":
-            raise ValueError(
-                "a targeted attack needs a target: pass one, or set label to 'least_likely' or "
-                "'random'"
-            )
+        check_aim(self.loss, self.label, self.targeted)
 
     def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         """The label that `loss` is given when the caller gives no target."""
