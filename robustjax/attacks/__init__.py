@@ -3,9 +3,11 @@
 from robustjax.attacks.apgd import APGD
 from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.bpda import bpda
+from robustjax.attacks.carlini_wagner import CarliniWagnerL2, CarliniWagnerLinf
 from robustjax.attacks.crafting import perturb
 from robustjax.attacks.ddn import DDN
 from robustjax.attacks.deepfool import DeepFool
+from robustjax.attacks.ead import EAD
 from robustjax.attacks.ensemble import (
     Ensemble,
     MultiTargeted,
@@ -32,6 +34,8 @@ from robustjax.attacks.gradient import (
 )
 from robustjax.attacks.hop_skip_jump import HopSkipJump
 from robustjax.attacks.iterative import Iterative, MinimumNorm
+from robustjax.attacks.jsma import JSMA
+from robustjax.attacks.penalty import Started
 from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.registry import names, parse
 from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest
@@ -46,10 +50,12 @@ __all__ = [
     "BIM",
     "DDN",
     "DIM",
+    "EAD",
     "FAB",
     "FGSM",
     "FMN",
     "ILCM",
+    "JSMA",
     "MIFGSM",
     "NES",
     "NIFGSM",
@@ -60,6 +66,8 @@ __all__ = [
     "TIM",
     "Adam",
     "AutoAttack",
+    "CarliniWagnerL2",
+    "CarliniWagnerLinf",
     "Corner",
     "DeepFool",
     "DiverseInput",
@@ -81,6 +89,7 @@ __all__ = [
     "ScaleInvariant",
     "Spatial",
     "Square",
+    "Started",
     "Steepest",
     "Surface",
     "TranslationInvariant",

@@ -1,0 +1,81 @@
+"""Binary search, per example, over a constant: the weight c of an objective, or a radius."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Search(NamedTuple):
+    """Where the search of one example is.
+
+    Attributes:
+      constant: the one of this round.
+      low, high: the largest that failed and the smallest that is enough; 0 and inf before any.
+      won: whether this round has won since its last check.
+      objective: what this round minimises, at its last check.
+      step: steps of this round so far.
+      rounds: rounds that are over.
+    """
+
+    constant: jax.Array
+    low: jax.Array
+    high: jax.Array
+    won: jax.Array
+    objective: jax.Array
+    step: jax.Array
+    rounds: jax.Array
+
+
+def begin(constant: float | jax.Array) -> Search:
+    """The first round, with this constant."""
+    zero, infinity, none = jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0)
+    constant = jnp.asarray(constant, jnp.float32)
+    return Search(constant, zero, infinity, jnp.asarray(False), infinity, none, none)
+
+
+def count(
+    search: Search,
+    won: jax.Array,
+    enough: jax.Array,
+    objective: jax.Array,
+    steps: int | jax.Array,
+) -> tuple[Search, jax.Array]:
+    """Take note of one step of a round of at most `steps`: (search, whether the round is over).
+
+    There is a check at every tenth of a round. The round is over once a tenth has changed the
+    objective by less than a ten-thousandth, and won if it has since its last check: a long first
+    step may win with any constant and tells nothing. The next constant is the middle of the
+    smallest that is enough and the largest that failed, or ten times as large while none is enough.
+
+    Args:
+      search: where the search is.
+      won: () whether this step's image counts.
+      enough: () the constant that is enough if the round is over and won.
+      objective: () what the round minimises, at this step.
+      steps: of a round.
+
+    References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017,
+    Sec. 5, and their code, which counts a win at any step of the round, and where one example that
+    gets on keeps its whole batch going.
+    """
+    check = search.step % jnp.maximum(-(-steps // 10), 1) == 0
+    won = won | (search.won & ~check)
+    change = jnp.abs(objective - search.objective)
+    stalled = check & (search.step > 0) & ~(change > 1e-4 * jnp.abs(objective))
+    over = stalled | (search.step + 1 >= steps)
+    low = jnp.where(over & ~won, jnp.maximum(search.low, search.constant), search.low)
+    high = jnp.where(over & won, jnp.minimum(search.high, enough), search.high)
+    middle = jnp.where(jnp.isinf(high), 10 * search.constant, (low + high) / 2)
+    now = Search(
+        constant=jnp.where(over, middle, search.constant),
+        low=low,
+        high=high,
+        won=won & ~over,
+        objective=jnp.where(check, objective, search.objective),
+        step=jnp.where(over, 0, search.step + 1),
+        rounds=search.rounds + over,
+    )
+    return now, over
