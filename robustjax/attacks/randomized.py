@@ -32,8 +32,8 @@ class Randomized:
         self.key = jax.random.key(0) if key is None else key
 
     def __call__(self, images: jax.Array) -> Any:
-        """The output under the current key."""
-        return self.function(self.key, images)
+        """The output under the current key, the same draw at every call."""
+        return self.function(jax.random.clone(self.key), images)
 
     def tree_flatten(self) -> tuple:
         """The function's weights and the key are data."""
