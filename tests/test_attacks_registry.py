@@ -2,8 +2,28 @@
 
 import pytest
 
-from robustjax.attacks import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM, Restarts, names, parse
-from robustjax.threats import L2
+from robustjax.attacks import (
+    APGD,
+    BIM,
+    FAB,
+    FGSM,
+    ILCM,
+    MIFGSM,
+    PGD,
+    RFGSM,
+    AutoAttack,
+    CarliniWagnerL2,
+    CarliniWagnerLinf,
+    GaussianNoise,
+    MultiTargeted,
+    Restarts,
+    Square,
+    names,
+    parse,
+)
+from robustjax.attacks.registry import ROWS
+from robustjax.losses import targeted_dlr
+from robustjax.threats import L0, L1, L2, Linf
 
 THREAT = L2(0.3)
 
@@ -22,22 +42,41 @@ THREAT = L2(0.3)
         ("pgd-40x10", Restarts(PGD(THREAT, steps=40), 10)),
         ("pgd-x3", Restarts(PGD(THREAT), 3)),
         (" r-fgsm-x5 ", Restarts(RFGSM(THREAT), 5)),
+        ("apgd-t-50", MultiTargeted(APGD(THREAT, steps=50, loss=targeted_dlr))),
+        ("fab-t", MultiTargeted(FAB(THREAT))),
+        ("square-200", Square(THREAT, queries=200)),
+        ("autoattack", AutoAttack(THREAT)),
+        ("autoattack-plus-10", AutoAttack(THREAT, version="plus", steps=10)),
+        ("cw-30", CarliniWagnerL2(THREAT, steps=30)),
+        ("cw-hc", CarliniWagnerL2(THREAT, confidence=10.0)),
+        ("gaussian-noise-4", GaussianNoise(draws=4)),
     ],
 )
 def test_names(text, attack):
     assert parse(text, THREAT) == attack
 
 
-@pytest.mark.parametrize("text", ["pdg", "", "pgd-", "pgd-x", "pgd40", "pgd-40-10", "autoattack"])
+@pytest.mark.parametrize("text", ["pdg", "", "pgd-", "pgd-x", "pgd40", "pgd-40-10", "auto-attack"])
 def test_unknown_names_list_the_known(text):
-    with pytest.raises(ValueError, match="known: bim, fgsm, ilcm, mi-fgsm, pgd, r-fgsm"):
+    with pytest.raises(ValueError, match="known: fgsm, r-fgsm, bim, ilcm"):
         parse(text, THREAT)
 
 
 def test_one_step_attacks_take_no_steps():
-    with pytest.raises(ValueError, match="fgsm takes one step"):
+    with pytest.raises(ValueError, match="fgsm takes no number of steps"):
         parse("fgsm-10", THREAT)
 
 
-def test_every_name_parses():
-    assert all(parse(name, THREAT).threat == THREAT for name in names())
+@pytest.mark.parametrize("name", names())
+def test_every_name_parses_for_its_threats_and_no_other(name):
+    for kind in (Linf, L2, L1, L0):
+        if kind in ROWS[name].threats:
+            attack = parse(name, kind(2.0))
+            assert getattr(attack, "threat", kind(2.0)) == kind(2.0)
+        else:
+            with pytest.raises(ValueError, match=f"{name} is defined for .*not for"):
+                parse(name, kind(2.0))
+
+
+def test_the_norm_chooses_the_carlini_wagner_attack():
+    assert parse("cw", Linf(0.1)) == CarliniWagnerLinf(Linf(0.1))

@@ -1,39 +1,139 @@
-"""Attacks by the names of the command line: 'fgsm', 'pgd-40', 'pgd-40x10'."""
+"""Attacks by the names of the command line: 'fgsm', 'pgd-40', 'pgd-40x10', 'autoattack'."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
-from robustjax.attacks.ensemble import Restarts
-from robustjax.attacks.gradient import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM
+from robustjax.attacks.apgd import APGD
+from robustjax.attacks.autoattack import AutoAttack
+from robustjax.attacks.carlini_wagner import CarliniWagnerL2, CarliniWagnerLinf
+from robustjax.attacks.ddn import DDN
+from robustjax.attacks.deepfool import DeepFool
+from robustjax.attacks.ead import EAD
+from robustjax.attacks.ensemble import MultiTargeted, Restarts
+from robustjax.attacks.fab import FAB
+from robustjax.attacks.fmn import FMN
+from robustjax.attacks.gaussian_noise import GaussianNoise
+from robustjax.attacks.gradient import (
+    BIM,
+    DIM,
+    FGSM,
+    ILCM,
+    MIFGSM,
+    NIFGSM,
+    PGD,
+    RFGSM,
+    SINIFGSM,
+    TIM,
+    MultiTargetedPGD,
+)
+from robustjax.attacks.hop_skip_jump import HopSkipJump
+from robustjax.attacks.jsma import JSMA
+from robustjax.attacks.spatial import Spatial
+from robustjax.attacks.square import Square
+from robustjax.attacks.starts import OutputDiversified
+from robustjax.attacks.zeroth_order import NES, SPSA
+from robustjax.losses import dlr, targeted_dlr
+from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Attack, Threat
 
-ONE_STEP = {"fgsm": FGSM, "r-fgsm": RFGSM}
-ITERATIVE = {"bim": BIM, "ilcm": ILCM, "mi-fgsm": MIFGSM, "pgd": PGD}
+ALL = (Linf, L2, L1, L0)
+DENSE = (Linf, L2, L1)
+
+
+class Row(NamedTuple):
+    """How a name becomes an attack.
+
+    Attributes:
+      make: (threat, and the budget by its name) -> attack.
+      budget: what the number behind the name sets; None: the attack takes none.
+      threats: those it is defined for.
+    """
+
+    make: Callable[..., Attack]
+    budget: str | None = "steps"
+    threats: tuple[type, ...] = ALL
+
+
+def _targeted(attack: Callable, **fields: Any) -> Callable:
+    return lambda threat, **budget: MultiTargeted(attack(threat, **fields, **budget))
+
+
+def _carlini_wagner(threat: Threat, **fields: Any) -> Attack:
+    return (CarliniWagnerLinf if isinstance(threat, Linf) else CarliniWagnerL2)(threat, **fields)
+
+
+def _anywhere(attack: Callable) -> Callable:
+    """An attack that knows no ball."""
+    return lambda threat, **budget: attack(**budget)
+
+
+ROWS = {
+    "fgsm": Row(FGSM, None),
+    "r-fgsm": Row(RFGSM, None),
+    "bim": Row(BIM),
+    "ilcm": Row(ILCM),
+    "mi-fgsm": Row(MIFGSM),
+    "ni-fgsm": Row(NIFGSM),
+    "si-ni-fgsm": Row(SINIFGSM),
+    "dim": Row(DIM),
+    "tim": Row(TIM),
+    "pgd": Row(PGD),
+    "pgd-odi": Row(partial(PGD, start=OutputDiversified())),
+    "pgd-mt": Row(MultiTargetedPGD),
+    "apgd-ce": Row(APGD, threats=DENSE),
+    "apgd-dlr": Row(partial(APGD, loss=dlr), threats=DENSE),
+    "apgd-t": Row(_targeted(APGD, loss=targeted_dlr), threats=DENSE),
+    "fab": Row(FAB, threats=DENSE),
+    "fab-t": Row(_targeted(FAB), threats=DENSE),
+    "square": Row(Square, "queries", DENSE),
+    "autoattack": Row(AutoAttack, threats=DENSE),
+    "autoattack-plus": Row(partial(AutoAttack, version="plus"), threats=DENSE),
+    "autoattack-rand": Row(partial(AutoAttack, version="rand"), threats=DENSE),
+    "deepfool": Row(DeepFool, threats=DENSE),
+    "ddn": Row(DDN, threats=(L2,)),
+    "fmn": Row(FMN),
+    "cw": Row(_carlini_wagner, threats=(L2, Linf)),
+    "cw-hc": Row(partial(_carlini_wagner, confidence=10.0), threats=(L2, Linf)),
+    "ead": Row(EAD, threats=(L1, L2)),
+    "jsma": Row(JSMA, None, (L0,)),
+    "spsa": Row(SPSA),
+    "nes": Row(NES),
+    "hop-skip-jump": Row(HopSkipJump, "queries", (Linf, L2)),
+    "spatial": Row(_anywhere(Spatial), None),
+    "gaussian-noise": Row(_anywhere(GaussianNoise), "draws"),
+}
 
 
 def names() -> tuple[str, ...]:
     """What `parse` knows."""
-    return tuple(sorted({**ONE_STEP, **ITERATIVE}))
+    return tuple(ROWS)
 
 
 def parse(text: str, threat: Threat) -> Attack:
-    """An attack from its name: NAME, NAME-STEPS, NAME-STEPSxRESTARTS or NAME-xRESTARTS.
+    """An attack from its name: NAME, NAME-BUDGET, NAME-BUDGETxRESTARTS or NAME-xRESTARTS.
+
+    The budget is the number of steps; of 'square' and 'hop-skip-jump' that of queries.
 
     Raises:
-      ValueError: an unknown name, or steps for a one-step attack.
+      ValueError: an unknown name, a number for an attack that takes none, or a threat that the
+        attack is not defined for.
     """
     match = re.fullmatch(r"([a-z-]*?[a-z])(?:-(?=[\dx])(\d+)?(?:x(\d+))?)?", text.strip().lower())
-    name, steps, restarts = match.groups() if match else (text, None, None)
-    if name in ITERATIVE:
-        attack = ITERATIVE[name](threat, steps=int(steps)) if steps else ITERATIVE[name](threat)
-    elif name in ONE_STEP and not steps:
-        attack = ONE_STEP[name](threat)
-    elif name in ONE_STEP:
-        raise ValueError(f"{name} takes one step; write {name!r}, not {text!r}")
-    else:
+    name, budget, restarts = match.groups() if match else (text, None, None)
+    if name not in ROWS:
         raise ValueError(
             f"unknown attack {text!r}; known: {', '.join(names())}, with steps and restarts as in "
             "pgd-40 or pgd-40x10"
         )
+    row = ROWS[name]
+    if budget and row.budget is None:
+        raise ValueError(f"{name} takes no number of steps; write {name!r}, not {text!r}")
+    if not isinstance(threat, row.threats):
+        defined = ", ".join(kind.__name__ for kind in row.threats)
+        raise ValueError(f"{name} is defined for {defined}, not for {type(threat).__name__}")
+    attack = row.make(threat, **({row.budget: int(budget)} if budget else {}))
     return Restarts(attack, int(restarts)) if restarts else attack
