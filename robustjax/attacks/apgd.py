@@ -221,6 +221,10 @@ class APGD(Iterative):
         late = state.loss_best - state.loss_late
         return jnp.where(gain > 0, late / jnp.where(gain > 0, gain, 1), 0)
 
+    def unfinished(self, state: Run) -> jax.Array:
+        """A tenth of the gain, or more, came in the last quarter of the steps."""
+        return ~state.won & (self.late_gain(state) > 0.1)
+
     def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
         """The target that `loss` is given when the caller gives none."""
         check_aim(self.loss, self.label)

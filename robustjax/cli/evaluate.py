@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,7 +78,9 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         report.write_json(run / "report.json", result | {"provenance": origin})
 
     journal = run / "evaluation"
-    found = evaluation.evaluate(*subject, named, key, journal=journal, **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the table below has them
+        found = evaluation.evaluate(*subject, named, key, journal=journal, **how)
     result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
     # What took so long is kept before a figure or the curve may fail.
     write(result)
