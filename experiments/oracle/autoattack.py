@@ -1,7 +1,7 @@
 """What pyautoattack's standard AutoAttack finds: the outside truth for ours.
 
 Command:   python experiments/oracle/autoattack.py mnist --data-dir DIR     (then cifar10)
-Needs:     pip install '.[oracle]' h5py; DIR is a folder of prepared TFDS sets.
+Needs:     pip install '.[oracle]'; DIR is a folder of prepared TFDS sets.
 Hardware:  one thread; about 6 minutes a seed for mnist and 20 for cifar10 on an idle core.
 Output:    tests/golden/autoattack_{mnist,cifar10}.npz (read them with truth.py), written after
            every stage: a run that is interrupted goes on where it was.
@@ -58,7 +58,7 @@ def begin(test: data.Dataset, logits: np.ndarray, eps: float) -> truth.Truth:
     """What is known before the first stage."""
     releases = [f"{p} {importlib.metadata.version(p)}" for p in ("pyautoattack", "torch", "numpy")]
     return truth.Truth(
-        images=test.images,
+        digest=np.array(truth.digest(test.images)),
         labels=test.labels,
         logits=logits,
         clean=logits.argmax(1) == test.labels,

@@ -1,6 +1,6 @@
 """The two networks whose weights come inside the pyautoattack wheel, for robustjax.
 
-Needs `pip install '.[oracle]' h5py`; `wheel(name)` finds the files. torch_nets.py holds the same
+Needs `pip install '.[oracle]'`; `wheel(name)` finds the files. torch_nets.py holds the same
 two in PyTorch.
 """
 

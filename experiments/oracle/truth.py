@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from robustjax import data
 
 FOLDER = Path(__file__).parents[2] / "tests" / "golden"
 NAMES = ("mnist", "cifar10")
@@ -17,7 +20,7 @@ class Truth(NamedTuple):
     """One network on the first N test images, attacked stage by stage.
 
     Args:
-      images: (N, H, W, C) uint8.
+      digest: of the images, which are not ours to hand on (`digest`).
       labels: (N,) int32.
       logits: (N, K) float32 on the images / 255.
       clean: (N,) bool, whether the network is right without an attack.
@@ -30,7 +33,7 @@ class Truth(NamedTuple):
       about: which images and which releases.
     """
 
-    images: np.ndarray
+    digest: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
     clean: np.ndarray
@@ -59,6 +62,24 @@ def path_of(name: str) -> Path:
 def read(name: str) -> Truth:
     with np.load(path_of(name), allow_pickle=False) as file:
         return Truth(**file)
+
+
+def images(name: str, data_dir: str | None) -> np.ndarray:
+    """The images (N, H, W, C) in [0, 1] that a truth is about, from a folder of TFDS sets.
+
+    Raises:
+      ValueError: they are not those that were attacked.
+    """
+    known = read(name)
+    test = data.load(name, "test", data_dir).head(len(known.labels))
+    if digest(test.images) != str(known.digest):
+        raise ValueError(f"the first test images of {name} are not those of the golden file")
+    return np.asarray(data.to_float(test.images))
+
+
+def digest(pixels: np.ndarray) -> str:
+    """SHA-256 of uint8 images."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 def write(name: str, truth: Truth) -> None:
