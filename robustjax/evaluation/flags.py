@@ -122,10 +122,10 @@ def _scale(setting, few, clean):
 def _random(setting, few, clean):
     other = dataclasses.replace(setting, key=jax.random.fold_in(setting.key, 1))
     if _differ(judge(other, few).logits, clean.logits):
+        wrap = "" if isinstance(setting.model, Randomized) else "wrap it in attacks.Randomized and "
         return (
-            "the model's output is random: the same images gave other logits; wrap it in "
-            "attacks.Randomized and attack the mean over draws (AutoAttack version 'rand', or the "
-            "field eot of PGD and APGD)"
+            f"the model's output is random: the same images gave other logits; {wrap}attack the "
+            "mean over draws (AutoAttack version 'rand', or the field eot of PGD and APGD)"
         )
     return None
 
