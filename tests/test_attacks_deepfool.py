@@ -9,7 +9,7 @@ from robustjax.threats import L0, L1, L2, Linf
 
 W = np.array([[2.0, 0.0, 1.5], [0.0, 1.0, 1.0]], np.float32)
 X = np.full((1, 2, 1), 0.5, np.float32)
-BIAS = np.array([0.6, 0.55, 0.2], np.float32)
+BIAS = np.array([0.6, 0.7, 0.05], np.float32)
 
 
 def logits_fn(x):
