@@ -46,9 +46,8 @@ ROWS = {
     "fab-l1": Row(FAB(L1(INF)), 1.01, boxed=True),
     "fab-random": Row(FAB(Linf(0.2), random_start=True), 1.01, boxed=True),
     "fab-t": Row(FAB(L2(INF), label="ranked"), 1.01, many=False),
-    "deepfool-linf": Row(DeepFool(Linf(INF)), 1.03, boxed=True, excess=0.3),
-    "deepfool-l2": Row(DeepFool(L2(INF)), 1.03, boxed=True, excess=0.3),
-    "deepfool-l1": Row(DeepFool(L1(INF)), 1.03, boxed=True, excess=0.3),
+    "deepfool-linf": Row(DeepFool(Linf(INF)), 1.03, excess=0.3),
+    "deepfool-l2": Row(DeepFool(L2(INF)), 1.03, excess=0.3),
     # The gradient of the cross-entropy is bent by a third class of similar logit.
     "ddn": Row(DDN(), 1.01, many=False),
     "ddn-margin": Row(DDN(loss=margin), 1.01),
