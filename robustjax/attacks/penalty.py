@@ -6,7 +6,6 @@ Rounds of descent, each with a constant for that weight, inside a binary search 
 from __future__ import annotations
 
 import abc
-import dataclasses
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -16,7 +15,7 @@ from robustjax.attacks import constants
 from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost, Example, MinimumNorm
 from robustjax.attacks.success import Success, fooled, logits_of
-from robustjax.config import check_number, static
+from robustjax.config import check_number, config, static
 from robustjax.losses import margin
 from robustjax.typing import LogitsFn, Loss, Threat
 
@@ -87,7 +86,7 @@ class State(NamedTuple):
     steps: jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Penalty(MinimumNorm):
     """The common part: what counts, the binary search, the best image of all rounds and steps.
 
@@ -206,7 +205,9 @@ class Penalty(MinimumNorm):
 
     def _gain(self, output, example, target, least):
         value = sense(self.loss, self.label, self.targeted) * self.loss(output, target)
-        return value, self.success(output, example.y) & (value >= least)
+        # Hinges summed by the user's loss are satisfied at their bound and never go beyond it.
+        enough = (value >= least) | (value == self.confidence)
+        return value, self.success(output, example.y) & enough
 
 
 def _origin(example: Example) -> tuple[jax.Array, Any]:
