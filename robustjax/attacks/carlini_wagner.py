@@ -31,14 +31,15 @@ class Walk(NamedTuple):
 class CarliniWagnerL2(Penalty):
     """min_z ||z - x||_2^2 + c max(0, confidence - gain(z)), z = tanh(w) scaled to the box, by Adam.
 
-    The fields are those of `Penalty`. C&W-hc is confidence=10. For the objective of a detector give
-    a loss that is positive exactly where the attack is satisfied, and a `success`; to begin at
-    another image than x give the target `Started(image, target)`.
+    The fields are those of `Penalty`. C&W-hc is confidence=10. Against a detector give a `loss`
+    that is zero or positive where the attack is satisfied (minus a sum of hinges will do), and a
+    `success`; to begin at another image than x, give the target `Started(image, target)`.
 
     References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017,
     Sec. 5 and 6.1. Their code keeps the step size constant, so that iterates hop about the decision
     boundary; here it falls linearly to zero in each round, and 200 steps do more than 1000 did. In
-    all, w travels at most steps * step_size / 2: pixels at 0 or 1 need 3 to cross the box. Examples do not share the test for convergence, nor what counts as a win (`constants.count`).
+    all, w travels at most steps * step_size / 2, of the 3 that a pixel needs to cross the box.
+    Examples share neither the test for convergence nor what makes a round won: `constants.count`.
 
     Guarantees:
       The result is the clean image, or has `success` and a gain of at least `confidence`.
