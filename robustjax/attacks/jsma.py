@@ -111,7 +111,8 @@ class JSMA(Iterative):
 
     def done(self, state: State) -> jax.Array:
         """At success, at the last step, or when nothing helps."""
-        return state.won | state.stuck | (state.steps >= self.gamma * state.image.size)
+        budget = jnp.floor(self.gamma * state.image.size + 1e-3)  # a float32 fraction of a count
+        return state.won | state.stuck | (state.steps >= budget)
 
     def result(self, example: Example, state: State) -> jax.Array:
         """The image as it is."""

@@ -6,7 +6,6 @@ Rounds of descent, each with a constant for that weight, inside a binary search 
 from __future__ import annotations
 
 import abc
-import dataclasses
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -16,7 +15,7 @@ from robustjax.attacks import constants
 from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost, Example, MinimumNorm
 from robustjax.attacks.success import Success, fooled, logits_of
-from robustjax.config import check_number, static
+from robustjax.config import check_number, config, static
 from robustjax.losses import margin
 from robustjax.typing import LogitsFn, Loss, Threat
 
@@ -87,13 +86,13 @@ class State(NamedTuple):
     steps: jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Penalty(MinimumNorm):
     """The common part: what counts, the binary search, the best image of all rounds and steps.
 
     The gain is `loss(output, target)`, negated on the way to a target class. An image counts if
-    `success` holds and its gain is at least `confidence` (and a hundred-thousandth of the clean
-    image's distance to it more: nothing is won by rounding).
+    `success` holds and its gain is at least `confidence` (and a ten-thousandth of the clean image's
+    way there more, so that nothing is won by rounding).
 
     Args:
       threat: the norm in which results are reported; eps = inf counts every success.
@@ -151,12 +150,13 @@ class Penalty(MinimumNorm):
             logits = None if self.label == "true" else logits_of(output)
             key = jax.random.fold_in(example.key, 0)
             target = aim(self.loss, self.label, logits, key, example.y, self.rank)
-        value, won = self._gain(output, example, target, self.confidence)
+        value = self._gain(output, target)
+        won = self.success(output, example.y) & (value >= self.confidence)
         way = jnp.abs(self.confidence - value)
         search = constants.begin(self.constant)
         return State(
             target=jax.tree.map(jnp.asarray, target),
-            least=self.confidence + 1e-6 + 1e-5 * jnp.where(jnp.isfinite(way), way, 0),
+            least=self.confidence + 1e-6 + 1e-4 * jnp.where(jnp.isfinite(way), way, 0),
             walk=self.start(image, example.x, search.constant),
             search=search,
             best=example.x,
@@ -168,11 +168,15 @@ class Penalty(MinimumNorm):
         """One step of the descent; the next round begins where this one is over."""
 
         def gain(z):
-            return self._gain(logits_fn(z), example, state.target, state.least)
+            output = logits_fn(z)
+            return self._gain(output, state.target), self.success(output, example.y)
 
         def probe(z):
-            (value, won), gradient = jax.value_and_grad(gain, has_aux=True)(z)
+            (value, wrong), gradient = jax.value_and_grad(gain, has_aux=True)(z)
             lack = jnp.maximum(state.least - value, 0)
+            # A sum of hinges is satisfied at its bound, where it is flat, and never goes beyond.
+            flat = (value == self.confidence) & ~jnp.any(gradient != 0)
+            won = wrong & ((lack == 0) | flat)
             return Probe(lack, jnp.where(lack > 0, -gradient, 0), won)
 
         walk, image, won, enough, objective = self.descend(probe, example, state)
@@ -204,9 +208,8 @@ class Penalty(MinimumNorm):
         """The size of this step: it falls linearly to zero over a round, so that rounds settle."""
         return self.step_size * (1 - search.step / self.steps)
 
-    def _gain(self, output, example, target, least):
-        value = sense(self.loss, self.label, self.targeted) * self.loss(output, target)
-        return value, self.success(output, example.y) & (value >= least)
+    def _gain(self, output, target):
+        return sense(self.loss, self.label, self.targeted) * self.loss(output, target)
 
 
 def _origin(example: Example) -> tuple[jax.Array, Any]:
