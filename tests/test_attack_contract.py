@@ -17,12 +17,16 @@ import pytest
 from robustjax import attacks
 from robustjax.attacks import (
     BIM,
+    DDN,
+    FAB,
     FGSM,
+    FMN,
     ILCM,
     MIFGSM,
     PGD,
     RFGSM,
     Adam,
+    DeepFool,
     Gaussian,
     Restarts,
     WorstOf,
@@ -39,11 +43,13 @@ class Row(NamedTuple):
     """An attack as a function of the threat, and the norms where it reaches the linear optimum.
 
     `norms`: where the costly laws run; membership and zero gradients are for every threat.
+    `minimum`: a minimum-norm attack, which knows no eps: its own laws are in test_attacks_boundary.
     """
 
     make: Callable
     exact: str = ""
     norms: str = "linf l2 l1 l0"
+    minimum: bool = False
 
 
 # Twenty eps of travel: in L2 the angle to the optimum shrinks like exp(-travel / eps).
@@ -67,16 +73,27 @@ ROWS = {
     "worst-of": Row(
         lambda threat: WorstOf((FGSM(threat), Restarts(long(threat), 2))), "linf l2 l1 l0"
     ),
+    "fab": Row(functools.partial(FAB, steps=20), norms="linf l1", minimum=True),
+    "deepfool": Row(DeepFool, norms="l2", minimum=True),
+    "ddn": Row(functools.partial(DDN, steps=20), norms="l2", minimum=True),
+    "fmn": Row(functools.partial(FMN, steps=20), norms="l0", minimum=True),
 }
 ENSEMBLES = ("restarts", "worst-of")
 GRID = [(row, norm) for row in ROWS for norm in ROWS[row].norms.split()]
-EVERYWHERE = [pytest.param(row, norm, id=f"{row}-{norm}") for row in ROWS for norm in THREATS]
+EVERYWHERE = [
+    pytest.param(row, norm, id=f"{row}-{norm}")
+    for row in ROWS
+    for norm in (ROWS[row].norms.split() if ROWS[row].minimum else THREATS)
+]
 CASES = [pytest.param(row, norm, id=f"{row}-{norm}") for row, norm in GRID]
+BOUNDED = [
+    pytest.param(row, norm, id=f"{row}-{norm}") for row, norm in GRID if not ROWS[row].minimum
+]
 # Adam's direction is not the gradient's: only in Linf does it climb a linear function throughout.
 CLIMBING = [
     pytest.param(row, norm, id=f"{row}-{norm}")
     for row, norm in GRID
-    if row != "pgd-adam" or norm == "linf"
+    if (row != "pgd-adam" or norm == "linf") and not ROWS[row].minimum
 ]
 
 
@@ -168,14 +185,15 @@ def test_inside_the_ball_and_the_box(row, norm):
     assert z.shape == IMAGES.shape and z.dtype == np.float32 and np.isfinite(z).all()
     assert z.min() >= 0 and z.max() <= 1
     distance = distances(threat, z, IMAGES)
-    assert 0 < distance.max() <= threat.eps * (1 + 1e-6) + 1e-6
+    assert distance.max() > 0
+    assert ROWS[row].minimum or distance.max() <= threat.eps * (1 + 1e-6) + 1e-6
 
 
 @pytest.mark.parametrize(("row", "norm"), EVERYWHERE)
 def test_finite_and_inside_on_a_constant_model(row, norm):
     """`perturb` itself refuses NaN and points outside; a zero gradient must not make them."""
     z = perturb(row, THREATS[norm], CONSTANT)
-    if row in ("fgsm", "bim", "mi-fgsm", "ilcm"):
+    if row in ("fgsm", "bim", "mi-fgsm", "ilcm") or ROWS[row].minimum:
         np.testing.assert_array_equal(z, IMAGES)
     assert np.isfinite(z).all()
 
@@ -199,10 +217,10 @@ def test_three_eps_and_new_weights_compile_once(row, norm):
     ]
     perturb(row, THREATS[norm], LINEAR)
     assert len(TRACES) == before
-    assert len({r.tobytes() for r in results}) == 3
+    assert len({r.tobytes() for r in results}) == (1 if ROWS[row].minimum else 3)
 
 
-@pytest.mark.parametrize(("row", "norm"), CASES)
+@pytest.mark.parametrize(("row", "norm"), BOUNDED)
 def test_linear_classifiers_are_fooled_as_far_as_the_norm_allows(row, norm):
     """No attack exceeds the closed form; those of `exact` reach it, and so decide the same way."""
     y, eps = labels(LINEAR), THREATS[norm].eps

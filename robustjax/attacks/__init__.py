@@ -3,6 +3,8 @@
 from robustjax.attacks.apgd import APGD
 from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.crafting import perturb
+from robustjax.attacks.ddn import DDN
+from robustjax.attacks.deepfool import DeepFool
 from robustjax.attacks.ensemble import (
     Ensemble,
     MultiTargeted,
@@ -11,6 +13,8 @@ from robustjax.attacks.ensemble import (
     with_eps,
     worst_of_losses,
 )
+from robustjax.attacks.fab import FAB
+from robustjax.attacks.fmn import FMN
 from robustjax.attacks.gradient import BIM, FGSM, ILCM, MIFGSM, PGD, RFGSM
 from robustjax.attacks.iterative import Iterative, MinimumNorm
 from robustjax.attacks.randomized import Randomized
@@ -22,7 +26,10 @@ from robustjax.attacks.starts import Corner, Gaussian, Surface, Uniform, Zero
 __all__ = [
     "APGD",
     "BIM",
+    "DDN",
+    "FAB",
     "FGSM",
+    "FMN",
     "ILCM",
     "MIFGSM",
     "PGD",
@@ -30,6 +37,7 @@ __all__ = [
     "Adam",
     "AutoAttack",
     "Corner",
+    "DeepFool",
     "Ensemble",
     "Gaussian",
     "Iterative",

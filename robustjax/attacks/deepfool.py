@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from robustjax.attacks.boundary import Seen, Walk
 from robustjax.attacks.iterative import Example
-from robustjax.attacks.planes import GapSearch, dual_norm, nearest_plane, rivals, shift
+from robustjax.attacks.planes import GapSearch, dual_norm, nearest_plane, rivals
 from robustjax.attacks.success import Success, fooled, logits_of
 from robustjax.config import check_number, config, static
-from robustjax.threats import L1, L2, Linf
+from robustjax.threats import L0, L1, L2, Linf
 
 L2_NORM = L2(float("inf"))
 
@@ -21,11 +21,12 @@ L2_NORM = L2(float("inf"))
 class DeepFool(GapSearch):
     """The smallest step over the nearest linearised decision plane, until the prediction is wrong.
 
-    x_{k+1} = x_k + d, with the smallest d in the norm such that the linearised gap z_k - z_y rises
-    by 1 + overshoot times what it lacks, and x_k + d stays in [0, 1]. Fast, and not the nearest.
+    x_{k+1} = clip(x_k + (1 + overshoot) d), with the smallest d in the norm on which the linearised
+    gap z_k - z_y, were there no box, is zero. Fast, and not the nearest. Clipped steps fall short
+    of the plane, and the next one starts from a better linearisation: exact steps inside the box
+    (`planes.shift`) are 7 to 10 % worse on images of many black pixels.
 
-    Differences from the paper: the step is the smallest inside the box, where the paper has no box
-    and implementations clip afterwards (far from the box they agree), which also gives L1.
+    Difference from the authors' code: 1e-5 is added to the length of each step, not 1e-4.
 
     Args:
       threat: the norm; eps is not used.
@@ -46,13 +47,16 @@ class DeepFool(GapSearch):
       A zero gradient moves nothing and makes no NaN.
     """
 
-    threat: Linf | L2 | L1 = L2_NORM
+    threat: Linf | L2 = L2_NORM
     steps: int = 50
     overshoot: float = 0.02
     candidates: int = static(9)
     success: Success = static(fooled)
 
     def __post_init__(self):
+        if isinstance(self.threat, L0 | L1):
+            name = type(self.threat).__name__
+            raise ValueError(f"DeepFool takes Linf or L2, got {name}; FMN and FAB know L1")
         check_number("steps", self.steps)
         check_number("overshoot", self.overshoot)
         check_number("candidates", self.candidates, 1)
@@ -66,9 +70,10 @@ class DeepFool(GapSearch):
     def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, tuple[()]]:
         """Over the nearest plane."""
         plane = nearest_plane(self.threat, walk.point, seen)
-        # A tie lacks nothing but is not won: a millionth of a pixel more breaks it.
-        gain = (1 + self.overshoot) * plane.gain + 1e-6 * dual_norm(self.threat, plane.normal)
-        return walk.point + shift(self.threat, walk.point, plane.normal, gain), ()
+        slope = dual_norm(self.threat, plane.normal)
+        # A tie lacks nothing but is not won: this breaks it, for any program's rounding.
+        length = jnp.where(slope > 0, plane.gain / slope, 0) + 1e-5
+        return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()
 
     def done(self, walk: Walk) -> jax.Array:
         """At the first adversarial image, too."""

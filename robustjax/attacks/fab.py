@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import jax
@@ -78,10 +79,11 @@ class FAB(GapSearch):
                 "label must be 'true' (all wrong classes), 'ranked', 'least_likely' or 'random', "
                 f"got {self.label!r}"
             )
-        if self.random_start and isinstance(self.threat, Linf | L2 | L1):
-            message = "a random start needs a finite eps"
-            if isinstance(self.threat.eps, float) and self.threat.eps == float("inf"):
-                raise ValueError(f"{message}: it is drawn from the ball of radius eps / 2")
+        eps = self.threat.eps if isinstance(self.threat, Linf | L2 | L1) else None
+        if self.random_start and isinstance(eps, float) and math.isinf(eps):
+            raise ValueError(
+                "a random start needs a finite eps: it lies in a ball of radius eps / 2"
+            )
 
     def aim(self, example: Example, output: Any) -> jax.Array:
         """The classes whose planes are looked at."""
