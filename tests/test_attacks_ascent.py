@@ -83,10 +83,13 @@ def test_momentum_mixes_the_step_with_the_last_move():
 def test_sparse_steps_move_the_largest_components():
     rule, threat = Sparse(guided=False), L1(0.4)
     gradient = jnp.arange(1.0, 7).reshape(2, 3, 1) * jnp.asarray([1, -1, 1]).reshape(1, 3, 1)
-    support = rule.init(X, X, threat, 100)._replace(moves=jnp.float32(2))
+    support = rule.init(X, X, threat, 100)._replace(moves=jnp.int32(2))
     seen = Seen(jnp.int32(0), X, gradient, 0.0, X, gradient, 0.0)
     z, _ = rule(support, seen, X, threat, 100)
     np.testing.assert_allclose((z - X)[..., 0], [[0, 0, 0], [0, -0.2, 0.2]], atol=1e-6)
+    full = X.at[1, 2, 0].set(1.0)  # the largest cannot go on
+    z, _ = rule(support, seen._replace(x_adv=full), full, threat, 100)
+    np.testing.assert_allclose((z - full)[..., 0], [[0, 0, 0], [0.2, -0.2, 0]], atol=1e-6)
 
 
 def test_sparsity_follows_the_best_point():

@@ -115,6 +115,8 @@ class Support(NamedTuple):
 class Sparse:
     """Steps of L1 length eta along the signs of the few largest gradient components.
 
+    Only components that the step can move inside the box take part, and two thirds are rounded
+    down: if the few that have changed all moved alike, the projection would take the step back.
     At each checkpoint a step's components become two thirds of those that differ from x in the best
     point. If these have become fewer by 5 %, eta goes back to eps and the run to its best point;
     else eta is divided by 1.5, down to eps / 10.
@@ -126,27 +128,30 @@ class Sparse:
 
     def init(self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array) -> Support:
         """A fifth of the components, or, from a start that is worth something, 2/3 of its own."""
-        changed = jnp.sum(x_start != x).astype(x.dtype) if self.guided else x.size * 1.0
-        moves = changed / 1.5 if self.guided else x.size / 5
         size = jnp.asarray(threat.eps, x.dtype)
-        return Support(size, jnp.asarray(moves, x.dtype), jnp.asarray(changed, x.dtype))
+        if not self.guided:
+            return Support(size, jnp.int32(x.size // 5), jnp.int32(x.size))
+        changed = jnp.sum(x_start != x)
+        return Support(size, 2 * changed // 3, changed)
 
     def __call__(
         self, support: Support, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array
     ) -> tuple[jax.Array, Support]:
         """-> (the next point, what to remember)."""
         checkpoint = (seen.number > 0) & (seen.number % jnp.maximum(4 * steps // 100, 1) == 0)
-        changed = jnp.sum(seen.x_best != x).astype(x.dtype)
+        changed = jnp.sum(seen.x_best != x)
         fewer = changed < 0.95 * support.changed
         again = checkpoint & fewer
         size = jnp.where(fewer, threat.eps, jnp.maximum(support.size / 1.5, threat.eps / 10))
-        new = Support(size.astype(x.dtype), changed / 1.5, changed)
+        new = Support(size.astype(x.dtype), 2 * changed // 3, changed)
         support = jax.tree.map(lambda a, b: jnp.where(checkpoint, a, b), new, support)
         x_adv = jnp.where(again, seen.x_best, seen.x_adv)
         gradient = jnp.where(again, seen.gradient_best, seen.gradient)
 
+        # A component at its end of the box would take its share of the step and not move.
+        gradient = jnp.where(jnp.where(gradient > 0, x_adv < 1, x_adv > 0), gradient, 0)
         length = jnp.abs(gradient)
-        smallest = jnp.clip((x.size - support.moves).astype(jnp.int32), 0, x.size - 1)
-        direction = jnp.sign(gradient) * (length >= jnp.sort(length.reshape(-1))[smallest])
+        smallest = jnp.sort(length.reshape(-1))[x.size - jnp.maximum(support.moves, 1)]
+        direction = jnp.sign(gradient) * (length >= smallest)
         count = jnp.maximum(jnp.sum(direction != 0), 1)
         return threat.project(x_adv + support.size / count * direction, x), support
