@@ -16,6 +16,7 @@ import pytest
 
 from robustjax import attacks
 from robustjax.attacks import (
+    APGD,
     BIM,
     DDN,
     FAB,
@@ -32,6 +33,7 @@ from robustjax.attacks import (
     Gaussian,
     OutputDiversified,
     Restarts,
+    Square,
     WorstOf,
     Zero,
 )
@@ -47,12 +49,14 @@ class Row(NamedTuple):
 
     `norms`: where the costly laws run; membership and zero gradients are for every threat.
     `minimum`: a minimum-norm attack, which knows no eps: its own laws are in test_attacks_boundary.
+    `adaptive`: knows these norms only, sets its own steps, and stops at the first success.
     """
 
     make: Callable
     exact: str = ""
     norms: str = "linf l2 l1 l0"
     minimum: bool = False
+    adaptive: bool = False
 
 
 # Twenty eps of travel: in L2 the angle to the optimum shrinks like exp(-travel / eps).
@@ -79,6 +83,11 @@ ROWS = {
     "worst-of": Row(
         lambda threat: WorstOf((FGSM(threat), Restarts(long(threat), 2))), "linf l2 l1 l0"
     ),
+    "apgd": Row(functools.partial(APGD, steps=30), "linf l2", norms="linf l2", adaptive=True),
+    "apgd-larger-radii": Row(
+        functools.partial(APGD, steps=30, larger_radii=True), norms="l1", adaptive=True
+    ),
+    "square": Row(functools.partial(Square, queries=500), "linf", norms="linf l2", adaptive=True),
     "fab": Row(functools.partial(FAB, steps=20), norms="linf l1", minimum=True),
     "deepfool": Row(DeepFool, norms="l2", minimum=True),
     "ddn": Row(functools.partial(DDN, steps=20), norms="l2", minimum=True),
@@ -90,7 +99,7 @@ GRID = [(row, norm) for row in ROWS for norm in ROWS[row].norms.split()]
 EVERYWHERE = [
     pytest.param(row, norm, id=f"{row}-{norm}")
     for row in ROWS
-    for norm in (ROWS[row].norms.split() if ROWS[row].minimum else THREATS)
+    for norm in (ROWS[row].norms.split() if ROWS[row].minimum or ROWS[row].adaptive else THREATS)
 ]
 CASES = [pytest.param(row, norm, id=f"{row}-{norm}") for row, norm in GRID]
 BOUNDED = [
@@ -100,7 +109,11 @@ BOUNDED = [
 CLIMBING = [
     pytest.param(row, norm, id=f"{row}-{norm}")
     for row, norm in GRID
+<<<<<<< HEAD
     if (row != "pgd-adam" or norm == "linf") and row not in ESTIMATED and not ROWS[row].minimum
+=======
+    if (row != "pgd-adam" or norm == "linf") and not (ROWS[row].minimum or ROWS[row].adaptive)
+>>>>>>> apgd
 ]
 
 
@@ -240,7 +253,7 @@ def test_linear_classifiers_are_fooled_as_far_as_the_norm_allows(row, norm):
     assert (reached - clean <= best * (1 + 1e-5) + 1e-5).all()
     assert (reached - clean >= -1e-5).all() or row == "r-fgsm"
     if norm in ROWS[row].exact.split():
-        if row not in ENSEMBLES:  # these stop at the first success
+        if row not in ENSEMBLES and not ROWS[row].adaptive:  # these stop at the first success
             np.testing.assert_allclose(reached - clean, best, rtol=1e-3)
         decided = np.abs(clean + best) > 1e-3 * best
         assert decided.sum() > N / 2
