@@ -109,11 +109,9 @@ BOUNDED = [
 CLIMBING = [
     pytest.param(row, norm, id=f"{row}-{norm}")
     for row, norm in GRID
-<<<<<<< HEAD
-    if (row != "pgd-adam" or norm == "linf") and row not in ESTIMATED and not ROWS[row].minimum
-=======
-    if (row != "pgd-adam" or norm == "linf") and not (ROWS[row].minimum or ROWS[row].adaptive)
->>>>>>> apgd
+    if (row != "pgd-adam" or norm == "linf")
+    and row not in ESTIMATED
+    and not (ROWS[row].minimum or ROWS[row].adaptive)
 ]
 
 

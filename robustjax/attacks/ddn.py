@@ -47,7 +47,8 @@ class DDN(RadiusSearch):
     Guarantees:
       The result is the clean image or an adversarial one in [0, 1].
       A misclassified clean image is its own result.
-      On a linear classifier the median distance is within 1 % of the smallest after 300 steps.
+      On a linear classifier of two classes, or of more with loss=margin, the median distance is
+      within 1 % of the smallest after 300 steps.
       A zero gradient moves nothing and makes no NaN.
     """
 

@@ -62,6 +62,11 @@ def _targeted(attack: Callable, **fields: Any) -> Callable:
     return lambda threat, **budget: MultiTargeted(attack(threat, **fields, **budget))
 
 
+def _apgd(threat: Threat, **fields: Any) -> Attack:
+    """With larger radii first in L1, as in AutoAttack."""
+    return APGD(threat, larger_radii=isinstance(threat, L1), **fields)
+
+
 def _carlini_wagner(threat: Threat, **fields: Any) -> Attack:
     return (CarliniWagnerLinf if isinstance(threat, Linf) else CarliniWagnerL2)(threat, **fields)
 
@@ -84,9 +89,9 @@ ROWS = {
     "pgd": Row(PGD),
     "pgd-odi": Row(partial(PGD, start=OutputDiversified())),
     "pgd-mt": Row(MultiTargetedPGD),
-    "apgd-ce": Row(APGD, threats=DENSE),
-    "apgd-dlr": Row(partial(APGD, loss=dlr), threats=DENSE),
-    "apgd-t": Row(_targeted(APGD, loss=targeted_dlr), threats=DENSE),
+    "apgd-ce": Row(_apgd, threats=DENSE),
+    "apgd-dlr": Row(partial(_apgd, loss=dlr), threats=DENSE),
+    "apgd-t": Row(_targeted(_apgd, loss=targeted_dlr), threats=DENSE),
     "fab": Row(FAB, threats=DENSE),
     "fab-t": Row(_targeted(FAB), threats=DENSE),
     "square": Row(Square, "queries", DENSE),
