@@ -186,6 +186,21 @@ def test_evaluate_against_another_threat(copy, capsys):
     assert "digits has 359 test images, all are evaluated" in capsys.readouterr().out
 
 
+def test_transfer_between_runs(run, copy, tmp_path, capsys):
+    out = tmp_path / "transfer.json"
+    words = [str(run), str(copy), "--attack", "mi-fgsm-3", "--n", "128", "--out", str(out)]
+    cli.main(["transfer", *words])
+    found = read(out)
+    assert found["n"] == 128 and set(found["success"]) == {run.name, copy.name}
+    # One network twice: what fools one fools the other.
+    rates = [rate["value"] for row in found["success"].values() for rate in row.values()]
+    assert len(set(rates)) == 1 and found["provenance"]["seed"] == 0
+    table = capsys.readouterr().out
+    assert "crafted on" in table and copy.name in table
+    with pytest.raises(SystemExit, match="two run directories or more"):
+        cli.main(["transfer", str(run)])
+
+
 def test_an_interrupted_evaluation_goes_on_and_keeps_its_images(copy, monkeypatch):
     options = cli.Evaluation(copy, ("fgsm", "pgd-4"), n=64, curve="none", keep_images=True)
 

@@ -1,4 +1,4 @@
-"""The command line: `robustjax quickstart | train | evaluate | report | data`."""
+"""The command line: `robustjax quickstart | train | evaluate | transfer | report | data`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from robustjax.cli.flags import REGISTRY, choose_threat
 from robustjax.cli.quickstart import quickstart
 from robustjax.cli.show import show
 from robustjax.cli.train import Options, train, train_command
+from robustjax.cli.transfer import transfer
 
 __all__ = ["Evaluation", "Options", "choose_threat", "evaluate", "main", "quickstart", "train"]
 
@@ -33,6 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "quickstart": quickstart,
                 "train": train_command(),
                 "evaluate": evaluate,
+                "transfer": transfer,
                 "report": show,
                 "data": data_command,
             },

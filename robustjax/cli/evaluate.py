@@ -24,11 +24,11 @@ class Evaluation:
 
     Args:
       run: a run directory.
-      attacks: names with steps and restarts, e.g. fgsm pgd-40 pgd-40x10 mi-fgsm-20.
+      attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
       threat: the norm; None is the one trained against.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the one trained against.
       n: the first n test images.
-      batch_size: of the attacks; results do not depend on it.
+      batch_size: of the attacks; None suits the device. Results do not depend on it.
       seed: of the attacks.
       weights: the best on validation, or the last.
       curve: the attack that accuracy over eps is measured under (a minimum-norm attack needs one
@@ -38,11 +38,11 @@ class Evaluation:
     """
 
     run: Positional[Path]
-    attacks: tuple[str, ...] = ("fgsm", "pgd-40x10")
+    attacks: tuple[str, ...] = ("pgd-20", "autoattack")
     threat: Norm | None = None
     eps: float | None = None
     n: int = 1000
-    batch_size: int = 256
+    batch_size: int | None = None
     seed: int = 0
     weights: Literal["best", "last"] = "best"
     curve: str = "pgd-20"

@@ -3,7 +3,7 @@
 from robustjax.files import read_metrics, write_json
 from robustjax.report.figures import accuracy_over_eps, example_grid, training_curves
 from robustjax.report.provenance import command_line, provenance
-from robustjax.report.tables import format_eps, read_run, stage_table, table
+from robustjax.report.tables import format_eps, read_run, stage_table, table, transfer_table
 
 __all__ = [
     "accuracy_over_eps",
@@ -16,5 +16,6 @@ __all__ = [
     "stage_table",
     "table",
     "training_curves",
+    "transfer_table",
     "write_json",
 ]

@@ -102,6 +102,22 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     return _align(cells, numbers_from=1, markdown=markdown)
 
 
+def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
+    """Success rates: a row for each model that images were crafted on, a column for each judge.
+
+    Args:
+      found: `evaluation.Transfer.to_json()`.
+      markdown: a Markdown table; otherwise plain columns.
+    """
+    matrix = found["success"]
+    targets = list(next(iter(matrix.values())))
+    cells = [["crafted on", *targets]]
+    for source, row in matrix.items():
+        rates = [_percent(row[target]["value"], row[target]["stderr"]) for target in targets]
+        cells.append([source, *rates])
+    return _align(cells, numbers_from=1, markdown=markdown)
+
+
 def _stage_name(encoded: Any, count: int) -> str:
     """The type, and its loss where it has one; and how many of them where there are several."""
     if not isinstance(encoded, Mapping):
