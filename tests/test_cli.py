@@ -277,7 +277,7 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
         (["train", "pgd-at", "--out", "o", "--batch-size", "30"], "multiple of"),
-        (["train", "pgd-at", "--out", "o", "--validation-attack", "cw"], "unknown attack 'cw'"),
+        (["train", "pgd-at", "--out", "o", "--validation-attack", "pdg"], "unknown attack 'pdg'"),
         (["train", "pgd-at", "--out", "o", "--awp-start", "1/2"], "--awp-start needs --awp"),
         (["train", "trades", "--out", "o", "--beta", "-1"], "beta must lie in"),
         (["report"], "name the run directories"),
