@@ -98,7 +98,7 @@ ROWS = {
     "autoattack": Row(AutoAttack, threats=DENSE),
     "autoattack-plus": Row(partial(AutoAttack, version="plus"), threats=DENSE),
     "autoattack-rand": Row(partial(AutoAttack, version="rand"), threats=DENSE),
-    "deepfool": Row(DeepFool, threats=DENSE),
+    "deepfool": Row(DeepFool, threats=(Linf, L2)),
     "ddn": Row(DDN, threats=(L2,)),
     "fmn": Row(FMN),
     "cw": Row(_carlini_wagner, threats=(L2, Linf)),
