@@ -52,7 +52,7 @@ def main() -> None:
     stages = {}
     for name, number in OURS.items():
         last = [row for row in rows if row["path"][0] == number][-1]
-        seeds = known.robust[:, list(known.stages).index(name)].sum(-1)
+        seeds = known.robust[known.complete, list(known.stages).index(name)].sum(-1)
         stages[name] = {"robustjax": round(last["accuracy"] * n), "pyautoattack": seeds.tolist()}
     print(report.stage_table(rows))
     for name, row in stages.items():
