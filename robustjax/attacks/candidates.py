@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from robustjax.attacks.aims import check_aim
 from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.success import Success
-from robustjax.losses import GIVEN_TARGETS
 from robustjax.typing import LogitsFn, Loss
 
 
@@ -50,9 +50,8 @@ class Candidates(Iterative):
         """One candidate, one query."""
         z = self.candidate(example, state.tried)
         output = logits_fn(z)
-        if example.target is None and self.loss in GIVEN_TARGETS:
-            needed = f"{self.loss.__name__} needs a target, {GIVEN_TARGETS[self.loss]}"
-            raise ValueError(f"the loss {needed}: pass one, or choose a loss of the label")
+        if example.target is None:
+            check_aim(self.loss, "true")
         target = example.y if example.target is None else example.target
         value = self.loss(output, target).astype(state.value.dtype)
         won = self.success(output, example.y)
