@@ -12,6 +12,7 @@ from types import ModuleType
 
 __all__ = [
     "attacks",
+    "centers",
     "config",
     "data",
     "evaluation",

@@ -16,6 +16,7 @@ RANK = {
     "typing": 0,
     "parallel": 0,
     "checkpoint": 0,
+    "centers": 1,
     "losses": 1,
     "threats": 1,
     "attacks": 2,
@@ -23,6 +24,7 @@ RANK = {
     "data": 2,
     "training.": 3,  # all of its parts but the loop, which evaluates and writes files
     "evaluation": 4,
+    "theory": 4,
     "report": 5,
     "training": 6,
     "cli": 7,
