@@ -6,7 +6,7 @@ Hardware:  two CPU cores, under an hour. Proof that the whole path runs on real 
 Expected:  no published counterpart; see results/cifar10-pgd-10-width-8.json.
 """
 
-from record import arguments, reproduce
+from record import parser, reproduce
 
 ROWS = {
     "cifar10-pgd-10-width-8": (
@@ -17,4 +17,4 @@ ROWS = {
 }
 
 if __name__ == "__main__":
-    reproduce(ROWS, arguments(__doc__))
+    reproduce(ROWS, parser(__doc__).parse_args())

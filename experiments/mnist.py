@@ -10,7 +10,7 @@ Measured:  98.8 % and 91.6 %. All three single-step seeds lose (catastrophic ove
 Source:    Madry et al., ICLR 2018 (the setting); Wong et al., ICLR 2020 (the single step).
 """
 
-from record import arguments, reproduce
+from record import parser, reproduce
 
 COMMON = (
     "pgd-at --data mnist --model cnn --width 16 --epochs 8 --batch-size 128 "
@@ -23,4 +23,4 @@ ROWS = {"mnist-pgd-7": (COMMON + "--attack.steps 7", EVALUATE)}
 ROWS |= {f"mnist-single-step-seed-{k}": (f"{SINGLE}{k}", EVALUATE) for k in range(3)}
 
 if __name__ == "__main__":
-    reproduce(ROWS, arguments(__doc__))
+    reproduce(ROWS, parser(__doc__).parse_args())

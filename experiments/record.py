@@ -14,15 +14,15 @@ from robustjax import cli, files
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(description: str) -> argparse.Namespace:
+def parser(description: str) -> argparse.ArgumentParser:
     """The flags every experiment has."""
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
-    parser.add_argument("--only", help="run only the row of this name")
-    return parser.parse_args()
+    made.add_argument("--data-dir", help="the folder of prepared TFDS sets")
+    made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
+    made.add_argument("--only", help="run only the row of this name")
+    return made
 
 
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:

@@ -8,7 +8,15 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Drop a module's compiled programs: all of them together exhaust a process's memory maps."""
+    yield
+    jax.clear_caches()
