@@ -48,6 +48,32 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
     return centers
 
 
+def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Centers in independent uniform directions: what the simplex is compared with.
+
+    Args:
+      num_classes: L >= 2.
+      dim: of the features.
+      radius: the norm of every center.
+      seed: of the directions.
+
+    Returns:
+      (L, dim) float32, the center of class i in row i.
+
+    Raises:
+      ValueError: L < 2, dim < 1, or a radius that is not a positive number.
+
+    Guarantees:
+      All centers have norm `radius`.
+      The same seed gives the same centers on every machine and with every release of NumPy.
+    """
+    check_size(num_classes, dim, radius)
+    # a trained model finds its centers again by their seed; RandomState's stream is frozen (NEP 19)
+    directions = np.random.RandomState(seed).standard_normal((num_classes, dim))
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    return (radius * directions / norms).astype(np.float32)
+
+
 def check_size(num_classes: int, dim: int, radius: float) -> None:
     """Raise ValueError unless there can be `num_classes` centers of this norm."""
     check_number("num_classes", num_classes, 2)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import check_number, config
+from robustjax.sums import ordered_sum
 
 T = TypeVar("T")
 _TINY = 1e-30
@@ -241,21 +242,6 @@ def map_threats(function: Callable[[Threats], Threats], tree: T) -> T:
         return function(node) if is_threat(node) else node
 
     return jax.tree.map(visit, tree, is_leaf=is_threat)
-
-
-def ordered_sum(values: jax.Array) -> jax.Array:
-    """Sum over the leading axis, pairwise and in one fixed order.
-
-    XLA orders a reduction by the size of the whole tile, so that an example's last bits, and after
-    a few steps its adversarial image, would depend on how many others are attacked beside it.
-    """
-    # Padded once: a pad at every level took XLA three times as long to compile.
-    size = 1 << (len(values) - 1).bit_length()
-    values = jnp.pad(values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1))
-    while len(values) > 1:
-        half = len(values) // 2
-        values = values[:half] + values[half:]
-    return values[0]
 
 
 def _total(values: jax.Array) -> jax.Array:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from robustjax.losses import GIVEN_TARGETS, PAIRED
 from robustjax.typing import Loss
 
-Label = Literal["true", "predicted", "least_likely", "random", "ranked"]
-TARGETED = ("least_likely", "random", "ranked")
+Label = Literal["true", "predicted", "least_likely", "random", "any", "ranked"]
+TARGETED = ("least_likely", "random", "any", "ranked")
 """The labels that are classes to go towards."""
 
 
@@ -22,10 +22,11 @@ def choose(
 
     Args:
       label: 'true' is y; 'predicted' the model's own prediction (no label leaking); 'least_likely'
-        the smallest logit (Kurakin et al. 2017); 'random' a uniformly random wrong class; 'ranked'
-        the `rank`-th largest logit among the wrong classes.
+        the smallest logit (Kurakin et al. 2017); 'random' a uniformly random wrong class; 'any' a
+        uniformly random class, be it the true one (the targets of Pang et al. 2020's training);
+        'ranked' the `rank`-th largest logit among the wrong classes.
       logits: (K,), of the clean image.
-      key: for 'random'.
+      key: for 'random' and 'any'.
       y: () the true label.
       rank: from 1, the most likely wrong class, to K - 1; may be traced. Beyond K - 1 it is K - 1.
     """
@@ -37,6 +38,8 @@ def choose(
         return jnp.argmin(logits)
     if label == "random":
         return (y + jax.random.randint(key, (), 1, logits.size)) % logits.size
+    if label == "any":
+        return jax.random.randint(key, (), 0, logits.size)
     wrong = jnp.where(jnp.arange(logits.size) == y, -jnp.inf, logits)
     return jnp.argsort(wrong, descending=True)[jnp.minimum(rank, logits.size - 1) - 1]
 

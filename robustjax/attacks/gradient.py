@@ -53,8 +53,8 @@ class PGD:
       loss: (output, target) -> scalar, maximised.
       label: what the loss compares the output with when no target is given: the true label, the
         model's own prediction on the clean image (no label leaking), or a target class to go
-        towards: the least likely one (Kurakin et al. 2017), a uniformly random wrong one, or the
-        `rank`-th most likely wrong one. All but 'true' read the output's logits.
+        towards: the least likely one (Kurakin et al. 2017), a uniformly random wrong one or 'any'
+        one, or the `rank`-th most likely wrong one. All but 'true' read the output's logits.
       rank: of the target class, for label 'ranked'.
       targeted: descend instead of ascend on a target that is given.
       eot: draws of a `Randomized` model, and of the transforms, that each gradient is the mean of.

@@ -12,7 +12,7 @@ from tyro.conf import arg, subcommand
 
 from robustjax import attacks, data, parallel, report, training
 from robustjax.cli.flags import Norm, choose_threat
-from robustjax.training import METHODS, Recipe
+from robustjax.training import METHODS, RECIPES, Recipe
 
 AUGMENT = {
     "none": data.Augment(pad=0, flip=False),
@@ -20,6 +20,8 @@ AUGMENT = {
     "crop-flip": data.Augment(),
     "zero-crop": data.Augment(mode="zero", flip=False),
     "zero-crop-flip": data.Augment(mode="zero"),
+    "shift": data.Augment(pad=0, shift=0.1, flip=False),
+    "shift-flip": data.Augment(pad=0, shift=0.1),
 }
 
 
@@ -38,7 +40,7 @@ class Options:
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
       augment: auto is what suits the data; crops come from the image padded by its reflection, or
-        by zeros.
+        by zeros; shift moves it by up to a tenth, by fractions of a pixel.
       threat: the norm trained against; None is the method's own.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the threat's own.
       awp: wrap the method in adversarial weight perturbation with this gamma.
@@ -62,7 +64,7 @@ class Options:
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     normalize: bool = True
-    augment: Literal["auto", "none", "crop", "crop-flip", "zero-crop", "zero-crop-flip"] = "auto"
+    augment: Literal["auto", *AUGMENT] = "auto"
     threat: Norm | None = None
     eps: float | None = None
     awp: float = 0.0
@@ -90,7 +92,7 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     validation = data.load(options.data, "validation", options.data_dir)
     threat = choose_threat(options.threat, options.eps, training.threat_of(method))
     method = training.with_threat(method, threat)
-    on_clean = isinstance(method, training.Natural) or options.validation_attack == "none"
+    on_clean = method.on_clean or options.validation_attack == "none"
     validation_attack = None if on_clean else attacks.parse(options.validation_attack, threat)
     if options.awp:
         method = training.AWP(method, options.awp, options.awp_start)
@@ -149,11 +151,11 @@ def train_command() -> Any:
     """`train` as tyro wants it: one sub-command a method, its flags and the common ones flat."""
     commands = []
     for name, default in METHODS.items():
-        flat = arg(name="")
+        flat, recipe = arg(name=""), RECIPES.get(name, Recipe())
         fields = [
             ("options", Annotated[Options, flat]),
             ("method", Annotated[type(default), flat], dataclasses.field(default=default)),
-            ("recipe", Annotated[Recipe, flat], dataclasses.field(default=Recipe())),
+            ("recipe", Annotated[Recipe, flat], dataclasses.field(default=recipe)),
         ]
         run = dataclasses.make_dataclass("Train", fields)
         run.__doc__ = type(default).__doc__

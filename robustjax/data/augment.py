@@ -1,4 +1,4 @@
-"""Pixels on the device: uint8 to [0, 1], and the crop and flip of one example."""
+"""Pixels on the device: uint8 to [0, 1], and the crop, shift and flip of one example."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.ndimage import map_coordinates
 
 from robustjax.config import config, static
 
@@ -25,8 +26,12 @@ def augment(
     pad: int = 4,
     mode: Literal["reflect", "zero"] = "reflect",
     flip: bool = True,
+    shift: float = 0.0,
 ) -> jax.Array:
-    """Pad, crop back at a random place, and mirror left to right half of the time.
+    """Move the image to a random place, and mirror it left to right half of the time.
+
+    It moves by whole pixels, padded and cropped back, or by any fraction: interpolated linearly,
+    the border repeated.
 
     Args:
       key: a PRNG key.
@@ -34,30 +39,49 @@ def augment(
       pad: rows and columns added on every side; 0 does not crop.
       mode: what the padding holds: the image reflected at its border, or zeros.
       flip: whether to mirror.
+      shift: the largest shift, as a fraction of the height and of the width; needs pad 0.
 
     Returns:
       An image of the same shape and dtype.
 
     Raises:
       AssertionError: the image has not three axes; a batch needs `jax.vmap`.
-      ValueError: a negative pad, an unknown mode, or more reflected rows than the image has.
+      ValueError: a negative pad, an unknown mode, more reflected rows than the image has, a shift
+        outside [0, 1], or one beside a pad.
 
     References:
       He et al. (2016), section 4.2: pad 4, random crop, horizontal flip on CIFAR-10.
+      Pang et al. (2020) shift by up to 1/10 and flip, as Keras's ImageDataGenerator does.
     """
     chex.assert_rank(image, 3)
     if mode not in PADS:
         raise ValueError(f"there is no padding mode {mode!r}; choose reflect or zero")
     if pad < 0 or (mode == "reflect" and pad >= min(image.shape[:2])):
         raise ValueError(f"cannot pad an image of shape {image.shape} by {pad} with mode {mode!r}")
+    if not 0 <= shift <= 1 or (shift and pad):
+        raise ValueError(f"shift must lie in [0, 1], with pad 0, got shift {shift} and pad {pad}")
     crop_key, flip_key = jax.random.split(key)
     if pad:
         padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=PADS[mode])
         top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
         image = lax.dynamic_slice(padded, (top, left, 0), image.shape)
+    if shift:
+        image = _shifted(image, jax.random.uniform(crop_key, (2,), minval=-shift, maxval=shift))
     if flip:
         image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
     return image
+
+
+def _shifted(image: jax.Array, by: jax.Array) -> jax.Array:
+    """The image moved down and right by these fractions of its height and width."""
+    size = image.shape[:2]
+    places = [jnp.arange(n) - n * by[axis] for axis, n in enumerate(size)]
+    grid = jnp.meshgrid(*places, indexing="ij")
+
+    def channel(pixels):
+        return map_coordinates(pixels, grid, order=1, mode="nearest")
+
+    return jax.vmap(channel, -1, -1)(image)
 
 
 @config
@@ -67,10 +91,11 @@ class Augment:
     pad: int = static(4)
     mode: Literal["reflect", "zero"] = static("reflect")
     flip: bool = static(True)
+    shift: float = static(0.0)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """One example (H, W, C) -> one of the same shape."""
-        return augment(key, image, self.pad, self.mode, self.flip)
+        return augment(key, image, self.pad, self.mode, self.flip, self.shift)
 
 
 def default_augment(name: str, image_shape: tuple[int, int, int]) -> Augment:

@@ -3,6 +3,11 @@
 They read the logits in whatever the model returns: see `output.logits_of`.
 """
 
+from robustjax.losses.centers import center_pull as center_pull
+from robustjax.losses.centers import gsce_logits as gsce_logits
+from robustjax.losses.centers import lgm, mmc
+from robustjax.losses.centers import mmlda as mmlda
+from robustjax.losses.centers import sce_as_gsce as sce_as_gsce
 from robustjax.losses.margin import dlr, margin, targeted_dlr, targeted_margin
 from robustjax.losses.softmax import cross_entropy, kl, squared_error
 from robustjax.losses.softmax import smooth as smooth
@@ -22,7 +27,9 @@ __all__ = [
     "cross_entropy",
     "dlr",
     "kl",
+    "lgm",
     "margin",
+    "mmc",
     "squared_error",
     "targeted_dlr",
     "targeted_margin",

@@ -42,6 +42,11 @@ class Classifier(nn.Module):
         """Images (B, H, W, C) float32 in [0, 1] -> what the head sees, (B, D)."""
         return self.body(self.stem_output(x, bn), bn)
 
+    def both(self, x: jax.Array, bn: BN) -> tuple[jax.Array, jax.Array]:
+        """Images (B, H, W, C) float32 in [0, 1] -> (features (B, D), logits (B, K))."""
+        z = self.features(x, bn)
+        return z, self.head(z)
+
     def stem_output(self, x: jax.Array, bn: BN) -> jax.Array:
         """Images -> the first layer's output: all of the network that touches the pixels (YOPO)."""
         del bn  # no stem normalises; the argument keeps the four methods alike

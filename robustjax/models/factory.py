@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.tree_util import Partial
 
 from robustjax.models import layers
 from robustjax.models.classifier import Classifier
 from robustjax.models.cnn import cnn
-from robustjax.models.heads import Linear
+from robustjax.models.heads import attach
 from robustjax.models.layers import BN
 from robustjax.models.preact_resnet import preact_resnet_18
 from robustjax.models.resnet import resnet_18, resnet_v1, resnet_v2
@@ -30,7 +29,6 @@ ARCHITECTURES: tuple[tuple[str, str, Callable, int], ...] = (
     ("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),
     ("wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)", r"wrn-(\d+)-(\d+)", wide_resnet, 16),
 )
-HEADS: dict[str, Callable[[int], nn.Module]] = {"linear": Linear}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -49,6 +47,10 @@ def create(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     head: str = "linear",
+    feature_dim: int | None = None,
+    center_norm: float | None = None,
+    center_seed: int | None = None,
+    precisions: str | None = None,
     remat: bool = False,
 ) -> Classifier:
     """Build a network; every argument is JSON, so a run's config holds them as they are.
@@ -60,21 +62,30 @@ def create(
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
       width: channels of the first stage; None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
-      head: 'linear'.
+      head: 'linear' (softmax), or a member of the g-SCE family: 'max-mahalanobis', 'random-centers'
+        (both fixed), 'lgm' (trained centers), 'gsce' (trained centers, precisions and biases),
+        'center' (linear beside running centers).
+      feature_dim: D of a linear layer without activation between the body and the head, whose
+        output `features` then is; None: there is none. Fixed centers need it.
+      center_norm: of fixed centers, 10 by default.
+      center_seed: of random ones, 0 by default.
+      precisions: of 'gsce': 'diagonal', the default, or 'isotropic'.
       remat: recompute residual blocks in the backward pass, for less memory and a third more time.
 
     Raises:
-      ValueError: an unknown name or an impossible depth, with what is known.
+      ValueError: an unknown name or an impossible depth, with what is known; centers that do not
+        fit, or options of another head.
     """
     layers.activation(activation)
-    for kind, key, known in (("dtype", dtype, DTYPES), ("head", head, HEADS)):
-        if key not in known:
-            raise ValueError(f"unknown {kind} {key!r}; choose one of {', '.join(known)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     for size, value, least in (("width", width, 1), ("num_classes", num_classes, 2)):
         if value is not None and value < least:
             raise ValueError(f"{size} must be at least {least}, got {value}")
     if std is not None and not all(s > 0 for s in std):
         raise ValueError(f"std must be positive, got {tuple(std)}")
+    options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
+    options = {option: value for option, value in options.items() if value is not None}
     for _, pattern, build, default in ARCHITECTURES:
         if match := re.fullmatch(pattern, name):
             stem, body = build(
@@ -84,10 +95,11 @@ def create(
                 dtype=DTYPES[dtype],
                 remat=remat,
             )
+            body, last = attach(body, num_classes, head, feature_dim, options)
             return Classifier(
                 stem=stem,
                 body=body,
-                head=HEADS[head](num_classes),
+                head=last,
                 mean=None if mean is None else tuple(mean),
                 std=None if std is None else tuple(std),
                 dtype=DTYPES[dtype],
@@ -96,7 +108,7 @@ def create(
 
 
 def init(model: Classifier, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Draw variables: {'params': ...}, and 'batch_stats' where the network normalises.
+    """Draw variables: {'params': ...}, and what else the network has ('batch_stats', 'centers').
 
     Args:
       model: from `create`.

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from robustjax.models.layers import torch_uniform
+from robustjax import centers
+from robustjax.losses import gsce_logits
+from robustjax.models.layers import BN, torch_uniform
 
 
 class Linear(nn.Module):
@@ -26,3 +33,126 @@ class Linear(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
         logits = jnp.dot(features, kernel, precision=jax.lax.Precision.HIGHEST)
         return logits + bias.reshape(1, -1)
+
+
+class Centered(nn.Module):
+    """A linear head, and beside it the running centers of the features (center loss).
+
+    The centers (K, D) are a variable of the collection 'centers', no parameter: training moves
+    them, and no gradient.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, D) -> float32 logits (B, K), which do not depend on the centers."""
+        shape = (self.num_classes, features.shape[-1])
+        self.variable("centers", "running", jnp.zeros, shape, jnp.float32)
+        return Linear(self.num_classes, name="linear")(features)
+
+
+class Quadratic(nn.Module):
+    """h_i(z) = -(z - mu_i)^T Sigma_i (z - mu_i) + B_i: see `losses.gsce_logits`.
+
+    Args:
+      num_classes: K.
+      kind: of the centers mu: 'max-mahalanobis' and 'random' ones are constants of the program,
+        'trained' ones are parameters.
+      precisions: 'half' is Sigma = I / 2, so that h_i = -1/2 ||z - mu_i||^2, and B = 0; 'isotropic'
+        and 'diagonal' Sigma > 0, and B, are parameters that start there.
+      center_norm: of the constant centers.
+      center_seed: of the random ones.
+
+    Guarantees:
+      Under 'half' no logit is positive, and the largest is the nearest center's.
+      Constant centers are in no collection of variables.
+    """
+
+    num_classes: int
+    kind: Literal["max-mahalanobis", "random", "trained"] = "max-mahalanobis"
+    precisions: Literal["half", "isotropic", "diagonal"] = "half"
+    center_norm: float = 10.0
+    center_seed: int = 0
+
+    def __post_init__(self):
+        if self.precisions not in ("half", "isotropic", "diagonal"):
+            raise ValueError(f"precisions are isotropic or diagonal, got {self.precisions!r}")
+        super().__post_init__()
+
+    def constant(self, dim: int) -> np.ndarray:
+        """The centers that are not trained, (K, dim)."""
+        if self.kind == "random":
+            return centers.random(self.num_classes, dim, self.center_norm, self.center_seed)
+        return centers.max_mahalanobis(self.num_classes, dim, self.center_norm)
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, D) -> float32 logits (B, K)."""
+        classes, shape = (self.num_classes,), (self.num_classes, features.shape[-1])
+        if self.kind == "trained":
+            mu = self.param("centers", nn.initializers.glorot_uniform(), shape, jnp.float32)
+        else:
+            mu = jnp.asarray(self.constant(features.shape[-1]))
+        sigma, b = jnp.full(classes, 0.5), jnp.zeros(classes)
+        if self.precisions != "half":
+            shape = shape if self.precisions == "diagonal" else classes
+            log = self.param("log_precisions", nn.initializers.zeros, shape, jnp.float32)
+            sigma = jnp.exp(log) / 2
+            b = self.param("biases", nn.initializers.zeros, classes, jnp.float32)
+        return jax.vmap(gsce_logits, (0, None, None, None))(features, mu, sigma, b)
+
+
+class Projected(nn.Module):
+    """A body and a linear layer without activation: features of `dim` entries and any sign."""
+
+    body: nn.Module
+    dim: int
+
+    @nn.compact
+    def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
+        """(hidden layer, bn) -> float32 features (B, dim)."""
+        return Linear(self.dim, name="projection")(self.body(h, bn))
+
+
+HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "linear": (Linear, ()),
+    "center": (Centered, ()),
+    "max-mahalanobis": (Quadratic, ("center_norm",)),
+    "random-centers": (partial(Quadratic, kind="random"), ("center_norm", "center_seed")),
+    "lgm": (partial(Quadratic, kind="trained"), ()),
+    "gsce": (partial(Quadratic, kind="trained", precisions="diagonal"), ("precisions",)),
+}
+"""The heads by name, and the options that each takes."""
+
+
+def attach(
+    body: nn.Module,
+    num_classes: int,
+    head: str = "linear",
+    feature_dim: int | None = None,
+    options: Mapping[str, Any] = {},
+) -> tuple[nn.Module, nn.Module]:
+    """The body, projected to `feature_dim` features if there is one, and the head by its name.
+
+    Raises:
+      ValueError: an unknown head, an option that it does not take, or centers that do not fit.
+    """
+    if head not in HEADS:
+        raise ValueError(f"unknown head {head!r}; choose one of {', '.join(HEADS)}")
+    if feature_dim is not None and feature_dim < 1:
+        raise ValueError(f"feature_dim must be at least 1, got {feature_dim}")
+    build, known = HEADS[head]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(
+            f"the head {head!r} takes no {unknown[0]}; its options: {', '.join(known) or 'none'}"
+        )
+    made = build(num_classes, **options)
+    if isinstance(made, Quadratic) and made.kind != "trained":
+        if feature_dim is None:
+            raise ValueError(
+                f"the head {head!r} needs a feature_dim: without the linear layer that it adds, "
+                "the features, which are not negative, do not reach the centers"
+            )
+        made.constant(feature_dim)
+    return (body if feature_dim is None else Projected(body, feature_dim)), made

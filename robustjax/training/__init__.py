@@ -1,19 +1,43 @@
 """Adversarial training: methods, the per-device step and the host loop."""
 
 from robustjax.training.loop import Result, Terminated, fit, threat_of, with_threat
-from robustjax.training.methods import AWP, METHODS, PGDAT, SAT, TRADES, Free, Method, Natural
+from robustjax.training.methods import (
+    AWP,
+    GSCE,
+    LGM,
+    METHODS,
+    MMC,
+    MMLDA,
+    PGDAT,
+    SAT,
+    SCE,
+    TRADES,
+    Center,
+    Free,
+    Method,
+    Natural,
+)
 from robustjax.training.optimizers import Optimizer
+from robustjax.training.recipes import MMC_RECIPE, RECIPES
 from robustjax.training.schedules import SCHEDULES
 from robustjax.training.state import TrainState
 from robustjax.training.step import Recipe
 
 __all__ = [
     "AWP",
+    "GSCE",
+    "LGM",
     "METHODS",
+    "MMC",
+    "MMC_RECIPE",
+    "MMLDA",
     "PGDAT",
+    "RECIPES",
     "SAT",
+    "SCE",
     "SCHEDULES",
     "TRADES",
+    "Center",
     "Free",
     "Method",
     "Natural",

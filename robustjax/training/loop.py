@@ -68,7 +68,8 @@ def fit(
       method: what is minimised.
       train: training images.
       validation: what the best checkpoint is chosen on, after each epoch; never the test set.
-      model: the arguments of `robustjax.models.create`, without `num_classes`.
+      model: the arguments of `robustjax.models.create`, without `num_classes` and without what
+        the method says itself (a head).
       out: the run directory.
       recipe: the optimiser card.
       seed: of weights, batches, augmentation and attacks.
@@ -96,7 +97,7 @@ def fit(
             f"{devices} x {recipe.accumulate}"
         )
     total = recipe.epochs * steps_per_epoch
-    model = {**model, "num_classes": train.num_classes}
+    model = agreed(model, method) | {"num_classes": train.num_classes}
     module = models.create(**model)
     init_key, step_key, validation_key = jax.random.split(jax.random.key(seed), 3)
     state = create_state(
@@ -175,6 +176,17 @@ def fit(
     if chosen := best.restore(parallel.to_global(state, AXES), identity):
         save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES))
     return Result(state, best_score, out, start)
+
+
+def agreed(model: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """The model's arguments, and those that the method asks for, if they do not contradict."""
+    for name, value in method.model.items():
+        if model.get(name, value) != value:
+            raise ValueError(
+                f"{type(method).__name__} needs a model of {name} {value!r}, not {model[name]!r}: "
+                "leave it to the method"
+            )
+    return {**model, **method.model}
 
 
 def place(state: TrainState) -> TrainState:

@@ -27,7 +27,7 @@ class Net:
     """A model at one step of training.
 
     Attributes:
-      stats: every collection of variables that is not trained (`batch_stats`).
+      stats: every collection of variables that no gradient trains (`batch_stats`, `centers`).
       progress: fraction of training done when this step ends, in (0, 1], traced.
       module: the Flax module.
       sync_bn: reduce BatchNorm over all devices.
@@ -56,7 +56,8 @@ class Net:
           x: images in [0, 1] (or what `method` takes).
           mode: how BatchNorm normalises and what it commits.
           stats: running statistics to start from; default `self.stats`.
-          method: the module's method: `__call__` (logits), `features`, `stem_output`, `rest`.
+          method: the module's method: `__call__` (logits), `features`, `both`, `stem_output`,
+            `rest`.
           axes: mapped axes besides the devices' that statistics are reduced over.
 
         Returns:
@@ -116,6 +117,10 @@ class Net:
     def mean(self, tree: Any) -> Any:
         """Average over all devices."""
         return lax.pmean(tree, AXIS)
+
+    def sum(self, tree: Any) -> Any:
+        """Sum over all devices."""
+        return lax.psum(tree, AXIS)
 
     def mean_grad(self, loss: Callable[[Any], jax.Array]) -> Callable[[Any], Any]:
         """The gradient of a per-device loss, averaged over all devices (never of the average)."""

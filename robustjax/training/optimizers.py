@@ -22,7 +22,8 @@ class Optimizer:
       name: 'sgd' (heavy ball), 'nesterov', 'adam' or 'adamw' (Adam, decoupled).
       momentum: of SGD; Adam's first moment too.
       weight_decay: PyTorch's convention, gradient + weight_decay * w.
-      decay: which weights decay: 'all', or 'kernels' (neither biases nor BatchNorm).
+      decay: which weights decay: 'all', 'kernels' (neither biases nor BatchNorm) or 'convolutions'
+        (as where Keras regularises them alone; its l2(c) is a weight_decay of 2 c).
       decoupled: add the decay after the momentum.
       clip: largest global norm of the gradient; None leaves it.
     """
@@ -30,7 +31,7 @@ class Optimizer:
     name: Literal["sgd", "nesterov", "adam", "adamw"] = static("sgd")
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    decay: Literal["all", "kernels"] = static("all")
+    decay: Literal["all", "kernels", "convolutions"] = static("all")
     decoupled: bool = static(False)
     clip: float | None = None
 
@@ -51,8 +52,9 @@ class Optimizer:
                 raise ValueError(
                     f"unknown optimizer {self.name!r}; known: sgd, nesterov, adam, adamw"
                 )
-        mask = kernels if self.decay == "kernels" else None
-        decay = optax.add_decayed_weights(self.weight_decay, mask)
+        if self.decay not in MASKS:
+            raise ValueError(f"unknown decay {self.decay!r}; known: {', '.join(MASKS)}")
+        decay = optax.add_decayed_weights(self.weight_decay, MASKS[self.decay])
         clip = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         late = self.decoupled or self.name == "adamw"
         return optax.chain(*clip, *((move, decay) if late else (decay, move)))
@@ -61,3 +63,11 @@ class Optimizer:
 def kernels(params: Any) -> Any:
     """True for convolution and dense kernels, False for biases and BatchNorm's scale and bias."""
     return jax.tree.map(lambda w: w.ndim > 1, params)
+
+
+def convolutions(params: Any) -> Any:
+    """True for convolution kernels alone."""
+    return jax.tree.map(lambda w: w.ndim == 4, params)
+
+
+MASKS = {"all": None, "kernels": kernels, "convolutions": convolutions}

@@ -18,7 +18,7 @@ class TrainState:
       bad_step: () int32, the step whose loss or gradient was not finite, or -1. From there on the
         state is frozen, so the last good weights survive donation.
       params: weights.
-      stats: the other variable collections (`batch_stats`).
+      stats: the other variable collections (`batch_stats`, `centers`).
       opt_state: the optimiser's.
       ema: moving average of `params`, or ().
       rows: per-example state, leading axis N, the same on all devices.

@@ -2,7 +2,9 @@
 
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Gradients, Method
+from robustjax.training.methods.center import Center
 from robustjax.training.methods.free import Free
+from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
 from robustjax.training.methods.natural import Natural
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.sat import SAT
@@ -14,17 +16,29 @@ METHODS = {
     "trades": TRADES(),
     "sat": SAT(),
     "free": Free(),
+    "sce": SCE(),
+    "mmlda": MMLDA(),
+    "mmc": MMC(),
+    "lgm": LGM(),
+    "center": Center(),
+    "gsce": GSCE(),
 }
 """The methods by the names that the command line uses, with their defaults."""
 
 __all__ = [
     "AWP",
+    "GSCE",
+    "LGM",
     "METHODS",
+    "MMC",
+    "MMLDA",
     "PGDAT",
     "SAT",
+    "SCE",
     "TRADES",
     "Aux",
     "Batch",
+    "Center",
     "Crafted",
     "Free",
     "Gradients",

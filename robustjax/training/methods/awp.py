@@ -47,6 +47,16 @@ class AWP(Method):
         check_number("gamma", self.gamma)
         check_number("start", self.start, 0, 1)
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """The inner method's."""
+        return self.inner.model
+
+    @property
+    def on_clean(self) -> bool:
+        """The inner method's."""
+        return self.inner.on_clean
+
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The inner method's."""
         return self.inner.perturb(net, params, batch, keys)

@@ -7,6 +7,8 @@ type of what they wrap. The rest exists because some method of the literature ne
   init_slot   state per position in the batch (Free's perturbation)
   grads       how gradients are made (AWP wraps it, YOPO replaces it)
   update      the whole update (Free alone)
+  model       what it asks of the model (the g-SCE family's heads)
+  on_clean    whether it trains on clean images only
 """
 
 from __future__ import annotations
@@ -90,6 +92,16 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """This device's mean loss, a scalar, and what to commit."""
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The arguments of `models.create` that the method needs to be as they are here."""
+        return {}
+
+    @property
+    def on_clean(self) -> bool:
+        """Whether it trains on clean images only: then their accuracy chooses the checkpoint."""
+        return False
 
     def init_rows(self, labels: jax.Array, num_classes: int) -> Any:
         """State per example of the data set, leading axis N; () for none."""

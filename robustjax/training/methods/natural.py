@@ -16,6 +16,11 @@ from robustjax.training.net import Net
 class Natural(Method):
     """min E CE(z(x), t)."""
 
+    @property
+    def on_clean(self) -> bool:
+        """It does."""
+        return True
+
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """No perturbation."""
         return Crafted(batch.image, net.stats)

@@ -1,0 +1,129 @@
+"""The generalised softmax cross-entropy (g-SCE): classifiers by the distance to class centers.
+
+Every member of the family has the logits h_i(z) = -(z - mu_i)^T Sigma_i (z - mu_i) + B_i, and its
+loss reads nothing else; so do its prediction and every attack on it. With Sigma = I / 2 and B = 0,
+the Max-Mahalanobis heads, h_i = -1/2 ||z - mu_i||^2: the largest logit is the nearest center's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import Precision
+
+from robustjax.losses.output import logits_of
+from robustjax.losses.softmax import cross_entropy
+from robustjax.sums import ordered_sum, spread
+
+
+def gsce_logits(
+    z: jax.Array, centers: jax.Array, precisions: jax.Array, biases: jax.Array
+) -> jax.Array:
+    """h_i = -(z - mu_i)^T Sigma_i (z - mu_i) + B_i, for one example.
+
+    From the differences: ||z||^2 - 2 z.mu + ||mu||^2 loses what is small beside the norms, and may
+    be negative.
+
+    Args:
+      z: (D,) features.
+      centers: (K, D), mu.
+      precisions: Sigma, positive: (K,) times the identity, (K, D) diagonals or (K, D, D).
+      biases: (K,), B.
+
+    Returns:
+      (K,).
+
+    References: Pang et al., "Rethinking softmax cross-entropy loss", 2020.
+
+    Guarantees:
+      h = B where z = mu, exactly, and h <= B everywhere.
+      Under `jax.vmap` no bit of h, or of its gradient, depends on the batch (but for (K, D, D)).
+    """
+    away = spread(z, len(centers)) - centers
+    if precisions.ndim == 3:
+        squares = jnp.einsum("ka,kab,kb->k", away, precisions, away, precision=Precision.HIGHEST)
+    elif precisions.ndim == 2:
+        squares = ordered_sum((precisions * away**2).T)
+    else:
+        squares = precisions * ordered_sum((away**2).T)
+    return biases - squares
+
+
+def sce_as_gsce(weights: jax.Array, biases: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The centers, precisions and biases whose logits are W z + b, up to the constant -||z||^2.
+
+    mu_i = W_i / 2, Sigma_i = I, B_i = b_i + ||W_i||^2 / 4: the same softmax.
+
+    Args:
+      weights: (K, D), W; a Dense kernel transposed.
+      biases: (K,), b.
+
+    References: Pang et al., "Rethinking softmax cross-entropy loss", 2020.
+    """
+    return weights / 2, jnp.ones_like(biases), biases + jnp.sum(weights**2, -1) / 4
+
+
+def mmc(output: Any, target: jax.Array) -> jax.Array:
+    """1/2 ||z - mu_y||^2, the Max-Mahalanobis center loss: -h_y, no softmax and no other class.
+
+    Args:
+      output: the logits -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
+      target: a label (), or a distribution (K,): the mean over its labels.
+
+    References: Pang et al., "Rethinking softmax cross-entropy loss", 2020; the authors' code leaves
+      the 1/2 out.
+    """
+    logits = logits_of(output)
+    return -(logits[target] if jnp.ndim(target) == 0 else jnp.sum(target * logits))
+
+
+def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array:
+    """-log softmax(h / T)_y, the Max-Mahalanobis linear discriminant analysis loss.
+
+    For centers of one norm r, and h_i = -1/2 ||z - mu_i||^2, the softmax is that of z.mu / T.
+
+    Args:
+      output: logits (K,), or a pytree that holds them.
+      target: a label (), or a distribution (K,).
+      temperature: T; 1 is the paper's, 1/2 that of the authors' code, whose logits lack the 1/2.
+
+    References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", 2018.
+    """
+    return cross_entropy(logits_of(output) / temperature, target)
+
+
+def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1) -> jax.Array:
+    """-log softmax(h')_y - weight h_y, the large-margin Gaussian mixture loss.
+
+    h' is h with the label's logit times 1 + margin: its squared distance has to be that much
+    smaller than the others'. The second term is the likelihood's, up to constants.
+
+    Args:
+      output: the logits -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
+      target: a label (), or a distribution (K,), whose classes share the margin.
+      margin: alpha >= 0.
+      weight: lambda >= 0.
+
+    References: Wan et al., "Rethinking feature distribution for loss functions in image
+      classification", 2018, with unit covariances and equal priors, as in the authors' experiments.
+    """
+    logits = logits_of(output)
+    if jnp.ndim(target) == 0:
+        target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
+    return cross_entropy(logits * (1 + margin * target), target) + weight * mmc(logits, target)
+
+
+def center_pull(z: jax.Array, centers: jax.Array, label: jax.Array) -> jax.Array:
+    """1/2 ||z - c_y||^2, what the center loss adds to the cross-entropy.
+
+    Args:
+      z: (D,) features.
+      centers: (K, D), of the training features: no gradient is wanted through them.
+      label: () integer.
+
+    References: Wen et al., "A discriminative feature learning approach for deep face recognition",
+      2016, Eq. 2.
+    """
+    return 0.5 * jnp.sum((z - centers[label]) ** 2)

@@ -1,0 +1,212 @@
+"""The generalised softmax cross-entropy family: one head and one loss a member (Pang et al. 2020).
+
+A member is a head, which makes logits of the features z, and a loss of these logits. It trains on
+clean images, or on the examples that its own loss crafts.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, Literal, get_args
+
+import jax
+
+from robustjax import losses
+from robustjax.attacks import PGD
+from robustjax.config import check_number, config, static
+from robustjax.threats import Linf
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
+from robustjax.training.net import Net
+
+ATTACK = PGD(Linf(8 / 256))
+"""Ten sign steps of 2/256 from a uniform start."""
+
+Adversarial = Literal["none", "untargeted", "targeted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member(Method):
+    """min E l(h(z), t) on clean images or on those that the attack makes of them with l itself.
+
+    Attributes:
+      adversarial: 'none' trains on clean images. 'untargeted' ascends l away from the class that
+        the model itself predicts, 'targeted' descends it towards a class drawn anew from all of
+        them, the true one included; as in the authors' code.
+      attack: its threat, steps, start and rule; it maximises l, whatever loss and label it names.
+      bn: BatchNorm's mode while crafting: 'running', 'batch' (the authors'), or 'commit'.
+      feature_dim: D of the linear layer without activation that makes z; None: there is none.
+    """
+
+    head: ClassVar[str]
+    adversarial: Adversarial = static("none")
+    attack: PGD = ATTACK
+    bn: Literal["running", "batch", "commit"] = static("batch")
+    feature_dim: int | None = static(64)
+
+    def __post_init__(self):
+        check_type("attack", self.attack, PGD)
+        if self.adversarial not in get_args(Adversarial):
+            known = ", ".join(get_args(Adversarial))
+            raise ValueError(f"adversarial must be one of {known}, got {self.adversarial!r}")
+
+    @abc.abstractmethod
+    def criterion(self, output: Any, target: jax.Array) -> jax.Array:
+        """The loss l of one example; its target is a class () or a distribution (K,)."""
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The head, and the features it is given."""
+        return {"head": self.head, "feature_dim": self.feature_dim}
+
+    @property
+    def on_clean(self) -> bool:
+        """Unless it is adversarial."""
+        return self.adversarial == "none"
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """Ascend or descend the member's own loss within the threat."""
+        if self.on_clean:
+            return Crafted(batch.image, net.stats)
+        label = "any" if self.adversarial == "targeted" else "predicted"
+        attack = dataclasses.replace(self.attack, loss=self.criterion, label=label, targeted=False)
+        return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn))
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """The mean of l."""
+        logits, stats = net.train(params, crafted.x_adv)
+        loss = jax.vmap(self.criterion)(logits, batch.target).mean()
+        return loss, Aux(stats, self.metrics(logits, batch))
+
+    def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """The accuracy on what was trained on."""
+        name = "accuracy" if self.on_clean else "robust_accuracy"
+        return {name: accuracy(logits, batch.label)}
+
+
+@config
+class SCE(Member):
+    """Softmax cross-entropy on a linear head: the family's baseline."""
+
+    head = "linear"
+
+    def criterion(self, output: Any, target: jax.Array) -> jax.Array:
+        """CE."""
+        return losses.cross_entropy(output, target)
+
+
+@config
+class MMLDA(Member):
+    """Softmax over the distances to fixed Max-Mahalanobis centers; nothing to train behind z.
+
+    Attributes:
+      temperature: of the softmax of -1/2 ||z - mu_i||^2: 1 in the paper, 1/2 in the authors' code.
+      center_norm: C_MM, of every center.
+
+    References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", ICML 2018.
+    """
+
+    head = "max-mahalanobis"
+    temperature: float = 1.0
+    center_norm: float = static(10.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("temperature", self.temperature)
+
+    def criterion(self, output: Any, target: jax.Array) -> jax.Array:
+        """CE of the logits over the temperature."""
+        return losses.mmlda(output, target, self.temperature)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The head and its scale."""
+        return super().model | {"center_norm": self.center_norm}
+
+
+@config
+class MMC(Member):
+    """weight 1/2 ||z - mu_y||^2 to fixed centers: the Max-Mahalanobis center loss, "MMC-10".
+
+    Its robustness under the loss's own attack is not robustness: attack the margins too.
+
+    Attributes:
+      weight: 1 in the paper; 2 in the authors' code, which leaves the 1/2 out.
+      centers: 'max-mahalanobis', or 'random' directions ("MMC-10 (rand)").
+      center_norm: C_MM, of every center.
+      center_seed: of the random directions.
+
+    References: Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness",
+      ICLR 2020.
+    """
+
+    weight: float = 1.0
+    centers: Literal["max-mahalanobis", "random"] = static("max-mahalanobis")
+    center_norm: float = static(10.0)
+    center_seed: int = static(0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("weight", self.weight)
+
+    def criterion(self, output: Any, target: jax.Array) -> jax.Array:
+        """Half the squared distance, weighted."""
+        return self.weight * losses.mmc(output, target)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The head, its scale, and what random centers are drawn by."""
+        fixed = {"feature_dim": self.feature_dim, "center_norm": self.center_norm}
+        if self.centers == "random":
+            return fixed | {"head": "random-centers", "center_seed": self.center_seed}
+        return fixed | {"head": "max-mahalanobis"}
+
+
+@config
+class LGM(Member):
+    """The large-margin Gaussian mixture loss: trained centers, a margin and a likelihood term.
+
+    Attributes:
+      margin: alpha; while training the label's squared distance counts 1 + alpha times.
+      likelihood: lambda, weight of 1/2 ||z - mu_y||^2.
+
+    References: Wan et al., CVPR 2018. Their CIFAR-100 settings are the default, without the steps
+      in which alpha grows to it.
+    """
+
+    head = "lgm"
+    margin: float = 0.3
+    likelihood: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("margin", self.margin)
+        check_number("likelihood", self.likelihood)
+
+    def criterion(self, output: Any, target: jax.Array) -> jax.Array:
+        """CE with the margin, and the likelihood."""
+        return losses.lgm(output, target, self.margin, self.likelihood)
+
+
+@config
+class GSCE(Member):
+    """CE on the general member: trained centers, precisions and biases.
+
+    Attributes:
+      precisions: 'diagonal', one for each class and feature, or 'isotropic', one for each class.
+
+    References: Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness",
+      ICLR 2020.
+    """
+
+    head = "gsce"
+    precisions: Literal["diagonal", "isotropic"] = static("diagonal")
+
+    def criterion(self, output: Any, target: jax.Array) -> jax.Array:
+        """CE."""
+        return losses.cross_entropy(output, target)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The head and what of it is trained."""
+        return super().model | {"precisions": self.precisions}
