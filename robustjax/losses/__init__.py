@@ -3,7 +3,9 @@
 They read the logits in whatever the model returns: see `output.logits_of`.
 """
 
-from robustjax.losses.margin import dlr, margin, targeted_dlr, targeted_margin
+from robustjax.losses.centers import mmc
+from robustjax.losses.margin import best_wrong, dlr, margin, targeted_dlr, targeted_margin
+from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
 from robustjax.losses.softmax import cross_entropy, kl, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
@@ -19,10 +21,12 @@ PAIRED = (targeted_dlr, targeted_margin)
 """Losses of (label, target class), maximised although they are targeted."""
 
 __all__ = [
+    "best_wrong",
     "cross_entropy",
     "dlr",
     "kl",
     "margin",
+    "mmc",
     "squared_error",
     "targeted_dlr",
     "targeted_margin",

@@ -32,6 +32,8 @@ ARCHITECTURES: tuple[tuple[str, str, Callable, int], ...] = (
 )
 HEADS: dict[str, Callable[[int], nn.Module]] = {"linear": Linear}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DISTANCE_HEADS = ("max-mahalanobis", "random-centers", "lgm", "gsce")
+"""The heads whose logits are distances to centers; they are evaluated under `attacks.Adaptive`."""
 
 
 def names() -> tuple[str, ...]:
