@@ -1,5 +1,6 @@
 """Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
 
+from robustjax.attacks.adaptive import Adaptive, distance_head, table_attacks
 from robustjax.attacks.apgd import APGD
 from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.bpda import bpda
@@ -65,6 +66,7 @@ __all__ = [
     "SPSA",
     "TIM",
     "Adam",
+    "Adaptive",
     "AutoAttack",
     "CarliniWagnerL2",
     "CarliniWagnerLinf",
@@ -98,9 +100,11 @@ __all__ = [
     "Zero",
     "ZerothOrder",
     "bpda",
+    "distance_head",
     "names",
     "parse",
     "perturb",
+    "table_attacks",
     "with_eps",
     "worst_of_losses",
 ]

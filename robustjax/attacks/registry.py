@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from robustjax.attacks.adaptive import OBJECTIVES, Adaptive
 from robustjax.attacks.apgd import APGD
 from robustjax.attacks.autoattack import AutoAttack
 from robustjax.attacks.carlini_wagner import CarliniWagnerL2, CarliniWagnerLinf
@@ -28,7 +29,6 @@ from robustjax.attacks.gradient import (
     RFGSM,
     SINIFGSM,
     TIM,
-    MultiTargetedPGD,
 )
 from robustjax.attacks.hop_skip_jump import HopSkipJump
 from robustjax.attacks.jsma import JSMA
@@ -86,9 +86,9 @@ ROWS = {
     "si-ni-fgsm": Row(SINIFGSM),
     "dim": Row(DIM),
     "tim": Row(TIM),
-    "pgd": Row(PGD),
     "pgd-odi": Row(partial(PGD, start=OutputDiversified())),
-    "pgd-mt": Row(MultiTargetedPGD),
+    **{name: Row(make) for name, make in OBJECTIVES.items()},
+    "adaptive": Row(Adaptive),
     "apgd-ce": Row(_apgd, threats=DENSE),
     "apgd-dlr": Row(partial(_apgd, loss=dlr), threats=DENSE),
     "apgd-t": Row(_targeted(_apgd, loss=targeted_dlr), threats=DENSE),
@@ -127,7 +127,9 @@ def parse(text: str, threat: Threat) -> Attack:
       ValueError: an unknown name, a number for an attack that takes none, or a threat that the
         attack is not defined for.
     """
-    match = re.fullmatch(r"([a-z-]*?[a-z])(?:-(?=[\dx])(\d+)?(?:x(\d+))?)?", text.strip().lower())
+    word = r"[a-z]+\d*"
+    pattern = rf"({word}(?:-{word})*?)(?:-(?=[\dx])(\d+)?(?:x(\d+))?)?"
+    match = re.fullmatch(pattern, text.strip().lower())
     name, budget, restarts = match.groups() if match else (text, None, None)
     if name not in ROWS:
         raise ValueError(

@@ -57,6 +57,9 @@ class Evaluation:
 def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     """Attack a trained model on test images; write a report and figures.
 
+    A head of distances to class centers is attacked on the distances too, under the name
+    'adaptive'; the report says how far the plain cross-entropy is blind.
+
     A run that was killed goes on where it was, as long as it is asked for the same.
     """
     started, run = time.time(), options.run
@@ -64,6 +67,9 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     threat = config.decode(settings["threat"], FUNCTIONS)
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
+    distances = settings["model"].get("head") in models.DISTANCE_HEADS
+    if distances:
+        named.setdefault("adaptive", attacks.Adaptive(threat))
     over_eps = None if options.curve == "none" else attacks.parse(options.curve, threat)
     test = data.load(settings["data"]["name"], "test", options.data_dir)
     if options.n > len(test):
@@ -71,7 +77,8 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     test = test.head(options.n)
     images = np.asarray(data.to_float(test.images))
     subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
-    how = {"indices": test.indices, "batch_size": options.batch_size, "progress": True}
+    tiles = {"indices": test.indices, "batch_size": options.batch_size}
+    how = tiles | {"progress": True}
 
     def write(result: dict) -> None:
         origin = report.provenance(report.command_line(), options.seed, started)
@@ -82,6 +89,9 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         warnings.simplefilter("ignore", UserWarning)  # the table below has them
         found = evaluation.evaluate(*subject, named, key, journal=journal, **how)
     result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
+    if distances:
+        blind = evaluation.zero_gradient(*subject, attacks.PGD(threat), key, **tiles)
+        result |= {"cross_entropy_without_gradient": blind}
     # What took so long is kept before a figure or the curve may fail.
     write(result)
     found.save_examples(run / "examples.npz")
@@ -89,9 +99,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         found.save_images(run / "adversarial.npz")
     shutil.rmtree(journal, ignore_errors=True)  # there is none where nothing was attacked
     if named:
-        draw_examples(
-            found, images, options.attacks[-1], settings["class_names"], run / "examples.png"
-        )
+        draw_examples(found, images, list(named)[-1], settings["class_names"], run / "examples.png")
     if over_eps is not None:
         radii = [threat.eps * k / 4 for k in range(9)]
         curve = evaluation.curve(*subject, over_eps, radii, key, **how)
@@ -101,6 +109,11 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     for name, rows in result["stages"].items():
         if len(rows) > 1:
             print(f"{name}, stage by stage", report.stage_table(rows), "", sep="\n")
+    if distances:
+        print(
+            f"the gradient of the plain cross-entropy is exactly zero at {blind:.1%} of the images "
+            "that the model gets right: attacks on it are blind there\n"
+        )
     print(report.table([run]))
     return found
 

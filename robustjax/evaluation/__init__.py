@@ -1,7 +1,7 @@
 """Robust evaluation: accuracy under each attack and under all of them, and what to distrust."""
 
 from robustjax.evaluation.report import Report
-from robustjax.evaluation.run import curve, evaluate
+from robustjax.evaluation.run import curve, evaluate, zero_gradient
 from robustjax.evaluation.transfer import Transfer, transfer
 
-__all__ = ["Report", "Transfer", "curve", "evaluate", "transfer"]
+__all__ = ["Report", "Transfer", "curve", "evaluate", "transfer", "zero_gradient"]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robustjax.attacks.aims import Label
 from robustjax.attacks.crafting import Judgement, Setting, Stage, Verdict, judge
 from robustjax.attacks.ensemble import leaves
 from robustjax.attacks.examples import Examples, num_classes, one_example
@@ -36,6 +37,7 @@ class FollowsGradient(Protocol):
     """An attack whose gradient can be diagnosed."""
 
     loss: Loss
+    label: Label
 
     def aim(self, logits_fn: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
         """The target the attack chooses."""
@@ -71,22 +73,55 @@ def of_attack(
     """Flags of one attack after its run on the examples that were right, and its blindness.
 
     Returns:
-      the sentences, and the largest fraction, over its gradient attacks, of examples at which the
-      gradient is exactly zero; None where none follows a gradient.
+      the sentences, and the fraction of examples at which the gradients of all of its objectives
+      are exactly zero; None where none follows a gradient.
     """
     classes = num_classes(setting.model, examples)
     parts = leaves(attack, classes)
     found = [*_unreachable(parts), *_few_classes(parts, classes), *_unfinished(stages)]
     found += [*_black_box(stages, total), *_restarts(stages, total)]
-    losses = {(type(p), p.loss): p for p in parts if isinstance(p, FollowsGradient)}
-    blind = [_zero_gradient(part, setting, examples, verdict) for part in losses.values()]
-    if blind and max(blind) > ZERO_GRADIENT:
+    objectives = {(type(p), p.loss, p.label): p for p in parts if isinstance(p, FollowsGradient)}
+    if not objectives:
+        return found, None
+    blind = _blind(objectives.values(), setting, examples, verdict)
+    if blind > ZERO_GRADIENT:
         found.append(
-            f"the loss gradient is exactly zero at {max(blind):.1%} of the attacked images, so the "
+            f"the loss gradient is exactly zero at {blind:.1%} of the attacked images, so the "
             "attack is blind there and its accuracy says nothing about robustness (masked "
             "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
         )
-    return found, max(blind, default=None)
+    return found, blind
+
+
+def _blind(objectives, setting, examples, verdict) -> float:
+    """The fraction of examples where none has one at the clean image, or at one that resists."""
+    blind, resists = np.ones(len(examples), bool), verdict.stage < 0
+    for attack in objectives:
+        blind &= no_gradient(attack, setting, examples) | (
+            no_gradient(attack, setting, examples, verdict.image) & resists
+        )
+        if not blind.any():  # what the other objectives see changes nothing
+            break
+    return float(blind.mean())
+
+
+def no_gradient(
+    attack: FollowsGradient,
+    setting: Setting,
+    examples: Examples,
+    images: np.ndarray | None = None,
+) -> np.ndarray:
+    """(N,) bool: the attack's gradient is exactly zero at the images, by default the clean ones."""
+    rows = {"row": examples.rows(), "at": examples.image if images is None else images}
+    shared = (attack, setting.model, setting.key)
+    return over_tiles(_no_gradient_one, shared, rows, setting.batch_size)
+
+
+def _no_gradient_one(attack, model, key, rows):
+    row, logits_fn = rows["row"], one_example(model)
+    key = jax.random.fold_in(key, row["index"])
+    target = attack.aim(logits_fn, key, row["image"], row["label"])
+    return jnp.all(attack.gradient(logits_fn, rows["at"], target) == 0)
 
 
 def _probabilities(setting, few, clean):
@@ -204,20 +239,3 @@ def _unfinished(stages):
                 f"{stage.unfinished / resist:.0%} of the images that resist it: more steps would "
                 "find more"
             )
-
-
-def _zero_gradient(part, setting, examples, verdict) -> float:
-    """The fraction of examples with none at the clean image, or at one that still resists."""
-    rows = {"row": examples.rows(), "x_adv": verdict.image}
-    shared = (part, setting.model, setting.key)
-    at_clean, at_end = over_tiles(_zero_gradient_one, shared, rows, setting.batch_size)
-    return float(np.mean(at_clean | (at_end & (verdict.stage < 0))))
-
-
-def _zero_gradient_one(attack, model, key, rows):
-    row, logits_fn = rows["row"], one_example(model)
-    key = jax.random.fold_in(key, row["index"])
-    target = attack.aim(logits_fn, key, row["image"], row["label"])
-    return tuple(
-        jnp.all(attack.gradient(logits_fn, x, target) == 0) for x in (row["image"], rows["x_adv"])
-    )

@@ -25,7 +25,8 @@ class Report:
       worst_case: the fraction that resists every attack.
       stderr: sqrt(p (1 - p) / N) of 'clean', 'worst_case' and each attack.
       zero_gradient: per gradient attack, the fraction of the attacked examples at which its
-        gradient is exactly zero: at the clean image, or at the returned one if that still resists.
+        gradient is exactly zero: at the clean image, or at the returned one if that still resists;
+        of an ensemble, those at which the gradients of all of its objectives are.
       warnings: sentences that a reader of the numbers must see.
       stages: per attack, what its stages did, in order: 'attack' (its configuration), 'path' (stage
         of stage of an ensemble), 'attacked' (images that still resisted), 'accuracy' and 'stderr'

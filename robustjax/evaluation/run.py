@@ -1,4 +1,4 @@
-"""`evaluate` and `curve`: run attacks on what the model gets right, and count."""
+"""`evaluate`, `curve`, `zero_gradient`: run attacks on what the model gets right, and count."""
 
 from __future__ import annotations
 
@@ -170,6 +170,33 @@ def curve(
             fallen = np.where(verdict.stage >= 0, verdict.distance if once else 0, np.inf)
             distances[slice(None) if once else i, : len(right)] = fallen
     return points(eps, distances)
+
+
+def zero_gradient(
+    logits_fn: Callable,
+    images: Any,
+    labels: Any,
+    attack: flags.FollowsGradient,
+    key: jax.Array,
+    *,
+    indices: Any = None,
+    batch_size: int | None = None,
+) -> float:
+    """The fraction of the images that the model gets right at which an attack has no gradient.
+
+    Exactly zero, at the clean image: there sign(0) = 0 and an attack without a random start does
+    not move at all. 0 where the model gets nothing right.
+
+    Args:
+      attack: one objective of a gradient attack; `PGD()` is the plain cross-entropy.
+      logits_fn, images, labels, key, indices, batch_size: as for `evaluate`.
+    """
+    model, key, data, batch_size = check_request(
+        logits_fn, key, images, labels, indices, batch_size
+    )
+    setting = Setting(model, key, fooled, batch_size, Ledger())
+    right = data[~_clean(setting, data).won]
+    return float(flags.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
 
 
 def _clean(setting: Setting, data: Examples) -> Judgement:

@@ -8,7 +8,8 @@ from robustjax.losses.centers import gsce_logits as gsce_logits
 from robustjax.losses.centers import lgm, mmc
 from robustjax.losses.centers import mmlda as mmlda
 from robustjax.losses.centers import sce_as_gsce as sce_as_gsce
-from robustjax.losses.margin import dlr, margin, targeted_dlr, targeted_margin
+from robustjax.losses.margin import best_wrong, dlr, margin, targeted_dlr, targeted_margin
+from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
 from robustjax.losses.softmax import cross_entropy, kl, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
@@ -24,6 +25,7 @@ PAIRED = (targeted_dlr, targeted_margin)
 """Losses of (label, target class), maximised although they are targeted."""
 
 __all__ = [
+    "best_wrong",
     "cross_entropy",
     "dlr",
     "kl",

@@ -13,13 +13,18 @@ from robustjax.losses.output import of_logits
 
 
 @of_logits
+def best_wrong(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """max_{j != y} z_j: the logit of the best wrong class, however the label does."""
+    return jnp.max(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
+
+
+@of_logits
 def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     """max_{j != y} z_j - z_y: how far the best wrong class is ahead.
 
     References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f_6.
     """
-    others = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
-    return jnp.max(others) - logits[label]
+    return best_wrong(logits, label) - logits[label]
 
 
 @of_logits

@@ -5,12 +5,13 @@ Attacks maximise `loss(output, target)`; training minimises the same function.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from robustjax.losses.output import of_logits
+from robustjax.config import check_number, config
+from robustjax.losses.output import logits_of, of_logits
 
 
 @of_logits
@@ -24,6 +25,23 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     if jnp.ndim(target) == 0:
         return jax.nn.logsumexp(logits) - logits[target]
     return -jnp.sum(target * jax.nn.log_softmax(logits))
+
+
+@config
+class TemperedCrossEntropy:
+    """cross_entropy(logits / temperature, target): has a gradient where the softmax saturates.
+
+    One with the same temperature is equal and compiles nothing anew.
+    """
+
+    temperature: float
+
+    def __post_init__(self):
+        check_number("temperature", self.temperature, 1e-6)
+
+    def __call__(self, output: Any, target: jax.Array) -> jax.Array:
+        """-> scalar."""
+        return cross_entropy(logits_of(output) / self.temperature, target)
 
 
 @of_logits

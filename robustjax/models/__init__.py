@@ -9,12 +9,14 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, create, init, names
+from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.layers import BN
 from robustjax.models.torch_layouts import from_torch
 from robustjax.models.weights import load, load_weights, save_weights
 
 __all__ = [
     "BN",
+    "DISTANCE_HEADS",
     "Classifier",
     "apply",
     "create",

@@ -125,6 +125,9 @@ HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
 }
 """The heads by name, and the options that each takes."""
 
+DISTANCE_HEADS = ("max-mahalanobis", "random-centers", "lgm", "gsce")
+"""The heads whose logits are distances to centers; they are evaluated under `attacks.Adaptive`."""
+
 
 def attach(
     body: nn.Module,

@@ -119,10 +119,15 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
 
 
 def _stage_name(encoded: Any, count: int) -> str:
-    """The type, and its loss where it has one; and how many of them where there are several."""
+    """The type, its loss and its label, where it has them; and how many where there are several."""
     if not isinstance(encoded, Mapping):
         return str(encoded)
-    words = [encoded["type"], encoded["fields"].get("loss"), f"x{count}" if count > 1 else None]
+    fields = encoded["fields"]
+    loss, label = fields.get("loss"), fields.get("label")
+    if isinstance(loss, Mapping):
+        loss = " ".join([loss["type"], *(f"{number:g}" for number in loss["fields"].values())])
+    label = None if label == "true" else label
+    words = [encoded["type"], loss, label, f"x{count}" if count > 1 else None]
     return " ".join(word for word in words if word)
 
 
