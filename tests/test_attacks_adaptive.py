@@ -183,7 +183,7 @@ def test_names_are_those_of_the_command_line():
         assert parse(f"{name}-100x5", THREAT) == attack
     assert parse("adaptive", THREAT) == Adaptive(THREAT)
     assert parse("adaptive-20", THREAT).attacks == tuple(distance_head(THREAT, 20).values())
-    with pytest.raises(ValueError, match=r"restarts must lie in \[1, inf\], got 0"):
+    with pytest.raises(ValueError, match="restarts must be at least 1, got 0"):
         distance_head(THREAT, restarts=0)
 
 
