@@ -69,8 +69,8 @@ def Adaptive(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> Wors
     """The attacks of `distance_head` in turn, each on what is left.
 
     Guarantees:
-      Where the features are linear in the pixels and the centers of one norm, what resists it in
-      Linf has no adversarial image in the ball.
+      Where the features are linear in the pixels and the centers, at most ten, of one norm, what
+      resists it in Linf has no adversarial image in the ball.
     """
     return WorstOf(tuple(distance_head(threat, steps, restarts).values()))
 
