@@ -24,7 +24,7 @@ from robustjax.attacks import (
 )
 from robustjax.attacks.adaptive import OBJECTIVES
 from robustjax.attacks.ensemble import leaves
-from robustjax.evaluation import evaluate, zero_gradient
+from robustjax.evaluation import evaluate
 from robustjax.losses import TemperedCrossEntropy, cross_entropy, margin, mmc
 from robustjax.threats import Linf
 
@@ -177,21 +177,13 @@ def test_autoattack_is_not_fooled_by_such_logits():
     np.testing.assert_array_equal(gap(SLOPES, z, LABELS) > 0, FALLS)
 
 
-def test_the_fraction_without_a_gradient():
-    key = jax.random.key(0)
-    assert zero_gradient(MODEL, IMAGES, LABELS, PGD(THREAT), key) == 1
-    at_center = PGD(THREAT, loss=mmc)
-    assert zero_gradient(MODEL, IMAGES, LABELS, at_center, key) == 0
-    assert zero_gradient(MODEL, IMAGES, (LABELS + 1) % K, PGD(THREAT), key) == 0
-
-
 def test_names_are_those_of_the_command_line():
     policy = distance_head(THREAT)
     for name, attack in policy.items():
         assert parse(f"{name}-100x5", THREAT) == attack
     assert parse("adaptive", THREAT) == Adaptive(THREAT)
     assert parse("adaptive-20", THREAT).attacks == tuple(distance_head(THREAT, 20).values())
-    with pytest.raises(ValueError, match=r"restarts must lie in \[1, inf\], got 0"):
+    with pytest.raises(ValueError, match="restarts must be at least 1, got 0"):
         distance_head(THREAT, restarts=0)
 
 
@@ -220,8 +212,6 @@ def test_a_temperature_made_anew_compiles_nothing():
     first, traced = craft(), len(TRACES)
     np.testing.assert_array_equal(craft(), first)
     assert len(TRACES) == traced
-    with pytest.raises(ValueError, match="temperature must lie in"):
-        TemperedCrossEntropy(0.0)
 
 
 # ---- the table of Pang et al. 2020

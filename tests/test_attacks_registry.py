@@ -11,6 +11,7 @@ from robustjax.attacks import (
     MIFGSM,
     PGD,
     RFGSM,
+    Adaptive,
     AutoAttack,
     CarliniWagnerL2,
     CarliniWagnerLinf,
@@ -22,7 +23,7 @@ from robustjax.attacks import (
     parse,
 )
 from robustjax.attacks.registry import ROWS
-from robustjax.losses import targeted_dlr
+from robustjax.losses import TemperedCrossEntropy, best_wrong, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 
 THREAT = L2(0.3)
@@ -42,6 +43,10 @@ THREAT = L2(0.3)
         ("pgd-40x10", Restarts(PGD(THREAT, steps=40), 10)),
         ("pgd-x3", Restarts(PGD(THREAT), 3)),
         (" r-fgsm-x5 ", Restarts(RFGSM(THREAT), 5)),
+        ("own-un1-40x2", Restarts(PGD(THREAT, steps=40, loss=best_wrong), 2)),
+        ("ce-t10-40", PGD(THREAT, steps=40, loss=TemperedCrossEntropy(10.0))),
+        ("ce-t100", PGD(THREAT, loss=TemperedCrossEntropy(100.0))),
+        ("adaptive-20", Adaptive(THREAT, steps=20)),
         ("apgd-t-50", MultiTargeted(APGD(THREAT, steps=50, loss=targeted_dlr))),
         ("fab-t", MultiTargeted(FAB(THREAT))),
         ("square-200", Square(THREAT, queries=200)),
@@ -56,7 +61,9 @@ def test_names(text, attack):
     assert parse(text, THREAT) == attack
 
 
-@pytest.mark.parametrize("text", ["pdg", "", "pgd-", "pgd-x", "pgd40", "pgd-40-10", "auto-attack"])
+@pytest.mark.parametrize(
+    "text", ["pdg", "", "pgd-", "pgd-x", "pgd40", "pgd-40-10", "ce-t", "auto-attack"]
+)
 def test_unknown_names_list_the_known(text):
     with pytest.raises(ValueError, match="known: fgsm, r-fgsm, bim, ilcm"):
         parse(text, THREAT)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from robustjax import attacks, cli, data, evaluation, losses, parallel, training
+from robustjax import attacks, cli, data, evaluation, losses, models, parallel, training
 from robustjax.cli.evaluate import draw_examples
 from robustjax.threats import L2, Linf
 
@@ -184,6 +184,33 @@ def test_evaluate_against_another_threat(copy, capsys):
     )
     assert found.attacks["fgsm"]["fields"]["threat"] == {"type": "L2", "fields": {"eps": 0.5}}
     assert "digits has 359 test images, all are evaluated" in capsys.readouterr().out
+
+
+def test_a_distance_head_is_always_attacked_on_its_distances(copy, monkeypatch, capsys):
+    """Any network will do: what counts is what the config says of its head."""
+    load = models.load
+
+    def confident(*args, **settings):
+        logits_fn, features_fn, about = load(*args, **settings)
+        about["model"]["head"] = models.DISTANCE_HEADS[0]
+        return jax.tree_util.Partial(sharpen, logits_fn), features_fn, about
+
+    def two(threat):
+        first = attacks.PGD(threat, steps=2, loss=losses.margin)
+        return attacks.worst_of_losses(first, (losses.margin, losses.mmc))
+
+    monkeypatch.setattr(attacks, "Adaptive", two)
+    monkeypatch.setattr(models, "load", confident)
+    cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64", "--curve", "none"])
+    report, out = read(copy / "report.json"), capsys.readouterr().out
+    assert set(report["robust"]) == {"fgsm", "adaptive"} and "adaptive, stage by stage" in out
+    assert report["stages"]["adaptive"][1]["attack"]["fields"]["loss"] == "mmc"
+    blind = report["cross_entropy_without_gradient"]
+    assert blind > 0.5 and f"is exactly zero at {blind:.1%} of the images" in out
+
+
+def sharpen(logits_fn, x):
+    return 1e4 * logits_fn(x)
 
 
 def test_transfer_between_runs(run, copy, tmp_path, capsys):

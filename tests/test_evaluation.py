@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import BIM, FGSM, PGD, RFGSM, Restarts, WorstOf, Zero
-from robustjax.evaluation import curve, evaluate
+from robustjax.evaluation import curve, evaluate, zero_gradient
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf
 
@@ -135,6 +135,31 @@ def test_masked_gradients_are_reported():
     assert masked.robust["margin"] == pytest.approx(robust_linf(2 * EPS))
     assert masked.robust["ce"] > masked.robust["margin"]
     assert len(masked.warnings) == 1 and masked.warnings[0].startswith("ce:")
+
+
+def test_an_ensemble_is_blind_where_all_of_its_objectives_are():
+    masked = report(
+        {"both": WorstOf((FGSM(Linf(2 * EPS)), PGD(Linf(2 * EPS), loss=margin)))}, model(1e4)
+    )
+    assert masked.zero_gradient["both"] == 0 and masked.warnings == []
+    assert masked.robust["both"] == pytest.approx(robust_linf(2 * EPS))
+
+
+def test_the_fraction_without_a_gradient_is_that_of_what_is_right():
+    """In float32 exp(-104) is 0, and exp(-88) where the tiniest numbers count as 0."""
+
+    def confident(x):
+        return x.reshape(len(x), -1) @ (1e4 * W) + (1e4 * B)[None]
+
+    def blind(n, **fields):
+        return zero_gradient(confident, IMAGES[:n], LABELS[:n], PGD(**fields), jax.random.key(0))
+
+    saturated = 1e4 * gap[RIGHT] > 104
+    assert saturated.mean() < 1
+    np.testing.assert_array_equal(saturated, 1e4 * gap[RIGHT] > 87)
+    assert blind(N) == pytest.approx(saturated.mean())
+    assert blind(N, loss=margin) == 0
+    assert blind(6) == 0  # the model has these wrong
 
 
 def test_honest_gradients_are_not(result):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.losses import dlr, margin, targeted_dlr
+from robustjax.losses import best_wrong, dlr, margin, targeted_dlr
 
 RNG = np.random.default_rng(0)
 LOGITS = {k: RNG.normal(size=k).astype(np.float32) for k in (2, 3, 4, 10)}
@@ -24,6 +24,12 @@ def plain_targeted(z, y, t):
     top = np.sort(z)[::-1]
     last = top[3] if len(z) > 3 else top[2]
     return (z[t] - z[y]) / (top[0] - (top[2] + last) / 2)
+
+
+@pytest.mark.parametrize("k", LOGITS)
+def test_best_wrong(k):
+    for y in range(k):
+        assert float(best_wrong(LOGITS[k], y)) == np.delete(LOGITS[k], y).max()
 
 
 @pytest.mark.parametrize("k", LOGITS)

@@ -30,6 +30,16 @@ def test_a_label_equals_its_one_hot_distribution():
     assert float(soft) == pytest.approx(float(losses.cross_entropy(Z, jnp.int32(2))), rel=1e-6)
 
 
+def test_a_temperature_divides_the_logits():
+    for temperature in (1.0, 10.0):
+        loss = losses.TemperedCrossEntropy(temperature)
+        expected = -log_softmax(Z / temperature)[1]
+        assert float(loss({"logits": Z}, jnp.int32(1))) == pytest.approx(expected, rel=1e-6)
+        assert loss == losses.TemperedCrossEntropy(temperature)
+    with pytest.raises(ValueError, match="temperature must lie in"):
+        losses.TemperedCrossEntropy(0.0)
+
+
 def test_kl_is_from_the_reference_to_the_logits():
     expected = rel_entr(softmax(R), softmax(Z)).sum()
     assert float(losses.kl(Z, R)) == pytest.approx(expected, rel=1e-5)

@@ -9,7 +9,9 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from robustjax import files, report
+from robustjax import config, files, report
+from robustjax.attacks import PGD
+from robustjax.losses import TemperedCrossEntropy, margin
 from robustjax.report.figures import radius_unit
 from robustjax.report.provenance import commit
 
@@ -277,7 +279,7 @@ def test_a_results_file_without_its_parts_is_refused(tmp_path):
 
 def test_the_stages_of_an_ensemble_share_a_row_each():
     def row(path, attacked, accuracy, loss):
-        attack = {"type": "PGD", "fields": {"loss": loss} if loss else {}}
+        attack = {"type": "PGD", "fields": {"loss": loss, "label": "true"} if loss else {}}
         counts = {"forwards": 10 * attacked, "backwards": 9 * attacked, "seconds": 1.5}
         where = {"attack": attack, "path": path, "attacked": attacked}
         return where | {"accuracy": accuracy, "stderr": 0.01} | counts
@@ -287,6 +289,17 @@ def test_the_stages_of_an_ensemble_share_a_row_each():
     assert lines[0].split() == ["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]
     assert lines[2].split() == ["PGD", "dlr", "80", "60.0", "±", "1.0", "800", "720", "1.5"]
     assert lines[3].split() == ["PGD", "x2", "60", "50.0", "±", "1.0", "1150", "1035", "3.0"]
+
+
+def test_a_stage_says_what_it_ascends():
+    def name(**fields):
+        row = {"attack": config.encode(PGD(**fields)), "path": [0], "attacked": 1}
+        row |= {"accuracy": 1, "stderr": 0, "forwards": 1, "backwards": 1, "seconds": 1.0}
+        return report.stage_table([row]).splitlines()[2].split("  ")[0]
+
+    assert name() == "PGD cross_entropy"
+    assert name(loss=margin, label="ranked") == "PGD margin ranked"
+    assert name(loss=TemperedCrossEntropy(100.0)) == "PGD TemperedCrossEntropy 100"
 
 
 def test_warnings_come_after_the_table(tmp_path):

@@ -25,7 +25,6 @@ from functools import partial
 
 from robustjax.attacks.ensemble import MultiTargeted, Restarts, WorstOf
 from robustjax.attacks.gradient import LINF, PGD, MultiTargetedPGD
-from robustjax.config import check_number
 from robustjax.losses import TemperedCrossEntropy, best_wrong, margin, mmc
 from robustjax.threats import Linf
 from robustjax.typing import Attack, Loss, Threat
@@ -46,7 +45,7 @@ OBJECTIVES: dict[str, Callable[..., Attack]] = {
     "ce-t10": partial(PGD, loss=TemperedCrossEntropy(10.0)),
     "ce-t100": partial(PGD, loss=TemperedCrossEntropy(100.0)),
 }
-"""(threat, steps=) -> an attack, by name; the ones that win most come first."""
+"""(threat, steps=) -> an attack, by name; what wins most comes first, so that the rest has less."""
 
 
 def distance_head(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> dict[str, Attack]:
@@ -61,14 +60,18 @@ def distance_head(threat: Threat = LINF, steps: int = 100, restarts: int = 5) ->
       Pang et al., "Rethinking softmax cross-entropy loss", 2020: own-un and own-tar.
       Tramer et al., "On adaptive attacks to adversarial example defenses", 2020: why the others.
     """
-    check_number("restarts", restarts, 1)
     return {
         name: Restarts(make(threat, steps=steps), restarts) for name, make in OBJECTIVES.items()
     }
 
 
 def Adaptive(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> WorstOf:
-    """The attacks of `distance_head` in turn, each on what is left."""
+    """The attacks of `distance_head` in turn, each on what is left.
+
+    Guarantees:
+      Where the features are linear in the pixels and the centers, at most ten, of one norm, what
+      resists it in Linf has no adversarial image in the ball.
+    """
     return WorstOf(tuple(distance_head(threat, steps, restarts).values()))
 
 
