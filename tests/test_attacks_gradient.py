@@ -22,6 +22,7 @@ from robustjax.attacks import (
     Uniform,
     Zero,
 )
+from robustjax.attacks.aims import sense
 from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy, kl
 from robustjax.threats import L2, Linf
 
@@ -151,6 +152,8 @@ def test_label_sources():
     assert aim("least_likely") == z.argmin()
     drawn = {aim("random", jax.random.key(i)) for i in range(40)}
     assert drawn == set(range(K)) - {Y}
+    assert {aim("any", jax.random.key(i)) for i in range(40)} == set(range(K))
+    assert sense(cross_entropy, "any") == -1
 
 
 def test_the_predicted_label_leaks_nothing():

@@ -98,10 +98,20 @@ def test_awp_wraps_any_method(fitted):
         ("auto", data.Augment(pad=0, flip=False)),
         ("crop", data.Augment(flip=False)),
         ("zero-crop-flip", data.Augment(mode="zero")),
+        ("shift-flip", data.Augment(pad=0, shift=0.1)),
     ],
 )
 def test_augmentation_by_name(fitted, name, want):
     assert fitted("natural", "--augment", name).recipe.augment == want
+
+
+def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
+    natural = fitted("mmc", "--centers", "random", "--center-norm", "5")
+    assert natural.method == training.MMC(centers="random", center_norm=5.0)
+    assert natural.validation_attack is None and natural.recipe.lr == training.MMC_RECIPE.lr
+    robust = fitted("sce", "--adversarial", "targeted", "--eps", "1/10", "--lr", "1/20")
+    assert robust.method == training.SCE("targeted", attacks.PGD(Linf(0.1)))
+    assert robust.validation_attack is not None and robust.recipe.lr == 0.05
 
 
 def test_configs_inside_a_method_by_name(fitted):

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from robustjax import data
 from robustjax.data import cache
@@ -612,6 +613,20 @@ def test_flip_alone_mirrors_half():
     assert (same ^ mirrored).all() and abs(mirrored.mean() - 0.5) < 0.06
 
 
+def test_shifts_are_uniform_fractions_interpolated_with_the_border_repeated():
+    """Every image is SciPy's shift of the original; the shifts are read off a ramp."""
+    config = data.Augment(pad=0, shift=0.25, flip=False)
+    ramp = np.stack(np.meshgrid(np.arange(40.0), np.arange(80.0), indexing="ij"), -1)
+    keys = jax.random.split(jax.random.key(0), 200)
+    ramps = jax.jit(jax.vmap(config, in_axes=(0, None)))(keys, jnp.asarray(ramp, jnp.float32))
+    found = (ramp - np.asarray(ramps))[:, 20, 40] / [40, 80]
+    assert np.abs(found).max() < 0.25 and np.abs(found.mean(0)).max() < 0.05
+    np.testing.assert_allclose(found.std(0), 0.25 / np.sqrt(3), rtol=0.15)
+    for image, by in zip(augmented(config, keys[:5]), found[:5], strict=True):
+        want = ndimage.shift(IMAGE, (*(by * [H, W]), 0), order=1, mode="nearest")
+        np.testing.assert_allclose(image, want, atol=1e-4)
+
+
 def test_vmap_is_the_loop_and_the_key_decides():
     config = data.Augment(PAD)
     together = augmented(config, jax.random.split(jax.random.key(1), 8))
@@ -625,6 +640,8 @@ def test_vmap_is_the_loop_and_the_key_decides():
         ({"mode": "edge"}, "no padding mode 'edge'; choose reflect or zero"),
         ({"pad": 4}, r"cannot pad an image of shape \(4, 6, 2\) by 4 with mode 'reflect'"),
         ({"pad": -1, "mode": "zero"}, "by -1"),
+        ({"pad": 0, "shift": 1.5}, "shift must lie in"),
+        ({"pad": 1, "shift": 0.1}, "with pad 0, got shift 0.1 and pad 1"),
     ],
 )
 def test_impossible_augmentation_is_refused(arguments, message):

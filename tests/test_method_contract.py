@@ -15,7 +15,18 @@ from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
 from robustjax.data import Augment
 from robustjax.threats import L2
-from robustjax.training import AWP, PGDAT, SAT, TRADES, Free, Natural, Optimizer
+from robustjax.training import (
+    AWP,
+    LGM,
+    MMC,
+    PGDAT,
+    SAT,
+    TRADES,
+    Center,
+    Free,
+    Natural,
+    Optimizer,
+)
 from robustjax.training.step import IN_AXES, OUT_AXES, make_step
 
 THREAT = L2(0.3)
@@ -30,15 +41,22 @@ METHODS = {
     "awp(trades)": AWP(TRADES(attack=KL)),
     "sat": SAT(attack=KL, start=0.0),
     "free": Free(THREAT, replays=2),
+    "mmc, untargeted": MMC("untargeted", CE, feature_dim=3, center_norm=1.0),
+    "lgm": LGM(feature_dim=3),
+    "center": Center(feature_dim=3),
 }
-PROBES = ("trades", "awp(trades)", "sat", "free")
+PROBES = ("trades", "awp(trades)", "sat", "free", "center")
 STEPS = 20
 
 
+def compiled(name, recipe=RECIPE):
+    """One emulated step for all methods of a head; jit's cache tells them, and shards, apart."""
+    return emulated(module(METHODS[name]), recipe)
+
+
 @functools.cache
-def compiled(recipe=RECIPE):
-    """One emulated step for all methods and shard counts; jit's cache tells them apart."""
-    return parallel.emulate(make_step(module(), recipe, STEPS, CLASSES), IN_AXES, OUT_AXES)
+def emulated(model, recipe):
+    return parallel.emulate(make_step(model, recipe, STEPS, CLASSES), IN_AXES, OUT_AXES)
 
 
 @functools.cache
@@ -46,7 +64,7 @@ def run(name, shards, steps, recipe=RECIPE):
     state, trace = fresh(METHODS[name], shards, recipe), []
     batch = parallel.split(examples(), shards)
     for _ in range(steps):
-        state, metrics = compiled(recipe)(state, METHODS[name], jax.random.key(1), batch)
+        state, metrics = compiled(name, recipe)(state, METHODS[name], jax.random.key(1), batch)
         trace.append({k: float(v) for k, v in metrics.items()})
     return state, trace
 
@@ -72,7 +90,7 @@ def test_one_shard_equals_four(name):
 
 @pytest.mark.parametrize("name", PROBES)
 def test_pmap_equals_emulate(name):
-    step = make_step(module(), RECIPE, STEPS, CLASSES)
+    step = make_step(module(METHODS[name]), RECIPE, STEPS, CLASSES)
     step = parallel.data_parallel(step, IN_AXES, OUT_AXES, donate_argnums=0)
     state = parallel.place(fresh(METHODS[name], 4), IN_AXES[0])
     batch = parallel.split(examples(), 4)
@@ -100,7 +118,7 @@ def test_resume_is_exact(name, tmp_path):
     state = jax.tree.map(np.asarray, state)  # placed by Orbax it would compile anew
     batch = parallel.split(examples(), 1)
     for _ in range(STEPS - STEPS // 2):
-        state, _ = compiled()(state, METHODS[name], jax.random.key(1), batch)
+        state, _ = compiled(name)(state, METHODS[name], jax.random.key(1), batch)
     for a, b in zip(leaves(state), leaves(run(name, 1, STEPS)[0]), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -140,7 +158,7 @@ def test_only_committing_crafting_moves_the_statistics(name):
 def test_the_step_lowers_for_accelerators(name, platform):
     batch = parallel.split(examples(), 1)
     args = (fresh(METHODS[name]), METHODS[name], jax.random.key(1), batch)
-    text = compiled().trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    text = compiled(name).trace(*args).lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text
 
 
@@ -162,7 +180,10 @@ def test_accumulation_averages_the_slices():
     state = fresh(METHODS["natural"], 1, single)
     parts = parallel.split(examples(), 2)
     halves = [{k: v[i : i + 1] for k, v in parts.items()} for i in (0, 1)]
-    steps = [compiled(single)(state, METHODS["natural"], jax.random.key(1), h)[0] for h in halves]
+    steps = [
+        compiled("natural", single)(state, METHODS["natural"], jax.random.key(1), h)[0]
+        for h in halves
+    ]
     mean = jax.tree.map(lambda a, b: (a + b) / 2, steps[0].params, steps[1].params)
     whole, _ = run("natural", 1, 1, recipe)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(mean), strict=True):
@@ -181,9 +202,9 @@ class Diverging(Natural):
 def test_a_bad_step_costs_nothing():
     state = fresh(METHODS["natural"])
     batch = parallel.split(examples(), 1)
-    after, _ = compiled()(state, Diverging(), jax.random.key(1), batch)
+    after, _ = compiled("natural")(state, Diverging(), jax.random.key(1), batch)
     assert after.bad_step == 0
-    later, _ = compiled()(after, METHODS["natural"], jax.random.key(1), batch)
+    later, _ = compiled("natural")(after, METHODS["natural"], jax.random.key(1), batch)
     for a, b in zip(
         jax.tree.leaves(state), jax.tree.leaves(later.replace(bad_step=state.bad_step)), strict=True
     ):

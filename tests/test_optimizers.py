@@ -67,6 +67,17 @@ def test_the_kernel_mask_spares_biases():
     assert (masked["kernel"] != plain["kernel"]).all()
 
 
+def test_the_convolution_mask_spares_dense_kernels_too():
+    params = {"conv": jnp.ones((1, 1, 1, 1)), "dense": jnp.ones((1, 1)), "bias": jnp.ones(1)}
+    tx = Optimizer(decay="convolutions", weight_decay=2e-4).transform()
+    decay, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert {name: float(d.sum()) for name, d in decay.items()} == {
+        "conv": pytest.approx(2e-4),  # Keras's l2(1e-4): 1e-4 w^2 in the loss
+        "dense": 0.0,
+        "bias": 0.0,
+    }
+
+
 def test_clipping_bounds_the_first_step():
     got = run(Optimizer(weight_decay=0.0, clip=0.01), steps=1, rate=1.0)
     moved = np.sqrt(sum(float(jnp.sum((got[k] - PARAMS[k]) ** 2)) for k in PARAMS))
@@ -76,5 +87,7 @@ def test_clipping_bounds_the_first_step():
 def test_unknown_optimizers_are_refused():
     with pytest.raises(ValueError, match="known: sgd"):
         Optimizer("lion").transform()
+    with pytest.raises(ValueError, match="unknown decay 'biases'; known: all, kernels, conv"):
+        Optimizer(decay="biases").transform()
     with pytest.raises(ValueError, match="momentum"):
         Optimizer(momentum=2.0)

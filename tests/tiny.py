@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
-from robustjax.models.heads import Linear
+from robustjax.models.heads import attach
 from robustjax.models.layers import BatchNorm, Conv
 from robustjax.training import Optimizer, Recipe
 from robustjax.training.methods.base import Batch
@@ -40,8 +40,10 @@ class Body(nn.Module):
 
 
 @functools.cache
-def module():
-    return Classifier(stem=Conv(4), body=Body(), head=Linear(CLASSES))
+def module(method=None):
+    """The network with the head that the method asks for, by default a linear one."""
+    body, head = attach(Body(), CLASSES, **(method.model if method else {}))
+    return Classifier(stem=Conv(4), body=body, head=head)
 
 
 @functools.cache
@@ -59,13 +61,14 @@ def fresh(method, shards=1, recipe=RECIPE):
     """The state before the first step."""
     data, key = examples(), jax.random.key(0)
     label = data["label"][np.argsort(data["index"])]  # as the data set holds them
-    return create_state(module(), method, recipe, key, data["image"], label, CLASSES, shards)
+    model = module(method)
+    return create_state(model, method, recipe, key, data["image"], label, CLASSES, shards)
 
 
 def net_and_batch(method):
     """What a method's verbs are given half way through training, on one device."""
     state, data = fresh(method), examples()
-    net = Net(state.stats, jnp.float32(0.5), module())
+    net = Net(state.stats, jnp.float32(0.5), module(method))
     label = jnp.asarray(data["label"])
     batch = Batch(
         image=jnp.asarray(data["image"]) / 255.0,

@@ -95,7 +95,7 @@ def create(
                 dtype=DTYPES[dtype],
                 remat=remat,
             )
-            body, last = attach(body, num_classes, head, feature_dim, options)
+            body, last = attach(body, num_classes, head, feature_dim, **options)
             return Classifier(
                 stem=stem,
                 body=body,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -134,7 +134,7 @@ def attach(
     num_classes: int,
     head: str = "linear",
     feature_dim: int | None = None,
-    options: Mapping[str, Any] = {},
+    **options: Any,
 ) -> tuple[nn.Module, nn.Module]:
     """The body, projected to `feature_dim` features if there is one, and the head by its name.
 

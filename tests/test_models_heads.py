@@ -1,0 +1,125 @@
+"""Heads: distances to centers as logits, what is trained and what is not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import centers, losses, models
+from robustjax.models import BN
+from robustjax.models.heads import HEADS
+
+K, D, SHAPE = 4, 6, (8, 8, 1)
+FIXED = ("max-mahalanobis", "random-centers")
+
+
+def build(head, **options):
+    options = {"width": 2, "feature_dim": D} | options
+    return models.create("cnn", num_classes=K, head=head, **options)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def network(request):
+    """(head, model, variables, images)."""
+    model = build(request.param)
+    images = 4 * jax.random.uniform(jax.random.key(1), (5, *SHAPE))
+    return request.param, model, models.init(model, jax.random.key(0), SHAPE), images
+
+
+def test_the_projection_makes_the_features_and_they_have_any_sign(network):
+    _, model, variables, images = network
+    z, logits = model.apply(variables, images, BN("running"), method="both")
+    assert z.shape == (5, D) and logits.shape == (5, K) and logits.dtype == jnp.float32
+    assert (z < 0).any() and (z > 0).any()
+    logits_fn, features_fn = models.apply(model, variables)
+    np.testing.assert_array_equal(features_fn(images), z)
+    np.testing.assert_array_equal(logits_fn(images), logits)
+    before = model.body.body.apply(
+        {"params": variables["params"]["body"]["body"]},
+        model.apply(variables, images, BN("running"), method="stem_output"),
+        BN("running"),
+    )
+    linear = variables["params"]["body"]["projection"]
+    np.testing.assert_allclose(z, before @ linear["kernel"] + linear["bias"][None], atol=1e-5)
+
+
+def test_only_what_is_trained_is_a_parameter(network):
+    head, _, variables, _ = network
+    trained = {
+        "linear": {"kernel", "bias"},
+        "center": {"linear"},
+        "lgm": {"centers"},
+        "gsce": {"centers", "log_precisions", "biases"},
+    }
+    assert set(variables["params"].get("head", {})) == trained.get(head, set())
+    assert set(variables) == ({"params", "centers"} if head == "center" else {"params"})
+
+
+def test_distances_become_logits_and_the_nearest_center_wins(network):
+    head, model, variables, images = network
+    if head in ("linear", "center"):
+        kernel = variables["params"]["head"]
+        kernel = kernel.get("linear", kernel)
+        z, logits = model.apply(variables, images, BN("running"), method="both")
+        np.testing.assert_allclose(logits, z @ kernel["kernel"], atol=1e-5)
+        return
+    mu = {
+        "max-mahalanobis": lambda: centers.max_mahalanobis(K, D, 10.0),
+        "random-centers": lambda: centers.random(K, D, 10.0, 0),
+    }.get(head, lambda: variables["params"]["head"]["centers"])()
+    z, logits = model.apply(variables, images, BN("running"), method="both")
+    squares = ((np.asarray(z, np.float64)[:, None] - mu[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(logits, -squares / 2, rtol=1e-5)
+    np.testing.assert_array_equal(logits.argmax(-1), squares.argmin(-1))
+
+
+def test_the_general_head_has_all_its_parts():
+    for precisions, shape in (("diagonal", (K, D)), ("isotropic", (K,))):
+        head = build("gsce", precisions=precisions).head
+        z = jax.random.normal(jax.random.key(0), (3, D))
+        params = head.init(jax.random.key(1), z)["params"]
+        assert params["log_precisions"].shape == shape
+        params = jax.tree.map(lambda p: p + 0.3 * jnp.arange(p.size).reshape(p.shape), params)
+        sigma = jnp.exp(params["log_precisions"]) / 2
+        want = [losses.gsce_logits(one, params["centers"], sigma, params["biases"]) for one in z]
+        np.testing.assert_allclose(head.apply({"params": params}, z), np.stack(want), rtol=1e-5)
+
+
+def test_logits_of_features_beside_a_center_are_exact_at_norm_10():
+    """The expansion ||z||^2 - 2 z.mu + ||mu||^2 would be off by 1e-5, and may be positive."""
+    head = models.create("cnn", num_classes=10, head="max-mahalanobis", feature_dim=64).head
+    mu = centers.max_mahalanobis(10, 64, 10.0)
+    away = 1e-4 * np.random.default_rng(0).normal(size=mu.shape)
+    z = (mu + away).astype(np.float32)
+    exact = -0.5 * ((z.astype(np.float64) - mu) ** 2).sum(-1)
+    own = np.diag(head.apply({}, jnp.asarray(z)))
+    np.testing.assert_allclose(own, exact, rtol=1e-5)
+    assert (np.asarray(head.apply({}, jnp.asarray(z))) <= 0).all()
+
+
+def test_equal_heads_make_equal_programs():
+    assert build("max-mahalanobis").head == build("max-mahalanobis", center_norm=10.0).head
+    assert build("max-mahalanobis").head != build("max-mahalanobis", center_norm=5.0).head
+    other = build("random-centers", center_seed=1).head
+    z = jnp.zeros((1, D))
+    assert (build("random-centers").head.constant(D) != other.constant(D)).all()
+    np.testing.assert_allclose(other.apply({}, z), -50, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "max-mahalanobis", "feature_dim": None}, "'max-mahalanobis' needs a feature_dim"),
+        ({"head": "random-centers", "feature_dim": None}, "'random-centers' needs a feature_dim"),
+        ({"head": "max-mahalanobis", "feature_dim": K - 2}, "need 3 dimensions, got 2"),
+        ({"head": "max-mahalanobis", "center_norm": 0.0}, "radius must be a positive number"),
+        ({"head": "linear", "feature_dim": 0}, "feature_dim must be at least 1"),
+        ({"head": "linear", "center_norm": 10.0}, "'linear' takes no center_norm; .* none"),
+        ({"head": "max-mahalanobis", "center_seed": 1}, "takes no center_seed; .* center_norm"),
+        ({"head": "gsce", "precisions": "full"}, "precisions are isotropic or diagonal"),
+        ({"head": "cosine"}, "unknown head 'cosine'; choose one of linear, center"),
+    ],
+)
+def test_heads_that_cannot_be_built_say_why(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
