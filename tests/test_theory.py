@@ -123,7 +123,7 @@ def test_the_loss_at_the_middle_of_the_spheres_is_extreme():
 def test_equal_scales_have_hyperplanes(loss):
     gsce = model(0)._replace(scales=np.full(4, 0.5))
     assert theory.hyperplane_deviation(gsce, 1, 3, loss) < 1e-9
-    with pytest.raises(ValueError, match=r"hyperplanes.*hyperplane_deviation"):
+    with pytest.raises(ValueError, match=r"hyperplanes.*`hyperplane`"):
         theory.contour(gsce, 1, 3, loss)
     with pytest.raises(ValueError, match=r"spheres.*`contour`"):
         theory.hyperplane_deviation(model(0), 1, 3, loss)
@@ -346,6 +346,7 @@ def test_batches_have_one_size():
         (lambda: theory.sampled_distance(np.eye(2), np.eye(2), prior=1.5), "prior"),
         (lambda: theory.robustness_bound(1, 1.0), "num_classes"),
         (lambda: theory.contour(model(0), 0, 1, 0.0), "loss is positive"),
+        (lambda: theory.hyperplane(model(0), 0, 1, np.nan), "loss is positive"),
         (lambda: theory.efron_efficiency(-1.0), "delta"),
     ],
 )

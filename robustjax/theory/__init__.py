@@ -7,10 +7,12 @@ sampling the deviation in standard errors. NumPy in float64, for one model of th
 
 from robustjax.theory.contours import (
     GSCE,
+    Hyperplane,
     Sphere,
     contour,
     contour_deviation,
     extreme_loss,
+    hyperplane,
     hyperplane_deviation,
     strongest_rival_slack,
 )
@@ -30,6 +32,7 @@ from robustjax.theory.discriminant import (
     efron_efficiency,
     error_rate,
     learned_errors,
+    sampled_efficiency,
     two_normals,
 )
 from robustjax.theory.robustness import (
@@ -52,6 +55,7 @@ from robustjax.theory.toy import (
 __all__ = [
     "GSCE",
     "Course",
+    "Hyperplane",
     "Mixture",
     "Shell",
     "Sphere",
@@ -70,6 +74,7 @@ __all__ = [
     "expected_distance",
     "extreme_loss",
     "gsce_shell",
+    "hyperplane",
     "hyperplane_deviation",
     "knn_log_density",
     "learned_errors",
@@ -79,6 +84,7 @@ __all__ = [
     "robustness",
     "robustness_bound",
     "sampled_distance",
+    "sampled_efficiency",
     "shell_deviation",
     "strongest_rival_slack",
     "two_normals",

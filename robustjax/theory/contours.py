@@ -45,6 +45,14 @@ class Sphere(NamedTuple):
     """Negative where no feature has that loss."""
 
 
+class Hyperplane(NamedTuple):
+    """The points z with normal . z = offset."""
+
+    normal: np.ndarray
+    """(d,), of length 1."""
+    offset: float
+
+
 def contour(model: GSCE, label: int, rival: int, loss: float) -> Sphere:
     """The sphere on which log(1 + exp(h_rival - h_label)) is `loss`, C.
 
@@ -67,13 +75,9 @@ def contour(model: GSCE, label: int, rival: int, loss: float) -> Sphere:
       Every point of the sphere has the loss C.
       With s_y > s_r the sphere shrinks to M as C falls to `extreme_loss`; below it there is none.
     """
-    if not loss > 0:
-        raise ValueError(f"this loss is positive, got {loss}")
-    (m_y, m_r), (s_y, s_r), (b_y, b_r) = (part[[label, rival]] for part in model)
+    (m_y, m_r), (s_y, s_r), (b_y, b_r) = _pair(model, label, rival, loss)
     if s_y == s_r:
-        raise ValueError(
-            "classes of equal scale have hyperplanes as contours: see `hyperplane_deviation`"
-        )
+        raise ValueError("classes of equal scale have hyperplanes as contours: see `hyperplane`")
     apart = s_y * s_r * np.sum((m_y - m_r) ** 2) / (s_y - s_r) ** 2
     squared = apart + (b_y - b_r + np.log(np.expm1(loss))) / (s_y - s_r)
     return Sphere((s_y * m_y - s_r * m_r) / (s_y - s_r), float(squared))
@@ -111,28 +115,44 @@ def extreme_loss(model: GSCE, label: int, rival: int) -> float:
     return float(np.logaddexp(0, -(model.scales[label] - model.scales[rival]) * at_log_2))
 
 
-def hyperplane_deviation(
-    model: GSCE, label: int, rival: int, loss: float, points: int = 100, seed: int = 0
-) -> float:
-    """Equal scales s: the largest |loss - C| at random points of the hyperplane of C.
+def hyperplane(model: GSCE, label: int, rival: int, loss: float) -> Hyperplane:
+    """The hyperplane on which log(1 + exp(h_rival - h_label)) is `loss`, for equal scales s.
 
         2 s (m_y - m_r) . z = s (|m_y|^2 - |m_r|^2) - (b_y - b_r) - log(e^C - 1)
 
-    It is unbounded, so the label constrains one direction of the features and leaves the others.
+    It is unbounded: the loss constrains one direction of the features and leaves the others free.
+
+    Args:
+      model: of the features.
+      label, rival: two classes of one scale.
+      loss: C > 0.
 
     Raises:
-      ValueError: scales that differ.
+      ValueError: scales that differ (then the contour is a sphere), or a loss <= 0.
 
     Guarantees:
-      Zero to rounding, however far the points are.
+      Every point of the hyperplane has the loss C, however far it is.
     """
-    (m_y, m_r), (s_y, s_r), (b_y, b_r) = (part[[label, rival]] for part in model)
+    (m_y, m_r), (s_y, s_r), (b_y, b_r) = _pair(model, label, rival, loss)
     if s_y != s_r:
         raise ValueError("classes of unlike scale have spheres as contours: see `contour`")
     normal = 2 * s_y * (m_y - m_r)
     level = s_y * (m_y @ m_y - m_r @ m_r) - (b_y - b_r) - np.log(np.expm1(loss))
+    length = np.linalg.norm(normal)
+    return Hyperplane(normal / length, float(level / length))
+
+
+def hyperplane_deviation(
+    model: GSCE, label: int, rival: int, loss: float, points: int = 100, seed: int = 0
+) -> float:
+    """The largest |loss - C| at random points of the hyperplane of C; `hyperplane` has the args.
+
+    Guarantees:
+      Zero to rounding.
+    """
+    normal, offset = hyperplane(model, label, rival, loss)
     found = np.random.default_rng(seed).standard_normal((points, len(normal)))
-    found += np.outer((level - found @ normal) / (normal @ normal), normal)
+    found += np.outer(offset - found @ normal, normal)
     return float(np.abs(model.pair_loss(found, label, rival) - loss).max())
 
 
@@ -153,3 +173,10 @@ def strongest_rival_slack(logits: np.ndarray, label: int) -> float:
     exact = logsumexp(logits) - logits[label]
     kept = np.logaddexp(0, np.delete(logits, label).max() - logits[label])
     return float(min(exact - kept, np.log(len(logits) - 1) - (exact - kept)))
+
+
+def _pair(model: GSCE, label: int, rival: int, loss: float) -> list[np.ndarray]:
+    """Centers, scales and biases of two classes, once the loss is one that can be."""
+    if not loss > 0:
+        raise ValueError(f"this loss is positive, got {loss}")
+    return [part[[label, rival]] for part in model]

@@ -131,7 +131,7 @@ def bound_slack(centers: np.ndarray) -> float:
     """The bound at the largest norm of the centers (L, d), minus their RBbar.
 
     Guarantees:
-      Never negative; zero for Max-Mahalanobis centers and, where dim < L - 1, for no others.
+      Never negative, to rounding; zero for Max-Mahalanobis centers and their rotations alone.
     """
     radius = float(np.linalg.norm(centers, axis=1).max())
     return robustness_bound(len(centers), radius) - approximate_robustness(centers)
