@@ -63,15 +63,18 @@ def sampled_distance(
       The mean Mahalanobis distance to the boundary, and its standard error.
 
     Raises:
-      ValueError: arrays that are no pair of classes, a prior outside [0, 1].
+      ValueError: arrays that are no pair of classes, equal means, or a prior not in (0, 1).
     """
     means, covariance = np.asarray(means, float), np.asarray(covariance, float)
-    check_number("prior", prior, 0, 1)
+    if not 0 < prior < 1:
+        raise ValueError(f"prior must lie between 0 and 1, got {prior}")
     if means.ndim != 2 or len(means) != 2 or covariance.shape != 2 * means.shape[1:]:
         raise ValueError(
             "two classes have means (2, d) and a covariance (d, d), got "
             f"{means.shape} and {covariance.shape}"
         )
+    if (means[0] == means[1]).all():
+        raise ValueError("classes of one mean have no boundary: take two means")
     rng = np.random.default_rng(seed)
     classes = (rng.random(samples) >= prior).astype(int)
     noise = rng.standard_normal((samples, means.shape[1]))
