@@ -20,6 +20,7 @@ __all__ = [
     "models",
     "parallel",
     "report",
+    "theory",
     "threats",
     "training",
     "typing",

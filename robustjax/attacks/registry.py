@@ -51,11 +51,13 @@ class Row(NamedTuple):
       make: (threat, and the budget by its name) -> attack.
       budget: what the number behind the name sets; None: the attack takes none.
       threats: those it is defined for.
+      restarts: whether `make` takes their number itself.
     """
 
     make: Callable[..., Attack]
     budget: str | None = "steps"
     threats: tuple[type, ...] = ALL
+    restarts: bool = False
 
 
 def _targeted(attack: Callable, **fields: Any) -> Callable:
@@ -88,7 +90,7 @@ ROWS = {
     "tim": Row(TIM),
     "pgd-odi": Row(partial(PGD, start=OutputDiversified())),
     **{name: Row(make) for name, make in OBJECTIVES.items()},
-    "adaptive": Row(Adaptive),
+    "adaptive": Row(Adaptive, restarts=True),
     "apgd-ce": Row(_apgd, threats=DENSE),
     "apgd-dlr": Row(partial(_apgd, loss=dlr), threats=DENSE),
     "apgd-t": Row(_targeted(_apgd, loss=targeted_dlr), threats=DENSE),
@@ -142,5 +144,8 @@ def parse(text: str, threat: Threat) -> Attack:
     if not isinstance(threat, row.threats):
         defined = ", ".join(kind.__name__ for kind in row.threats)
         raise ValueError(f"{name} is defined for {defined}, not for {type(threat).__name__}")
-    attack = row.make(threat, **({row.budget: int(budget)} if budget else {}))
+    numbers = {row.budget: int(budget)} if budget else {}
+    if restarts and row.restarts:
+        return row.make(threat, **numbers, restarts=int(restarts))
+    attack = row.make(threat, **numbers)
     return Restarts(attack, int(restarts)) if restarts else attack

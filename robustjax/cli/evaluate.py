@@ -57,8 +57,8 @@ class Evaluation:
 def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     """Attack a trained model on test images; write a report and figures.
 
-    A head of distances to class centers is attacked on the distances too, under the name
-    'adaptive'; the report says how far the plain cross-entropy is blind.
+    A head of distances to class centers is attacked on the distances too: 'adaptive' joins the
+    attacks if it is not among them, and the report says how far plain cross-entropy is blind.
 
     A run that was killed goes on where it was, as long as it is asked for the same.
     """
@@ -68,8 +68,8 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
     distances = settings["model"].get("head") in models.DISTANCE_HEADS
-    if distances:
-        named.setdefault("adaptive", attacks.Adaptive(threat))
+    if distances and not any(name.startswith("adaptive") for name in named):
+        named["adaptive"] = attacks.Adaptive(threat)
     over_eps = None if options.curve == "none" else attacks.parse(options.curve, threat)
     test = data.load(settings["data"]["name"], "test", options.data_dir)
     if options.n > len(test):

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -59,7 +60,7 @@ def training_curves(metrics: str | Path, png: str | Path) -> None:
         panels.setdefault(name.rsplit("_", 1)[-1], []).append(name)
     order = sorted(panels, key=lambda kind: {"loss": 0, "accuracy": 1}.get(kind, 2))
     lines = math.ceil(len(order) / 3)
-    with _figure(png, math.ceil(len(order) / lines), lines, (4.2, 3.0)) as axes:
+    with figure(png, math.ceil(len(order) / lines), lines, (4.2, 3.0)) as axes:
         for ax, kind in zip(axes, order, strict=False):
             _panel(ax, rows, sorted(panels[kind]))
             ax.set(title=kind.replace("lr", "learning rate"), xlabel="epoch")
@@ -89,7 +90,7 @@ def accuracy_over_eps(
         raise ValueError(f"there is no norm {norm!r}; choose one of {', '.join(NORMS)}")
     largest = max(max(curve["eps"]) for curve in curves.values())
     scale, unit = radius_unit(norm, largest)
-    with _figure(png, 1, 1, (5.6, 3.8)) as (ax,):
+    with figure(png, 1, 1, (5.6, 3.8)) as (ax,):
         for label, curve in curves.items():
             eps, accuracy, stderr = (np.array(curve[k]) for k in ("eps", "accuracy", "stderr"))
             ax.fill_between(
@@ -155,7 +156,7 @@ def example_grid(
         (f"perturbation\n(±{format_eps(scale)})", shown, kinds),
     )
     count = len(clean)
-    with _figure(png, count, 3, (1.15, 1.3)) as axes:
+    with figure(png, count, 3, (1.15, 1.3)) as axes:
         for row, (title, images, options) in enumerate(picture_rows):
             axes[row * count].set_ylabel(title)
             for column, image in enumerate(images):
@@ -180,15 +181,22 @@ def class_name(label: int, names: Sequence[str] | None) -> str:
 
 
 @contextlib.contextmanager
-def _figure(
-    png: str | Path, columns: int, rows: int, size: tuple[float, float]
+def figure(
+    png: str | Path, columns: int, rows: int, size: tuple[float, float], **subplots: Any
 ) -> Iterator[Sequence[Axes]]:
-    """A grid of axes, in reading order; the file is written when the block ends."""
+    """A grid of axes, in reading order; the file is written when the block ends.
+
+    Args:
+      png: where it goes.
+      columns, rows: of the grid.
+      size: width and height of each in inches.
+      subplots: what else `matplotlib.figure.Figure.subplots` takes.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(size[0] * columns, size[1] * rows))
-        yield list(figure.subplots(rows, columns, squeeze=False).flat)
+        canvas = Figure(figsize=(size[0] * columns, size[1] * rows))
+        yield list(canvas.subplots(rows, columns, squeeze=False, **subplots).flat)
         with replacing(png) as file:
-            figure.savefig(file, format="png")
+            canvas.savefig(file, format="png")
 
 
 def _panel(ax: Axes, rows: Sequence[Mapping], names: Sequence[str]) -> None:

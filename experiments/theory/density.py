@@ -1,0 +1,80 @@
+"""Where a loss has one value, and how many features it packs there: exact against stated exponent.
+
+Command:   python experiments/theory/density.py
+Hardware:  one core; about 10 seconds.
+Claim:     contours of the loss are the predicted spheres and lines to 1e-9; on a normal class the
+           exact density is within 5 % of the truth in every bin, and the stated one falls with C,
+           as 1 / sqrt(2 C).
+Measured:  results/theory/density.json and .png.
+Source:    Pang et al., ICLR 2020, Theorems 1 and 2; the exact constants are derived in
+           robustjax.theory.density.
+"""
+
+from pathlib import Path
+
+import lab
+import numpy as np
+from matplotlib.patches import Circle
+
+from robustjax import report, theory
+
+COUNT, DIM, WIDTH = 1_000_000, 8, 0.7
+LOSSES = (0.1, 0.3, 1.0, 3.0)
+CENTERS, BIASES = np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([0.2, 0.0])
+UNLIKE = theory.GSCE(CENTERS, np.array([1.0, 0.5]), BIASES)
+ALIKE = theory.GSCE(CENTERS, np.array([0.7, 0.7]), BIASES)
+
+
+def normal_class():
+    """Both densities over the truth, at the middle of bins of equal count."""
+    z = WIDTH * np.random.default_rng(lab.SEED).standard_normal((COUNT, DIM))
+    losses = np.sum(z**2, 1) / 2
+    edges = np.quantile(losses, np.linspace(0.03, 0.97, 38))
+    mass = np.histogram(losses, edges)[0] / np.diff(edges)
+    middle = (edges[1:] + edges[:-1]) / 2
+    truth = COUNT * (2 * np.pi * WIDTH**2) ** (-DIM / 2) * np.exp(-middle / WIDTH**2)
+    shell = theory.mmc_shell(middle)
+    return {
+        "loss": middle,
+        "exact": theory.density_exact(mass, shell, DIM) / truth,
+        "paper": theory.density_paper(mass, shell, DIM) / truth,
+    }
+
+
+def draw_contours(ax, model, title):
+    """The loss on a grid, coloured, and the predicted contours on top."""
+    x, y = np.meshgrid(np.linspace(-3, 9, 200), np.linspace(-5, 5, 200))
+    loss = model.pair_loss(np.stack([x, y], -1), 0, 1)
+    ax.contourf(x, y, np.log(loss), levels=30, cmap="Blues", alpha=0.8)
+    ax.plot(*CENTERS.T, "k+", markersize=8)
+    ax.set(title=title, aspect="equal", xticks=[], yticks=[], xlim=(-3, 9), ylim=(-5, 5))
+
+
+def main(folder: Path) -> dict:
+    extreme = theory.extreme_loss(UNLIKE, 0, 1)
+    spheres = [extreme * factor for factor in (1.5, 3, 8, 20)]
+    ratios = normal_class()
+    with report.figure(folder / "density.png", 3, 1, (4.0, 3.3)) as (left, middle, right):
+        draw_contours(left, UNLIKE, "s_y > s_r: spheres")
+        for loss in spheres:
+            center, squared = theory.contour(UNLIKE, 0, 1, loss)
+            left.add_patch(Circle(center, np.sqrt(squared), fill=False, color="C1"))
+        draw_contours(middle, ALIKE, "s_y = s_r: lines without end")
+        for loss in LOSSES:
+            middle.axvline(theory.hyperplane(ALIKE, 0, 1, loss).offset, color="C1")
+        for name, style in (("exact", "-"), ("paper", "--")):
+            right.plot(ratios["loss"], ratios[name], style, label=name)
+        right.set(
+            xlabel="MMC loss C", ylim=(0, None), title=f"density / truth, normal class, d = {DIM}"
+        )
+        right.legend()
+    return {
+        "sphere_deviation": max(theory.contour_deviation(UNLIKE, 0, 1, c) for c in spheres),
+        "line_deviation": max(theory.hyperplane_deviation(ALIKE, 0, 1, c) for c in LOSSES),
+        "smallest_loss_with_a_contour": extreme,
+        "normal_class": ratios,
+    }
+
+
+if __name__ == "__main__":
+    lab.run(__file__, main)

@@ -1,0 +1,28 @@
+"""Run a script of this folder: measure, draw, and keep both in results/theory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from robustjax import files, report
+
+RESULTS = Path(__file__).parents[1] / "results" / "theory"
+SEED = 0
+
+
+def run(script: str, main: Callable[[Path], dict[str, Any]]) -> None:
+    """Call `main(folder for its figures)`; keep the numbers it returns, and where they are from."""
+    name, started = Path(script).stem, time.time()
+    with threadpool_limits(1):  # small matrices: threads would only wait for each other
+        numbers = main(RESULTS)
+    origin = report.provenance(f"python experiments/theory/{name}.py", SEED, started)
+    extra = ("scipy", "scikit-learn", "matplotlib", "pillow")
+    origin["versions"] |= {package: metadata.version(package) for package in extra}
+    files.write_json(RESULTS / f"{name}.json", {"numbers": numbers, "provenance": origin})
+    print(f"{name}: {origin['wall_time_s']} s, in {RESULTS.name}/{name}.json and its figures")

@@ -1,0 +1,92 @@
+"""The papers' claims about centers, contours and sample density, as functions that check them.
+
+A claim is a function that returns the margin by which it holds: of an inequality the slack, never
+negative where it is true; of an identity the deviation, zero where it is exact; of an estimate by
+sampling the deviation in standard errors. NumPy in float64, for one model of the features.
+"""
+
+from robustjax.theory.contours import (
+    GSCE,
+    Hyperplane,
+    Sphere,
+    contour,
+    contour_deviation,
+    extreme_loss,
+    hyperplane,
+    hyperplane_deviation,
+    strongest_rival_slack,
+)
+from robustjax.theory.density import (
+    Shell,
+    density_exact,
+    density_paper,
+    gsce_shell,
+    knn_log_density,
+    mmc_shell,
+    shell_deviation,
+    unit_distance,
+)
+from robustjax.theory.discriminant import (
+    Mixture,
+    efron_deviation,
+    efron_efficiency,
+    error_rate,
+    learned_errors,
+    sampled_efficiency,
+    two_normals,
+)
+from robustjax.theory.robustness import (
+    approximate_robustness,
+    bound_slack,
+    distance_deviation,
+    expected_distance,
+    robustness,
+    robustness_bound,
+    sampled_distance,
+)
+from robustjax.theory.toy import (
+    Course,
+    center_loss_course,
+    contraction_deviation,
+    mmc_course,
+    path_ratio,
+)
+
+__all__ = [
+    "GSCE",
+    "Course",
+    "Hyperplane",
+    "Mixture",
+    "Shell",
+    "Sphere",
+    "approximate_robustness",
+    "bound_slack",
+    "center_loss_course",
+    "contour",
+    "contour_deviation",
+    "contraction_deviation",
+    "density_exact",
+    "density_paper",
+    "distance_deviation",
+    "efron_deviation",
+    "efron_efficiency",
+    "error_rate",
+    "expected_distance",
+    "extreme_loss",
+    "gsce_shell",
+    "hyperplane",
+    "hyperplane_deviation",
+    "knn_log_density",
+    "learned_errors",
+    "mmc_course",
+    "mmc_shell",
+    "path_ratio",
+    "robustness",
+    "robustness_bound",
+    "sampled_distance",
+    "sampled_efficiency",
+    "shell_deviation",
+    "strongest_rival_slack",
+    "two_normals",
+    "unit_distance",
+]

@@ -1,0 +1,104 @@
+"""The scripts of experiments/theory, small, and the results they left at full size."""
+
+import importlib
+import json
+import pathlib
+import sys
+
+import pytest
+from PIL import Image
+
+FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "theory"
+RESULTS = FOLDER.parent / "results" / "theory"
+sys.path.insert(0, str(FOLDER))
+SMALL = {
+    "arrangements": {},
+    "density": {"COUNT": 20_000},
+    "discriminant": {"SIZES": (50, 100), "REPEATS": 3, "EFRON_SIZE": 200, "EFRON_REPEATS": 3},
+    "robustness": {"SAMPLES": 2_000, "CLASSES": (2, 5), "DRAWS": 3},
+    "scale": {"PER_CLASS": 50},
+    "toy": {"POINTS": 20, "PASSES": {5: 4, 10: 3, 20: 2}, "FRAMES": 2},
+}
+
+
+def script(name):
+    """The module, though its name may be taken: `density` is a common word."""
+    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def numbers(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())["numbers"]
+
+
+def test_every_script_is_here():
+    assert {path.stem for path in FOLDER.glob("*.py")} == {*SMALL, "lab"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
+    module = script(name)
+    lab = sys.modules["lab"]
+    monkeypatch.setattr(lab, "RESULTS", tmp_path)
+    for constant, value in SMALL[name].items():
+        assert hasattr(module, constant)
+        monkeypatch.setattr(module, constant, value)
+    lab.run(f"{name}.py", module.main)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {path.name for path in RESULTS.glob(f"{name}.*")}
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["numbers"].keys() == numbers(name).keys()
+    assert found["provenance"]["command"] == f"python experiments/theory/{name}.py"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_result_is_small_and_of_a_known_state(name):
+    origin = json.loads((RESULTS / f"{name}.json").read_text())["provenance"]
+    assert origin["commit"] and not origin["commit"].endswith("-dirty")
+    assert origin["wall_time_s"] < 60
+    for path in RESULTS.glob(f"{name}.*"):
+        assert path.stat().st_size < 1_000_000
+
+
+def test_the_claims_hold_in_the_results():
+    """What each script's docstring says under Claim."""
+    rows = numbers("robustness")
+    assert all(abs(row["deviation"]) < 4 for row in rows["distances"])
+    assert all(row["max_mahalanobis"] > row["random_range"][1] for row in rows["centers"])
+    assert all(abs(row["bound_slack"]) < 1e-5 for row in rows["centers"])
+    assert all(abs(row["above_optimum"]) < 1e-5 for row in numbers("arrangements")["arrangements"])
+    found = numbers("density")
+    assert max(found["sphere_deviation"], found["line_deviation"]) < 1e-9
+    assert all(abs(ratio - 1) < 0.05 for ratio in found["normal_class"]["exact"])
+    assert found["normal_class"]["paper"][-1] < 0.6 * found["normal_class"]["paper"][0]
+    found = numbers("discriminant")
+    assert all(abs(row["deviation"]) < 4 for row in found["efron"])
+    normal, far = (
+        {rule: line["mean"] for rule, line in found["test_error"][case].items()}
+        for case in ("two normals", "a part far off")
+    )
+    pairs = list(zip(normal["LDA"], normal["logistic regression"], strict=True))
+    assert all(found["bayes_error"] < lda < logistic for lda, logistic in pairs)
+    assert min(far["LDA"]) > 0.15 and far["logistic regression"][-1] < 0.06
+    found = numbers("scale")
+    density = found["median_log_density"]
+    assert all(slope == pytest.approx(-2, abs=1e-6) for slope in found["raw_slope"].values())
+    assert density["loose"]["raw"][0] > density["tight"]["raw"][-1]
+    for line in density.values():
+        assert max(line["per_class_distance"]) - min(line["per_class_distance"]) < 1e-6
+    for row in numbers("toy")["courses"]:
+        if row["loss"] == "mmc":
+            assert row["contraction_deviation"] < 1e-6
+            assert row["path_over_chord_max"] < 1 + 1e-9
+        else:
+            assert row["path_over_chord_mean"] > 1.1
+
+
+def test_the_animation_moves():
+    with Image.open(RESULTS / "toy.gif") as gif:
+        assert gif.n_frames == 40
+        first = gif.convert("RGB").tobytes()
+        gif.seek(20)
+        assert gif.convert("RGB").tobytes() != first
