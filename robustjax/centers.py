@@ -136,7 +136,7 @@ def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np
       The same seed gives the same centers on every machine and with every release of NumPy.
     """
     check_size(num_classes, dim, radius)
-    # A trained model finds its centers again by their seed; RandomState's stream is frozen (NEP 19).
+    # A saved model finds its centers again by their seed; RandomState's stream is frozen (NEP 19).
     centers = np.random.RandomState(seed).standard_normal((num_classes, dim))
     return (radius * _unit(centers)).astype(np.float32)
 

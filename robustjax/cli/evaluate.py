@@ -33,6 +33,7 @@ class Evaluation:
       weights: the best on validation, or the last.
       curve: the attack that accuracy over eps is measured under (a minimum-norm attack needs one
         run for all radii, others one each); 'none' skips it.
+      adaptive: attack a head of distances to class centers by 'adaptive' too, if it is not named.
       keep_images: also write adversarial.npz: under each attack's name the images (N, H, W, C).
       data_dir: the folder of prepared TFDS sets.
     """
@@ -46,6 +47,7 @@ class Evaluation:
     seed: int = 0
     weights: Literal["best", "last"] = "best"
     curve: str = "pgd-20"
+    adaptive: bool = True
     keep_images: bool = False
     data_dir: str | None = None
 
@@ -57,8 +59,8 @@ class Evaluation:
 def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     """Attack a trained model on test images; write a report and figures.
 
-    A head of distances to class centers is attacked on the distances too: 'adaptive' joins the
-    attacks if it is not among them, and the report says how far plain cross-entropy is blind.
+    A head of distances to class centers is attacked on the distances too, and the report says how
+    far plain cross-entropy is blind.
 
     A run that was killed goes on where it was, as long as it is asked for the same.
     """
@@ -68,7 +70,8 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
     distances = settings["model"].get("head") in models.DISTANCE_HEADS
-    if distances and not any(name.startswith("adaptive") for name in named):
+    named_already = any(name.startswith("adaptive") for name in named)
+    if distances and options.adaptive and not named_already:
         named["adaptive"] = attacks.Adaptive(threat)
     over_eps = None if options.curve == "none" else attacks.parse(options.curve, threat)
     test = data.load(settings["data"]["name"], "test", options.data_dir)
