@@ -85,7 +85,7 @@ def optimum(name, model, y, targets=None, confidence=0.0):
                 size = {
                     "cw-l2": lambda d, m: m / np.linalg.norm(d),
                     "cw-linf": lambda d, m: m / np.abs(d).sum(),
-                    "ead": lambda d, m: elastic(d, m, 1.0),
+                    "ead": lambda d, m: elastic(d, m, ATTACKS["ead"].beta),
                 }[name](direction, need)
                 best[i] = min(best[i], size)
     return best

@@ -32,15 +32,16 @@ class EAD(Penalty):
       rule: which change is the smaller one: by the whole elastic net, 'EN', or by its L1 norm.
 
     References: Chen et al., "EAD: elastic-net attacks to deep neural networks via adversarial
-    examples", 2018, Alg. 1. There, and in their code, the threshold is beta and not step * beta, so
-    that at their step of 0.01 their beta = 0.01 weighs the L1 norm by 1: the default here.
+    examples", 2018, Alg. 1. There, and in their code, the threshold is beta and not step * beta: at
+    their first step of 0.01 their beta = 0.01 weighs the L1 norm by 1, and, as the steps fall, by 2
+    in the mean over a round: the default here.
 
     Guarantees:
       As for `CarliniWagnerL2`.
     """
 
     threat: L1 | L2 = L1(float("inf"))
-    beta: float = 1.0
+    beta: float = 2.0
     rule: Literal["EN", "L1"] = static("EN")
 
     def __post_init__(self):
