@@ -47,6 +47,7 @@ THREAT = L2(0.3)
         ("ce-t10-40", PGD(THREAT, steps=40, loss=TemperedCrossEntropy(10.0))),
         ("ce-t100", PGD(THREAT, loss=TemperedCrossEntropy(100.0))),
         ("adaptive-20", Adaptive(THREAT, steps=20)),
+        ("adaptive-20x2", Adaptive(THREAT, steps=20, restarts=2)),
         ("apgd-t-50", MultiTargeted(APGD(THREAT, steps=50, loss=targeted_dlr))),
         ("fab-t", MultiTargeted(FAB(THREAT))),
         ("square-200", Square(THREAT, queries=200)),
