@@ -115,17 +115,27 @@ def measure(name: str, seed: int, run: Path, scale: Scale, test: data.Dataset) -
         for column, attack in attacks.table_attacks(k / 256, own).items()
     }
     found = under(weak, logits_fn, test.head(scale.n), run / "weak")
-    row = {"clean": found.clean, **found.robust, "zero_gradient": found.zero_gradient}
+    row = {"clean": found.clean, **found.robust}
+    row["zero gradient of CE"] = blindness(logits_fn, test.head(scale.n))
     if seed == 0:
         radii = [k for k in scale.radii if k >= 8 or "AT" not in name]  # below, they cost hours
         hard = {f"worst@{k}": strongest(k, scale) for k in radii}
         found = under(hard, logits_fn, test.head(scale.strong), run / "strong")
-        row |= {"clean (strong)": found.clean, "stages": found.stages, **found.robust}
-        for k in radii:  # the first stage alone: nine targets on the margins
-            first = [s for s in found.stages[f"worst@{k}"] if s["path"][0] == 0]
-            row[f"pgd-mt@{k}"] = first[-1]["accuracy"] if first else found.clean
+        row |= {"clean (strong)": found.clean, **found.robust}
+        for k in radii:
+            parts = [[s for s in found.stages[f"worst@{k}"] if s["path"][0] == i] for i in (0, 1)]
+            ends = [part[-1]["accuracy"] if part else None for part in parts]
+            row[f"pgd-mt@{k}"] = found.clean if ends[0] is None else ends[0]
+            row[f"adaptive@{k}"] = row[f"pgd-mt@{k}"] if ends[1] is None else ends[1]
     files.write_json(path, row)
     return row
+
+
+def blindness(logits_fn, test: data.Dataset) -> float:
+    """The fraction of images, of those it gets right, where the plain CE has no gradient at all."""
+    images, how = data.to_float(test.images), {"indices": test.indices}
+    pgd, key = attacks.PGD(Linf(8 / 256)), jax.random.key(0)
+    return evaluation.zero_gradient(logits_fn, images, test.labels, pgd, key, **how)
 
 
 def strongest(k: int, scale: Scale) -> attacks.WorstOf:
@@ -165,16 +175,26 @@ def main(options: argparse.Namespace) -> None:
         "published": PUBLISHED if options.data == "cifar10" else {},
         "rows": table,
     }
-    path = RESULTS / f"mmc_{options.data}_{options.scale}"
+    path = place(options) / f"mmc_{options.data}_{options.scale}"
     files.write_json(path.with_suffix(".json"), result)
     draw(table, scale.radii, path.with_suffix(".png"))
     print(markdown(table, result["published"], scale.radii))
 
 
+def place(options: argparse.Namespace) -> Path:
+    """Where results go; those of a smoke test are none."""
+    return options.runs if options.scale == "smoke" else RESULTS
+
+
+def flags(description: str) -> argparse.Namespace:
+    """The flags of every experiment, a scale and a data set."""
+    known = parser(description)
+    known.add_argument("--scale", choices=SCALES, default="smoke")
+    known.add_argument("--data", help="cifar10, mnist or digits; smoke takes digits by default")
+    options = known.parse_args()
+    options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
+    return options
+
+
 if __name__ == "__main__":
-    flags = parser(__doc__)
-    flags.add_argument("--scale", choices=SCALES, default="smoke")
-    flags.add_argument("--data", default=None, help="cifar10, mnist or digits")
-    chosen = flags.parse_args()
-    chosen.data = chosen.data or ("digits" if chosen.scale == "smoke" else "cifar10")
-    main(chosen)
+    main(flags(__doc__))

@@ -1,37 +1,45 @@
-"""The notebook's code cells, run in order in one process at a small size."""
+"""The notebooks' code cells, run in order in one process at a small size."""
 
+import contextlib
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks" / "quickstart.ipynb"
-SMALL = "EPOCHS = 2\nWIDTH = 8\nEXAMPLES = 32\n"
+NOTEBOOKS = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks"
 
 
-def code_cells():
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
+def code_cells(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@contextlib.contextmanager
+def executed(name, small, folder):
+    """What a notebook's cells leave behind, with other settings at the end of the second cell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "Agg")
+        patch.chdir(folder)
+        install, settings, *rest = code_cells(NOTEBOOKS / name)
+        assert "%pip install" in install and settings.startswith("EPOCHS")
+        found = {}
+        for cell in (settings + "\n" + small, *rest):
+            exec(compile(cell, name, "exec"), found)
+        yield found
+        found["plt"].close("all")
 
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory):
-    """What the notebook's cells leave behind."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MPLBACKEND", "Agg")
-    patch.chdir(tmp_path_factory.mktemp("notebook"))
-    found = {}
-    install, settings, *rest = code_cells()
-    assert "%pip install" in install and settings.startswith("EPOCHS")
-    for cell in (settings + "\n" + SMALL, *rest):
-        exec(compile(cell, str(NOTEBOOK), "exec"), found)
-    yield found
-    found["plt"].close("all")
-    patch.undo()
+    small = "EPOCHS = 2\nWIDTH = 8\nEXAMPLES = 32\n"
+    with executed("quickstart.ipynb", small, tmp_path_factory.mktemp("notebook")) as found:
+        yield found
 
 
-def test_it_is_saved_without_outputs():
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_it_is_saved_without_outputs(notebook):
+    for cell in json.loads(notebook.read_text())["cells"]:
         assert not cell.get("outputs") and not cell.get("execution_count")
 
 
@@ -57,3 +65,16 @@ def test_every_figure_is_there(variables):
 def test_a_linear_model_is_evaluated_without_the_library(variables):
     mine = variables["mine"]
     assert mine.clean > 0.5 and mine.worst_case < mine.clean - 0.1
+
+
+def test_mmc_is_blinded_not_robust(tmp_path):
+    small = "EPOCHS = 4\nWIDTH = 8\nEXAMPLES = 64\nSTEPS = 5\n"
+    with executed("mmc.ipynb", small, tmp_path) as found:
+        mmc = found["found"]["MMC"]
+        assert mmc.clean > 0.7 and mmc.robust["pgd-mt"] < mmc.robust["PGD on CE"]
+        assert mmc.zero_gradient["PGD on CE"] > 0.1 and mmc.zero_gradient["pgd-mt"] == 0
+        ratios = {
+            name: found["theory"].path_ratio(c).mean() for name, c in found["courses"].items()
+        }
+        np.testing.assert_allclose([r for name, r in ratios.items() if "MMC" in name], 1)
+        assert len(found["plt"].get_fignums()) == 3

@@ -45,14 +45,15 @@ def training_curves(metrics: str | Path, png: str | Path) -> None:
     thin line, validation a thick one with dots.
 
     Args:
-      metrics: lines {"step", "epoch", "split": "train" | "validation", and any numbers}.
+      metrics: lines {"step", "epoch", "seconds", "split": "train" | "validation", and any numbers}.
       png: where the figure goes.
 
     Raises:
       ValueError: there is nothing to draw.
     """
     rows = read_metrics(metrics)
-    names = dict.fromkeys(k for row in rows for k in row if k not in ("step", "epoch", "split"))
+    place = ("step", "epoch", "seconds", "split")
+    names = dict.fromkeys(k for row in rows for k in row if k not in place)
     if not names:
         raise ValueError(f"{metrics} holds no metrics yet")
     panels: dict[str, list[str]] = {}

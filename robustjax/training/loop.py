@@ -7,6 +7,7 @@ import dataclasses
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def fit(
     if restored := last.restore(parallel.to_global(state, AXES), identity):
         state, best_score = parallel.to_local(restored[0], AXES), restored[1]["best"]
     start = int(state.step)
-    keep_metrics(out, start)
+    begun = time.monotonic() - keep_metrics(out, start)
 
     step = parallel.data_parallel(
         make_step(module, recipe, total, train.num_classes), IN_AXES, OUT_AXES, donate_argnums=0
@@ -131,7 +132,8 @@ def fit(
     pending: list[dict[str, jax.Array]] = []
 
     def log(split: str, values: Mapping[str, Any]) -> None:
-        row = {"step": at, "epoch": at / steps_per_epoch, "split": split}
+        seconds = round(time.monotonic() - begun, 2)
+        row = {"step": at, "epoch": at / steps_per_epoch, "seconds": seconds, "split": split}
         write_metrics(out, row | {k: float(v) for k, v in values.items()})
 
     def flush() -> None:
@@ -269,13 +271,18 @@ def write_metrics(out: Path, row: Mapping[str, Any]) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def keep_metrics(out: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl later than `step`: the resumed run writes them again."""
+def keep_metrics(out: Path, step: int) -> float:
+    """Drop the lines of metrics.jsonl later than `step`: the resumed run writes them again.
+
+    Returns the seconds that the run had taken by the last one it keeps.
+    """
     path = out / "metrics.jsonl"
-    if jax.process_index() == 0 and path.exists():
-        rows = [row for row in files.read_metrics(path) if row["step"] <= step]
-        with files.replacing(path) as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    if jax.process_index() or not path.exists():
+        return 0.0
+    rows = [row for row in files.read_metrics(path) if row["step"] <= step]
+    with files.replacing(path) as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    return rows[-1].get("seconds", 0.0) if rows else 0.0
 
 
 def check_finite(state: TrainState, out: Path) -> None:
