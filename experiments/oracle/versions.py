@@ -39,8 +39,8 @@ from robustjax.threats import L1, L2, Linf, Threats
 RESULTS = Path(__file__).parents[1] / "results"
 CASES = {  # version, threat, the number of images
     "plus, Linf": ("plus", Linf(0.35), 12),
-    "standard, L2": ("standard", L2(1.8), 24),
-    "standard, L1": ("standard", L1(9.0), 24),
+    "standard, L2": ("standard", L2(1.8), 96),
+    "standard, L1": ("standard", L1(9.0), 96),
     "rand, Linf": ("rand", Linf(0.35), 24),
 }
 IMAGES = 48  # for Square
@@ -127,7 +127,10 @@ def contest(version: str, threat: Threats, subject: Subject, seed: int) -> dict[
         "eps": threat.eps,
         "n": len(mine),
         "robust": robust,
-        "agree": int((mine == peer).sum()),
+        "only_one_fools": {
+            "robustjax": int((peer & ~mine).sum()),
+            "pyautoattack": int((mine & ~peer).sum()),
+        },
         "seconds": dict(zip(robust, np.diff(clock).round(1).tolist(), strict=True)),
     }
 
@@ -170,14 +173,16 @@ def main() -> None:
     started = time.time()
     parallel.use_all_cores()
     torch.set_num_threads(1)  # on a busy machine its threads wait for each other
-    test = data.load("mnist", "test", options.data_dir).head(IMAGES)
+    test = data.load("mnist", "test", options.data_dir).head(
+        max(IMAGES, *(n for _, _, n in CASES.values()))
+    )
     images, net = np.asarray(data.to_float(test.images)), nets.mnist_net(nets.wheel(nets.MNIST))
     subject = Subject(images, test.labels, net, torch_nets.mnist())
 
     squares = {}
     for threat in SQUARES:
         name = type(threat).__name__
-        squares[name] = {"eps": threat.eps, **square_rates(threat, subject)}
+        squares[name] = {"eps": threat.eps, **square_rates(threat, subject.head(IMAGES))}
         print("Square", name, squares[name], flush=True)
     ensembles = {}
     for name, (version, threat, n) in CASES.items():
