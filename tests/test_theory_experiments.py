@@ -89,6 +89,11 @@ def test_the_claims_hold_in_the_results():
     assert density["loose"]["raw"][0] > density["tight"]["raw"][-1]
     for line in density.values():
         assert max(line["per_class_distance"]) - min(line["per_class_distance"]) < 1e-6
+    found = numbers("features")
+    for part in ("train", "test"):
+        density = {name: row[part] for name, row in found["median_log_density"].items()}
+        assert density["MMC"] > 10 + max(density["SCE"], density["MMLDA"])
+    assert found["rank_correlation_of_loss_and_density"] < -0.5
     for row in numbers("toy")["courses"]:
         if row["loss"] == "mmc":
             assert row["contraction_deviation"] < 1e-6
