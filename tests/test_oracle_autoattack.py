@@ -12,7 +12,7 @@ import pytest
 ORACLE = pathlib.Path(__file__).parents[1] / "experiments" / "oracle"
 sys.path.insert(0, str(ORACLE))
 
-import truth  # noqa: E402
+import truth
 
 
 @pytest.fixture(params=truth.NAMES)
