@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from robustjax.losses.output import logits_of
-from robustjax.losses.softmax import cross_entropy
+from robustjax.losses.softmax import TemperedCrossEntropy, cross_entropy
 from robustjax.sums import ordered_sum, spread
 
 
@@ -91,7 +91,7 @@ def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array
 
     References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", 2018.
     """
-    return cross_entropy(logits_of(output) / temperature, target)
+    return TemperedCrossEntropy(temperature)(output, target)
 
 
 def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1) -> jax.Array:
