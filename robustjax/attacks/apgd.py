@@ -82,10 +82,9 @@ class APGD(Iterative):
     Differences from the authors' code: noise and step size belong to the example, not the batch;
     the first checkpoint counts whether the first step raised the loss, as in the paper, where the
     code reads a row that it has not written yet; the L2 projection is onto ball and box together,
-    not one after the other; an L1 step moves no component that is at the box already, and one
-    component less if their number is a fraction; success of a randomised model is that of the mean
-    output, not of the last draw's; a run ends at its first success (the code goes on, and returns
-    its last one).
+    not one after the other; an L1 step moves one component less if their number is a fraction;
+    success of a randomised model is that of the mean output, not of the last draw's; a run ends at
+    its first success (the code goes on, and returns its last one).
 
     References:
       Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1 (Linf, L2).

@@ -115,8 +115,10 @@ class Support(NamedTuple):
 class Sparse:
     """Steps of L1 length eta along the signs of the few largest gradient components.
 
-    Only components that the step can move inside the box take part, and two thirds are rounded
-    down: if the few that have changed all moved alike, the projection would take the step back.
+    Two thirds are rounded down: if the few that have changed all moved alike, the projection would
+    take the step back. A component at its end of the box takes its share of the step and does not
+    move: to leave such ones out makes the restarts of a run alike (of 144 images under the MNIST
+    network that withstands Linf, four runs left 50, where with them they leave 41).
     At each checkpoint a step's components become two thirds of those that differ from x in the best
     point. If these have become fewer by 5 %, eta goes back to eps and the run to its best point;
     else eta is divided by 1.5, down to eps / 10.
@@ -148,8 +150,6 @@ class Sparse:
         x_adv = jnp.where(again, seen.x_best, seen.x_adv)
         gradient = jnp.where(again, seen.gradient_best, seen.gradient)
 
-        # A component at its end of the box would take its share of the step and not move.
-        gradient = jnp.where(jnp.where(gradient > 0, x_adv < 1, x_adv > 0), gradient, 0)
         length = jnp.abs(gradient)
         smallest = jnp.sort(length.reshape(-1))[x.size - jnp.maximum(support.moves, 1)]
         direction = jnp.sign(gradient) * (length >= smallest)
