@@ -5,6 +5,9 @@ Needs:     pip install '.[oracle]'; DIR: a folder of prepared TFDS sets.
 Hardware:  two CPU cores; three minutes on idle ones.
 Claim:     on the undefended network, in every norm, ours has a median distance at most 2 % above
            foolbox's, and PGD leaves at most one image more.
+Measured:  the largest ratio of medians is 1.004, DDN's; FMN-L0's are equal, at 10 pixels; PGD fools
+           29 and 28 of 64 in Linf, 32 and 32 in L2 (oracle_foolbox_mnist_undefended.json in
+           experiments/results). Nothing is recorded for `robust`.
 
 Both networks have the architecture of the MNIST network in pyautoattack's wheel. `undefended` is
 trained here in 400 steps. `robust` is the one in the wheel: it hides its gradients, so that every
