@@ -3,8 +3,8 @@
 Command:   python experiments/theory/reverse.py
 Hardware:  one core; about 5 seconds.
 Claim:     neither bound is violated at any error alpha < 1 / (L - 1), far beyond the theorem's
-           alpha << 1 / L; both become equalities as alpha goes to zero, but with three classes the
-           second stays twice what can be.
+           alpha << 1 / L, and above it they say nothing; both become equalities as alpha goes to
+           zero, but with three classes the second stays twice what can be.
 Measured:  results/theory/reverse.json and .png.
 Source:    Pang et al., NeurIPS 2018, Theorem 2.
 """

@@ -58,7 +58,8 @@ def resnet_tf(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
 
     As `resnet_v2`, but for shortcuts without parameters, a first block that activates before it
     branches, and BatchNorm's epsilon 1e-3; by default with leaky ReLU of slope 0.1 and a last layer
-    that starts in +-sqrt(3 / D). Their images lie in [-1/2, 1/2]: mean 0.5, std 1.
+    that starts in +-sqrt(3 / D). Their images lie in [-1/2, 1/2]: mean 0.5, std 1. Unlike theirs,
+    strided convolutions pad both sides of the image, as all do here.
     """
     return resnet(depth, block=PooledShortcutBlock, first=ActivatedBlock, **options)
 

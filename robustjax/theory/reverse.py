@@ -42,7 +42,8 @@ def one_hot_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """alpha (L - 1)^2 - ||G - 1_y||_inf: the classifier approaches the label's one-hot vector.
 
     With n = L - 1 and T = sum_{j != y} 1 / F_j the norm is F_y T / (1 + F_y T), and F_y <= alpha,
-    F_j >= 1 / n - alpha give at most alpha n^2 / (1 - alpha n + alpha n^2).
+    F_j >= 1 / n - alpha give at most alpha n^2 / (1 - alpha n + alpha n^2). An alpha of 1 / n or
+    more makes the bound at least n.
 
     Args:
       probabilities: F (..., L).
@@ -56,8 +57,8 @@ def one_hot_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
       for alpha far below 1 / L.
 
     Guarantees:
-      Never negative, to rounding, where alpha < 1 / (L - 1); a vanishing part of the bound at
-      `extreme_probabilities` of a small alpha.
+      Never negative, to rounding, at any alpha; a vanishing part of the bound at
+      `extreme_probabilities` of a small one.
     """
     hot = _one_hot(labels, probabilities.shape[-1])
     distance = np.abs(reversed_probabilities(probabilities) - hot).max(-1)
@@ -69,7 +70,7 @@ def uniformity_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 
     The difference is |F_k - F_j| / (F_j F_k S) with S >= 1 / F_y + 1 / F_j + 1 / F_k. Where F_j and
     F_k lie d on both sides of m, m >= 1 / (L - 1) - alpha + d, and the bound for it is linear in d
-    and holds at d = 0 and d = alpha.
+    and holds at d = 0 and d = alpha. An alpha of 1 / (L - 1) or more makes the bound at least 2.
 
     Args:
       probabilities: F (..., L), L >= 3.
@@ -82,8 +83,8 @@ def uniformity_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
       Pang et al., "Towards robust detection of adversarial examples", 2018, Theorem 2.
 
     Guarantees:
-      Never negative, to rounding, where alpha < 1 / (L - 1); a vanishing part of the bound at
-      `extreme_probabilities` of a small alpha and L >= 4. With three classes at least half of it.
+      Never negative, to rounding, at any alpha; a vanishing part of the bound at
+      `extreme_probabilities` of a small one and L >= 4. With three classes it stays half of it.
     """
     wrong = _one_hot(labels, probabilities.shape[-1]) == 0
     found = reversed_probabilities(probabilities)
