@@ -108,8 +108,9 @@ class PooledShortcutBlock(PreActBlock):
 
     def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
         """x, averaged over squares of stride x stride pixels."""
-        square = (self.stride, self.stride)
-        x = nn.avg_pool(x, square, square, padding="SAME", count_include_pad=False)
+        if self.stride != 1:
+            square = (self.stride, self.stride)
+            x = nn.avg_pool(x, square, square, padding="SAME", count_include_pad=False)
         return widen(x, self.features)
 
 
