@@ -35,16 +35,17 @@ class BasicBlock(nn.Module):
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
+        norm = partial(BatchNorm, self.dtype, self.epsilon)
         y = conv(self.stride, name="conv1")(x)
-        y = act(BatchNorm(self.dtype, name="norm1")(y, bn))
+        y = act(norm(name="norm1")(y, bn))
         y = conv(name="conv2")(y)
-        y = BatchNorm(self.dtype, name="norm2")(y, bn)
+        y = norm(name="norm2")(y, bn)
         extra = self.features - x.shape[-1]
         if self.projected and (self.stride != 1 or extra):
             shortcut = Conv(
                 self.features, 1, self.stride, False, self.dtype, self.kernel_init, name="shortcut"
             )
-            x = BatchNorm(self.dtype, name="shortcut_norm")(shortcut(x), bn)
+            x = norm(name="shortcut_norm")(shortcut(x), bn)
         else:
             x = widen(x[:, :: self.stride, :: self.stride], self.features)
         return act(x + y)
