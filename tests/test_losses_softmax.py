@@ -70,7 +70,10 @@ def test_rce_of_a_distribution_is_the_cross_entropy_to_its_reverse():
     assert float(losses.rce(Z, target)) == pytest.approx(expected, rel=1e-6)
 
 
-@hypothesis.given(arrays(np.float32, st.integers(2, 9), elements=st.floats(-30, 30, width=32)))
+@hypothesis.given(
+    arrays(np.float32, st.sampled_from((2, 3, 9)), elements=st.floats(-30, 30, width=32))
+)
+@hypothesis.settings(deadline=None)  # each shape compiles
 def test_rce_is_at_least_log_of_the_wrong_classes_number(h):
     assert float(losses.rce(h, jnp.int32(1))) >= np.log(len(h) - 1) - 1e-5
 

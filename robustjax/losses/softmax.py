@@ -42,7 +42,7 @@ def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
       target: a label (), or a distribution t (K,), whose reverse is R = (1 - t) / (K - 1).
 
     References: Pang et al., "Towards robust detection of adversarial examples", 2018. Their code
-      takes log(softmax), which overflows; for distributions it is the same.
+      takes log(softmax), which underflows to -inf; for distributions it is the same.
 
     Guarantees:
       At least log(K - 1) for a label, where the wrong classes' logits are equal and the label's far
