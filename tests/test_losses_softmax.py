@@ -1,9 +1,12 @@
 """Softmax losses against SciPy."""
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, rel_entr, softmax
 
 from robustjax import losses
@@ -51,6 +54,47 @@ def test_kl_and_its_gradient_vanish_at_the_reference():
     np.testing.assert_allclose(jax.grad(losses.kl)(Z, Z), 0, atol=1e-7)
 
 
+# The reverse cross-entropy, of test logits h = -Z.
+
+
+@pytest.mark.parametrize("label", range(4))
+def test_rce_is_the_mean_surprise_of_the_wrong_classes_under_negated_logits(label):
+    expected = -np.delete(log_softmax(-Z), label).mean()
+    assert float(losses.rce(Z, jnp.int32(label))) == pytest.approx(expected, rel=1e-6)
+    assert float(losses.rce({"logits": Z}, jax.nn.one_hot(label, 4))) == pytest.approx(expected)
+
+
+def test_rce_of_a_distribution_is_the_cross_entropy_to_its_reverse():
+    target = softmax(R)
+    expected = -((1 - target) / 3 * log_softmax(-Z)).sum()
+    assert float(losses.rce(Z, target)) == pytest.approx(expected, rel=1e-6)
+
+
+@hypothesis.given(
+    arrays(np.float32, st.sampled_from((2, 3, 9)), elements=st.floats(-30, 30, width=32))
+)
+@hypothesis.settings(deadline=None)  # each shape compiles
+def test_rce_is_at_least_log_of_the_wrong_classes_number(h):
+    assert float(losses.rce(h, jnp.int32(1))) >= np.log(len(h) - 1) - 1e-5
+
+
+def test_rce_is_least_where_the_label_leads_and_the_rest_are_equal():
+    h = jnp.zeros(10).at[3].set(40.0)
+    value, gradient = jax.value_and_grad(losses.rce)(h, jnp.int32(3))
+    assert float(value) == pytest.approx(np.log(9), rel=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    assert float(losses.rce(-h, jnp.int32(3))) == 40  # the sign: of Z, not of h
+
+
+def test_the_gradient_of_rce_in_z_is_the_softmax_minus_its_reverse_label():
+    reverse = (1 - np.eye(4)[2]) / 3
+    gradient = jax.grad(lambda z: losses.rce(-z, jnp.int32(2)))(Z)
+    np.testing.assert_allclose(gradient, softmax(Z) - reverse, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(losses.rce)(Z, jnp.int32(2)), reverse - softmax(-Z), atol=1e-6
+    )
+
+
 def test_squared_error():
     assert float(losses.squared_error(Z, R)) == pytest.approx(((Z - R) ** 2).sum(), rel=1e-6)
 
@@ -58,7 +102,12 @@ def test_squared_error():
 @pytest.mark.parametrize("logits", EXTREME)
 def test_values_and_gradients_are_finite_for_extreme_logits(logits):
     logits = jnp.array(logits, jnp.float32)
-    for loss, target in ((losses.cross_entropy, jnp.int32(1)), (losses.kl, jnp.asarray(Z))):
+    label = jnp.int32(1)
+    for loss, target in (
+        (losses.cross_entropy, label),
+        (losses.rce, label),
+        (losses.kl, jnp.asarray(Z)),
+    ):
         value, gradient = jax.value_and_grad(loss)(logits, target)
         assert np.isfinite(value) and np.isfinite(gradient).all()
 

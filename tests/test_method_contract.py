@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
 
-from robustjax import parallel
+from robustjax import losses, parallel
 from robustjax.attacks import PGD, Gaussian
 from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
@@ -20,6 +20,7 @@ from robustjax.training import (
     LGM,
     MMC,
     PGDAT,
+    RCE,
     SAT,
     TRADES,
     Center,
@@ -44,6 +45,7 @@ METHODS = {
     "mmc, untargeted": MMC("untargeted", CE, feature_dim=3, center_norm=1.0),
     "lgm": LGM(feature_dim=3),
     "center": Center(feature_dim=3),
+    "rce": RCE(),
 }
 PROBES = ("trades", "awp(trades)", "sat", "free", "center")
 STEPS = 20
@@ -100,9 +102,13 @@ def test_pmap_equals_emulate(name):
 
 @rows
 def test_loss_falls(name):
-    """And accuracy rises. SAT's targets soften as it learns, so its loss has a floor."""
+    """And accuracy rises. SAT's targets soften as it learns, so its loss has a floor; so has RCE's:
+    the entropy of its reverse label, (1 - t) / (K - 1).
+    """
     trace = run(name, 1, STEPS)[1]
-    loss = [m["loss"] for m in trace]
+    reverse = (1 - np.asarray(losses.smooth(0, CLASSES, RECIPE.label_smoothing))) / (CLASSES - 1)
+    floor = -reverse @ np.log(reverse) if name == "rce" else 0.0
+    loss = [m["loss"] - floor for m in trace]
     correct = [m.get("robust_accuracy", m.get("accuracy")) for m in trace]
     assert np.isfinite(loss).all()
     assert np.mean(loss[-3:]) < (0.9 if name == "sat" else 0.8) * np.mean(loss[:3])

@@ -14,6 +14,7 @@ FAMILIES = {
     "resnet-18": ("resnet-18", 2, (8, 8, 3)),
     "resnet": ("resnet-8", 2, (8, 8, 1)),
     "resnet-v2": ("resnet-v2-8", 2, (7, 7, 1)),
+    "resnet-tf": ("resnet-tf-8", 2, (7, 7, 1)),
     "preact-resnet-18": ("preact-resnet-18", 2, (8, 8, 3)),
     "wrn": ("wrn-10-2", 2, (8, 8, 3)),
 }
@@ -71,6 +72,8 @@ def test_every_parameter_matters(network):
     [
         ("resnet-20", 269_722),  # He et al. (2016), option A, by arithmetic
         ("resnet-110", 1_727_962),
+        ("resnet-tf-32", 464_154),  # by arithmetic: see test_models_resnet.py
+        ("resnet-tf-56", 853_018),
         ("resnet-18", 11_173_962),
         ("preact-resnet-18", 11_172_170),
         ("wrn-28-10", 36_479_194),
@@ -83,7 +86,9 @@ def test_parameter_counts(name, count):
     assert sum(p.size for p in jax.tree.leaves(shapes["params"])) == count
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet-8", "resnet-v2-8", "preact-resnet-18", "wrn-10-1"])
+@pytest.mark.parametrize(
+    "name", ["cnn", "resnet-8", "resnet-v2-8", "resnet-tf-8", "preact-resnet-18", "wrn-10-1"]
+)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
 def test_every_network_takes_every_image_size(name, shape):
     model = models.create(name, num_classes=10)

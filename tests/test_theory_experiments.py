@@ -16,6 +16,7 @@ SMALL = {
     "density": {"COUNT": 20_000},
     "discriminant": {"SIZES": (50, 100), "REPEATS": 3, "EFRON_SIZE": 200, "EFRON_REPEATS": 3},
     "features": {"EPOCHS": 1, "WIDTH": 2},
+    "reverse": {"SAMPLES": 200},
     "robustness": {"SAMPLES": 2_000, "CLASSES": (2, 5), "DRAWS": 3},
     "scale": {"PER_CLASS": 50},
     "toy": {"POINTS": 20, "PASSES": {5: 4, 10: 3, 20: 2}, "FRAMES": 2},
@@ -83,6 +84,12 @@ def test_the_claims_hold_in_the_results():
     pairs = list(zip(normal["LDA"], normal["logistic regression"], strict=True))
     assert all(found["bayes_error"] < lda < logistic for lda, logistic in pairs)
     assert min(far["LDA"]) > 0.15 and far["logistic regression"][-1] < 0.06
+    for row in numbers("reverse")["theorem_2"]:
+        lines = row["bounds_used"]
+        for line in lines:
+            assert max(line["extreme"] + line["sampled_most"]) <= 1
+        tight = (1, 0.5) if row["classes"] == 3 else (1, 1)
+        assert lines[0]["extreme"] == pytest.approx(tight, abs=0.01)
     found = numbers("scale")
     density = found["median_log_density"]
     assert all(slope == pytest.approx(-2, abs=1e-6) for slope in found["raw_slope"].values())

@@ -35,7 +35,7 @@ class Options:
       data_dir: the folder of prepared TFDS sets.
       model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10.
       width: base width; None is the architecture's own.
-      activation: of the whole network.
+      activation: of the whole network; None is the architecture's own.
       dtype: of the computation; weights, images, logits and losses stay float32.
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
@@ -60,7 +60,7 @@ class Options:
     data_dir: str | None = None
     model: str = "cnn"
     width: int | None = None
-    activation: str = "relu"
+    activation: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     normalize: bool = True

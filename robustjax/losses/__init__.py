@@ -10,7 +10,7 @@ from robustjax.losses.centers import mmlda as mmlda
 from robustjax.losses.centers import sce_as_gsce as sce_as_gsce
 from robustjax.losses.margin import best_wrong, dlr, margin, targeted_dlr, targeted_margin
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
-from robustjax.losses.softmax import cross_entropy, kl, squared_error
+from robustjax.losses.softmax import cross_entropy, kl, rce, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
 GIVEN_TARGETS = {
@@ -32,6 +32,7 @@ __all__ = [
     "lgm",
     "margin",
     "mmc",
+    "rce",
     "squared_error",
     "targeted_dlr",
     "targeted_margin",

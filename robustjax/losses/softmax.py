@@ -27,6 +27,32 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits))
 
 
+@of_logits
+def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """-1/(K - 1) sum_{i != y} log softmax(-h)_i, the reverse cross-entropy of test logits h.
+
+    The paper trains Z = -h, to give all wrong classes the same probability R_y, and nothing to the
+    label; it classifies by softmax(-Z), which is then certain of the label. Written in h = -Z, the
+    sign is in this line and nowhere else: a model of this loss predicts, and is attacked and
+    inspected, by its logits as any other. It needs no head of its own, for a linear layer may be
+    its own negative: it starts as likely from -W as from W, and decays alike.
+
+    Args:
+      logits: (K,), h.
+      target: a label (), or a distribution t (K,), whose reverse is R = (1 - t) / (K - 1).
+
+    References: Pang et al., "Towards robust detection of adversarial examples", 2018. Their code
+      takes log(softmax), which underflows to -inf; for distributions it is the same.
+
+    Guarantees:
+      At least log(K - 1) for a label, where the wrong classes' logits are equal and the label's far
+      above; the gradient is R - softmax(-h).
+    """
+    if jnp.ndim(target) == 0:
+        target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
+    return cross_entropy(-logits, (1 - target) / (logits.size - 1))
+
+
 @config
 class TemperedCrossEntropy:
     """cross_entropy(logits / temperature, target): has a gradient where the softmax saturates.

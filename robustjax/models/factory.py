@@ -5,43 +5,65 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.tree_util import Partial
 
 from robustjax.models import layers
 from robustjax.models.classifier import Classifier
 from robustjax.models.cnn import cnn
 from robustjax.models.heads import attach
-from robustjax.models.layers import BN
+from robustjax.models.layers import BN, torch_uniform, unit_uniform
 from robustjax.models.preact_resnet import preact_resnet_18
-from robustjax.models.resnet import resnet_18, resnet_v1, resnet_v2
+from robustjax.models.resnet import resnet_18, resnet_tf, resnet_v1, resnet_v2
 from robustjax.models.wide_resnet import wide_resnet
 
-# what people type, the pattern, the builder of (stem, body), the default width
-ARCHITECTURES: tuple[tuple[str, str, Callable, int], ...] = (
-    ("cnn", r"cnn", cnn, 32),
-    ("resnet-18", r"resnet-18", resnet_18, 64),  # ahead of the pattern that would refuse it
-    ("resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)", r"resnet-(\d+)", resnet_v1, 16),
-    ("resnet-v2-DEPTH (6n+2, pre-activation)", r"resnet-v2-(\d+)", resnet_v2, 16),
-    ("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),
-    ("wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)", r"wrn-(\d+)-(\d+)", wide_resnet, 16),
+
+class Architecture(NamedTuple):
+    """What people type, the pattern, the builder of (stem, body), and what it is by default."""
+
+    name: str
+    pattern: str
+    build: Callable[..., tuple[nn.Module, nn.Module]]
+    width: int
+    activation: str = "relu"
+    last_init: Callable = torch_uniform
+
+
+ARCHITECTURES = (
+    Architecture("cnn", r"cnn", cnn, 32),
+    Architecture("resnet-18", r"resnet-18", resnet_18, 64),  # ahead of one that would refuse it
+    Architecture("resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)", r"resnet-(\d+)", resnet_v1, 16),
+    Architecture("resnet-v2-DEPTH (6n+2, pre-activation)", r"resnet-v2-(\d+)", resnet_v2, 16),
+    Architecture(
+        "resnet-tf-DEPTH (6n+2, pre-activation, leaky)",
+        r"resnet-tf-(\d+)",
+        resnet_tf,
+        16,
+        "leaky_relu",
+        unit_uniform,
+    ),
+    Architecture("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),
+    Architecture(
+        "wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)", r"wrn-(\d+)-(\d+)", wide_resnet, 16
+    ),
 )
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def names() -> tuple[str, ...]:
     """The names `create` knows, as people type them."""
-    return tuple(name for name, *_ in ARCHITECTURES)
+    return tuple(architecture.name for architecture in ARCHITECTURES)
 
 
 def create(
     name: str,
     *,
     num_classes: int,
-    activation: str = "relu",
+    activation: str | None = None,
     dtype: str = "float32",
     width: int | None = None,
     mean: Sequence[float] | None = None,
@@ -58,7 +80,7 @@ def create(
     Args:
       name: one of `names()`.
       num_classes: K.
-      activation: replaces every activation; see `layers.activation`.
+      activation: replaces every one, see `layers.activation`; None is the architecture's own.
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
       width: channels of the first stage; None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
@@ -76,7 +98,8 @@ def create(
       ValueError: an unknown name or an impossible depth, with what is known; centers that do not
         fit, or options of another head.
     """
-    layers.activation(activation)
+    if activation is not None:
+        layers.activation(activation)
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     for size, value, least in (("width", width, 1), ("num_classes", num_classes, 2)):
@@ -86,16 +109,16 @@ def create(
         raise ValueError(f"std must be positive, got {tuple(std)}")
     options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
     options = {option: value for option, value in options.items() if value is not None}
-    for _, pattern, build, default in ARCHITECTURES:
-        if match := re.fullmatch(pattern, name):
-            stem, body = build(
+    for own in ARCHITECTURES:
+        if match := re.fullmatch(own.pattern, name):
+            stem, body = own.build(
                 *map(int, match.groups()),
-                width=default if width is None else width,
-                activation=activation,
+                width=own.width if width is None else width,
+                activation=own.activation if activation is None else activation,
                 dtype=DTYPES[dtype],
                 remat=remat,
             )
-            body, last = attach(body, num_classes, head, feature_dim, **options)
+            body, last = attach(body, num_classes, head, feature_dim, own.last_init, **options)
             return Classifier(
                 stem=stem,
                 body=body,

@@ -23,13 +23,13 @@ class Linear(nn.Module):
     """
 
     num_classes: int
+    kernel_init: Callable = torch_uniform
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """(B, D) -> float32 logits (B, K)."""
-        kernel = self.param(
-            "kernel", torch_uniform, (features.shape[-1], self.num_classes), jnp.float32
-        )
+        shape = (features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
         logits = jnp.dot(features, kernel, precision=jax.lax.Precision.HIGHEST)
         return logits + bias.reshape(1, -1)
@@ -134,9 +134,12 @@ def attach(
     num_classes: int,
     head: str = "linear",
     feature_dim: int | None = None,
+    kernel_init: Callable = torch_uniform,
     **options: Any,
 ) -> tuple[nn.Module, nn.Module]:
     """The body, projected to `feature_dim` features if there is one, and the head by its name.
+
+    A linear head starts from `kernel_init`.
 
     Raises:
       ValueError: an unknown head, an option that it does not take, or centers that do not fit.
@@ -151,6 +154,8 @@ def attach(
             f"the head {head!r} takes no {unknown[0]}; its options: {', '.join(known) or 'none'}"
         )
     made = build(num_classes, **options)
+    if isinstance(made, Linear):
+        made = made.clone(kernel_init=kernel_init)
     if isinstance(made, Quadratic) and made.kind != "trained":
         if feature_dim is None:
             raise ValueError(

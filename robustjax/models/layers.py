@@ -18,6 +18,9 @@ MOMENTUM = 0.9
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default for convolutions and linear layers: uniform in +-1 / sqrt(fan_in)."""
 
+unit_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+"""TensorFlow 1's uniform unit scaling: uniform in +-sqrt(3 / fan_in)."""
+
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Normal with standard deviation sqrt(2 / (k k D)), as in He et al. (2015) and wide ResNets."""
 
@@ -67,6 +70,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation whose mode is an argument; statistics are float32 at any `dtype`."""
 
     dtype: Any = jnp.float32
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -83,7 +87,7 @@ class BatchNorm(nn.Module):
         norm = nn.BatchNorm(
             use_running_average=bn.mode == "running",
             momentum=0.0 if bn.mode == "capture" else MOMENTUM,
-            epsilon=1e-5,
+            epsilon=self.epsilon,
             dtype=self.dtype,
             axis_name=bn.axes or None,
             parent=None,

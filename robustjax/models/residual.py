@@ -28,25 +28,26 @@ class BasicBlock(nn.Module):
     projected: bool = False
 
     pre_activation: ClassVar[bool] = False
+    epsilon: ClassVar[float] = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
+        norm = partial(BatchNorm, self.dtype, self.epsilon)
         y = conv(self.stride, name="conv1")(x)
-        y = act(BatchNorm(self.dtype, name="norm1")(y, bn))
+        y = act(norm(name="norm1")(y, bn))
         y = conv(name="conv2")(y)
-        y = BatchNorm(self.dtype, name="norm2")(y, bn)
+        y = norm(name="norm2")(y, bn)
         extra = self.features - x.shape[-1]
         if self.projected and (self.stride != 1 or extra):
             shortcut = Conv(
                 self.features, 1, self.stride, False, self.dtype, self.kernel_init, name="shortcut"
             )
-            x = BatchNorm(self.dtype, name="shortcut_norm")(shortcut(x), bn)
+            x = norm(name="shortcut_norm")(shortcut(x), bn)
         else:
-            x = x[:, :: self.stride, :: self.stride]
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+            x = widen(x[:, :: self.stride, :: self.stride], self.features)
         return act(x + y)
 
 
@@ -60,7 +61,7 @@ class PreActBlock(nn.Module):
     """BN-act-conv-BN-act-conv, plus the input.
 
     He et al. (2016), "Identity mappings"; Zagoruyko and Komodakis (2016). Where the shape changes
-    the shortcut projects the input after BN-act, or with `raw_shortcut` the input itself.
+    the shortcut projects the input after BN-act.
     """
 
     features: int
@@ -68,27 +69,64 @@ class PreActBlock(nn.Module):
     activation: str
     kernel_init: Callable
     dtype: Any
-    raw_shortcut: bool = False
 
     pre_activation: ClassVar[bool] = True
+    epsilon: ClassVar[float] = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
-        conv = partial(Conv, self.features, dtype=self.dtype, kernel_init=self.kernel_init)
-        h = act(BatchNorm(self.dtype, name="norm1")(x, bn))
-        if self.stride != 1 or x.shape[-1] != self.features:
-            x = conv(1, self.stride, name="shortcut")(x if self.raw_shortcut else h)
-        h = conv(3, self.stride, name="conv1")(h)
-        h = act(BatchNorm(self.dtype, name="norm2")(h, bn))
-        return x + conv(3, name="conv2")(h)
+        conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
+        norm = partial(BatchNorm, self.dtype, self.epsilon)
+        h = act(norm(name="norm1")(x, bn))
+        x = self.shortcut(x, h)
+        h = conv(self.stride, name="conv1")(h)
+        h = act(norm(name="norm2")(h, bn))
+        return x + conv(name="conv2")(h)
+
+    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
+        """The input x, and what it is after BN-act -> what the convolutions' output joins."""
+        if self.stride == 1 and x.shape[-1] == self.features:
+            return x
+        return Conv(
+            self.features, 1, self.stride, False, self.dtype, self.kernel_init, name="shortcut"
+        )(h)
 
 
 class RawShortcutBlock(PreActBlock):
     """PreActBlock whose projections see the input itself, as in some published networks."""
 
-    raw_shortcut: bool = True
+    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
+        """x or its projection."""
+        return super().shortcut(x, x)
+
+
+class PooledShortcutBlock(PreActBlock):
+    """PreActBlock whose shortcut averages the pixels and adds zero channels: no parameters."""
+
+    epsilon: ClassVar[float] = 1e-3
+
+    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
+        """x, averaged over squares of stride x stride pixels."""
+        if self.stride != 1:
+            square = (self.stride, self.stride)
+            x = nn.avg_pool(x, square, square, padding="SAME", count_include_pad=False)
+        return widen(x, self.features)
+
+
+class ActivatedBlock(PooledShortcutBlock):
+    """PooledShortcutBlock that activates before it branches: the shortcut, too, sees BN-act."""
+
+    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
+        """h, averaged."""
+        return super().shortcut(h, h)
+
+
+def widen(x: jax.Array, features: int) -> jax.Array:
+    """Zero channels on both sides: (B, H, W, C) -> (B, H, W, features)."""
+    extra = features - x.shape[-1]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
 
 class Residual(nn.Module):
@@ -104,6 +142,7 @@ class Residual(nn.Module):
       dtype: compute dtype.
       remat: recompute each block in the backward pass instead of keeping its insides.
       final_norm: False leaves out the BN-act after the last PreActBlock, as some networks do.
+      first: the variant that the very first block is; None: it is like the others.
     """
 
     block: type[nn.Module]
@@ -114,17 +153,20 @@ class Residual(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     final_norm: bool = True
+    first: type[nn.Module] | None = None
 
     @nn.compact
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
         """Stem output -> float32 features (B, widths[-1])."""
-        block = nn.remat(self.block, static_argnums=(2,)) if self.remat else self.block
-        act, norm = activation(self.activation), BatchNorm(self.dtype, name="norm")
+        act = activation(self.activation)
+        norm = BatchNorm(self.dtype, self.block.epsilon, name="norm")
         if not self.block.pre_activation:
             h = act(norm(h, bn))
         for stage, (features, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
+                block = self.first if self.first and stage == i == 0 else self.block
+                block = nn.remat(block, static_argnums=(2,)) if self.remat else block
                 name = f"stage{stage + 1}_block{i + 1}"  # named, so that remat keeps the names
                 h = block(
                     features, stride, self.activation, self.kernel_init, self.dtype, name=name

@@ -7,11 +7,24 @@ from typing import Any
 from flax import linen as nn
 
 from robustjax.models.layers import Conv, he_fan_out, torch_uniform
-from robustjax.models.residual import BasicBlock, PreActBlock, ProjectedBlock, Residual
+from robustjax.models.residual import (
+    ActivatedBlock,
+    BasicBlock,
+    PooledShortcutBlock,
+    PreActBlock,
+    ProjectedBlock,
+    Residual,
+)
 
 
 def resnet(
-    depth: int, width: int, activation: str, dtype: Any, remat: bool, block: type[nn.Module]
+    depth: int,
+    width: int,
+    activation: str,
+    dtype: Any,
+    remat: bool,
+    block: type[nn.Module],
+    first: type[nn.Module] | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """He et al. (2016): BasicBlock for "Deep residual learning", PreActBlock for the second paper.
 
@@ -26,7 +39,7 @@ def resnet(
         raise ValueError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, 32, 56, 110), not {depth}")
     widths = (width, 2 * width, 4 * width)
     stem = Conv(width, dtype=dtype, kernel_init=he_fan_out)
-    body = Residual(block, widths, (blocks,) * 3, activation, he_fan_out, dtype, remat)
+    body = Residual(block, widths, (blocks,) * 3, activation, he_fan_out, dtype, remat, first=first)
     return stem, body
 
 
@@ -38,6 +51,17 @@ def resnet_v1(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
 def resnet_v2(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
     """Activation before the convolutions, projections where the shape changes."""
     return resnet(depth, block=PreActBlock, **options)
+
+
+def resnet_tf(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """TensorFlow's CIFAR ResNet of 2016, on which Pang et al. (2018) train RCE.
+
+    As `resnet_v2`, but for shortcuts without parameters, a first block that activates before it
+    branches, and BatchNorm's epsilon 1e-3; by default with leaky ReLU of slope 0.1 and a last layer
+    that starts in +-sqrt(3 / D). Their images lie in [-1/2, 1/2]: mean 0.5, std 1. Unlike theirs,
+    strided convolutions pad both sides of the image, as all do here.
+    """
+    return resnet(depth, block=PooledShortcutBlock, first=ActivatedBlock, **options)
 
 
 def resnet_18(width: int, activation: str, dtype: Any, remat: bool) -> tuple[nn.Module, nn.Module]:

@@ -1,4 +1,4 @@
-"""The papers' claims about centers, contours and sample density, as functions that check them.
+"""The papers' claims as functions that check them: centers, contours, density, reversed softmaxes.
 
 A claim is a function that returns the margin by which it holds: of an inequality the slack, never
 negative where it is true; of an identity the deviation, zero where it is exact; of an estimate by
@@ -34,6 +34,14 @@ from robustjax.theory.discriminant import (
     learned_errors,
     sampled_efficiency,
     two_normals,
+)
+from robustjax.theory.reverse import (
+    extreme_probabilities,
+    one_hot_slack,
+    reverse_error,
+    reversed_probabilities,
+    sampled_probabilities,
+    uniformity_slack,
 )
 from robustjax.theory.robustness import (
     approximate_robustness,
@@ -73,6 +81,7 @@ __all__ = [
     "error_rate",
     "expected_distance",
     "extreme_loss",
+    "extreme_probabilities",
     "gsce_shell",
     "hyperplane",
     "hyperplane_deviation",
@@ -80,13 +89,18 @@ __all__ = [
     "learned_errors",
     "mmc_course",
     "mmc_shell",
+    "one_hot_slack",
     "path_ratio",
+    "reverse_error",
+    "reversed_probabilities",
     "robustness",
     "robustness_bound",
     "sampled_distance",
     "sampled_efficiency",
+    "sampled_probabilities",
     "shell_deviation",
     "strongest_rival_slack",
     "two_normals",
+    "uniformity_slack",
     "unit_distance",
 ]

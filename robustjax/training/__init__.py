@@ -9,6 +9,7 @@ from robustjax.training.methods import (
     MMC,
     MMLDA,
     PGDAT,
+    RCE,
     SAT,
     SCE,
     TRADES,
@@ -18,7 +19,7 @@ from robustjax.training.methods import (
     Natural,
 )
 from robustjax.training.optimizers import Optimizer
-from robustjax.training.recipes import MMC_RECIPE, RECIPES
+from robustjax.training.recipes import MMC_RECIPE, RCE_RECIPE, RECIPES
 from robustjax.training.schedules import SCHEDULES
 from robustjax.training.state import TrainState
 from robustjax.training.step import Recipe
@@ -32,6 +33,8 @@ __all__ = [
     "MMC_RECIPE",
     "MMLDA",
     "PGDAT",
+    "RCE",
+    "RCE_RECIPE",
     "RECIPES",
     "SAT",
     "SCE",

@@ -7,6 +7,7 @@ from robustjax.training.methods.free import Free
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
 from robustjax.training.methods.natural import Natural
 from robustjax.training.methods.pgd_at import PGDAT
+from robustjax.training.methods.rce import RCE
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.trades import TRADES
 
@@ -22,6 +23,7 @@ METHODS = {
     "lgm": LGM(),
     "center": Center(),
     "gsce": GSCE(),
+    "rce": RCE(),
 }
 """The methods by the names that the command line uses, with their defaults."""
 
@@ -33,6 +35,7 @@ __all__ = [
     "MMC",
     "MMLDA",
     "PGDAT",
+    "RCE",
     "SAT",
     "SCE",
     "TRADES",
