@@ -4,10 +4,10 @@ Command:   python experiments/mnist.py --data-dir DIR     (DIR: a folder of prep
 Hardware:  two CPU cores; about 5 minutes for mnist-pgd-7, 2 for each single-step run.
 Claim:     mnist-pgd-7 has at least 98 % clean and 90 % under PGD-40 with 10 restarts on the first
            1,000 test images; the same recipe with a single step is a lottery.
-Measured:  98.8 % and 91.6 %; 90.4 % under AutoAttack, where Square breaks 0.6 % more than all that
-           uses gradients: they are masked a little. All three single-step seeds lose (catastrophic overfitting): FGSM
-           says 80 to 95 %, AutoAttack 0.0 to 0.3 %. Without the warm-up of eps seed 0
-           lost as well (at best 1.7 % under PGD-10 on validation).
+Measured:  98.8 % and 91.6 %; 90.4 % under AutoAttack, whose Square breaks 0.6 % after all attacks
+           with gradients have failed. All three single-step seeds lose (catastrophic overfitting):
+           FGSM says 80 to 95 %, AutoAttack 0.0 to 0.3 %. Without the warm-up of eps seed 0 lost as
+           well (at best 1.7 % under PGD-10 on validation).
 Source:    Madry et al., ICLR 2018 (the setting); Wong et al., ICLR 2020 (the single step).
 """
 
