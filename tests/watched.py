@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from robustjax.attacks import Randomized
 from robustjax.sums import ordered_sum
 
 CLASSES, SHAPE = 3, (4, 4, 2)
@@ -16,10 +17,13 @@ WEIGHTS = {
     "pixel": RNG.normal(size=(2, 5)).astype(np.float32),
     "hidden": RNG.normal(size=(80, 6)).astype(np.float32) / 4,
 }
+TRACED = []
+"""One entry for every call of the network from Python."""
 
 
 def network(weights, images):
     """Every layer (B, ...) beside the logits: a 1x1 convolution, a dense layer."""
+    TRACED.append(images.shape)
     first = jnp.tanh(product(images, weights["pixel"]))
     last = jnp.tanh(product(first.reshape(len(first), -1), weights["hidden"]))
     return {"logits": product(last, weights["logits"]), "features": (first, last)}
@@ -39,3 +43,18 @@ MODEL = Partial(network, WEIGHTS)
 OUTPUT = jax.device_get(network(WEIGHTS, IMAGES))
 LOGITS, FEATURES = OUTPUT["logits"].astype(np.float64), OUTPUT["features"]
 PREDICTED = LOGITS.argmax(-1)
+
+
+def dropout(weights, key, images):
+    """The network with a third of its pixels dropped, the same ones in every image of a batch."""
+    kept = jax.random.bernoulli(key, 2 / 3, SHAPE)[None] / (2 / 3)
+    return network(weights, images * kept)
+
+
+def autoencoder(scale, images):
+    """Half way to the mean of the three centres."""
+    return images + scale * (CENTRES.mean(0, dtype=np.float32)[None] - images)
+
+
+DROPOUT = Randomized(Partial(dropout, WEIGHTS))
+AUTOENCODER = Partial(autoencoder, np.float32(0.5))

@@ -6,7 +6,10 @@ found = report(labels, clean_predictions, scores(fitted, images), ..., threshold
 x_adv = perturb(PGD(loss=reads_output_and_score), with_score(fitted), key, images, labels)
 """
 
+from robustjax.detection.combination import Combined, combine
 from robustjax.detection.detector import Detector, Fitted, scores, with_score
+from robustjax.detection.gaussian import Mahalanobis
+from robustjax.detection.intrinsic_dimension import LID
 from robustjax.detection.kernel_density import KDensity
 from robustjax.detection.logit_scores import (
     CenterDistance,
@@ -16,6 +19,8 @@ from robustjax.detection.logit_scores import (
     MaxMargin,
     NonME,
 )
+from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
+from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing
 from robustjax.detection.thresholding import (
     NOT_SURE,
     Detection,
@@ -25,20 +30,31 @@ from robustjax.detection.thresholding import (
     threshold_at,
     tpr_at_fpr,
 )
+from robustjax.detection.uncertainty import Uncertainty
 
 __all__ = [
+    "LID",
     "NOT_SURE",
+    "BitDepth",
     "CenterDistance",
+    "Combined",
     "Confidence",
     "Detection",
     "Detector",
     "Energy",
     "Entropy",
+    "FeatureSqueezing",
     "Fitted",
     "KDensity",
+    "Mahalanobis",
     "MaxMargin",
+    "MedianSmoothing",
     "NonME",
+    "ReconstructionDivergence",
+    "ReconstructionError",
+    "Uncertainty",
     "auc",
+    "combine",
     "decide",
     "report",
     "scores",
