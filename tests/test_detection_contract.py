@@ -26,6 +26,7 @@ from robustjax.detection import (
     scores,
     with_score,
 )
+from robustjax.detection.outputs import features_of, layers_of
 from robustjax.threats import Linf
 
 DETECTORS = {
@@ -103,8 +104,20 @@ def higher_score(output, target):
     return output["score"]
 
 
-def test_pixels_of_255_are_refused():
+def test_pixels_of_255_and_unknown_labels_are_refused():
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         Confidence().fit(MODEL, 255 * IMAGES, LABELS)
+    with pytest.raises(ValueError, match="3 classes, but there is a label 7"):
+        KDensity().fit(MODEL, IMAGES, LABELS + 5)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         scores(Confidence().fit(MODEL, IMAGES, LABELS), 255 * IMAGES)
+
+
+def test_layers_of_every_form_of_output():
+    logits, a, b = np.zeros(3), np.ones(4), np.ones((2, 2, 1))
+    for output in ((logits, (b, a)), [logits, [b, a]], {"logits": logits, "features": (b, a)}):
+        assert [layer.shape for layer in layers_of(output)] == [(2, 2, 1), (4,)]
+    assert features_of((logits, b)).shape == (4,) and len(layers_of((logits, b))) == 1
+    for output in (logits, (logits,), {"logits": logits}):
+        with pytest.raises(ValueError, match="logits alone"):
+            layers_of(output)
