@@ -157,14 +157,10 @@ def report(
         "clean_accuracy": _fraction(right[accepted]),
         "accepted_wrong": _fraction(fooled & (adv >= threshold)),
     }
-    empty = "there are no images"
-    if labels.size:
-        empty = "no clean image is classified right" if not right.any() else "no attack succeeded"
-        if right.any() and fooled.any():
-            empty = "every adversarial image that fools comes from a misclassified clean one"
-    why = {"accepted_clean": "there are no images", "accepted_wrong": "there are no images"}
-    why |= {"clean_accuracy": "no clean image reaches the threshold"}
-    reasons = {name: why.get(name, empty) for name, value in values.items() if np.isnan(value)}
+    why = dict.fromkeys(values, _why_empty(right, fooled))
+    why |= dict.fromkeys(("accepted_clean", "accepted_wrong"), "there are no images")
+    why["clean_accuracy"] = "no clean image reaches the threshold"
+    reasons = {name: why[name] for name, value in values.items() if np.isnan(value)}
     return Detection(
         **values,
         fpr_limit=fpr_limit,
@@ -174,6 +170,17 @@ def report(
         population=population,
         reasons=reasons,
     )
+
+
+def _why_empty(right: np.ndarray, fooled: np.ndarray) -> str:
+    """What leaves no pair, of images classified right clean and images that fool."""
+    if not right.size:
+        return "there are no images"
+    if not right.any():
+        return "no clean image is classified right"
+    if not fooled.any():
+        return "no attack succeeded"
+    return "every adversarial image that fools comes from a misclassified clean one"
 
 
 def _fraction(mask: np.ndarray) -> float:
