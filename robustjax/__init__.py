@@ -15,6 +15,7 @@ __all__ = [
     "centers",
     "config",
     "data",
+    "detection",
     "evaluation",
     "losses",
     "models",

@@ -7,6 +7,7 @@ logits_fn, features_fn = apply(model, variables)
 logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 """
 
+from robustjax.models.activations import activations
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, create, init, names
 from robustjax.models.heads import DISTANCE_HEADS
@@ -18,6 +19,7 @@ __all__ = [
     "BN",
     "DISTANCE_HEADS",
     "Classifier",
+    "activations",
     "apply",
     "create",
     "from_torch",

@@ -1,0 +1,81 @@
+"""Several statistics in one score, weighed by a logistic regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from robustjax.config import config
+from robustjax.detection.detector import Fitted, over_images
+from robustjax.sums import ordered_sum
+
+
+@config
+class Combined:
+    """bias + weights . (statistics - shift): the log-odds that an image is normal.
+
+    Attributes:
+      parts: the fitted detectors, whose statistics are joined.
+      shift, weights: (S,).
+      bias: ().
+    """
+
+    parts: tuple[Fitted, ...]
+    shift: jax.Array
+    weights: jax.Array
+    bias: jax.Array
+
+    @property
+    def model(self) -> Callable:
+        """The model of the first detector."""
+        return self.parts[0].model
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Image (H, W, C) -> (), higher = more normal."""
+        return self.bias + ordered_sum(self.weights * (joined(self.parts, x) - self.shift))
+
+
+def combine(
+    parts: Sequence[Fitted],
+    normal: Any,
+    adversarial: Any,
+    *,
+    batch_size: int | None = None,
+) -> Combined:
+    """Weigh the statistics of fitted detectors by what tells these two sets of images apart.
+
+    With one `Mahalanobis` or `LID` it weighs its layers, with a density and an uncertainty it is
+    the detector of Feinman et al. It has then seen an attack: judge it on other images, and on
+    attacks that it has not seen.
+
+    Args:
+      parts: fitted detectors of one model.
+      normal: (N, H, W, C), clean images and, in Ma et al. and Feinman et al., noisy ones.
+      adversarial: (M, H, W, C).
+      batch_size: images at once, all devices together.
+
+    Guarantees:
+      A statistic that is constant gets the weight 0.
+      Scaling or shifting a statistic changes the score by rounding only.
+
+    References: Ma et al., 2018, and its code: statistics scaled to [0, 1], L2 penalty 1/2 ||w||^2.
+    """
+    parts = tuple(parts)
+    table = [over_images(joined, parts, images, batch_size) for images in (normal, adversarial)]
+    is_normal = np.repeat([1, 0], [len(rows) for rows in table])
+    statistics = np.concatenate(table).astype(np.float64)
+    low, high = statistics.min(0), statistics.max(0)
+    width = np.where(high > low, high - low, np.inf)
+    found = LogisticRegression(max_iter=10_000).fit((statistics - low) / width, is_normal)
+    line = low, found.coef_[0] / width, found.intercept_[0]
+    return Combined(parts, *(jnp.asarray(number, jnp.float32) for number in line))
+
+
+def joined(parts: tuple[Fitted, ...], x: jax.Array) -> jax.Array:
+    """The statistics of all parts, one after the other: (S,)."""
+    return jnp.concatenate([part.statistics(x) for part in parts])

@@ -1,0 +1,135 @@
+"""A detector: a configuration that `fit` turns into a function of one image, its score."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
+from robustjax.attacks.randomized import Randomized
+from robustjax.attacks.tiles import over_tiles
+from robustjax.config import config
+from robustjax.losses.output import logits_of
+from robustjax.sums import ordered_sum
+from robustjax.typing import LogitsFn
+
+
+class Detector(abc.ABC):
+    """Tells normal images from others by statistics of one image, higher = more normal."""
+
+    def fit(
+        self, model: Callable, images: Any, labels: Any, *, batch_size: int | None = None
+    ) -> Fitted:
+        """Learn what the statistics need from training images.
+
+        Args:
+          model: a batch (B, H, W, C) -> logits (B, K), or a pytree with 'logits' and 'features' for
+            detectors that read layers (see `outputs.layers_of`), in the form the model is tested
+            in. The weights of a `jax.tree_util.Partial` stay data.
+          images: (N, H, W, C), floats in [0, 1] or uint8, without augmentation.
+          labels: (N,) integers, the true labels.
+          batch_size: images at once, all devices together.
+
+        Raises:
+          ValueError: unusable images, labels, model or batch size, or too few of them.
+        """
+        request = check_request(model, jax.random.key(0), images, labels, None, batch_size)
+        placed, _, examples, batch_size = request
+        if examples.label.max() >= (classes := num_classes(placed, examples)):
+            raise ValueError(
+                f"the model has {classes} classes, but there is a label {examples.label.max()}"
+            )
+        model = model if isinstance(model, Partial | Randomized) else Partial(model)
+        return Fitted(self, model, self.learn(placed, examples, batch_size))
+
+    def learn(self, model: Callable, examples: Examples, batch_size: int) -> Any:
+        """The arrays that `statistics` needs; by default none."""
+        return ()
+
+    @abc.abstractmethod
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """One image (H, W, C) -> () or, of a detector with several statistics, (S,)."""
+
+
+@config
+class Fitted:
+    """A detector, the model it watches and what it has learned: a function of one image.
+
+    A pytree whose arrays are leaves, so that a program takes it as an argument.
+
+    Guarantees:
+      The score is a function of its image alone.
+      A detector that was fitted to new images or to new weights of a `Partial` compiles nothing.
+    """
+
+    detector: Detector
+    model: Callable
+    learned: Any
+
+    def statistics(self, x: jax.Array) -> jax.Array:
+        """Image (H, W, C) -> (S,)."""
+        found = self.detector.statistics(self.learned, one_example(self.model), x)
+        return jnp.reshape(found, -1)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Image (H, W, C) -> (), the sum of the statistics: higher = more normal."""
+        return ordered_sum(self.statistics(x))
+
+
+def scores(fitted: Callable, images: Any, *, batch_size: int | None = None) -> np.ndarray:
+    """The score of any number of images, on all devices.
+
+    Args:
+      fitted: a fitted detector, or several that `combine` has put together.
+      images: (N, H, W, C), floats in [0, 1] or uint8.
+      batch_size: images at once, all devices together.
+
+    Returns:
+      (N,) float32, higher = more normal.
+
+    Raises:
+      ValueError: unusable images or batch size.
+
+    Guarantees:
+      No bit depends on `batch_size`, as long as the model's own kernels round alike.
+    """
+    return over_images(_score, fitted, images, batch_size)
+
+
+def over_images(function: Callable, fitted: Any, images: Any, batch_size: int | None) -> np.ndarray:
+    """`function(fitted, image)` of every image, for a module's function: (N, ...)."""
+    watched, unlabelled = Partial(_batched, Partial(function), fitted), np.zeros(len(images), int)
+    request = check_request(watched, jax.random.key(0), images, unlabelled, None, batch_size)
+    watched, _, examples, batch_size = request
+    return over_tiles(_watch_one, (watched,), {"image": examples.image}, batch_size)
+
+
+def with_score(fitted: Callable) -> Partial:
+    """A model for attacks: images (B, H, W, C) -> {'logits': (B, K), 'score': (B,)}.
+
+    A loss (output, target) -> scalar that reads both attacks classifier and detector together; one
+    that reads the logits alone, as all of ours, is oblivious of the detector.
+    """
+    return Partial(_batched, Partial(_logits_and_score), fitted)
+
+
+def _batched(function, fitted, images):
+    return jax.vmap(lambda x: function(fitted, x))(images)
+
+
+def _score(fitted, x):
+    return fitted(x)
+
+
+def _logits_and_score(fitted, x):
+    return {"logits": logits_of(one_example(fitted.model)(x)), "score": fitted(x)}
+
+
+def _watch_one(watched, row):
+    return watched(row["image"][None])[0]

@@ -1,0 +1,105 @@
+"""MagNet: how badly an autoencoder of normal images reconstructs an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from robustjax.attacks.examples import Examples, one_example
+from robustjax.config import check_number, config, static
+from robustjax.detection.detector import Detector
+from robustjax.detection.numerics import log_probabilities
+from robustjax.losses.output import logits_of
+from robustjax.sums import ordered_sum
+from robustjax.typing import LogitsFn
+
+
+@config
+class ReconstructionError(Detector):
+    """-mean |x - AE(x)|^p over the pixels.
+
+    Args:
+      autoencoder: a `jax.tree_util.Partial` of a function (weights, images (B, H, W, C)) -> images.
+      p: 1 or 2.
+
+    References: Meng & Chen, "MagNet: a two-pronged defense against adversarial examples", 2017,
+    Sec. 4.2.1.
+
+    Guarantees:
+      Zero where the reconstruction is exact, and negative elsewhere.
+    """
+
+    autoencoder: Partial
+    p: int = static(1)
+
+    def __post_init__(self):
+        if self.p not in (1, 2):
+            raise ValueError(f"p must be 1 or 2, got {self.p!r}")
+
+    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
+        """Nothing; the autoencoder is trained elsewhere."""
+        return check_autoencoder(self.autoencoder, examples)
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """The mean error, negative."""
+        error = jnp.abs(x - one_example(self.autoencoder)(x)) ** self.p
+        return -ordered_sum(error.reshape(-1)) / x.size
+
+
+@config
+class ReconstructionDivergence(Detector):
+    """-JSD(softmax(f(x) / T), softmax(f(AE(x)) / T)), the Jensen-Shannon divergence.
+
+    Args:
+      autoencoder: a `jax.tree_util.Partial` of a function (weights, images (B, H, W, C)) -> images.
+      temperature: T; the paper takes 10 and 40.
+
+    References: Meng & Chen, "MagNet", 2017, Sec. 4.2.2.
+
+    Guarantees:
+      Between -log 2 and 0, which it is where the reconstruction is exact.
+    """
+
+    autoencoder: Partial
+    temperature: float = 10.0
+
+    def __post_init__(self):
+        check_number("temperature", self.temperature, 1e-6)
+
+    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
+        """Nothing; the autoencoder is trained elsewhere."""
+        return check_autoencoder(self.autoencoder, examples)
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """The divergence, negative."""
+        views = jnp.stack([x, one_example(self.autoencoder)(x)])
+        logits = jax.vmap(lambda v: logits_of(logits_fn(v)))(views)
+        return -divergence(*jax.vmap(log_probabilities)(logits / self.temperature))
+
+
+def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """JSD = KL(P || M) / 2 + KL(Q || M) / 2 with M = (P + Q) / 2, of log-probabilities (K,)."""
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+    sides = jnp.exp(log_p) * (log_p - log_m) + jnp.exp(log_q) * (log_q - log_m)
+    return jnp.maximum(ordered_sum(sides) / 2, 0)
+
+
+def check_autoencoder(autoencoder: Any, examples: Examples) -> tuple:
+    """Nothing, if it is one.
+
+    Raises:
+      ValueError: it is no Partial, or its images have another shape.
+    """
+    if not isinstance(autoencoder, Partial):
+        raise ValueError(
+            "the autoencoder must be a jax.tree_util.Partial(function, weights), so that its "
+            "weights are data"
+        )
+    images = examples.image[:1]
+    shape = jax.eval_shape(autoencoder, images).shape
+    if shape != images.shape:
+        raise ValueError(f"the autoencoder makes images {shape} of images {images.shape}")
+    return ()

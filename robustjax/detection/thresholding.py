@@ -1,0 +1,194 @@
+"""Accept an image whose score reaches a threshold, else answer NOT SURE; what that is worth.
+
+Positives are normal images, negatives adversarial ones, and scores are higher = more normal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from robustjax.config import check_number
+
+NOT_SURE = -1
+"""The answer to an image that is rejected."""
+
+
+def threshold_at(clean_scores: Any, false_rejection: float) -> float:
+    """The largest threshold that rejects at most this fraction of clean validation images.
+
+    Raises:
+      ValueError: no scores, NaN among them, or a fraction outside [0, 1].
+
+    Guarantees:
+      score < threshold for at most floor(false_rejection N) of them, ties or not.
+    """
+    check_number("false_rejection", false_rejection, 0, 1)
+    ordered = np.sort(_checked(clean_scores, "clean_scores"))
+    if not ordered.size:
+        raise ValueError("clean_scores is empty; choose a threshold on clean validation images")
+    # 0.29 * 100 is 28.999999999999996
+    rejected = int(np.floor(false_rejection * ordered.size * (1 + 1e-12)))
+    return float(ordered[rejected]) if rejected < ordered.size else float("inf")
+
+
+def decide(predictions: Any, scores: Any, threshold: float) -> np.ndarray:
+    """The prediction where score >= threshold, elsewhere NOT_SURE: (N,) integers."""
+    return np.where(_checked(scores, "scores") >= threshold, np.asarray(predictions), NOT_SURE)
+
+
+def auc(positives: Any, negatives: Any) -> float:
+    """P(positive > negative) + P(equal) / 2, the area under the ROC curve; nan if one is empty.
+
+    From average ranks: AUC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q).
+
+    Guarantees:
+      Equal to scikit-learn's `roc_auc_score`, ties and infinities included.
+      auc(a, b) + auc(b, a) = 1.
+    """
+    positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")
+    p, q = positives.size, negatives.size
+    if not p or not q:
+        return float("nan")
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    return float((ranks[:p].sum() - p * (p + 1) / 2) / (p * q))
+
+
+def tpr_at_fpr(positives: Any, negatives: Any, fpr: float) -> float:
+    """The largest fraction of positives accepted by a threshold that accepts <= fpr negatives.
+
+    nan if one is empty.
+    """
+    check_number("fpr", fpr, 0, 1)
+    positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")
+    if not positives.size or not negatives.size:
+        return float("nan")
+    allowed = int(np.floor(fpr * negatives.size * (1 + 1e-12)))
+    if allowed == negatives.size:
+        return 1.0
+    return float(np.mean(positives > np.sort(negatives)[::-1][allowed]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """What thresholding a score is worth against one attack; nan where nothing was counted.
+
+    Attributes:
+      auc: of clean against adversarial scores of the population.
+      tpr, fpr: the fractions of its clean and adversarial images that the threshold accepts.
+      tpr_at_fpr: the best tpr of any threshold whose fpr is at most `fpr_limit`.
+      fpr_limit: that limit.
+      threshold: accepted is score >= threshold.
+      accepted_clean: the fraction of all clean images that it accepts.
+      clean_accuracy: the accuracy on those.
+      accepted_wrong: the fraction of all adversarial images that are accepted and misclassified:
+        what an attacker gets.
+      pairs: size of the population.
+      n: number of images.
+      population: 'fooled' or 'all'.
+      reasons: why an entry is nan, by its name.
+    """
+
+    auc: float
+    tpr: float
+    fpr: float
+    tpr_at_fpr: float
+    fpr_limit: float
+    threshold: float
+    accepted_clean: float
+    clean_accuracy: float
+    accepted_wrong: float
+    pairs: int
+    n: int
+    population: str
+    reasons: dict[str, str]
+
+
+def report(
+    labels: Any,
+    clean_predictions: Any,
+    clean_scores: Any,
+    adv_predictions: Any,
+    adv_scores: Any,
+    *,
+    threshold: float,
+    fpr_limit: float = 0.05,
+    population: Literal["fooled", "all"] = "fooled",
+) -> Detection:
+    """The paper's protocol on pairs of a clean image and the adversarial one made of it.
+
+    Args:
+      labels: (N,), true.
+      clean_predictions, clean_scores: (N,), of the clean images.
+      adv_predictions, adv_scores: (N,), of the adversarial images, in the same order.
+      threshold: from `threshold_at` on other clean images.
+      fpr_limit: of `tpr_at_fpr`.
+      population: the pairs that auc, tpr and fpr are about: 'fooled' keeps those whose clean image
+        is classified right and whose adversarial image wrong, as the paper does; 'all' keeps all.
+
+    Raises:
+      ValueError: arrays that are not of one length, or NaN among the scores.
+
+    References: Pang et al., "Towards robust detection of adversarial examples", 2018, Table 2.
+
+    Guarantees:
+      An empty population gives nan and a reason, never a number.
+    """
+    labels, clean_predictions, adv_predictions = map(
+        np.asarray, (labels, clean_predictions, adv_predictions)
+    )
+    clean, adv = _checked(clean_scores, "clean_scores"), _checked(adv_scores, "adv_scores")
+    if len({a.shape for a in (labels, clean_predictions, adv_predictions, clean, adv)}) > 1:
+        raise ValueError("labels, predictions and scores must be arrays (N,) of one length")
+    if population not in ("fooled", "all"):
+        raise ValueError(f"population must be 'fooled' or 'all', got {population!r}")
+    right, fooled = clean_predictions == labels, adv_predictions != labels
+    kept = right & fooled if population == "fooled" else np.ones(labels.shape, bool)
+    accepted = clean >= threshold
+    values = {
+        "auc": auc(clean[kept], adv[kept]),
+        "tpr": _fraction(clean[kept] >= threshold),
+        "fpr": _fraction(adv[kept] >= threshold),
+        "tpr_at_fpr": tpr_at_fpr(clean[kept], adv[kept], fpr_limit),
+        "accepted_clean": _fraction(accepted),
+        "clean_accuracy": _fraction(right[accepted]),
+        "accepted_wrong": _fraction(fooled & (adv >= threshold)),
+    }
+    why = dict.fromkeys(values, _why_empty(right, fooled))
+    why |= dict.fromkeys(("accepted_clean", "accepted_wrong"), "there are no images")
+    why["clean_accuracy"] = "no clean image reaches the threshold"
+    reasons = {name: why[name] for name, value in values.items() if np.isnan(value)}
+    return Detection(
+        **values,
+        fpr_limit=fpr_limit,
+        threshold=threshold,
+        pairs=int(kept.sum()),
+        n=labels.size,
+        population=population,
+        reasons=reasons,
+    )
+
+
+def _why_empty(right: np.ndarray, fooled: np.ndarray) -> str:
+    """What leaves no pair, of images classified right clean and images that fool."""
+    if not right.size:
+        return "there are no images"
+    if not right.any():
+        return "no clean image is classified right"
+    if not fooled.any():
+        return "no attack succeeded"
+    return "every adversarial image that fools comes from a misclassified clean one"
+
+
+def _fraction(mask: np.ndarray) -> float:
+    return float(mask.mean()) if mask.size else float("nan")
+
+
+def _checked(scores: Any, name: str) -> np.ndarray:
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 1 or np.isnan(scores).any():
+        raise ValueError(f"{name} must be numbers (N,) without NaN, got shape {scores.shape}")
+    return scores

@@ -1,0 +1,60 @@
+"""Bayesian uncertainty: how much the prediction varies over draws of a randomised model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks.examples import Examples
+from robustjax.attacks.randomized import Randomized, redraw
+from robustjax.config import check_number, config, static
+from robustjax.detection.detector import Detector
+from robustjax.detection.numerics import log_probabilities
+from robustjax.losses.output import logits_of
+from robustjax.sums import ordered_sum
+from robustjax.typing import LogitsFn
+
+
+@config
+class Uncertainty(Detector):
+    """-sum_i Var_t F_i(x; key_t) over draws t of the model, such as dropout left on.
+
+    The draws hang on the key that the model holds, and are the same for every image, so that the
+    score is a function of the image; give the `attacks.Randomized` another key for other draws.
+
+    Args:
+      draws: T.
+
+    References: Feinman et al., "Detecting adversarial samples from artifacts", 2017, Sec. 4.2 and
+    code (50 draws; its mean over the classes instead of their sum is 1/K of this).
+
+    Guarantees:
+      Between -1 and 0, which it is where all draws agree.
+    """
+
+    draws: int = static(50)
+
+    def __post_init__(self):
+        check_number("draws", self.draws, 2)
+
+    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
+        """Nothing, of a randomised model."""
+        if not isinstance(model, Randomized):
+            raise ValueError(
+                "the uncertainty is over draws of the model; give an attacks.Randomized, such as "
+                "one of (key, images) -> logits with dropout"
+            )
+        return ()
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """The total variance, negative."""
+        keys = jax.random.split(jax.random.clone(logits_fn.key), self.draws)
+
+        def probabilities(key):
+            return jnp.exp(log_probabilities(logits_of(redraw(logits_fn, key)(x))))
+
+        p = jax.vmap(probabilities)(keys)
+        away = p - (ordered_sum(p) / self.draws)[None]
+        return -ordered_sum(ordered_sum(away**2)) / self.draws

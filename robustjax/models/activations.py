@@ -1,0 +1,62 @@
+"""All layers of a network at once, for detectors that look at more than the logits."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax import traverse_util
+from jax.tree_util import Partial
+
+from robustjax.models.classifier import Classifier
+from robustjax.models.layers import BN, Conv
+from robustjax.models.residual import BasicBlock, PreActBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layers:
+    """A forward pass that keeps its layers; equal models make equal programs."""
+
+    model: Classifier
+
+    def __call__(self, variables: Any, images: jax.Array) -> dict[str, Any]:
+        (features, logits), kept = self.model.apply(
+            variables,
+            images,
+            BN("running"),
+            method="both",
+            capture_intermediates=_is_layer,
+            mutable=["intermediates"],
+        )
+        found = traverse_util.flatten_dict(kept["intermediates"])
+        layers = [found[path][0] for path in sorted(found, key=_place)]
+        return {"logits": logits, "features": (*layers, features)}
+
+
+def activations(model: Classifier, variables: Any) -> Partial:
+    """Bind weights: images (B, H, W, C) -> {'logits': (B, K), 'features': a tuple of layers}.
+
+    The layers, in their order: the stem, every residual block (of a network without blocks, every
+    convolution), and the features (B, D) that the head sees.
+
+    Guarantees:
+      The logits and the last layer are those of `apply`.
+      The weights are leaves, as in `apply`.
+    """
+    return Partial(_Layers(model), variables)
+
+
+def _is_layer(module: nn.Module, method: str) -> bool:
+    inside = any(part.startswith("stage") for part in module.path[:-1])
+    return (
+        method == "__call__" and isinstance(module, Conv | BasicBlock | PreActBlock) and not inside
+    )
+
+
+def _place(path: tuple[str, ...]) -> tuple:
+    """stem, body/conv, body/stage1_block2 before body/stage1_block10."""
+    numbers = [int(n) for n in re.findall(r"\d+", path[-2])]
+    return "stem" not in path, numbers

@@ -1,0 +1,57 @@
+"""The layers of every kind of network: in their order, with the logits of `apply`."""
+
+import jax
+import numpy as np
+import pytest
+
+from robustjax.detection import Mahalanobis, scores
+from robustjax.models import activations, apply, create, init
+
+IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shapes"),
+    [
+        ("cnn", {}, [(4, 4, 2), (2, 2, 4), (32,)]),
+        ("resnet-8", {}, [(8, 8, 2), (8, 8, 2), (4, 4, 4), (2, 2, 8), (8,)]),
+        ("wrn-10-1", {"remat": True}, [(8, 8, 2), (8, 8, 2), (4, 4, 4), (2, 2, 8), (8,)]),
+        (
+            "cnn",
+            {"head": "max-mahalanobis", "feature_dim": 5},
+            [(4, 4, 2), (2, 2, 4), (5,)],
+        ),
+    ],
+)
+def test_layers_are_in_order_and_end_in_the_features(name, options, shapes):
+    model = create(name, num_classes=3, width=2, **options)
+    variables = init(model, jax.random.key(0), IMAGES.shape[1:])
+    watched = activations(model, variables)
+    logits_fn, features_fn = apply(model, variables)
+    output = jax.jit(watched)(IMAGES)
+    assert [a.shape for a in output["features"]] == [(6, *shape) for shape in shapes]
+    np.testing.assert_allclose(output["logits"], jax.jit(logits_fn)(IMAGES), atol=1e-5)
+    np.testing.assert_allclose(output["features"][-1], jax.jit(features_fn)(IMAGES), atol=1e-5)
+    assert len(jax.tree.leaves(watched)) == len(jax.tree.leaves(variables))
+
+
+def test_blocks_are_sorted_by_number():
+    model = create("resnet-8", num_classes=3, width=1)
+    many = model.clone(body=model.body.clone(widths=(1,), blocks=(11,)))
+    variables = init(many, jax.random.key(0), IMAGES.shape[1:])
+    layers = jax.eval_shape(activations(many, variables), IMAGES)["features"]
+    assert len(layers) == 1 + 11 + 1
+    changed = jax.tree.map(lambda a: a, variables)
+    changed["params"]["body"]["stage1_block10"]["conv1"]["kernel"] *= 2
+    before, after = (
+        jax.jit(activations(many, v))(IMAGES)["features"] for v in (variables, changed)
+    )
+    same = [bool((a == b).all()) for a, b in zip(before, after, strict=True)]
+    assert same == [True] * 10 + [False] * 3  # the stem and nine blocks
+
+
+def test_a_detector_of_every_layer():
+    model = create("cnn", num_classes=2, width=2)
+    watched = activations(model, init(model, jax.random.key(0), IMAGES.shape[1:]))
+    fitted = Mahalanobis().fit(watched, IMAGES, np.arange(6) % 2)
+    assert len(fitted.learned) == 3 and np.isfinite(scores(fitted, IMAGES)).all()
