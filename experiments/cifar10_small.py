@@ -12,7 +12,7 @@ ROWS = {
     "cifar10-pgd-10-width-8": (
         "pgd-at --data cifar10 --model preact-resnet-18 --width 8 --epochs 2 --batch-size 128 "
         "--lr 0.2 --schedule one-cycle --checkpoint-every 100",
-        "--attacks fgsm mi-fgsm-20 pgd-20 pgd-50x5 --n 1000 --curve pgd-10",
+        "--attacks fgsm mi-fgsm-20 pgd-20 pgd-50x5 autoattack --n 1000 --curve pgd-10",
     )
 }
 
