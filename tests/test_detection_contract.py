@@ -56,7 +56,7 @@ def fitted(request):
 
 def fit(name):
     if name not in FITTED and name == "combined":
-        parts = [fit("mahalanobis"), fit("lid"), fit("k-density")]
+        parts = [fit("mahalanobis"), fit("confidence")]
         FITTED[name] = combine(parts, IMAGES[::2], 1 - IMAGES[1::2])
     elif name not in FITTED:
         model = DROPOUT if name == "uncertainty" else MODEL
