@@ -13,6 +13,7 @@ from robustjax.attacks.iterative import Cost
 from robustjax.attacks.slots import Crafted, Keeper, Snapshot, over_slots
 from robustjax.attacks.success import fooled
 from robustjax.config import config
+from robustjax.sums import ordered_sum, spread
 from robustjax.threats import Linf
 
 N = 23
@@ -55,7 +56,8 @@ class Walk(Iterative):
 
 
 def batch(w, x):
-    return x.reshape(len(x), -1) @ w
+    """A product whose bits do not depend on the batch; XLA's may, on tiny matrices."""
+    return jax.vmap(lambda row: ordered_sum(spread(row.reshape(-1), w.shape[1]).T * w))(x)
 
 
 MODEL = jax.tree_util.Partial(batch, W)

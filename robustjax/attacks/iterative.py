@@ -8,7 +8,7 @@ a run that was killed goes on from the states it had (`attacks/slots.py`).
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,28 +40,23 @@ class Cost(NamedTuple):
     backwards: jax.Array | int
 
 
-@runtime_checkable
-class Bounded(Protocol):
-    """An attack with a threat model: its results are measured in the threat's norm."""
-
-    threat: Threat
-
-
 TOLERANCE = 1e-6
 """How far outside its ball a result may lie: float32 rounding, relative to eps and in pixels."""
 
 
 def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
     """In the norm of the attack's threat; NaN for an attack without one."""
-    far = attack.threat.distance(x_adv, x) if isinstance(attack, Bounded) else jnp.nan
+    threat = getattr(attack, "threat", None)
+    far = jnp.nan if threat is None else threat.distance(x_adv, x)
     return jnp.asarray(far, jnp.float32)
 
 
 def within(attack: Any, distance: Any) -> Any:
     """Whether a distance counts as inside the attack's threat model; always, if it has none."""
-    if not isinstance(attack, Bounded):
+    threat = getattr(attack, "threat", None)
+    if threat is None:
         return jnp.ones_like(distance, bool)
-    return distance <= allowed(attack.threat.eps)
+    return distance <= allowed(threat.eps)
 
 
 def allowed(eps: Any) -> Any:
