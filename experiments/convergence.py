@@ -4,8 +4,9 @@ Command:   python experiments/convergence.py --scale cpu --data-dir DIR   (DIR: 
 Hardware:  the natural rows of mmc_cifar10.py, whose runs it takes if they are there.
 Claim:     MMC needs fewer epochs than the softmax losses to the same error: its gradient in the
            features, z - mu_y, contracts at a constant rate, theirs is scaled by 1 - p_y and stalls.
-Measured:  results/convergence_cifar10_cpu.json and .png. The error is that on the validation split,
-           which is carved from train, under the recipe of mmc_cifar10.py: lr .01 for all.
+Measured:  nothing yet. Results go to results/convergence_{data}_{scale}.json and .png. The error is
+           that on the validation split, which is carved from train, under the recipe of
+           mmc_cifar10.py: lr .01 for all.
 Source:    Pang et al., ICLR 2020; the talk shows test error over epochs and time, without numbers.
 """
 

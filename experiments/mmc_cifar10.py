@@ -6,7 +6,7 @@ Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pie
            is not done again. full: a GPU, 200 epochs of each row.
 Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand) < MMC, and AT helps
            all; under attacks on the margins the natural rows collapse, MMC included.
-Measured:  results/mmc_cifar10_cpu.json, results/mmc_mnist_cpu.json; the README's table.
+Measured:  nothing at cpu or full scale yet. Results go to results/mmc_{data}_{scale}.json and .png.
 Source:    Pang et al., ICLR 2020, Table 1, as the talk shows it (`PUBLISHED`). It has neither the
            worst case over strong attacks nor eps below 8/256.
 

@@ -47,7 +47,7 @@ def whole():
     return run()
 
 
-def same(found, order=slice(None)):
+def assert_same(found, order=slice(None)):
     expected = whole()
     assert 0.1 < expected.worst_case < expected.clean - 0.2
     np.testing.assert_array_equal(found.adversarial["aa"], expected.adversarial["aa"][order])
@@ -59,19 +59,19 @@ def same(found, order=slice(None)):
 
 @pytest.mark.parametrize("batch_size", [1, 7, N])
 def test_any_batch_size(batch_size):
-    same(run(batch_size))
+    assert_same(run(batch_size))
 
 
 def test_any_order():
     order = np.random.default_rng(1).permutation(N)
-    same(run(order=order), order)
+    assert_same(run(order=order), order)
 
 
 def test_one_device_or_four(monkeypatch):
     first = jax.local_devices()[:1]
     assert len(jax.local_devices()) == 4
     monkeypatch.setattr(jax, "local_devices", lambda: first)
-    same(run())
+    assert_same(run())
 
 
 def test_killed_again_and_again(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_killed_again_and_again(tmp_path, monkeypatch):
         except Killed:
             deaths += 1
     assert deaths > 3
-    same(found)
+    assert_same(found)
 
 
 def test_what_was_spent_is_what_the_stages_say():

@@ -26,7 +26,7 @@ def golden():
         return dict(file)
 
 
-def close(ours, theirs):
+def assert_close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
 
 
@@ -34,10 +34,10 @@ def close(ours, theirs):
 def test_logits_are_those_that_pytorch_gave(name, golden):
     file, options = FILES[name]
     logits_fn, features_fn = models.from_torch(GOLDEN / file, **options)
-    close(jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]), golden[name])
+    assert_close(jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]), golden[name])
     head = logits_fn.args[0]["params"]["head"]
     features = jax.jit(lambda f, x: f(x))(features_fn, golden["images"])
-    close(features @ head["kernel"] + head["bias"][None], golden[name])
+    assert_close(features @ head["kernel"] + head["bias"][None], golden[name])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -50,7 +50,7 @@ def test_logits_are_those_of_pytorch_here(name):
     x = torch.rand(3, 3, 12, 12)
     logits_fn, _ = models.from_torch(state, **torch_families.CASES[name].options)
     ours = jax.jit(lambda f, x: f(x))(logits_fn, jnp.asarray(x.permute(0, 2, 3, 1).numpy()))
-    close(ours, net(x).numpy())
+    assert_close(ours, net(x).numpy())
 
 
 def test_the_two_shortcuts_differ(golden):
@@ -87,7 +87,9 @@ def test_a_linear_layer_without_bias_has_a_bias_of_zero(golden):
     state = read_state_dict(GOLDEN / "wide.safetensors")
     bias = state.pop("fc.bias")
     logits_fn, _ = models.from_torch(state)
-    close(jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]) + bias[None], golden["wide"])
+    assert_close(
+        jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]) + bias[None], golden["wide"]
+    )
 
 
 @pytest.mark.parametrize(
