@@ -25,6 +25,11 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
+def short(data: str) -> str:
+    """A data set's name for files and tables: of `arrays:DIR` the folder's."""
+    return data.rstrip("/").split("/")[-1].removeprefix("arrays:")
+
+
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:
     """Train and evaluate the rows, name -> (flags of train, flags of evaluate); keep results."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []

@@ -27,8 +27,10 @@ RADII = (8, 16)
 COLUMNS = [f"{column}@{k}" for k in RADII for column in tables.WEAK + tables.STRONG]
 
 
-@pytest.mark.parametrize("scale", mmc_cifar10.SCALES)
-@pytest.mark.parametrize("name", mmc_cifar10.ROWS)
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [(n, s) for s, scale in mmc_cifar10.SCALES.items() for n in mmc_cifar10.rows_of(scale)],
+)
 def test_every_row_of_the_mmc_table_trains_what_it_is_called(name, scale, tmp_path, monkeypatch):
     asked = {}
 

@@ -31,6 +31,7 @@ class Evaluation:
       batch_size: of the attacks; None suits the device. Results do not depend on it.
       seed: of the attacks.
       weights: the best on validation, or the last.
+      dtype: of the computation; None is as it was trained.
       curve: the attack that accuracy over eps is measured under (a minimum-norm attack needs one
         run for all radii, others one each); 'none' skips it.
       adaptive: attack a head of distances to class centers by 'adaptive' too, if it is not named.
@@ -46,6 +47,7 @@ class Evaluation:
     batch_size: int | None = None
     seed: int = 0
     weights: Literal["best", "last"] = "best"
+    dtype: Literal["float32", "bfloat16"] | None = None
     curve: str = "pgd-20"
     adaptive: bool = True
     keep_images: bool = False
@@ -65,7 +67,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     A run that was killed goes on where it was, as long as it is asked for the same.
     """
     started, run = time.time(), options.run
-    logits_fn, _, settings = models.load(run, weights=options.weights)
+    logits_fn, _, settings = models.load(run, options.weights, options.dtype)
     threat = config.decode(settings["threat"], FUNCTIONS)
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
@@ -92,6 +94,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         warnings.simplefilter("ignore", UserWarning)  # the table below has them
         found = evaluation.evaluate(*subject, named, key, journal=journal, **how)
     result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
+    result |= {"dtype": options.dtype or settings["model"]["dtype"]}
     if distances:
         blind = evaluation.zero_gradient(*subject, attacks.PGD(threat), key, **tiles)
         result |= {"cross_entropy_without_gradient": blind}

@@ -12,6 +12,7 @@ from tyro.conf import arg, subcommand
 
 from robustjax import attacks, data, parallel, report, training
 from robustjax.cli.flags import Norm, choose_threat
+from robustjax.config import check_number
 from robustjax.training import METHODS, RECIPES, Recipe
 
 AUGMENT = {
@@ -33,6 +34,7 @@ class Options:
       out: the run directory.
       data: 'digits' (bundled), the name of a TFDS image classification set, or 'arrays:DIR'.
       data_dir: the folder of prepared TFDS sets.
+      examples: train on the first so many of its training images; None: on all.
       model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10.
       width: base width; None is the architecture's own.
       activation: of the whole network; None is the architecture's own.
@@ -58,6 +60,7 @@ class Options:
     out: Path
     data: str = "digits"
     data_dir: str | None = None
+    examples: int | None = None
     model: str = "cnn"
     width: int | None = None
     activation: str | None = None
@@ -79,6 +82,7 @@ class Options:
     distributed: bool = False
 
     def __post_init__(self):
+        check_number("--examples", self.examples, 1)
         if self.awp_start and not self.awp:
             raise ValueError("--awp-start needs --awp, the relative size of the perturbation")
 
@@ -89,6 +93,7 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     join(options)
     first = jax.process_index() == 0
     train_set = data.load(options.data, "train", options.data_dir)
+    train_set = train_set if options.examples is None else train_set.head(options.examples)
     validation = data.load(options.data, "validation", options.data_dir)
     threat = choose_threat(options.threat, options.eps, training.threat_of(method))
     method = training.with_threat(method, threat)

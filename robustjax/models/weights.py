@@ -52,9 +52,16 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load(
-    run_dir: str | os.PathLike[str], weights: Literal["best", "last"] = "best"
+    run_dir: str | os.PathLike[str],
+    weights: Literal["best", "last"] = "best",
+    dtype: str | None = None,
 ) -> tuple[Partial, Partial, dict[str, Any]]:
     """Read a trained run: its config.json and one of its two files of weights.
+
+    Args:
+      run_dir: what `robustjax train` left.
+      weights: the best on validation, or the last.
+      dtype: 'float32' or 'bfloat16': what the model computes in; None: as it was trained.
 
     Returns:
       (logits_fn, features_fn, config).
@@ -69,7 +76,8 @@ def load(
     config = read_json(path)
     check_keys(path, config, CONFIG)
     try:
-        model, shape = create(**config["model"]), tuple(config["image_shape"])
+        about = config["model"] if dtype is None else config["model"] | {"dtype": dtype}
+        model, shape = create(**about), tuple(config["image_shape"])
     except TypeError as error:
         raise ValueError(f"{path} does not describe a model: {error}") from error
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]

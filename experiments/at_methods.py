@@ -1,0 +1,95 @@
+"""Every adversarial-training method on one card, one budget: what each is worth, what each costs.
+
+Command:   python experiments/at_methods.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
+           --only NAME for one row; --scale smoke: the path alone, on digits)
+Hardware:  smoke: a minute a row on two CPU cores; cpu: a narrow net, the first 10,000 images, 5
+           epochs; gpu: PreActResNet-18 in bfloat16, all images, 15 epochs, minutes a row of an
+           H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110 epochs.
+Claim:     none ahead: the methods' papers use cards of their own, this table has one.
+Measured:  see at_methods_{data}_{scale}.json in results; nothing yet at full scale.
+Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Table 1 names the
+           methods; its unified baseline is the card: lr .1, weight decay 5e-4, drops at 100/110
+           and 105/110 of training, BatchNorm in eval mode while crafting.
+
+Rows that are there are not made again; a row that was interrupted goes on where it was. Every net
+is evaluated in float32, at the weights that PGD-10 on validation images chose, as the baseline
+says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+
+from record import RESULTS, parser, short
+
+from robustjax import cli, files, report
+
+ROWS = {"PGD-AT": "pgd-at", "TRADES": "trades"}
+SCALES = {  # flags of train, of evaluate
+    "smoke": ("--model cnn --width 4 --epochs 4", "--n 32"),
+    "cpu": ("--model cnn --width 16 --epochs 5 --examples 10000", "--n 200"),
+    "gpu": ("--model preact-resnet-18 --dtype bfloat16 --epochs 15", "--n 1000"),
+    "full": ("--model wrn-34-10 --dtype bfloat16 --epochs 110", "--n 10000"),
+}
+EVALUATION = "--attacks pgd-50 autoattack --curve none --dtype float32"
+
+
+def row(name: str, options: argparse.Namespace) -> dict:
+    """Train and evaluate one method; what the table says of it, and the whole report."""
+    train, evaluate = SCALES[options.scale]
+    run = options.runs / f"at-{short(options.data)}-{options.scale}" / name.lower()
+    where = ["--data-dir", options.data_dir] if options.data_dir else []
+    if not (run / "training.json").exists():
+        words = [*ROWS[name].split(), *train.split(), "--data", options.data, "--out", str(run)]
+        cli.main(["train", *words, "--resume", *where])
+    if not (run / "report.json").exists():
+        cli.main(["evaluate", str(run), *evaluate.split(), *EVALUATION.split(), *where])
+    found, training = (json.loads((run / f).read_text()) for f in ("report.json", "training.json"))
+    return {
+        "clean": found["clean"],
+        **found["robust"],
+        "worst": found["worst_case"],
+        "seconds_per_step": seconds_per_step(run),
+        "training": training,
+        "config": json.loads((run / "config.json").read_text()),
+        "report": found,
+    }
+
+
+def seconds_per_step(run: Path) -> float:
+    """The median over lines of metrics.jsonl of an epoch without its validation."""
+    lines = [r for r in report.read_metrics(run / "metrics.jsonl") if r["split"] == "train"]
+    pairs = itertools.pairwise(lines)
+    rates = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairs]
+    return sorted(rates)[len(rates) // 2]
+
+
+def main(options: argparse.Namespace) -> None:
+    """Make the rows that are missing, and write the table of all that are there."""
+    started = time.time()
+    folder = options.runs if options.scale == "smoke" else RESULTS
+    path = folder / f"at_methods_{short(options.data)}_{options.scale}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else {}
+    for name in ROWS:
+        if options.only in (None, name):
+            rows[name] = row(name, options)
+            origin = report.provenance(report.command_line(), 0, started)
+            files.write_json(path, {"provenance": origin, "rows": rows})
+    columns = ("clean", "pgd-50", "autoattack")
+    print("| | clean | PGD-50 | AutoAttack | ms a step |", "| --- |" + " ---: |" * 4, sep="\n")
+    for name, found in rows.items():
+        cells = [f"{100 * found[c]:.1f}" for c in columns]
+        print(f"| {name} |", " | ".join(cells), f"| {1000 * found['seconds_per_step']:.1f} |")
+
+
+if __name__ == "__main__":
+    known = parser(__doc__)
+    known.add_argument("--scale", choices=SCALES, default="smoke")
+    known.add_argument("--data", help="cifar10 (smoke: digits), mnist, arrays:DIR")
+    options = known.parse_args()
+    options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
+    main(options)
