@@ -9,11 +9,13 @@ Claim:     on a CPU, at most half of pyautoattack's time at equal robust accurac
 Measured:  missed: 0.57 of its time on 200 images of mnist, 0.68 on 160 of
            cifar10-pgd-10-width-8; see autoattack_*.json in experiments/results.
 
-Both attack the same images with the same weights at the radius that the network was trained for.
-Ours is timed from the first call in a fresh process, so compilation counts, and runs on one device
-per core; theirs has as many threads as there are cores and all images in one batch, as is fastest
-for it. The machine should be idle. `--one-core` gives each one thread on one core and counts CPU
-seconds, which a busy machine hardly changes.
+Both attack the same images with the same weights, in float32, at the radius that the network was
+trained for, on a GPU if PyTorch sees one (there its matrix units round to TF32, for both). Ours is
+timed from the first call in a fresh process, so compilation counts, and runs on one device per
+core; theirs has as many threads as there are cores and all images in one batch, as is fastest for
+it. On a GPU ours is timed once more: new weights or images compile nothing. The machine should be
+idle. `--one-core` gives each one thread on one core and counts CPU seconds, which a busy machine
+hardly changes.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ sys.path.append(str(Path(__file__).parents[1] / "oracle"))
 import nets
 import torch_nets
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def bundled():
     """The network in pyautoattack's wheel, twice, the name of its data, eps."""
@@ -46,9 +50,9 @@ def bundled():
 
 def trained(run: Path):
     """A run's network: ours, its twin in PyTorch, the name of its data, eps."""
-    logits_fn, _, config = models.load(run)
+    logits_fn, _, config = models.load(run, dtype="float32")
     variables = models.load_weights(run / "weights.npz")
-    twin = torch_network(torch, config["model"]["width"]).eval()
+    twin = torch_network(torch, config["model"]["width"] or 64).eval()
     copy_weights(twin, variables, config["model"])
     eps = config["threat"]["fields"]["eps"]
     return logits_fn, twin, config["data"]["name"], eps
@@ -90,17 +94,18 @@ def as_torch(value) -> np.ndarray:
 
 def theirs(twin, images, labels, eps, seed):
     """pyautoattack's standard evaluation -> (N,) bool, what resists."""
-    x = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
-    y = torch.from_numpy(labels).long()
-    adversary = PyAutoAttack(twin, norm="Linf", eps=eps, seed=seed, version="standard")
-    x_adv, _ = adversary.run_standard_evaluation(x, y, batch_size=len(x))
+    x = torch.from_numpy(np.moveaxis(images, -1, 1).copy()).to(DEVICE)
+    y, twin = torch.from_numpy(labels).long().to(DEVICE), twin.to(DEVICE)
+    about = {"norm": "Linf", "eps": eps, "seed": seed, "version": "standard", "device": DEVICE}
+    x_adv, _ = PyAutoAttack(twin, **about).run_standard_evaluation(x, y, batch_size=len(x))
     with torch.no_grad():
-        return (twin(x_adv).argmax(1) == y).numpy()
+        return (twin(x_adv).argmax(1) == y).cpu().numpy()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("subject", help="a run directory, or mnist")
+    parser.add_argument("--data", help="arrays:DIR with the images; None: the network's own set")
     parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     parser.add_argument("--n", type=int, default=100, help="the first n test images")
     parser.add_argument("--seed", type=int, default=0)
@@ -116,21 +121,24 @@ def main():
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     mnist = options.subject == "mnist"
     logits_fn, twin, name, eps = bundled() if mnist else trained(Path(options.subject))
-    test = data.load(name, "test", options.data_dir).head(options.n)
+    test = data.load(options.data or name, "test", options.data_dir).head(options.n)
     images, labels = np.asarray(data.to_float(test.images)), test.labels
 
-    started = clock()
     attack, key = {"autoattack": AutoAttack(Linf(eps))}, jax.random.key(options.seed)
-    found = evaluation.evaluate(logits_fn, images, labels, attack, key, diagnose=False)
-    seconds = {"robustjax": clock() - started}
+    seconds = {}
+    for name in ("robustjax", "robustjax, compiled")[: 1 + (DEVICE == "cuda")]:
+        started = clock()
+        found = evaluation.evaluate(logits_fn, images, labels, attack, key, diagnose=False)
+        seconds[name] = clock() - started
     print(report.stage_table(found.stages["autoattack"]), flush=True)
     started = clock()
     resists = theirs(twin, images, labels, eps, options.seed)
     seconds["pyautoattack"] = clock() - started
-    robust = {"robustjax": found.robust["autoattack"], "pyautoattack": float(resists.mean())}
+    robust = dict.fromkeys(seconds, found.robust["autoattack"])
+    robust["pyautoattack"] = float(resists.mean())
     ratio = seconds["robustjax"] / seconds["pyautoattack"]
     for contender, value in seconds.items():
-        print(f"{contender:14s} {value:8.1f} s   robust {100 * robust[contender]:.1f} %")
+        print(f"{contender:20s} {value:8.1f} s   robust {100 * robust[contender]:.1f} %")
     print(f"robustjax / pyautoattack = {ratio:.2f}")
 
     if options.out:
