@@ -73,10 +73,11 @@ def main(options: argparse.Namespace) -> None:
     started = time.time()
     folder = options.runs if options.scale == "smoke" else RESULTS
     path = folder / f"at_methods_{short(options.data)}_{options.scale}.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else {}
     for name in ROWS:
         if options.only in (None, name):
-            rows[name] = row(name, options)
+            made = row(name, options)  # hours; others may have written the table meanwhile
+            rows = json.loads(path.read_text())["rows"] if path.exists() else {}
+            rows[name] = made
             origin = report.provenance(report.command_line(), 0, started)
             files.write_json(path, {"provenance": origin, "rows": rows})
     columns = ("clean", "pgd-50", "autoattack")

@@ -3,8 +3,8 @@
 Command:   python experiments/mmc_cifar10.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
            with --data mnist the same rows on MNIST; --scale smoke: the path alone, on digits)
 Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pieces: what is done
-           is not done again. gpu: ten minutes of an H100 (the natural rows, 40
-           epochs, the card's rate scaled to batches of 100); full: 200 epochs of each row.
+           is not done again. gpu: ten minutes of an H100 (the natural rows,
+           40 epochs, batches of 100 and a warm-up of one epoch); full: 200 epochs of each row.
 Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand) < MMC, and AT helps
            all; under attacks on the margins the natural rows collapse, MMC included.
 Measured:  nothing at cpu or full scale yet. Results go to results/mmc_{data}_{scale}.json and .png.
@@ -86,7 +86,11 @@ SCALES = {
     "smoke": Scale("--model cnn --width 4", (2, 1), 1, 32, 16, (8, 16)),
     "cpu": Scale("--model resnet-8 --augment shift-flip", (4, 2), 3, 300, 200),
     "gpu": Scale(
-        "--model resnet-32 --augment shift-flip --batch-size 100 --lr 0.02", (40, 0), 1, 1000, 500
+        "--model resnet-32 --augment shift-flip --batch-size 100 --lr-warmup 0.025",
+        (40, 0),
+        1,
+        1000,
+        500,
     ),
     "full": Scale(
         "--model resnet-32 --augment shift-flip", (200, 200), 1, 10_000, 1000, restarts=5
