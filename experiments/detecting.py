@@ -1,0 +1,171 @@
+"""What detectors make of adversarial images, and tables of it: used by rce_detection.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from sklearn.decomposition import PCA
+
+from robustjax import data, detection, models
+from robustjax.attacks.tiles import default_batch_size
+from robustjax.detection.outputs import collect, features_of
+from robustjax.losses.output import logits_of
+
+FALSE_REJECTION = 0.05
+SHOWN = ("confidence", "non-ME", "K-density")
+"""The paper's metrics, those of the printed table; the JSON has all of them."""
+KEPT = ("auc", "tpr_at_fpr", "fpr", "accepted_wrong")
+"""What is kept of a `detection.Detection`; fpr is that of the threshold."""
+
+
+class Net(NamedTuple):
+    """A trained net and what watches it.
+
+    Attributes:
+      logits_fn: images -> logits, what an attacker sees.
+      layers_fn: images -> logits and layers, what detectors see.
+      fitted: detectors by name.
+      thresholds: theirs, at a false-rejection rate of 5 % on validation images.
+    """
+
+    logits_fn: Partial
+    layers_fn: Partial
+    fitted: dict[str, detection.Fitted]
+    thresholds: dict[str, float]
+
+
+class Seen(NamedTuple):
+    """What a net and its detectors say of N images: predictions (N,), scores by detector (N,)."""
+
+    predictions: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def watch(run: Path, train: data.Dataset, validation: data.Dataset, sigma2: float) -> Net:
+    """Fit every detector to a run's net, and choose the thresholds."""
+    logits_fn, _, _ = models.load(run, weights="last")
+    layers_fn = models.activations(logits_fn.func.model, *logits_fn.args)
+    fitted = {
+        name: detector.fit(layers_fn, train.images, train.labels)
+        for name, detector in detectors(train.images, sigma2).items()
+    }
+    thresholds = {
+        name: detection.threshold_at(detection.scores(f, validation.images), FALSE_REJECTION)
+        for name, f in fitted.items()
+    }
+    return Net(logits_fn, layers_fn, fitted, thresholds)
+
+
+def detectors(images: np.ndarray, sigma2: float) -> dict[str, detection.Detector]:
+    """All that need neither dropout nor attacked images; MagNet's autoencoder is a PCA."""
+    return {
+        "confidence": detection.Confidence(),
+        "non-ME": detection.NonME(),
+        "K-density": detection.KDensity(sigma2),
+        "K-density (Feinman)": detection.KDensity.with_bandwidth(
+            1.2 if images.shape[-1] == 1 else 0.26
+        ),
+        "entropy": detection.Entropy(),
+        "energy": detection.Energy(),
+        "max-margin": detection.MaxMargin(),
+        "largest logit": detection.CenterDistance(),
+        "Mahalanobis": detection.Mahalanobis(),
+        "LID": detection.LID(),
+        "squeezing": detection.FeatureSqueezing(),
+        "reconstruction": detection.ReconstructionError(principal_components(images)),
+    }
+
+
+def principal_components(images: np.ndarray) -> Partial:
+    """The autoencoder that is linear: a projection onto an eighth of the components, at most 64."""
+    flat = images.reshape(len(images), -1)[:5000] / np.float32(255)
+    found = PCA(min(flat.shape[1] // 8, 64), random_state=0).fit(flat)
+    return Partial(project, {"mean": found.mean_, "axes": found.components_})
+
+
+def project(weights: dict[str, Any], images: Any) -> Any:
+    """(B, H, W, C) -> its projection."""
+    mean, axes = weights["mean"], weights["axes"]
+    flat = images.reshape(len(images), -1) - mean[None]
+    return (jnp.dot(jnp.dot(flat, axes.T), axes) + mean[None]).reshape(images.shape)
+
+
+def see(net: Net, images: np.ndarray) -> Seen:
+    """The net's and its detectors' word on images, floats in [0, 1]."""
+    scores = {name: detection.scores(fitted, images) for name, fitted in net.fitted.items()}
+    return Seen(read(net, prediction_of, images), scores)
+
+
+def read(net: Net, reader: Any, images: np.ndarray) -> np.ndarray:
+    """`reader(output)` of every image; see `prediction_of`, `features_of`."""
+    return collect(reader, net.layers_fn, images, default_batch_size())
+
+
+def prediction_of(output: Any) -> Any:
+    """The class."""
+    return jnp.argmax(logits_of(output))
+
+
+def judge(net: Net, labels: np.ndarray, clean: Seen, adversarial: Seen) -> dict[str, Any]:
+    """The paper's protocol for every detector: {'pairs', 'n', a detector: `KEPT`}; nan is None."""
+    row: dict[str, Any] = {}
+    for name, threshold in net.thresholds.items():
+        found = detection.report(
+            labels,
+            clean.predictions,
+            clean.scores[name],
+            adversarial.predictions,
+            adversarial.scores[name],
+            threshold=threshold,
+        )
+        row |= {"pairs": found.pairs, "n": found.n}
+        numbers = {part: getattr(found, part) for part in KEPT}
+        row[name] = {k: None if np.isnan(v) else round(v, 4) for k, v in numbers.items()}
+    return row
+
+
+def rms(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """The root of the mean squared change of each image, in pixels of [0, 1]: (N,)."""
+    return np.sqrt(np.square(images - clean).mean((1, 2, 3)))
+
+
+def features(net: Net, images: np.ndarray) -> np.ndarray:
+    """The last layer before the logits: (N, D)."""
+    return read(net, features_of, images)
+
+
+def percent(value: float | None) -> str:
+    """An AUC or a fraction x 100; a dash where nothing was counted."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def table(head: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
+    """Markdown: a title and cells a row."""
+    head = list(head)
+    lines = ["| | " + " | ".join(head) + " |", "| --- " + "| ---: " * len(head) + "|"]
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
+    return "\n".join(lines)
+
+
+def aucs(found: Mapping[str, Mapping[str, Any]], on: Mapping[str, str]) -> str:
+    """AUC x 100 of the paper's metrics, attack by attack.
+
+    Args:
+      found: source net -> attack -> {'accuracy', 'on': {watching net: `judge`'s row}}.
+      on: the source net -> the net whose detectors watch; the same one, or for a black-box table
+        the other.
+    """
+    head = [f"{on[s]} {part}" for s in found for part in ("accuracy", "pairs", *SHOWN)]
+    names = dict.fromkeys(name for attacks in found.values() for name in attacks)
+    rows = {name: [] for name in names}
+    for source, attacks in found.items():
+        for name in names:
+            row = attacks.get(name, {}).get("on", {}).get(on[source], {})
+            cells = [percent(attacks.get(name, {}).get("accuracy")), str(row.get("pairs", "-"))]
+            rows[name] += cells + [percent(row.get(metric, {}).get("auc")) for metric in SHOWN]
+    return table(head, rows)
