@@ -17,8 +17,14 @@ from robustjax.detection.outputs import collect, features_of
 from robustjax.losses.output import logits_of
 
 FALSE_REJECTION = 0.05
+NAMES = (
+    *("confidence", "non-ME", "K-density", "K-density (Feinman)", "entropy", "energy"),
+    *("max-margin", "largest logit", "Mahalanobis", "LID", "squeezing", "reconstruction"),
+)
 SHOWN = ("confidence", "non-ME", "K-density")
 """The paper's metrics, those of the printed table; the JSON has all of them."""
+TYPICAL = 5000
+"""Training images that the median K-density of a class is taken over, the first ones."""
 KEPT = ("auc", "tpr_at_fpr", "fpr", "accepted_wrong")
 """What is kept of a `detection.Detection`; fpr is that of the threshold."""
 
@@ -31,12 +37,14 @@ class Net(NamedTuple):
       layers_fn: images -> logits and layers, what detectors see.
       fitted: detectors by name.
       thresholds: theirs, at a false-rejection rate of 5 % on validation images.
+      medians: (K,), of the K-density of training images, class by class.
     """
 
     logits_fn: Partial
     layers_fn: Partial
     fitted: dict[str, detection.Fitted]
     thresholds: dict[str, float]
+    medians: np.ndarray
 
 
 class Seen(NamedTuple):
@@ -58,27 +66,29 @@ def watch(run: Path, train: data.Dataset, validation: data.Dataset, sigma2: floa
         name: detection.threshold_at(detection.scores(f, validation.images), FALSE_REJECTION)
         for name, f in fitted.items()
     }
-    return Net(logits_fn, layers_fn, fitted, thresholds)
+    typical = train.head(TYPICAL)
+    density = detection.scores(fitted["K-density"], typical.images)
+    medians = [np.median(density[typical.labels == k]) for k in range(train.num_classes)]
+    return Net(logits_fn, layers_fn, fitted, thresholds, np.array(medians))
 
 
 def detectors(images: np.ndarray, sigma2: float) -> dict[str, detection.Detector]:
     """All that need neither dropout nor attacked images; MagNet's autoencoder is a PCA."""
-    return {
-        "confidence": detection.Confidence(),
-        "non-ME": detection.NonME(),
-        "K-density": detection.KDensity(sigma2),
-        "K-density (Feinman)": detection.KDensity.with_bandwidth(
-            1.2 if images.shape[-1] == 1 else 0.26
-        ),
-        "entropy": detection.Entropy(),
-        "energy": detection.Energy(),
-        "max-margin": detection.MaxMargin(),
-        "largest logit": detection.CenterDistance(),
-        "Mahalanobis": detection.Mahalanobis(),
-        "LID": detection.LID(),
-        "squeezing": detection.FeatureSqueezing(),
-        "reconstruction": detection.ReconstructionError(principal_components(images)),
-    }
+    made = (
+        detection.Confidence(),
+        detection.NonME(),
+        detection.KDensity(sigma2),
+        detection.KDensity.with_bandwidth(1.2 if images.shape[-1] == 1 else 0.26),
+        detection.Entropy(),
+        detection.Energy(),
+        detection.MaxMargin(),
+        detection.CenterDistance(),
+        detection.Mahalanobis(),
+        detection.LID(),
+        detection.FeatureSqueezing(),
+        detection.ReconstructionError(principal_components(images)),
+    )
+    return dict(zip(NAMES, made, strict=True))
 
 
 def principal_components(images: np.ndarray) -> Partial:
@@ -98,7 +108,12 @@ def project(weights: dict[str, Any], images: Any) -> Any:
 def see(net: Net, images: np.ndarray) -> Seen:
     """The net's and its detectors' word on images, floats in [0, 1]."""
     scores = {name: detection.scores(fitted, images) for name, fitted in net.fitted.items()}
-    return Seen(read(net, prediction_of, images), scores)
+    return Seen(predictions(net, images), scores)
+
+
+def predictions(net: Net, images: np.ndarray) -> np.ndarray:
+    """The classes: (N,)."""
+    return read(net, prediction_of, images)
 
 
 def read(net: Net, reader: Any, images: np.ndarray) -> np.ndarray:
@@ -112,8 +127,8 @@ def prediction_of(output: Any) -> Any:
 
 
 def judge(net: Net, labels: np.ndarray, clean: Seen, adversarial: Seen) -> dict[str, Any]:
-    """The paper's protocol for every detector: {'pairs', 'n', a detector: `KEPT`}; nan is None."""
-    row: dict[str, Any] = {}
+    """The paper's protocol: {'accuracy', 'pairs', 'n', and by detector `KEPT`}; nan is None."""
+    row: dict[str, Any] = {"accuracy": float(np.mean(adversarial.predictions == labels))}
     for name, threshold in net.thresholds.items():
         found = detection.report(
             labels,
@@ -156,7 +171,7 @@ def aucs(found: Mapping[str, Mapping[str, Any]], on: Mapping[str, str]) -> str:
     """AUC x 100 of the paper's metrics, attack by attack.
 
     Args:
-      found: source net -> attack -> {'accuracy', 'on': {watching net: `judge`'s row}}.
+      found: source net -> attack -> {'on': {watching net: `judge`'s row}}.
       on: the source net -> the net whose detectors watch; the same one, or for a black-box table
         the other.
     """
@@ -166,6 +181,34 @@ def aucs(found: Mapping[str, Mapping[str, Any]], on: Mapping[str, str]) -> str:
     for source, attacks in found.items():
         for name in names:
             row = attacks.get(name, {}).get("on", {}).get(on[source], {})
-            cells = [percent(attacks.get(name, {}).get("accuracy")), str(row.get("pairs", "-"))]
+            cells = [percent(row.get("accuracy")), str(row.get("pairs", "-"))]
             rows[name] += cells + [percent(row.get(metric, {}).get("auc")) for metric in SHOWN]
+    return table(head, rows)
+
+
+def beside(oblivious: Mapping[str, Any], joint: Mapping[str, Any], radii: Iterable[str]) -> str:
+    """AUC x 100 and accepted-and-wrong in percent, of BIM and of the attack on each detector.
+
+    Args:
+      oblivious, joint: net -> attack -> {'on': ...}; a joint attack is called DETECTOR@EPS.
+      radii: eps.
+    """
+    parts = ("auc", "accepted_wrong")
+    head = [
+        f"{name} {what}@{eps} {part.replace('_', ' ')}"
+        for eps in radii
+        for name in joint
+        for what in ("BIM", "joint")
+        for part in parts
+    ]
+    detectors = dict.fromkeys(a.split("@")[0] for attacks in joint.values() for a in attacks)
+    rows = {}
+    for detector in detectors:
+        seen = [
+            row["on"][name][detector]
+            for eps in radii
+            for name in joint
+            for row in (oblivious[name][f"BIM@{eps}"], joint[name][f"{detector}@{eps}"])
+        ]
+        rows[detector] = [percent(numbers[part]) for numbers in seen for part in parts]
     return table(head, rows)

@@ -37,7 +37,7 @@ import numpy as np
 import separation
 from record import chosen, once, place, scaled, slug, trained
 
-from robustjax import attacks, config, data, evaluation, files, parallel, report
+from robustjax import attacks, config, data, detection, evaluation, files, parallel, report
 from robustjax.attacks import BIM, FGSM, ILCM, JSMA, PGD, CarliniWagnerL2
 from robustjax.threats import L0, Linf
 
@@ -87,6 +87,8 @@ class Scale:
       radii: eps of the gradient attacks.
       cw: rounds and steps of C&W.
       wb: of C&W-wb.
+      joint: detectors that are attacked together with the net.
+      joint_radii: eps of these attacks, some of `radii`.
     """
 
     model: str
@@ -97,6 +99,8 @@ class Scale:
     radii: tuple[str, ...]
     cw: tuple[int, int]
     wb: tuple[int, int]
+    joint: tuple[str, ...] = detecting.NAMES
+    joint_radii: tuple[str, ...] = ("8/255", "0.16")
 
 
 PAPER = ("8/255", "0.02", "0.04", "0.08", "0.16")
@@ -110,6 +114,8 @@ SCALES = {
         radii=("0.16",),
         cw=(2, 50),
         wb=(2, 50),
+        joint=detecting.SHOWN,
+        joint_radii=("0.16",),
     ),
     "cpu": Scale(
         model="--model resnet-8",
@@ -199,9 +205,49 @@ class Study:
             found.save_images(run / "cw.npz")
         rows = {attack: self.row(images) for attack, images in found.adversarial.items()}
         for attack, row in rows.items():
-            row |= {"accuracy": found.robust[attack]}
-            row |= {"zero gradient": found.zero_gradient.get(attack)}
+            row["zero gradient"] = found.zero_gradient.get(attack)
         return {"attacks": rows, "warnings": found.warnings}
+
+    def joint(self, name: str) -> dict[str, Any]:
+        """PGD on the net and each of its detectors together."""
+        net, n, rows, warnings = self.nets[name], self.scale.n["joint"], {}, []
+        for detector in self.scale.joint:
+            model = detection.with_score(net.fitted[detector], net.thresholds[detector])
+            named = {
+                f"{detector}@{eps}": detection.JointPGD(Linf(config.number(eps)))
+                for eps in self.scale.joint_radii
+            }
+            found = self.under(model, named, n, self.folder / name.lower() / "journal")
+            warnings += found.warnings
+            for attack, images in found.adversarial.items():
+                rows[attack] = self.row(images, [name])
+        return {"attacks": rows, "warnings": warnings}
+
+    def white_box(self, name: str) -> dict[str, Any]:
+        """C&W-wb on the K-density, which is to be a class's median: distortions, and f2 > 0."""
+        net, n = self.nets[name], self.scale.n["wb"]
+        model = detection.with_score(net.fitted["K-density"], net.medians)
+        rounds, steps = self.scale.wb
+        named = {"C&W-wb": detection.CarliniWagnerWB(rounds=rounds, steps=steps)}
+        found = self.under(model, named, n, self.folder / name.lower() / "journal")
+        (images,) = found.adversarial.values()
+        density = detection.scores(net.fitted["K-density"], images)
+        predicted = detecting.predictions(net, images)
+        reached = (predicted != self.test.labels[:n]) & self.right(name)[:n]
+        noticed = reached & (density < net.medians[predicted])
+        size = detecting.rms(images, self.images[:n])
+        return {
+            "attacks": {"C&W-wb": self.row(images, [name])},
+            "reached": int(reached.sum()),
+            "f2 > 0": float(noticed.sum() / reached.sum()) if reached.any() else None,
+            "rms": quartiles(size[reached & ~noticed]),
+            "rms with those of f2 > 0": quartiles(size[reached]),
+            "warnings": found.warnings,
+        }
+
+    def right(self, name: str) -> np.ndarray:
+        """Which images a net has right."""
+        return self.clean[name].predictions == self.test.labels[: len(self.images)]
 
     def row(self, images: np.ndarray, names: Any = NETS) -> dict[str, Any]:
         """Of adversarial images, made of the first ones: their size, and who detects them."""
@@ -212,8 +258,7 @@ class Study:
             net, clean = self.nets[name], jax.tree.map(lambda a: a[:n], self.clean[name])
             seen = detecting.see(net, images)
             on[name] = detecting.judge(net, self.test.labels[:n], clean, seen)
-        median = float(np.median(changed[changed > 0])) if changed.any() else None
-        return {"median rms of the changed": median, "on": on}
+        return {"rms of the changed": quartiles(changed[changed > 0]), "on": on}
 
     def error(self, name: str) -> dict[str, float]:
         """The clean error on all test images."""
@@ -231,15 +276,19 @@ class Study:
         net, n = self.nets[name], self.scale.n["geometry"]
         weights = net.logits_fn.args[0]["params"]["head"]
         head = separation.Head(*(np.asarray(weights[k], float) for k in ("kernel", "bias")))
-        right = self.clean[name].predictions[:n] == self.test.labels[:n]
-        features = detecting.features(net, self.images[:n][right]).astype(float)
+        features = detecting.features(net, self.images[:n][self.right(name)[:n]]).astype(float)
         return head, features, net.thresholds["non-ME"]
 
     def phase(self, phase: str, name: str) -> dict[str, Any]:
         """A phase of a net: what is kept of it, from its file if it is done."""
         if phase == "train":
             return {"run": self.train(name).name}
-        verbs = {"clean": self.error, "geometry": self.geometry}
+        verbs = {
+            "clean": self.error,
+            "joint": self.joint,
+            "wb": self.white_box,
+            "geometry": self.geometry,
+        }
         verb = verbs.get(phase, partial(self.oblivious, phase))
         return once(self.folder / name.lower() / f"{phase}.json", partial(verb, name))
 
@@ -251,12 +300,19 @@ class Study:
             usable = separation.non_me(head.logits(features)) >= least
             domains[name] = head, features[usable][0], least
             with np.load(self.folder / name.lower() / "cw.npz") as kept:
-                made = detecting.features(net, kept["C&W"])
+                made = kept["C&W"]
+            fools = detecting.predictions(net, made) != self.test.labels[: len(made)]
+            made = detecting.features(net, made[fools & self.right(name)[: len(made)]])
             n = self.scale.n["gradient"]
             shown = detecting.features(net, self.images[:n])
             points[name] = shown, self.test.labels[:n], made
         separation.draw_domains(domains, png.with_name(f"{png.stem}_domain.png"))
         separation.draw_features(points, png.with_name(f"{png.stem}_tsne.png"))
+
+
+def quartiles(values: np.ndarray) -> list[float] | None:
+    """25, 50 and 75 %; None of nothing."""
+    return np.percentile(values, [25, 50, 75]).tolist() if len(values) else None
 
 
 def oblivious(phase: str, scale: Scale, shape: tuple[int, ...]) -> dict[str, attacks.Iterative]:
@@ -280,7 +336,7 @@ def oblivious(phase: str, scale: Scale, shape: tuple[int, ...]) -> dict[str, att
 
 
 OBLIVIOUS = ("gradient", "jsma", "cw")
-PHASES = ("train", "clean", *OBLIVIOUS, "geometry")
+PHASES = ("train", "clean", *OBLIVIOUS, "wb", "geometry", "joint")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -303,28 +359,40 @@ def main(options: argparse.Namespace) -> None:
     path = place(options) / f"rce_{slug(options.data)}_{options.scale}"
     files.write_json(path.with_suffix(".json"), result)
     study.draw(path.with_suffix(".png"))
-    print(summary(done))
+    print(summary(done, study.scale.joint_radii))
 
 
-def summary(done: dict[str, dict[str, Any]]) -> str:
+def summary(done: dict[str, dict[str, Any]], radii: tuple[str, ...]) -> str:
     """The tables, as Markdown."""
-    found = {
-        name: {
-            attack: row
-            for phase in OBLIVIOUS
-            for attack, row in done[phase][name]["attacks"].items()
+
+    def rows(*phases):
+        return {
+            name: {a: row for phase in phases for a, row in done[phase][name]["attacks"].items()}
+            for name in NETS
         }
-        for name in NETS
-    }
+
     other = dict(zip(NETS, reversed(NETS), strict=True))
     lines = [
         f"{name}: test error {100 * row['test error']:.2f} % of {row['n']}; z2 over z1 "
         f"{done['geometry'][name]['z2 over z1, quartiles']}"
         for name, row in done["clean"].items()
     ]
-    own = {name: name for name in NETS}
-    lines += ["", "AUC x 100, oblivious:", "", detecting.aucs(found, own)]
-    lines += ["", "AUC x 100, black-box (made on the other net):", "", detecting.aucs(found, other)]
+    lines += [
+        f"{name}: C&W-wb f2 > 0 {row['f2 > 0']}, rms {row['rms']} of {row['reached']} reached"
+        for name, row in done["wb"].items()
+    ]
+    titles = {
+        "white-box on the K-density (C&W-wb) and oblivious": (
+            rows(*OBLIVIOUS, "wb"),
+            {name: name for name in NETS},
+        ),
+        "black-box, made on the other net": (rows(*OBLIVIOUS), other),
+    }
+    for title, (found, on) in titles.items():
+        lines += ["", f"AUC x 100, {title}:", "", detecting.aucs(found, on)]
+    own, joint = rows("gradient"), rows("joint")
+    lines += ["", "AUC x 100 and accepted and wrong in %, oblivious and adaptive:", ""]
+    lines += [detecting.beside(own, joint, radii)]
     return "\n".join(lines)
 
 

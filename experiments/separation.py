@@ -144,8 +144,8 @@ def draw_domains(nets: dict[str, tuple[Head, np.ndarray, float]], png: Path) -> 
             scale = np.linalg.norm(z1 - z0)
             places = np.array([[v @ unit, v @ across] for v in (0 * z0, z1 - z0, far - z0)]) / scale
             low, high = places.min(0), places.max(0)
-            pad = 0.4 * max(high - low)
-            x, y = (np.linspace(low[i] - pad, high[i] + pad, 220) for i in (0, 1))
+            half = 0.85 * max(high - low)
+            x, y = (np.linspace(c - half, c + half, 220) for c in (low + high) / 2)
             grid = np.stack(np.meshgrid(x, y), -1) * scale
             logits = head.logits(z0 + grid[..., :1] * unit + grid[..., 1:] * across)
             classes, entropy = logits.argmax(-1), non_me(logits)
@@ -154,8 +154,9 @@ def draw_domains(nets: dict[str, tuple[Head, np.ndarray, float]], png: Path) -> 
             levels = np.unique(np.round(np.quantile(entropy, np.linspace(0.1, 0.9, 6)), 4))
             ax.contour(x, y, entropy, levels, colors="0.5", linewidths=0.7)
             ax.contour(x, y, entropy, [least], colors="k", linewidths=1.6)
-            shown = 2 if z2 is None else 3
-            for place, label in zip(places[:shown], ("z0", "z1", "z2"), strict=False):
+            apart = z2 is not None and np.linalg.norm(places[2] - places[1]) > 0.02
+            labels = ("z0", "z1", "z2") if apart else ("z0", "z1" if z2 is None else "z1 = z2")
+            for place, label in zip(places, labels, strict=False):
                 ax.plot(*place, "ko", markersize=5)
                 ax.annotate(label, place, xytext=(5, 5), textcoords="offset points")
             ax.set(title=f"{name}: non-ME {least:.3f} in black", xlabel="in units of |z1 - z0|")
