@@ -124,17 +124,21 @@ class Study:
         return {"attacks": rows, "warnings": found.warnings}
 
     def joint(self, name: str) -> dict[str, Any]:
-        """PGD on the net and each of its detectors together, the worse of two constraints."""
-        net, n, rows, warnings = self.nets[name], self.scale.n["joint"], {}, []
-        journal = self.folder / name.lower() / "journal"
+        """PGD on the net and each of its detectors together; a file for each detector."""
+        folder, rows = self.folder / name.lower() / "joint", {}
         for detector in self.scale.joint:
-            model = detection.with_score(net.fitted[detector], net.thresholds[detector])
-            named = {f"{detector}@{eps}": joint(eps) for eps in self.scale.joint_radii}
-            found = self.under(model, named, n, journal, success=detection.accepted_and_wrong)
-            warnings += found.warnings
-            for attack, images in found.adversarial.items():
-                rows[attack] = self.row(images, [name])
-        return {"attacks": rows, "warnings": warnings}
+            rows |= once(folder / f"{detector}.json", partial(self.against, name, detector))
+        return {"attacks": rows}
+
+    def against(self, name: str, detector: str) -> dict[str, Any]:
+        """PGD on a net and one of its detectors, the worse of two constraints, by radius."""
+        net, n = self.nets[name], self.scale.n["joint"]
+        model = detection.with_score(net.fitted[detector], net.thresholds[detector])
+        named = {f"{detector}@{eps}": joint(eps) for eps in self.scale.joint_radii}
+        journal, success = self.folder / name.lower() / "journal", detection.accepted_and_wrong
+        found = self.under(model, named, n, journal, success=success)
+        rows = {attack: self.row(images, [name]) for attack, images in found.adversarial.items()}
+        return {attack: row | {"warnings": found.warnings} for attack, row in rows.items()}
 
     def white_box(self, name: str) -> dict[str, Any]:
         """C&W-wb on the K-density, which is to be a class's median: distortions, and f2 > 0."""

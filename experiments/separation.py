@@ -97,10 +97,17 @@ def _into_class(head: Head, t: int, least: float, tolerance: float = 1e-4) -> np
     def lack(a):
         return np.sqrt(max(most - non_me(head.logits(a), t), 0))
 
+    def gain(a):
+        """The gradient of -lack; where nothing lacks, it has none."""
+        log_p = log_softmax(head.logits(a)[others])
+        p = np.exp(log_p)
+        slope = -p * (log_p - p @ log_p)
+        return slope @ head.weights[:, others].T / max(2 * lack(a), 1e-9)
+
     equal = np.linalg.lstsq(margins[1:] - margins[:1], ahead[0] - ahead[1:], rcond=None)[0]
     rules = [
         {"type": "ineq", "fun": lambda a: margins @ a + ahead, "jac": lambda a: margins},
-        {"type": "ineq", "fun": lambda a: allowed - lack(a)},
+        {"type": "ineq", "fun": lambda a: allowed - lack(a), "jac": gain},
     ]
     tries = []
     for start in (equal, np.zeros_like(equal)):
