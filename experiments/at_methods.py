@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from pathlib import Path
 
-from record import RESULTS, parser, short
+from record import chosen, place, scaled, slug, trained
 
 from robustjax import cli, files, report
 
@@ -41,23 +40,24 @@ EVALUATION = "--attacks pgd-50 autoattack --curve none --dtype float32"
 def row(name: str, options: argparse.Namespace) -> dict:
     """Train and evaluate one method; what the table says of it, and the whole report."""
     train, evaluate = SCALES[options.scale]
-    run = options.runs / f"at-{short(options.data)}-{options.scale}" / name.lower()
-    where = ["--data-dir", options.data_dir] if options.data_dir else []
-    if not (run / "training.json").exists():
-        words = [*ROWS[name].split(), *train.split(), "--data", options.data, "--out", str(run)]
-        cli.main(["train", *words, "--resume", *where])
+    run = options.runs / f"at-{slug(options.data)}-{options.scale}" / name.lower()
+    trained(run, [*ROWS[name].split(), *train.split()], options)
     if not (run / "report.json").exists():
+        where = ["--data-dir", options.data_dir] if options.data_dir else []
         cli.main(["evaluate", str(run), *evaluate.split(), *EVALUATION.split(), *where])
-    found, training = (json.loads((run / f).read_text()) for f in ("report.json", "training.json"))
+    training, settings, found = (files.read_json(run / f"{part}.json") for part in PARTS)
     return {
         "clean": found["clean"],
         **found["robust"],
         "worst": found["worst_case"],
         "seconds_per_step": seconds_per_step(run),
         "training": training,
-        "config": json.loads((run / "config.json").read_text()),
+        "config": settings,
         "report": found,
     }
+
+
+PARTS = ("training", "config", "report")
 
 
 def seconds_per_step(run: Path) -> float:
@@ -71,12 +71,11 @@ def seconds_per_step(run: Path) -> float:
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are missing, and write the table of all that are there."""
     started = time.time()
-    folder = options.runs if options.scale == "smoke" else RESULTS
-    path = folder / f"at_methods_{short(options.data)}_{options.scale}.json"
+    path = place(options) / f"at_methods_{slug(options.data)}_{options.scale}.json"
     for name in ROWS:
         if options.only in (None, name):
             made = row(name, options)  # hours; others may have written the table meanwhile
-            rows = json.loads(path.read_text())["rows"] if path.exists() else {}
+            rows = files.read_json(path)["rows"] if path.exists() else {}
             rows[name] = made
             origin = report.provenance(report.command_line(), 0, started)
             files.write_json(path, {"provenance": origin, "rows": rows})
@@ -88,9 +87,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    known = parser(__doc__)
-    known.add_argument("--scale", choices=SCALES, default="smoke")
-    known.add_argument("--data", help="cifar10 (smoke: digits), mnist, arrays:DIR")
-    options = known.parse_args()
-    options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
-    main(options)
+    main(chosen(scaled(__doc__, SCALES)))

@@ -15,8 +15,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from mmc_cifar10 import SCALES, flags, place, train
-from record import short
+from mmc_cifar10 import SCALES, train
+from record import chosen, place, scaled, slug
 
 from robustjax import files, report
 
@@ -53,7 +53,7 @@ def main(options) -> None:
         name: [course(train(name, seed, scale, options)) for seed in range(scale.seeds)]
         for name in LOSSES
     }
-    path = place(options) / f"convergence_{short(options.data)}_{options.scale}"
+    path = place(options) / f"convergence_{slug(options.data)}_{options.scale}"
     origin = report.provenance(report.command_line(), 0, started)
     files.write_json(path.with_suffix(".json"), {"provenance": origin, "courses": courses})
     draw(courses, path.with_suffix(".png"))
@@ -62,4 +62,4 @@ def main(options) -> None:
 
 
 if __name__ == "__main__":
-    main(flags(__doc__))
+    main(chosen(scaled(__doc__, SCALES)))

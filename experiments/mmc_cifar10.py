@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
-from record import RESULTS, parser, short
+from record import chosen, once, place, scaled, slug, trained
 from tables import draw, markdown
 
-from robustjax import attacks, cli, data, evaluation, files, models, report
+from robustjax import attacks, data, evaluation, files, models, report
 from robustjax.losses import cross_entropy, mmc
 from robustjax.threats import Linf
 
@@ -105,22 +105,15 @@ def rows_of(scale: Scale) -> list[str]:
 
 def train(name: str, seed: int, scale: Scale, options: argparse.Namespace) -> Path:
     """The run directory of one net, trained."""
-    slug = name.lower().replace(" ", "-").strip("()").replace("(", "")
-    place = options.runs / f"mmc-{short(options.data)}-{options.scale}"
-    run = place / f"{slug}-seed-{seed}"
-    words = [*ROWS[name].split(), *scale.train.split(), "--data", options.data, "--seed", str(seed)]
+    row = name.lower().replace(" ", "-").strip("()").replace("(", "")
+    run = options.runs / f"mmc-{slug(options.data)}-{options.scale}" / f"{row}-seed-{seed}"
+    words = [*ROWS[name].split(), *scale.train.split(), "--seed", str(seed)]
     words += ["--epochs", str(scale.epochs["AT" in name]), "--validation-attack", "none"]
-    where = ["--data-dir", options.data_dir] if options.data_dir else []
-    if not (run / "training.json").exists():
-        cli.main(["train", *words, *where, "--out", str(run), "--resume"])
-    return run
+    return trained(run, words, options)
 
 
 def measure(name: str, seed: int, run: Path, scale: Scale, test: data.Dataset) -> dict:
-    """The row's columns: accuracies by the attack's name and eps; kept in the run directory."""
-    path = run / "table.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    """The row's columns: accuracies by the attack's name and eps."""
     logits_fn, _, _ = models.load(run, weights="last")
     own = mmc if "MMC" in name else cross_entropy
     weak = {
@@ -141,7 +134,6 @@ def measure(name: str, seed: int, run: Path, scale: Scale, test: data.Dataset) -
             ends = [part[-1]["accuracy"] if part else None for part in parts]
             row[f"pgd-mt@{k}"] = found.clean if ends[0] is None else ends[0]
             row[f"adaptive@{k}"] = row[f"pgd-mt@{k}"] if ends[1] is None else ends[1]
-    files.write_json(path, row)
     return row
 
 
@@ -180,35 +172,21 @@ def main(options: argparse.Namespace) -> None:
         for name in rows_of(scale):
             if options.only in (None, name) and not (seed and "AT" in name):
                 run = train(name, seed, scale, options)
-                table.setdefault(name, []).append(measure(name, seed, run, scale, test))
+                row = once(run / "table.json", partial(measure, name, seed, run, scale, test))
+                table.setdefault(name, []).append(row)
     if options.only:
         return
     result = {
         "provenance": report.provenance(report.command_line(), 0, started),
         "scale": dataclasses.asdict(scale),
-        "published": PUBLISHED if short(options.data) == "cifar10" else {},
+        "published": PUBLISHED if options.data == "cifar10" else {},
         "rows": table,
     }
-    path = place(options) / f"mmc_{short(options.data)}_{options.scale}"
+    path = place(options) / f"mmc_{slug(options.data)}_{options.scale}"
     files.write_json(path.with_suffix(".json"), result)
     draw(table, scale.radii, path.with_suffix(".png"))
     print(markdown(table, result["published"], scale.radii))
 
 
-def place(options: argparse.Namespace) -> Path:
-    """Where results go; those of a smoke test are none."""
-    return options.runs if options.scale == "smoke" else RESULTS
-
-
-def flags(description: str) -> argparse.Namespace:
-    """The flags of every experiment, a scale and a data set."""
-    known = parser(description)
-    known.add_argument("--scale", choices=SCALES, default="smoke")
-    known.add_argument("--data", help="cifar10 (smoke: digits), mnist, arrays:DIR")
-    options = known.parse_args()
-    options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
-    return options
-
-
 if __name__ == "__main__":
-    main(flags(__doc__))
+    main(chosen(scaled(__doc__, SCALES)))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from robustjax import cli, files
 
@@ -25,9 +27,47 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def short(data: str) -> str:
-    """A data set's name for files and tables: of `arrays:DIR` the folder's."""
-    return data.rstrip("/").split("/")[-1].removeprefix("arrays:")
+def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
+    """Those, and the flags of an experiment that has scales and data sets: see `chosen`."""
+    made = parser(description)
+    made.add_argument("--scale", choices=list(scales), default="smoke")
+    made.add_argument(
+        "--data", help="cifar10, mnist, digits or arrays:DIR; smoke takes digits by default"
+    )
+    return made
+
+
+def chosen(known: argparse.ArgumentParser) -> argparse.Namespace:
+    """The flags as typed, with the data set that the scale takes by default."""
+    options = known.parse_args()
+    options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
+    return options
+
+
+def slug(data: str) -> str:
+    """A data set's name as part of a file's: of 'arrays:DIR' the last folder."""
+    return Path(data.removeprefix("arrays:")).name
+
+
+def place(options: argparse.Namespace) -> Path:
+    """Where results go; those of a smoke test are none."""
+    return options.runs if options.scale == "smoke" else RESULTS
+
+
+def trained(run: Path, words: Iterable[str], options: argparse.Namespace) -> Path:
+    """The run directory, after `robustjax train` with these words; a complete one is taken."""
+    where = ["--data-dir", options.data_dir] if options.data_dir else []
+    if not (run / "training.json").exists():
+        words = [*words, "--data", options.data, "--out", str(run), "--resume"]
+        cli.main(["train", *words, *where])
+    return run
+
+
+def once(path: Path, measure: Callable[[], Any]) -> Any:
+    """What `measure` returns, kept in a JSON file; the file's content if it is there."""
+    if not path.exists():
+        files.write_json(path, measure())
+    return files.read_json(path)
 
 
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:

@@ -61,10 +61,12 @@ class CarliniWagnerL2(Penalty):
         x, c, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
         change = HALF * (height - jnp.tanh(_preimage(x)))  # exactly zero at the preimage of x
         image = jnp.clip(x + change, 0, 1)
-        lack, gradient, won = probe(image)
+        found = probe(image)
         slope = HALF * (1 - height**2)
-        walk = _adam(state.walk, (2 * change + c * gradient) * slope, self.fading(state.search))
-        return Trial(walk, image, won, c, ordered_sum((change**2).reshape(-1)) + c * lack)
+        gradient = (2 * change + c * found.gradient) * slope
+        walk = _adam(state.walk, gradient, self.fading(state.search))
+        objective = ordered_sum((change**2).reshape(-1)) + c * found.lack
+        return Trial(walk, image, found, c, objective)
 
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """||z - x||_2."""
@@ -103,10 +105,10 @@ class CarliniWagnerLinf(Penalty):
         """One step of Adam."""
         x, tau, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
         image = jnp.clip(x + tau * height, 0, 1)
-        lack, gradient, won = probe(image)
-        walk = _adam(state.walk, gradient * (1 - height**2), self.fading(state.search))
+        found = probe(image)
+        walk = _adam(state.walk, found.gradient * (1 - height**2), self.fading(state.search))
         enough = jnp.minimum(self.measure(image, x), state.size)
-        return Trial(walk, image, won, enough, lack)
+        return Trial(walk, image, found, enough, found.lack)
 
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """max |z - x|."""

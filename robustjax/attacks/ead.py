@@ -63,8 +63,8 @@ class EAD(Penalty):
         change = jnp.sign(change) * jnp.maximum(jnp.abs(change) - size * self.beta, 0)
         new = jnp.clip(x + change, 0, 1)
         ahead = jnp.clip(new + k / (k + 3) * (new - image), 0, 1)
-        lack, _, won = probe(new)
-        return Trial(Walk(new, ahead), new, won, c, self._elastic(new, x) + c * lack)
+        found = probe(new)
+        return Trial(Walk(new, ahead), new, found, c, self._elastic(new, x) + c * found.lack)
 
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """What `rule` says."""

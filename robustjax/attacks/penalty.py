@@ -38,11 +38,13 @@ class Probe(NamedTuple):
     Attributes:
       lack: () max(0, least - gain): how much of the gain that counts is missing.
       gradient: (H, W, C) of `lack`.
+      hit: () success, with any gain.
       won: () success, with the confidence asked for.
     """
 
     lack: jax.Array
     gradient: jax.Array
+    hit: jax.Array
     won: jax.Array
 
 
@@ -52,14 +54,14 @@ class Trial(NamedTuple):
     Attributes:
       walk: where the descent is now; any pytree.
       image: (H, W, C) in [0, 1], which it tried.
-      won: () of that image.
+      probe: of that image.
       enough: () the constant that is enough if the round ends here and is won.
       objective: () what is being minimised; it decides when to give a round up.
     """
 
     walk: Any
     image: jax.Array
-    won: jax.Array
+    probe: Probe
     enough: jax.Array
     objective: jax.Array
 
@@ -74,6 +76,8 @@ class State(NamedTuple):
       search: the constant and its round.
       best: (H, W, C) the smallest change that counts; the clean image before any.
       size: () of it; inf before any.
+      spare: (H, W, C) of the images with success the one that lacked least; clean before any.
+      lack: () what it lacked; inf before any.
       steps: () of all rounds.
     """
 
@@ -83,6 +87,8 @@ class State(NamedTuple):
     search: constants.Search
     best: jax.Array
     size: jax.Array
+    spare: jax.Array
+    lack: jax.Array
     steps: jax.Array
 
 
@@ -161,6 +167,8 @@ class Penalty(MinimumNorm):
             search=search,
             best=example.x,
             size=jnp.where(won, 0.0, jnp.inf),
+            spare=example.x,
+            lack=jnp.float32(jnp.inf),
             steps=jnp.int32(0),
         )
 
@@ -177,18 +185,20 @@ class Penalty(MinimumNorm):
             # A sum of hinges is satisfied at its bound, where it is flat, and never goes beyond.
             flat = (value == self.confidence) & ~jnp.any(gradient != 0)
             won = wrong & ((lack == 0) | flat)
-            return Probe(lack, jnp.where(lack > 0, -gradient, 0), won)
+            return Probe(lack, jnp.where(lack > 0, -gradient, 0), wrong, won)
 
-        walk, image, won, enough, objective = self.descend(probe, example, state)
+        walk, image, found, enough, objective = self.descend(probe, example, state)
         size = self.measure(image, example.x)
-        better = won & (size < state.size)
-        search, over = constants.count(state.search, won, enough, objective, self.steps)
+        better, nearer = found.won & (size < state.size), found.hit & (found.lack < state.lack)
+        search, over = constants.count(state.search, found.won, enough, objective, self.steps)
         fresh = self.start(_origin(example)[0], example.x, search.constant)
         return state._replace(
             walk=jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, walk),
             search=search,
             best=jnp.where(better, image, state.best),
             size=jnp.where(better, size, state.size),
+            spare=jnp.where(nearer, image, state.spare),
+            lack=jnp.where(nearer, found.lack, state.lack),
             steps=state.steps + 1,
         )
 

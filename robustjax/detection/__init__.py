@@ -3,13 +3,21 @@
 fitted = KDensity().fit(model, train_images, train_labels)     # a pytree, fitted(x) -> ()
 threshold = threshold_at(scores(fitted, validation_images), false_rejection=0.05)
 found = report(labels, clean_predictions, scores(fitted, images), ..., threshold=threshold)
-x_adv = perturb(PGD(loss=reads_output_and_score), with_score(fitted), key, images, labels)
+x_adv = perturb(JointPGD(Linf(8 / 255)), with_score(fitted, threshold), key, images, labels)
 """
 
+from robustjax.detection.carlini_wagner_wb import CarliniWagnerWB
 from robustjax.detection.combination import Combined, combine
-from robustjax.detection.detector import Detector, Fitted, scores, with_score
+from robustjax.detection.detector import (
+    Detector,
+    Fitted,
+    accepted_and_wrong,
+    scores,
+    with_score,
+)
 from robustjax.detection.gaussian import Mahalanobis
 from robustjax.detection.intrinsic_dimension import LID
+from robustjax.detection.joint_pgd import JointPGD
 from robustjax.detection.kernel_density import KDensity
 from robustjax.detection.logit_scores import (
     CenterDistance,
@@ -36,6 +44,7 @@ __all__ = [
     "LID",
     "NOT_SURE",
     "BitDepth",
+    "CarliniWagnerWB",
     "CenterDistance",
     "Combined",
     "Confidence",
@@ -45,6 +54,7 @@ __all__ = [
     "Entropy",
     "FeatureSqueezing",
     "Fitted",
+    "JointPGD",
     "KDensity",
     "Mahalanobis",
     "MaxMargin",
@@ -53,6 +63,7 @@ __all__ = [
     "ReconstructionDivergence",
     "ReconstructionError",
     "Uncertainty",
+    "accepted_and_wrong",
     "auc",
     "combine",
     "decide",

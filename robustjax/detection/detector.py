@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 
 from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
 from robustjax.attacks.randomized import Randomized
+from robustjax.attacks.success import fooled
 from robustjax.attacks.tiles import over_tiles
 from robustjax.config import config
 from robustjax.losses.output import logits_of
@@ -110,13 +111,33 @@ def over_images(function: Callable, fitted: Any, images: Any, batch_size: int | 
     return over_tiles(_watch_one, (watched,), {"image": examples.image}, batch_size)
 
 
-def with_score(fitted: Callable) -> Partial:
+def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:
     """A model for attacks: images (B, H, W, C) -> {'logits': (B, K), 'score': (B,)}.
 
     A loss (output, target) -> scalar that reads both attacks classifier and detector together; one
     that reads the logits alone, as all of ours, is oblivious of the detector.
+
+    Args:
+      fitted: a fitted detector.
+      threshold: is subtracted from the score, so that an image is accepted where 'score' >= 0; ()
+        or (K,), then that of the predicted class.
+
+    Raises:
+      ValueError: a threshold of another shape, or NaN.
     """
-    return Partial(_batched, Partial(_logits_and_score), fitted)
+    least = np.asarray(threshold, np.float32)
+    if least.ndim > 1 or np.isnan(least).any():
+        raise ValueError(f"the threshold must be a number, or one for each class; got {threshold}")
+    return Partial(_batched, Partial(_logits_and_score), (fitted, least))
+
+
+def accepted_and_wrong(output: Any, y: jax.Array) -> jax.Array:
+    """The success of an attack on `with_score`: the classifier is wrong, the detector accepts it.
+
+    For the field `success` of attacks and the argument of `attacks.perturb` and
+    `evaluation.evaluate`, whose accuracy is then the fraction that is not accepted and wrong.
+    """
+    return fooled(output, y) & (output["score"] >= 0)
 
 
 def _batched(function, fitted, images):
@@ -127,8 +148,11 @@ def _score(fitted, x):
     return fitted(x)
 
 
-def _logits_and_score(fitted, x):
-    return {"logits": logits_of(one_example(fitted.model)(x)), "score": fitted(x)}
+def _logits_and_score(watched, x):
+    fitted, threshold = watched
+    logits = logits_of(one_example(fitted.model)(x))
+    least = jnp.asarray(threshold)[jnp.argmax(logits)] if threshold.ndim else threshold
+    return {"logits": logits, "score": fitted(x) - least}
 
 
 def _watch_one(watched, row):

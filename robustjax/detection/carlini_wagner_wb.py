@@ -1,0 +1,177 @@
+"""C&W-wb: the smallest change that reaches a class and is accepted by the detector."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks import constants, penalty
+from robustjax.attacks.aims import TARGETED, Label, choose
+from robustjax.attacks.carlini_wagner import CarliniWagnerL2
+from robustjax.attacks.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks.penalty import Started
+from robustjax.attacks.success import prediction
+from robustjax.config import check_number, config, static
+from robustjax.losses import margin
+from robustjax.losses.output import logits_of
+from robustjax.threats import L2
+from robustjax.typing import LogitsFn
+
+
+class State(NamedTuple):
+    """Where an attack is.
+
+    Attributes:
+      hiding: () whether it is in the second stage.
+      target: () the class it goes to.
+      origin: (H, W, C) where every round of the present stage begins.
+      stage: the state of `CarliniWagnerL2` in that stage.
+    """
+
+    hiding: jax.Array
+    target: jax.Array
+    origin: jax.Array
+    stage: penalty.State
+
+
+@config
+class CarliniWagnerWB(MinimumNorm):
+    """min_z ||z - x||_2^2 + c (f1(z) + f2(z)), by Adam in the space of tanh, towards a class t.
+
+    f1 = max(0, max_{i != t} h_i(z) - h_t(z) + confidence), f2 = max(0, -score(z)), where the model
+    is `with_score(fitted, threshold)`: f2 = 0 where the detector accepts. Two stages, each with a
+    binary search over c: the first leaves out f2, the second begins at the result of the first. Any
+    detector will do. The paper's f2 is that of the K-density with the kernels of class t; ours is
+    of the predicted class, as the detector's is, and t is predicted where it counts. Its threshold
+    is the median log-density of the training images of t: give `with_score` one for each class.
+
+    The paper's code measures the distortion of the second stage from the result of the first, and
+    compares its softmax with the confidence of 5, which nothing reaches; here the distortion is
+    from the clean image, and success is tested on the logits. Steps are 10,000 in the paper (5,000
+    in the first stage); here their size falls to zero, see `CarliniWagnerL2`.
+
+    Args:
+      threat: L2; with eps = inf every success counts.
+      confidence: by which the target class has to be ahead, in units of the logits.
+      steps: of one round; in the first stage half as many.
+      step_size: of the first step of a round.
+      rounds, constant: of the second stage's binary search, and its first c.
+      first_rounds, first_constant: of the first stage.
+      label: the class it goes to when no target is given: 'random' (wrong), 'least_likely', 'any'
+        or 'ranked'.
+      rank: of that class, for 'ranked', as `MultiTargeted` sets it.
+
+    References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 4.4 and
+    code; after Carlini & Wagner, "Adversarial examples are not easily detected: bypassing ten
+    detection methods", 2017.
+
+    Guarantees:
+      Where the target was reached and accepted, the result is the smallest change that was.
+      Else it is, of the images that reached the target, the one with the lowest f2.
+      Else it is the clean image.
+    """
+
+    threat: L2 = L2(float("inf"))
+    confidence: float = 5.0
+    steps: int = 200
+    step_size: float = 0.05
+    rounds: int = 9
+    constant: float = 100.0
+    first_rounds: int = 3
+    first_constant: float = 10.0
+    label: Label = static("random")
+    rank: int = 1
+
+    def __post_init__(self):
+        for name in ("confidence", "step_size", "constant", "first_constant"):
+            check_number(name, getattr(self, name))
+        for name in ("rounds", "first_rounds", "rank"):
+            check_number(name, getattr(self, name), 1)
+        check_number("steps", self.steps, 2)
+        if self.label not in TARGETED:
+            raise ValueError(f"label must be one of {TARGETED}, got {self.label!r}")
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+        """A forward pass: the clean image may be its own adversarial image."""
+        output, target = logits_fn(example.x), example.target
+        if target is None:
+            key = jax.random.fold_in(example.key, 0)
+            target = choose(self.label, logits_of(output), key, example.y, self.rank)
+        state = State(jnp.asarray(False), jnp.asarray(target), example.x, None)
+        stage = self._stage(state).begin(*self._task(lambda _: output, example, state))
+        # Nothing is left to do where the clean image is of the class and accepted.
+        enough = (stage.size == 0) & (output["score"] >= 0)
+        return state._replace(hiding=enough, stage=stage)
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+        """A step of the present stage; the second begins where the first is over."""
+        stage = self._stage(state)
+        now = stage.step(*self._task(logits_fn, example, state), state.stage)
+        search = constants.begin(self.constant)
+        enter = State(
+            hiding=jnp.asarray(True),
+            target=state.target,
+            origin=now.best,
+            stage=now._replace(
+                walk=stage.start(now.best, example.x, search.constant),
+                search=search,
+                best=example.x,
+                size=jnp.inf,
+                spare=example.x,
+                lack=jnp.inf,
+            ),
+        )
+        over = ~state.hiding & stage.done(now)
+        return jax.tree.map(lambda a, b: jnp.where(over, a, b), enter, state._replace(stage=now))
+
+    def done(self, state: State) -> jax.Array:
+        """After the second stage."""
+        return state.hiding & self._stage(state).done(state.stage)
+
+    def result(self, example: Example, state: State) -> jax.Array:
+        """The smallest accepted change, the least detected one, or the clean image."""
+        found = state.stage
+        return jnp.where(jnp.isfinite(found.size), found.best, found.spare)
+
+    def spent(self, state: State) -> Cost:
+        """A forward and a backward pass per step, and the clean image's forward pass."""
+        return Cost(1 + state.stage.steps, state.stage.steps)
+
+    def _stage(self, state: State) -> CarliniWagnerL2:
+        def choose(second, first):
+            return jnp.where(state.hiding, second, first)
+
+        return CarliniWagnerL2(
+            self.threat,
+            steps=choose(self.steps, self.steps // 2),
+            step_size=self.step_size,
+            rounds=choose(self.rounds, self.first_rounds),
+            constant=choose(self.constant, self.first_constant),
+            loss=hinges,
+            success=reached,
+        )
+
+    def _task(self, logits_fn, example, state):
+        """What a stage works on: the model as it sees it, and its problem."""
+
+        def model(z):
+            output = logits_fn(z)
+            logits, score = output["logits"], output["score"]
+            own = jnp.arange(logits.size) == state.target
+            behind = logits - jnp.where(own, self.confidence, 0)
+            return {"logits": behind, "score": jnp.where(state.hiding, score, 0)}
+
+        given = Started(state.origin, state.target)
+        return model, example._replace(y=state.target, target=given)
+
+
+def hinges(output: Any, target: jax.Array) -> jax.Array:
+    """-(f1 + f2): zero where the target class is ahead and the score is accepted."""
+    return jnp.minimum(-margin(output, target), 0) + jnp.minimum(output["score"], 0)
+
+
+def reached(output: Any, target: jax.Array) -> jax.Array:
+    """The prediction is the target class."""
+    return prediction(output) == target

@@ -1,0 +1,161 @@
+"""Projected gradient ascent on a classifier and a detector together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks.aims import Label, aim, check_aim, sense
+from robustjax.attacks.iterative import Cost, Example, Iterative
+from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
+from robustjax.attacks.success import fooled, logits_of
+from robustjax.config import check_number, config, static
+from robustjax.losses import margin
+from robustjax.sums import ordered_sum
+from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import LogitsFn, Loss
+
+Constraint = Literal["sum", "selectable", "orthogonal"]
+
+
+class State(NamedTuple):
+    """Where an attack is.
+
+    Attributes:
+      looks: () at images so far, one more than steps.
+      target: what the loss compares the output with.
+      x_adv: (H, W, C) the image to look at next.
+      best: (H, W, C) of the images that fool, the one with the highest score.
+      score: () its score; -inf before any.
+    """
+
+    looks: jax.Array
+    target: Any
+    x_adv: jax.Array
+    best: jax.Array
+    score: jax.Array
+
+
+@config
+class JointPGD(Iterative):
+    """PGD that fools the classifier and raises the detector's score, on a model of `with_score`.
+
+    With g the gradient of `loss(output, target)` and s that of the score, a step follows
+
+        'sum'          g + weight s
+        'selectable'   s where the image fools already, else g
+        'orthogonal'   as 'selectable', of s the part orthogonal to g, and of g that orthogonal to
+                       s, so that to gain on one does not, to first order, cost the other.
+
+    Of all images that fool, it returns the one with the highest score: where one of them is
+    accepted, the result is accepted and wrong, at whatever threshold. Else it returns the last
+    image. All steps are taken, so that scores say how far the detector can be led.
+
+    Args:
+      threat: the ball.
+      steps: number of gradient steps; may be traced.
+      rel_step: the travel of all steps together, in units of eps.
+      start: where the ascent begins.
+      constraint: 'sum', 'selectable' or 'orthogonal'.
+      weight: of the score in 'sum', in units of the loss per unit of the score.
+      loss: (output, target) -> scalar, maximised; reads the logits.
+      label, rank: what the loss compares the output with when no target is given, as for `PGD`.
+
+    References: Bryniarski et al., "Evading adversarial example detection defenses with orthogonal
+    projected gradient descent", 2022, Sec. 4. Their code asks of an image that fools that its label
+    be 0.05 behind, and begins at the clean image; it has a variant that alternates by the number of
+    the step.
+
+    Guarantees:
+      The result lies in the ball and in [0, 1].
+      Where an image on the way was accepted and wrong, so is the result.
+      In 'orthogonal' the direction of one has no component along the gradient of the other.
+      A zero gradient makes no NaN.
+    """
+
+    threat: Linf | L2 | L1 | L0 = Linf()
+    steps: int = 100
+    rel_step: float = 2.5
+    start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
+    constraint: Constraint = static("orthogonal")
+    weight: float = 1.0
+    loss: Loss = static(margin)
+    label: Label = static("true")
+    rank: int = 1
+
+    def __post_init__(self):
+        for name in ("steps", "rel_step", "weight"):
+            check_number(name, getattr(self, name))
+        check_number("rank", self.rank, 1)
+        for name, known in (("constraint", Constraint), ("label", Label)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"{name} must be one of {get_args(known)}, got {getattr(self, name)!r}"
+                )
+
+    @property
+    def reach(self) -> float:
+        """How far all steps together travel, in units of eps."""
+        return self.rel_step
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+        """The start, not looked at yet."""
+        x, target = example.x, example.target
+        if target is None:
+            check_aim(self.loss, self.label)
+            logits = None if self.label == "true" else logits_of(logits_fn(x))
+            key = jax.random.fold_in(example.key, 1)
+            target = aim(self.loss, self.label, logits, key, example.y, self.rank)
+        x_start = self.start(jax.random.fold_in(example.key, 0), x, self.threat, logits_fn)
+        target = jax.tree.map(jnp.asarray, target)
+        return State(jnp.int32(0), target, x_start, x_start, jnp.float32(-jnp.inf))
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+        """Look at an image, then move on."""
+
+        def look(z):
+            output = logits_fn(z)
+            value = sense(self.loss, self.label) * self.loss(output, state.target)
+            return (value, output["score"]), fooled(output, example.y)
+
+        (_, score), pull, wrong = jax.vjp(look, state.x_adv, has_aux=True)
+        better = wrong & (score > state.score)
+        size = self.rel_step * self.threat.eps / jnp.maximum(self.steps, 1)
+        x_adv = self.threat.step(state.x_adv, self._direction(pull, wrong), size, example.x)
+        return state._replace(
+            looks=state.looks + 1,
+            x_adv=jnp.where(state.looks < self.steps, x_adv, state.x_adv),
+            best=jnp.where(better, state.x_adv, state.best),
+            score=jnp.where(better, score, state.score),
+        )
+
+    def done(self, state: State) -> jax.Array:
+        """When the image after the last step has been looked at."""
+        return state.looks > self.steps
+
+    def result(self, example: Example, state: State) -> jax.Array:
+        """The image that fools with the highest score; the last image if none fools."""
+        return jnp.where(jnp.isneginf(state.score), state.x_adv, state.best)
+
+    def spent(self, state: State) -> Cost:
+        """A forward pass per image looked at, two backward passes in 'orthogonal', else one."""
+        chosen = self.start.calls + (self.label != "true")
+        passes = 2 if self.constraint == "orthogonal" else 1
+        return Cost(state.looks + chosen, passes * state.looks + self.start.calls)
+
+    def _direction(self, pull, wrong):
+        """The direction of ascent; `pull` of weights is the gradient of the weighted sum."""
+        if self.constraint == "sum":
+            return pull((1.0, self.weight))[0]
+        if self.constraint == "selectable":
+            return pull((jnp.where(wrong, 0.0, 1.0), jnp.where(wrong, 1.0, 0.0)))[0]
+        fool, hide = pull((1.0, 0.0))[0], pull((0.0, 1.0))[0]
+        return jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide))
+
+
+def orthogonal(gradient: jax.Array, other: jax.Array) -> jax.Array:
+    """`gradient` less its component along `other`; unchanged if that is zero."""
+    unit = L2().steepest(other)
+    return gradient - ordered_sum((gradient * unit).reshape(-1)) * unit
