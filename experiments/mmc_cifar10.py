@@ -4,7 +4,7 @@ Command:   python experiments/mmc_cifar10.py --scale cpu --data-dir DIR   (DIR: 
            with --data mnist the same rows on MNIST; --scale smoke: the path alone, on digits)
 Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pieces: what is done
            is not done again. gpu: ten minutes of an H100 (the natural rows,
-           40 epochs, batches of 100 and a warm-up of one epoch); full: 200 epochs of each row.
+           30 epochs, batches of 100 and a warm-up of one epoch); full: 200 epochs of each row.
 Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand) < MMC, and AT helps
            all; under attacks on the margins the natural rows collapse, MMC included.
 Measured:  nothing at cpu or full scale yet. Results go to results/mmc_{data}_{scale}.json and .png.
@@ -87,7 +87,7 @@ SCALES = {
     "cpu": Scale("--model resnet-8 --augment shift-flip", (4, 2), 3, 300, 200),
     "gpu": Scale(
         "--model resnet-32 --augment shift-flip --batch-size 100 --lr-warmup 0.025",
-        (40, 0),
+        (30, 0),
         1,
         1000,
         500,

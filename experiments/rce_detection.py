@@ -86,7 +86,7 @@ SCALES = {
     ),
     "gpu": Scale(
         model="--model resnet-tf-32",
-        epochs=(20, 40),
+        epochs=(15, 30),
         lr=(0.1, 0.5),
         fit=60_000,
         n={"gradient": 1000, "jsma": 256, "cw": 256, "joint": 256, "wb": 128, "geometry": 100},
