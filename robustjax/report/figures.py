@@ -111,7 +111,7 @@ def roc_curves(
 
     Args:
       curves: {detector: {attack: (fpr, tpr)}}, as `evaluation.Detections.curves`; a curve without
-        points (the attack fooled nothing) is left out.
+        points (the attack fooled nothing) is not drawn.
       png: where the figure goes.
 
     Raises:
@@ -126,12 +126,9 @@ def roc_curves(
         for ax, attack in zip(axes, attacks, strict=False):
             ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
             for i, (detector, row) in enumerate(curves.items()):
-                style = {
-                    "color": COLORS[i % len(COLORS)],
-                    "linestyle": "-" if i < len(COLORS) else "--",
-                }
-                if attack in row and len(row[attack][0]):
-                    ax.plot(*row[attack], label=detector, **style)
+                style = "-" if i < len(COLORS) else "--"
+                color = COLORS[i % len(COLORS)]
+                ax.plot(*row[attack], label=detector, color=color, linestyle=style)
             ax.set(title=attack, xlabel="adversarial images accepted", aspect="equal")
         axes[0].set_ylabel("clean images accepted")
         axes[0].legend(fontsize="x-small", loc="lower right")
