@@ -29,7 +29,7 @@ from robustjax.detection.logit_scores import (
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.registry import DETECTORS
-from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing
+from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing, NonLocalMeans
 from robustjax.detection.thresholding import (
     NOT_SURE,
     Detection,
@@ -63,6 +63,7 @@ __all__ = [
     "Mahalanobis",
     "MaxMargin",
     "MedianSmoothing",
+    "NonLocalMeans",
     "NonME",
     "ReconstructionDivergence",
     "ReconstructionError",

@@ -130,8 +130,10 @@ def roc_curves(
                 color = COLORS[i % len(COLORS)]
                 ax.plot(*row[attack], label=detector, color=color, linestyle=style)
             ax.set(title=attack, xlabel="adversarial images accepted", aspect="equal")
+            ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes[0].set_ylabel("clean images accepted")
-        axes[0].legend(fontsize="x-small", loc="lower right")
+        handles = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*handles, loc="outside right upper", fontsize="small")
         for ax in axes[len(attacks) :]:
             ax.remove()
 
