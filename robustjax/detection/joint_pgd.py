@@ -163,6 +163,10 @@ def AdaptivePGD(threat: Threat = LINF, steps: int = 100) -> WorstOf:
 
     No constraint suits all detectors: where both gradients are nearly parallel, as those of a
     margin and a confidence, little of them is orthogonal.
+
+    Args:
+      threat: the ball.
+      steps: of each ascent, 2.5 eps / steps long.
     """
     each = (JointPGD(threat, steps, constraint=name) for name in get_args(Constraint))
     return WorstOf(tuple(each), success=accepted_and_wrong)
