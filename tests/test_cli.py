@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from robustjax import attacks, cli, data, evaluation, losses, models, parallel, training
+from robustjax import attacks, cli, data, detection, evaluation, losses, models, parallel, training
 from robustjax.cli.evaluate import draw_examples
 from robustjax.threats import L2, Linf
 
@@ -240,6 +240,56 @@ def test_transfer_between_runs(run, copy, tmp_path, capsys):
         cli.main(["transfer", str(run)])
 
 
+def test_detect_puts_the_threat_models_side_by_side(copy, capsys):
+    name = "k-density:sigma2=1/2:count=20"
+    words = ["--detectors", name, "--attacks", "fgsm"]
+    substitute = copy.parent / "other"
+    shutil.copytree(copy, substitute)
+    sizes = ["--n", "64", "--steps", "3", "--fit", "400", "--false-rejection", "1/10"]
+    cli.main(["detect", str(copy), *words, *sizes, "--substitute", str(substitute)])
+    found = read(copy / "detection.json")
+    row = found["found"][name]
+    assert list(found["found"]) == [name]
+    assert list(row) == ["fgsm", "fgsm from other", "white-box"]
+    assert found["n"] == 64 and found["fitted_to"] == 400 and found["provenance"]["seed"] == 0
+    density = found["detectors"][name]["fields"]
+    assert density["sigma2"] == 0.5 and density["count"] == 20
+    assert row["fgsm"] == row["fgsm from other"]  # one network twice
+    assert row["white-box"]["accepted_wrong"] >= row["fgsm"]["accepted_wrong"] - 0.05
+    assert (copy / "roc.png").read_bytes().startswith(b"\x89PNG")
+    assert "AUC / accepted and wrong, in %" in capsys.readouterr().out
+
+
+def test_all_detectors_may_be_named_at_once(copy, monkeypatch):
+    asked = []
+
+    def nothing(logits_fn, detectors, *args, **settings):
+        asked.append((list(detectors), settings["white_box"]))
+        raise Enough
+
+    monkeypatch.setattr(evaluation, "detect", nothing)
+    monkeypatch.setattr(detection.Detector, "fit", lambda self, *args, **settings: self)
+    with pytest.raises(Enough):
+        cli.detect(cli.Detecting(copy, ("all",), adaptive=False))
+    assert asked == [(list(detection.DETECTORS), None)]
+
+
+def test_a_substitute_of_other_data_is_refused(copy):
+    other = copy.parent / "other"
+    shutil.copytree(copy, other)
+    about = read(other / "config.json")
+    about["data"]["name"] = "mnist"
+    (other / "config.json").write_text(json.dumps(about))
+    message = refuse("detect", str(copy), "--substitute", str(other))
+    assert "trained on different data: digits, mnist" in message
+
+
+def test_an_unknown_detector_is_answered_with_the_known_ones(copy):
+    message = refuse("detect", str(copy), "--detectors", "k-densty")
+    assert "unknown name 'k-densty'" in message and "k-density, mahalanobis" in message
+    assert "no field 'k'" in refuse("detect", str(copy), "--detectors", "energy:k=3")
+
+
 def test_an_interrupted_evaluation_goes_on_and_keeps_its_images(copy, monkeypatch):
     options = cli.Evaluation(copy, ("fgsm", "pgd-4"), n=64, curve="none", keep_images=True)
 
@@ -314,6 +364,8 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         (["evaluate", "nowhere"], "no run directory"),
         (["evaluate", "nowhere", "--n", "-5"], "--n must lie in [1, inf], got -5"),
         (["evaluate", "nowhere", "--batch-size", "0"], "--batch-size must lie in [1, inf], got 0"),
+        (["detect", "nowhere"], "no run directory"),
+        (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, inf], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
         (["train", "pgd-at", "--out", "o", "--batch-size", "30"], "multiple of"),

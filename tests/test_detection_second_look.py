@@ -15,6 +15,7 @@ from robustjax.detection import (
     BitDepth,
     FeatureSqueezing,
     MedianSmoothing,
+    NonLocalMeans,
     ReconstructionDivergence,
     ReconstructionError,
     Uncertainty,
@@ -39,6 +40,30 @@ def test_bit_depth_has_its_levels_and_passes_the_gradient():
     assert np.unique(BitDepth(1)(x)).tolist() == [0, 1]
     np.testing.assert_allclose(BitDepth(3)(x), np.rint(7 * np.asarray(x)) / 7, atol=1e-6)
     np.testing.assert_array_equal(jax.grad(lambda x: BitDepth(3)(x).sum())(x), 1)
+
+
+@pytest.mark.parametrize(("shape", "search", "patch"), [((9, 7, 3), 5, 3), ((8, 8, 1), 13, 1)])
+def test_non_local_means_is_the_weighted_mean_of_the_window(shape, search, patch):
+    x, h = np.random.default_rng(0).random(shape).astype(np.float32), 0.3
+    reach, edge = search // 2, patch // 2
+    pad = [(reach + edge,) * 2] * 2 + [(0, 0)]
+    padded = np.pad(x.astype(np.float64), pad, mode="symmetric")
+    expected = np.zeros(shape)
+    for row, column in np.ndindex(shape[:2]):
+        total = weights = 0
+        here = padded[row + reach :, column + reach :][:patch, :patch]
+        for i, j in np.ndindex(search, search):
+            there = padded[row + i :, column + j :][:patch, :patch]
+            weight = np.exp(-((here - there) ** 2).mean() / h**2)
+            total, weights = total + weight * there[edge, edge], weights + weight
+        expected[row, column] = total / weights
+    squeeze = NonLocalMeans(search, patch, h)
+    np.testing.assert_allclose(squeeze(x), expected, atol=1e-6)
+    np.testing.assert_allclose(NonLocalMeans(search, patch, 1e-4)(x), x, atol=1e-4)
+    slope = jax.grad(lambda z: squeeze(z).sum())(x)
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0.1
+    with pytest.raises(ValueError, match="odd"):
+        NonLocalMeans(search + 1)
 
 
 def test_squeezing_is_the_largest_change_of_the_probabilities():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from robustjax.detection import NOT_SURE, auc, decide, report, threshold_at, tpr_at_fpr
+from robustjax.detection import NOT_SURE, auc, decide, report, roc, threshold_at, tpr_at_fpr
 
 tied = st.lists(st.sampled_from([-1e30, -1.0, 0.0, 1e-30, 0.5, 1.0]), min_size=1, max_size=30)
 RNG = np.random.default_rng(0)
@@ -37,6 +37,20 @@ def test_tpr_at_fpr_is_the_best_point_of_the_curve(positives, negatives, limit):
     scores = np.concatenate([positives, negatives])
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
     assert tpr_at_fpr(positives, negatives, limit) == tpr[fpr <= limit + 1e-12].max()
+
+
+@given(tied, tied)
+def test_the_curve_is_that_of_scikit_learn_and_its_area_the_auc(positives, negatives):
+    fpr, tpr = roc(positives, negatives)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(auc(positives, negatives))
+    label = np.repeat([1, 0], [len(positives), len(negatives)])
+    values = np.concatenate([positives, negatives])
+    known = roc_curve(label, values, drop_intermediate=False)
+    np.testing.assert_allclose((fpr, tpr), known[:2], atol=1e-12)
+
+
+def test_the_curve_of_nothing_is_empty():
+    assert all(part.size == 0 for part in roc([1.0], []))
 
 
 @given(tied, st.sampled_from([0.0, 0.05, 0.1, 0.29, 0.9]))

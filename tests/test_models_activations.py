@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from robustjax.detection import Mahalanobis, scores
-from robustjax.models import activations, apply, create, init
+from robustjax.models import activations, apply, create, init, with_layers
 
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 
@@ -33,6 +33,8 @@ def test_layers_are_in_order_and_end_in_the_features(name, options, shapes):
     np.testing.assert_allclose(output["logits"], jax.jit(logits_fn)(IMAGES), atol=1e-5)
     np.testing.assert_allclose(output["features"][-1], jax.jit(features_fn)(IMAGES), atol=1e-5)
     assert len(jax.tree.leaves(watched)) == len(jax.tree.leaves(variables))
+    same = jax.jit(with_layers(logits_fn))(IMAGES)
+    jax.tree.map(np.testing.assert_array_equal, same, output)
 
 
 def test_blocks_are_sorted_by_number():

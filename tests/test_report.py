@@ -223,6 +223,35 @@ def test_figures_leave_matplotlib_as_it_was(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
+# ---- detectors
+
+CURVES = {
+    "lid": {"fgsm": ([0, 0, 1], [0, 1, 1]), "bim": ([], [])},
+    "energy": {"fgsm": ([0, 0.5, 1], [0, 0.5, 1]), "bim": ([0, 1], [0, 1])},
+}
+
+
+def test_roc_curves_have_a_panel_an_attack_and_a_colour_a_detector(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, label, **_: titles.append(label))
+    report.roc_curves(CURVES, tmp_path / "roc.png")
+    assert titles == ["fgsm", "bim"]
+    assert all(has_color(tmp_path / "roc.png", color) for color in ("#0072b2", "#d55e00"))
+    with pytest.raises(ValueError, match="no ROC curve"):
+        report.roc_curves({}, tmp_path / "none.png")
+
+
+def test_the_table_of_detectors():
+    entry = {"auc": 0.987, "accepted_wrong": 0.1234, "accepted_clean": 0.95}
+    none = entry | {"auc": None, "accepted_wrong": 0.0}
+    found = {"found": {"lid": {"fgsm": entry, "white-box": none}}}
+    assert report.detection_table(found).splitlines() == [
+        "detector  clean accepted         fgsm  white-box",
+        "--------  --------------  -----------  ---------",
+        "lid                 95.0  98.7 / 12.3    - / 0.0",
+    ]
+
+
 # ---- table
 
 

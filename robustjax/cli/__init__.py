@@ -1,4 +1,4 @@
-"""The command line: `robustjax quickstart | train | evaluate | transfer | report | data`."""
+"""The command line: `robustjax quickstart | train | evaluate | transfer | detect | ...`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tyro
 
 from robustjax import parallel
 from robustjax.cli.data import data_command
+from robustjax.cli.detect import Detecting, detect
 from robustjax.cli.evaluate import Evaluation, evaluate
 from robustjax.cli.flags import REGISTRY, choose_threat
 from robustjax.cli.quickstart import quickstart
@@ -16,7 +17,17 @@ from robustjax.cli.show import show
 from robustjax.cli.train import Options, train, train_command
 from robustjax.cli.transfer import transfer
 
-__all__ = ["Evaluation", "Options", "choose_threat", "evaluate", "main", "quickstart", "train"]
+__all__ = [
+    "Detecting",
+    "Evaluation",
+    "Options",
+    "choose_threat",
+    "detect",
+    "evaluate",
+    "main",
+    "quickstart",
+    "train",
+]
 
 READABLE = (ValueError, OSError, FloatingPointError, ImportError)
 """What robustjax raises: its message is a sentence. Others need their type's name to be read."""
@@ -35,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "train": train_command(),
                 "evaluate": evaluate,
                 "transfer": transfer,
+                "detect": detect,
                 "report": show,
                 "data": data_command,
             },

@@ -17,7 +17,7 @@ from robustjax.detection.detector import (
 )
 from robustjax.detection.gaussian import Mahalanobis
 from robustjax.detection.intrinsic_dimension import LID
-from robustjax.detection.joint_pgd import JointPGD
+from robustjax.detection.joint_pgd import AdaptivePGD, JointPGD
 from robustjax.detection.kernel_density import KDensity
 from robustjax.detection.logit_scores import (
     CenterDistance,
@@ -28,21 +28,25 @@ from robustjax.detection.logit_scores import (
     NonME,
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
-from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing
+from robustjax.detection.registry import DETECTORS
+from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing, NonLocalMeans
 from robustjax.detection.thresholding import (
     NOT_SURE,
     Detection,
     auc,
     decide,
     report,
+    roc,
     threshold_at,
     tpr_at_fpr,
 )
 from robustjax.detection.uncertainty import Uncertainty
 
 __all__ = [
+    "DETECTORS",
     "LID",
     "NOT_SURE",
+    "AdaptivePGD",
     "BitDepth",
     "CarliniWagnerWB",
     "CenterDistance",
@@ -59,6 +63,7 @@ __all__ = [
     "Mahalanobis",
     "MaxMargin",
     "MedianSmoothing",
+    "NonLocalMeans",
     "NonME",
     "ReconstructionDivergence",
     "ReconstructionError",
@@ -68,6 +73,7 @@ __all__ = [
     "combine",
     "decide",
     "report",
+    "roc",
     "scores",
     "threshold_at",
     "tpr_at_fpr",

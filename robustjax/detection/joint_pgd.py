@@ -8,16 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks.aims import Label, aim, check_aim, sense
+from robustjax.attacks.ensemble import WorstOf
+from robustjax.attacks.gradient import LINF
 from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
 from robustjax.attacks.success import fooled, logits_of
 from robustjax.config import check_number, config, static
+from robustjax.detection.detector import accepted_and_wrong
 from robustjax.losses import margin
 from robustjax.sums import ordered_sum
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss
+from robustjax.typing import LogitsFn, Loss, Threat
 
-Constraint = Literal["sum", "selectable", "orthogonal"]
+Constraint = Literal["selectable", "orthogonal", "sum"]
 
 
 class State(NamedTuple):
@@ -75,7 +78,7 @@ class JointPGD(Iterative):
       A zero gradient makes no NaN.
     """
 
-    threat: Linf | L2 | L1 | L0 = Linf()
+    threat: Linf | L2 | L1 | L0 = LINF
     steps: int = 100
     rel_step: float = 2.5
     start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
@@ -153,6 +156,16 @@ class JointPGD(Iterative):
             return pull((jnp.where(wrong, 0.0, 1.0), jnp.where(wrong, 1.0, 0.0)))[0]
         fool, hide = pull((1.0, 0.0))[0], pull((0.0, 1.0))[0]
         return jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide))
+
+
+def AdaptivePGD(threat: Threat = LINF, steps: int = 100) -> WorstOf:
+    """`JointPGD` under each constraint in turn, on the images that are not yet accepted and wrong.
+
+    No constraint suits all detectors: where both gradients are nearly parallel, as those of a
+    margin and a confidence, little of them is orthogonal.
+    """
+    each = (JointPGD(threat, steps, constraint=name) for name in get_args(Constraint))
+    return WorstOf(tuple(each), success=accepted_and_wrong)
 
 
 def orthogonal(gradient: jax.Array, other: jax.Array) -> jax.Array:

@@ -57,6 +57,26 @@ def auc(positives: Any, negatives: Any) -> float:
     return float((ranks[:p].sum() - p * (p + 1) / 2) / (p * q))
 
 
+def roc(positives: Any, negatives: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC curve (fpr, tpr): the fractions accepted at every threshold, from none to all.
+
+    Empty where one of the two is.
+
+    Guarantees:
+      The area under it, by trapezoids, is `auc`.
+    """
+    positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")
+    if not positives.size or not negatives.size:
+        return np.zeros(0), np.zeros(0)
+    thresholds = np.unique(np.concatenate([positives, negatives]))[::-1]
+
+    def accepted(scores):
+        below = np.searchsorted(np.sort(scores), thresholds)
+        return np.concatenate([[0.0], 1 - below / scores.size])
+
+    return accepted(negatives), accepted(positives)
+
+
 def tpr_at_fpr(positives: Any, negatives: Any, fpr: float) -> float:
     """The largest fraction of positives accepted by a threshold that accepts <= fpr negatives.
 

@@ -1,7 +1,17 @@
 """Robust evaluation: accuracy under each attack and under all of them, and what to distrust."""
 
+from robustjax.evaluation.detection import Detections, detect
 from robustjax.evaluation.report import Report
 from robustjax.evaluation.run import curve, evaluate, zero_gradient
 from robustjax.evaluation.transfer import Transfer, transfer
 
-__all__ = ["Report", "Transfer", "curve", "evaluate", "transfer", "zero_gradient"]
+__all__ = [
+    "Detections",
+    "Report",
+    "Transfer",
+    "curve",
+    "detect",
+    "evaluate",
+    "transfer",
+    "zero_gradient",
+]

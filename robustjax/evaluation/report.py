@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from robustjax.attacks.iterative import allowed
+from robustjax.config import encode
 from robustjax.files import replacing
 
 
@@ -119,3 +120,8 @@ def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]
 def stderr(p: float, n: int) -> float:
     """The binomial standard error of a fraction."""
     return math.sqrt(p * (1 - p) / n)
+
+
+def describe(attack: Any) -> Any:
+    """The configuration of an attack for JSON; of one that is no config what Python prints."""
+    return encode(attack) if dataclasses.is_dataclass(attack) else repr(attack)

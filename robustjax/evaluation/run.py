@@ -17,10 +17,9 @@ from robustjax.attacks.ensemble import with_eps
 from robustjax.attacks.examples import Examples, check_request
 from robustjax.attacks.iterative import MinimumNorm
 from robustjax.attacks.success import Success, fooled
-from robustjax.config import encode
 from robustjax.evaluation import flags
 from robustjax.evaluation.journal import Journal, fingerprint
-from robustjax.evaluation.report import Report, points, stderr
+from robustjax.evaluation.report import Report, describe, points, stderr
 from robustjax.typing import Attack
 
 
@@ -129,7 +128,7 @@ def evaluate(
         key=jax.random.key_data(key).tolist(),
         examples=table,
         adversarial=adversarial,
-        attacks={name: _describe(attack) for name, attack in attacks.items()},
+        attacks={name: describe(attack) for name, attack in attacks.items()},
     )
 
 
@@ -227,7 +226,7 @@ def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, An
         right -= stage.succeeded
         rows.append(
             {
-                "attack": _describe(stage.attack),
+                "attack": describe(stage.attack),
                 "path": list(stage.path),
                 "attacked": stage.attacked,
                 "accuracy": right / total,
@@ -242,11 +241,7 @@ def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, An
 
 def _folder(journal, setting, data, clean, attacks) -> Path:
     """The snapshots' own folder: its name is made of all that decides the result."""
-    about = {name: _describe(attack) for name, attack in attacks.items()}
+    about = {name: describe(attack) for name, attack in attacks.items()}
     arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits
     about = [about, setting.success.__name__]
     return Path(journal) / fingerprint(arrays, about)
-
-
-def _describe(attack: Attack) -> Any:
-    return encode(attack) if dataclasses.is_dataclass(attack) else repr(attack)

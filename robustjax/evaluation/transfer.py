@@ -12,8 +12,7 @@ import numpy as np
 from robustjax.attacks.crafting import Ledger, Setting, craft, judge
 from robustjax.attacks.examples import check_request
 from robustjax.attacks.success import Success, fooled
-from robustjax.config import encode
-from robustjax.evaluation.report import stderr
+from robustjax.evaluation.report import describe, stderr
 from robustjax.typing import Attack
 
 
@@ -130,7 +129,7 @@ def transfer(
         clean={name: float(mask.mean()) for name, mask in right.items()},
         accuracy=matrix(lambda won, _: _rate(~won)),
         success=matrix(lambda won, both: _rate(won[both])),
-        attack=encode(attack) if dataclasses.is_dataclass(attack) else repr(attack),
+        attack=describe(attack),
         fooled=won,
         adversarial=adversarial,
     )

@@ -49,6 +49,11 @@ def activations(model: Classifier, variables: Any) -> Partial:
     return Partial(_Layers(model), variables)
 
 
+def with_layers(logits_fn: Partial) -> Partial:
+    """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights."""
+    return activations(logits_fn.func.model, *logits_fn.args)
+
+
 def _is_layer(module: nn.Module, method: str) -> bool:
     inside = any(part.startswith("stage") for part in module.path[:-1])
     return (

@@ -1,19 +1,34 @@
 """What a run leaves for people: figures, one table of several runs, and where numbers come from."""
 
 from robustjax.files import read_metrics, write_json
-from robustjax.report.figures import accuracy_over_eps, example_grid, figure, training_curves
+from robustjax.report.figures import (
+    accuracy_over_eps,
+    example_grid,
+    figure,
+    roc_curves,
+    training_curves,
+)
 from robustjax.report.provenance import command_line, provenance
-from robustjax.report.tables import format_eps, read_run, stage_table, table, transfer_table
+from robustjax.report.tables import (
+    detection_table,
+    format_eps,
+    read_run,
+    stage_table,
+    table,
+    transfer_table,
+)
 
 __all__ = [
     "accuracy_over_eps",
     "command_line",
+    "detection_table",
     "example_grid",
     "figure",
     "format_eps",
     "provenance",
     "read_metrics",
     "read_run",
+    "roc_curves",
     "stage_table",
     "table",
     "training_curves",

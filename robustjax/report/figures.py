@@ -104,6 +104,40 @@ def accuracy_over_eps(
         ax.legend()
 
 
+def roc_curves(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], png: str | Path
+) -> None:
+    """Draw the ROC curves of detectors, a panel for each attack.
+
+    Args:
+      curves: {detector: {attack: (fpr, tpr)}}, as `evaluation.Detections.curves`; a curve without
+        points (the attack fooled nothing) is not drawn.
+      png: where the figure goes.
+
+    Raises:
+      ValueError: there is no attack.
+    """
+    attacks = list(dict.fromkeys(attack for row in curves.values() for attack in row))
+    if not attacks:
+        raise ValueError("there is no ROC curve to draw")
+    lines = math.ceil(len(attacks) / 4)
+    columns = math.ceil(len(attacks) / lines)
+    with figure(png, columns, lines, (3.2, 3.2), sharex=True, sharey=True) as axes:
+        for ax, attack in zip(axes, attacks, strict=False):
+            ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+            for i, (detector, row) in enumerate(curves.items()):
+                style = "-" if i < len(COLORS) else "--"
+                color = COLORS[i % len(COLORS)]
+                ax.plot(*row[attack], label=detector, color=color, linestyle=style)
+            ax.set(title=attack, xlabel="adversarial images accepted", aspect="equal")
+            ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes[0].set_ylabel("clean images accepted")
+        handles = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*handles, loc="outside right upper", fontsize="small")
+        for ax in axes[len(attacks) :]:
+            ax.remove()
+
+
 def radius_unit(norm: str, largest: float) -> tuple[float, str]:
     """What to multiply radii by, and how to say so: the field writes 8/255, but 0.3."""
     return (255, " in 1/255") if norm.lower() == "linf" and largest <= 32 / 255 else (1, "")

@@ -118,6 +118,23 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     return _align(cells, numbers_from=1, markdown=markdown)
 
 
+def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
+    """AUC / accepted and wrong in percent: a row for each detector, a column for each attack.
+
+    Args:
+      found: `evaluation.Detections.to_json()`.
+      markdown: a Markdown table; otherwise plain columns.
+    """
+    rows = found["found"]
+    attacks = list(next(iter(rows.values())))
+    cells = [["detector", "clean accepted", *attacks]]
+    for detector, row in rows.items():
+        clean = next(iter(row.values()))["accepted_clean"]
+        both = [f"{_percent(e['auc'])} / {_percent(e['accepted_wrong'])}" for e in row.values()]
+        cells.append([detector, _percent(clean), *both])
+    return _align(cells, numbers_from=1, markdown=markdown)
+
+
 def _stage_name(encoded: Any, count: int) -> str:
     """The type, its loss and its label, where it has them; and how many where there are several."""
     if not isinstance(encoded, Mapping):

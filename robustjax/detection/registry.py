@@ -1,0 +1,31 @@
+"""Detectors by the names of the command line: those that a trained network is enough for."""
+
+from __future__ import annotations
+
+from robustjax.detection.detector import Detector
+from robustjax.detection.gaussian import Mahalanobis
+from robustjax.detection.intrinsic_dimension import LID
+from robustjax.detection.kernel_density import KDensity
+from robustjax.detection.logit_scores import (
+    CenterDistance,
+    Confidence,
+    Energy,
+    Entropy,
+    MaxMargin,
+    NonME,
+)
+from robustjax.detection.squeezing import FeatureSqueezing
+
+DETECTORS: dict[str, Detector] = {
+    "confidence": Confidence(),
+    "entropy": Entropy(),
+    "non-me": NonME(),
+    "energy": Energy(),
+    "max-margin": MaxMargin(),
+    "center-distance": CenterDistance(),
+    "k-density": KDensity(),
+    "mahalanobis": Mahalanobis(),
+    "lid": LID(),
+    "squeezing": FeatureSqueezing(),
+}
+"""`ReconstructionError`, `ReconstructionDivergence` and `Uncertainty` need more than a network."""

@@ -1,0 +1,185 @@
+"""Detectors under attack: oblivious of them, transferred from another model, or aware of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from robustjax.attacks.crafting import Ledger, Setting, craft, judge
+from robustjax.attacks.examples import Examples, check_request
+from robustjax.attacks.success import fooled
+from robustjax.detection import (
+    Detection,
+    accepted_and_wrong,
+    report,
+    roc,
+    scores,
+    threshold_at,
+    with_score,
+)
+from robustjax.evaluation.report import describe
+from robustjax.typing import Attack
+
+WHITE_BOX = "white-box"
+"""The name of the attack that sees the detector."""
+
+
+class Views(NamedTuple):
+    """What classifier and detector say of the images of one attack.
+
+    Attributes:
+      prediction: (N,).
+      score: (N,), higher = more normal.
+    """
+
+    prediction: np.ndarray
+    score: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """What `detect` found; a table is {detector: {attack: entry}}.
+
+    Attributes:
+      n: the number of images.
+      threshold: {detector: what the score has to reach}.
+      found: a table of `detection.Detection`.
+      curves: a table of ROC curves (fpr, tpr), of the same population as the AUC.
+      views: a table of predictions and scores; 'clean' is the clean images.
+      attacks: {attack: its configuration}.
+    """
+
+    n: int
+    threshold: dict[str, float]
+    found: dict[str, dict[str, Detection]]
+    curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = dataclasses.field(repr=False)
+    views: dict[str, dict[str, Views]] = dataclasses.field(repr=False)
+    attacks: dict[str, Any] = dataclasses.field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers, None where there is none; curves and scores stay out."""
+
+        def plain(entry):
+            fields = dataclasses.asdict(entry).items()
+            return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in fields}
+
+        return {
+            "n": self.n,
+            "threshold": self.threshold,
+            "found": {d: {a: plain(e) for a, e in row.items()} for d, row in self.found.items()},
+            "attacks": self.attacks,
+        }
+
+
+def detect(
+    logits_fn: Callable,
+    detectors: Mapping[str, Callable],
+    images: Any,
+    labels: Any,
+    validation_images: Any,
+    attacks: Mapping[str, Attack],
+    key: jax.Array,
+    *,
+    false_rejection: float = 0.05,
+    substitutes: Mapping[str, Callable] | None = None,
+    white_box: Attack | None = None,
+    indices: Any = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Detections:
+    """Threshold each detector on clean images, attack, and count what is accepted and wrong.
+
+    The threat models stand side by side as attacks of one table. The oblivious attacker has the
+    classifier, that of a substitute has another one ('fgsm from NAME'), and neither knows of the
+    detector; their images are the same for all detectors. The white-box attacker has classifier,
+    detector and threshold, and makes images for each detector ('white-box'). All images are
+    attacked. One outside the attack's threat model (a minimum-norm attack may return one) is
+    replaced by the clean one.
+
+    Args:
+      logits_fn: the classifier, a batch (B, H, W, C) -> (B, K).
+      detectors: fitted ones that watch this classifier, by name.
+      images, labels, key, indices, batch_size: as for `evaluate`.
+      validation_images: clean ones, on which the thresholds are chosen.
+      attacks: on the logits, by name.
+      false_rejection: the largest fraction of the validation images that may be rejected.
+      substitutes: other classifiers by name, attacked in place of this one.
+      white_box: an attack on a model of `with_score`, such as `JointPGD` or `CarliniWagnerWB`.
+      progress: show progress bars.
+
+    Raises:
+      ValueError: no detectors, an attack of a reserved name, or as `perturb` and `threshold_at`.
+
+    References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 4;
+    Carlini et al., "On evaluating adversarial robustness", 2019: why the white-box column.
+    """
+    if not detectors:
+        raise ValueError("name at least one detector")
+    if reserved := {"clean", WHITE_BOX} & set(attacks):
+        raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
+    given = images, labels, indices, batch_size
+    model, key, data, batch_size = check_request(logits_fn, key, *given)
+    setting = Setting(model, key, fooled, batch_size, Ledger())
+
+    def made(attack: Attack, by: Setting, title: str) -> np.ndarray:
+        verdict = craft(attack, by, data, title if progress else None)
+        return np.where(verdict.inside.reshape(-1, 1, 1, 1), verdict.image, data.image)
+
+    sets = {"clean": data.image}
+    sets |= {name: made(attack, setting, name) for name, attack in attacks.items()}
+    for source, other in (substitutes or {}).items():
+        placed = check_request(other, key, *given)[0]
+        by = dataclasses.replace(setting, model=placed)
+        for name, attack in attacks.items():
+            title = f"{name} from {source}"
+            sets[title] = made(attack, by, title)
+    predictions = {name: judge(setting, data, shown).prediction for name, shown in sets.items()}
+
+    threshold, views = {}, {}
+    for name, fitted in detectors.items():
+        clean = scores(fitted, validation_images, batch_size=batch_size)
+        threshold[name] = threshold_at(clean, false_rejection)
+        views[name] = {
+            shown: Views(predictions[shown], scores(fitted, z, batch_size=batch_size))
+            for shown, z in sets.items()
+        }
+        if white_box is not None:
+            watched = check_request(with_score(fitted, threshold[name]), key, *given)[0]
+            by = Setting(watched, key, accepted_and_wrong, batch_size, Ledger())
+            z = made(white_box, by, f"{WHITE_BOX}, {name}")
+            judged = judge(setting, data, z).prediction
+            views[name][WHITE_BOX] = Views(judged, scores(fitted, z, batch_size=batch_size))
+    used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
+    return Detections(
+        n=len(data),
+        threshold=threshold,
+        found=_table(views, lambda name, *pair: _found(data, threshold[name], *pair)),
+        curves=_table(views, lambda name, *pair: _curve(data, *pair)),
+        views=views,
+        attacks={name: describe(attack) for name, attack in used.items()},
+    )
+
+
+def _table(views: Mapping[str, Mapping[str, Views]], entry: Callable) -> dict[str, dict[str, Any]]:
+    """`entry(detector, clean, attacked)` for every detector and attack."""
+    return {
+        name: {
+            attack: entry(name, row["clean"], view)
+            for attack, view in row.items()
+            if attack != "clean"
+        }
+        for name, row in views.items()
+    }
+
+
+def _found(data: Examples, threshold: float, clean: Views, attacked: Views) -> Detection:
+    return report(data.label, *clean, *attacked, threshold=threshold)
+
+
+def _curve(data: Examples, clean: Views, attacked: Views) -> tuple[np.ndarray, np.ndarray]:
+    kept = (clean.prediction == data.label) & (attacked.prediction != data.label)
+    return roc(clean.score[kept], attacked.score[kept])
