@@ -4,7 +4,9 @@ Command:   python experiments/rce_detection.py --scale cpu --data-dir DIR   (DIR
            sets; --data mnist or --data arrays:DIR for others; --scale smoke: the path alone, on
            digits). In pieces: --phase train|clean|gradient|jsma|cw|joint|wb|geometry and --only
            CE|RCE do one piece, in any order after train; what is done is not done again, and the
-           command without them puts everything together.
+           command without them puts everything together. On a GPU set
+           JAX_DEFAULT_MATMUL_PRECISION=highest for all phases but train: products of 10 bits move
+           margins.
 Hardware:  smoke: two minutes of two CPU cores; cpu: 90 minutes of two; gpu: half an hour of one
            large GPU for each data set; full: a GPU and the paper's 231 epochs (MNIST: 43).
 Claim:     against attacks that do not know the detector, RCE with K-density detects C&W and C&W-hc
@@ -71,7 +73,7 @@ SCALES = {
         radii=("0.16",),
         cw=(2, 50),
         wb=(2, 50),
-        joint=("non-ME", "K-density"),
+        joint=("non-me", "k-density"),
         joint_radii=("0.16",),
     ),
     "cpu": Scale(
