@@ -19,7 +19,7 @@ Source:    Pang et al., NeurIPS 2018. AUC of K-density in an independent replica
 
 The nets are the authors' ResNet-32 at gpu and full scale, ResNet-8 at cpu scale. Unlike theirs
 images are standardised, crops come from 4 rows of zeros and not 2, and where epochs are few RCE has
-the larger learning rate that its smaller gradients need. Adversarial images are made of images
+the larger learning rate that its gradients, nine times smaller at first, need. Adversarial images are made of images
 that the net has right, one way of reading their protocol; JSMA ends at any wrong class.
 """
 
@@ -79,7 +79,7 @@ SCALES = {
     "cpu": Scale(
         model="--model resnet-8",
         epochs=(6, 8),
-        lr=(0.1, 0.5),
+        lr=(0.1, 1.0),
         fit=10_000,
         n={"gradient": 300, "jsma": 100, "cw": 100, "joint": 100, "wb": 20, "geometry": 50},
         radii=("8/255", "0.08", "0.16"),
