@@ -19,8 +19,9 @@ Source:    Pang et al., NeurIPS 2018. AUC of K-density in an independent replica
 
 The nets are the authors' ResNet-32 at gpu and full scale, ResNet-8 at cpu scale. Unlike theirs
 images are standardised, crops come from 4 rows of zeros and not 2, and where epochs are few RCE has
-the larger learning rate that its gradients, nine times smaller at first, need. Adversarial images are made of images
-that the net has right, one way of reading their protocol; JSMA ends at any wrong class.
+the larger learning rate that its gradients, nine times smaller at first, need. Adversarial images
+are made of images that the net has right, one way of reading their protocol; JSMA ends at any wrong
+class.
 """
 
 from __future__ import annotations
