@@ -16,10 +16,7 @@ from robustjax.detection.outputs import collect, features_of
 from robustjax.losses.output import logits_of
 
 FALSE_REJECTION = 0.05
-NAMES = (
-    *("confidence", "non-ME", "K-density", "K-density (Feinman)", "entropy", "energy"),
-    *("max-margin", "largest logit", "Mahalanobis", "LID", "squeezing", "reconstruction"),
-)
+NAMES = (*detection.DETECTORS, "k-density (Feinman)", "reconstruction")
 TYPICAL = 5000
 """Training images that the median K-density of a class is taken over, the first ones."""
 KEPT = ("auc", "tpr_at_fpr", "fpr", "accepted_wrong")
@@ -54,7 +51,7 @@ class Seen(NamedTuple):
 def watch(run: Path, train: data.Dataset, validation: data.Dataset, sigma2: float) -> Net:
     """Fit every detector to a run's net, and choose the thresholds."""
     logits_fn, _, _ = models.load(run, weights="last")
-    layers_fn = models.activations(logits_fn.func.model, *logits_fn.args)
+    layers_fn = models.with_layers(logits_fn)
     fitted = {
         name: detector.fit(layers_fn, train.images, train.labels)
         for name, detector in detectors(train.images, sigma2).items()
@@ -64,28 +61,21 @@ def watch(run: Path, train: data.Dataset, validation: data.Dataset, sigma2: floa
         for name, f in fitted.items()
     }
     typical = train.head(TYPICAL)
-    density = detection.scores(fitted["K-density"], typical.images)
+    density = detection.scores(fitted["k-density"], typical.images)
     medians = [np.median(density[typical.labels == k]) for k in range(train.num_classes)]
     return Net(logits_fn, layers_fn, fitted, thresholds, np.array(medians))
 
 
 def detectors(images: np.ndarray, sigma2: float) -> dict[str, detection.Detector]:
     """All that need neither dropout nor attacked images; MagNet's autoencoder is a PCA."""
-    made = (
-        detection.Confidence(),
-        detection.NonME(),
-        detection.KDensity(sigma2),
-        detection.KDensity.with_bandwidth(1.2 if images.shape[-1] == 1 else 0.26),
-        detection.Entropy(),
-        detection.Energy(),
-        detection.MaxMargin(),
-        detection.CenterDistance(),
-        detection.Mahalanobis(),
-        detection.LID(),
-        detection.FeatureSqueezing(),
-        detection.ReconstructionError(principal_components(images)),
-    )
-    return dict(zip(NAMES, made, strict=True))
+    grey = images.shape[-1] == 1
+    squeezers = (detection.BitDepth(1 if grey else 5), detection.MedianSmoothing())
+    return detection.DETECTORS | {
+        "k-density": detection.KDensity(sigma2),
+        "k-density (Feinman)": detection.KDensity.with_bandwidth(1.2 if grey else 0.26),
+        "squeezing": detection.FeatureSqueezing(squeezers),
+        "reconstruction": detection.ReconstructionError(principal_components(images)),
+    }
 
 
 def principal_components(images: np.ndarray) -> Partial:

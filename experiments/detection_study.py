@@ -29,7 +29,6 @@ CARDS = {  # of grey images and of coloured ones, as in the authors' code for MN
     False: "--augment zero-crop-flip --schedule piecewise:boundaries=4/9,6/9,8/9",
 }
 CARD = "--batch-size 128 --optimizer.weight-decay 2e-4 --optimizer.decay kernels"
-CONSTRAINTS = ("orthogonal", "selectable")
 OBLIVIOUS = ("gradient", "jsma", "cw")
 PHASES = ("train", "clean", *OBLIVIOUS, "wb", "geometry", "joint")
 
@@ -131,10 +130,13 @@ class Study:
         return {"attacks": rows}
 
     def against(self, name: str, detector: str) -> dict[str, Any]:
-        """PGD on a net and one of its detectors, the worse of two constraints, by radius."""
+        """PGD on a net and one of its detectors, the worst of three constraints, by radius."""
         net, n = self.nets[name], self.scale.n["joint"]
         model = detection.with_score(net.fitted[detector], net.thresholds[detector])
-        named = {f"{detector}@{eps}": joint(eps) for eps in self.scale.joint_radii}
+        named = {
+            f"{detector}@{eps}": detection.AdaptivePGD(Linf(config.number(eps)))
+            for eps in self.scale.joint_radii
+        }
         journal, success = self.folder / name.lower() / "journal", detection.accepted_and_wrong
         found = self.under(model, named, n, journal, success=success)
         rows = {attack: self.row(images, [name]) for attack, images in found.adversarial.items()}
@@ -143,12 +145,12 @@ class Study:
     def white_box(self, name: str) -> dict[str, Any]:
         """C&W-wb on the K-density, which is to be a class's median: distortions, and f2 > 0."""
         net, n = self.nets[name], self.scale.n["wb"]
-        model = detection.with_score(net.fitted["K-density"], net.medians)
+        model = detection.with_score(net.fitted["k-density"], net.medians)
         rounds, steps = self.scale.wb
         named = {"C&W-wb": detection.CarliniWagnerWB(rounds=rounds, steps=steps)}
         found = self.under(model, named, n, self.folder / name.lower() / "journal")
         (images,) = found.adversarial.values()
-        density = detection.scores(net.fitted["K-density"], images)
+        density = detection.scores(net.fitted["k-density"], images)
         predicted = detecting.predictions(net, images)
         reached = (predicted != self.test.labels[:n]) & self.right(name)[:n]
         noticed = reached & (density < net.medians[predicted])
@@ -194,7 +196,7 @@ class Study:
         weights = net.logits_fn.args[0]["params"]["head"]
         head = separation.Head(*(np.asarray(weights[k], float) for k in ("kernel", "bias")))
         features = detecting.features(net, self.images[:n][self.right(name)[:n]]).astype(float)
-        return head, features, net.thresholds["non-ME"]
+        return head, features, net.thresholds["non-me"]
 
     def phase(self, phase: str, name: str) -> dict[str, Any]:
         """A phase of a net: what is kept of it, from its file if it is done."""
@@ -225,12 +227,6 @@ class Study:
             points[name] = shown, self.test.labels[:n], made
         separation.draw_domains(domains, png.with_name(f"{png.stem}_domain.png"))
         separation.draw_features(points, png.with_name(f"{png.stem}_tsne.png"))
-
-
-def joint(eps: str) -> attacks.WorstOf:
-    """PGD on net and detector; the constraint that the survivors meet last fools most easily."""
-    both = (detection.JointPGD(Linf(config.number(eps)), constraint=c) for c in CONSTRAINTS)
-    return attacks.WorstOf(tuple(both), detection.accepted_and_wrong)
 
 
 def quartiles(values: np.ndarray) -> list[float] | None:

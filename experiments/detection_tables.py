@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SHOWN = ("confidence", "non-ME", "K-density")
+SHOWN = ("confidence", "non-me", "k-density")
 """The paper's metrics, those of the printed table; the JSON has all of them."""
 
 

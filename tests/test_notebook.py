@@ -80,3 +80,16 @@ def test_mmc_is_blinded_not_robust(tmp_path):
         }
         np.testing.assert_allclose([r for name, r in ratios.items() if "MMC" in name], 1)
         assert len(plt.get_fignums()) == before + 3
+
+
+def test_an_attack_that_knows_the_detector_gets_past_it(tmp_path):
+    small, before = "EPOCHS = 20\nWIDTH = 4\nEXAMPLES = 64\nSTEPS = 20\n", len(plt.get_fignums())
+    with executed("detection.ipynb", small, tmp_path) as found:
+        table, not_sure = found["table"], found["detection"].NOT_SURE
+        assert not_sure in found["answers"] and (found["answers"] >= 0).any()
+        for name in ("CE", "RCE"):
+            oblivious, adaptive = table[name, "oblivious"], table[name, "adaptive"]
+            assert oblivious.clean_accuracy > 0.85 and oblivious.accepted_clean > 0.8
+            assert adaptive.accepted_wrong > oblivious.accepted_wrong + 0.15
+            assert adaptive.auc < oblivious.auc
+        assert len(plt.get_fignums()) == before + 2
