@@ -89,8 +89,9 @@ SCALES = {
         "--model resnet-32 --augment shift-flip --batch-size 100 --lr-warmup 0.025",
         (30, 0),
         1,
-        1000,
-        500,
+        200,
+        100,
+        (2, 8, 16),
     ),
     "full": Scale(
         "--model resnet-32 --augment shift-flip", (200, 200), 1, 10_000, 1000, restarts=5
