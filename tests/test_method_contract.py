@@ -7,32 +7,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
 
 from robustjax import losses, parallel
-from robustjax.attacks import PGD, Gaussian
+from robustjax.attacks import PGD, Adam, Gaussian
 from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
 from robustjax.data import Augment
-from robustjax.threats import L2
+from robustjax.threats import L2, Linf
 from robustjax.training import (
+    ALP,
     AWP,
     LGM,
+    LLR,
+    MART,
     MMC,
     PGDAT,
     RCE,
     SAT,
+    SCORE,
     TRADES,
+    UAT,
+    AVmixup,
     Center,
     Free,
     Natural,
     Optimizer,
+    threat_of,
 )
+from robustjax.training.net import Net
 from robustjax.training.step import IN_AXES, OUT_AXES, make_step
 
 THREAT = L2(0.3)
 CE = PGD(THREAT, steps=2)
 KL = PGD(THREAT, steps=2, start=Gaussian())
+BOX = PGD(Linf(0.05), steps=2)
 METHODS = {
     "natural": Natural(),
     "pgd-at": PGDAT(CE),
@@ -46,7 +56,15 @@ METHODS = {
     "lgm": LGM(feature_dim=3),
     "center": Center(feature_dim=3),
     "rce": RCE(),
+    "mart": MART(BOX),
+    "alp": ALP(BOX),
+    "score": SCORE(attack=dataclasses.replace(BOX, start=Gaussian())),
+    "uat-ot": UAT(BOX),
+    "avmixup": AVmixup(BOX, gamma=1.0, vertex=0.7),
+    "llr": LLR(attack=dataclasses.replace(BOX, rule=Adam(drop=1.0))),
 }
+COMMITS = dict.fromkeys(("trades", "awp(trades)", "sat", "mart", "alp", "score", "uat-ot"), 2)
+"""How many forwards of a loss move the statistics, where it is not one."""
 PROBES = ("trades", "awp(trades)", "sat", "free", "center")
 STEPS = 20
 
@@ -102,8 +120,8 @@ def test_pmap_equals_emulate(name):
 
 @rows
 def test_loss_falls(name):
-    """And accuracy rises. SAT's targets soften as it learns, so its loss has a floor; so has RCE's:
-    the entropy of its reverse label, (1 - t) / (K - 1).
+    """And accuracy rises. Soft targets give the loss a floor: those that SAT and AVmixup make, and
+    RCE's reverse label, (1 - t) / (K - 1), whose entropy it is.
     """
     trace = run(name, 1, STEPS)[1]
     reverse = (1 - np.asarray(losses.smooth(0, CLASSES, RECIPE.label_smoothing))) / (CLASSES - 1)
@@ -111,7 +129,7 @@ def test_loss_falls(name):
     loss = [m["loss"] - floor for m in trace]
     correct = [m.get("robust_accuracy", m.get("accuracy")) for m in trace]
     assert np.isfinite(loss).all()
-    assert np.mean(loss[-3:]) < (0.9 if name == "sat" else 0.8) * np.mean(loss[:3])
+    assert np.mean(loss[-3:]) < (0.9 if name in ("sat", "avmixup") else 0.8) * np.mean(loss[:3])
     assert np.mean(correct[-3:]) > max(0.7, np.mean(correct[:3]))
 
 
@@ -147,7 +165,8 @@ def test_crafted_images_lie_in_the_threat_set(name):
     _, _, batch = net_and_batch(METHODS[name])
     x_adv = crafted(name).x_adv[0]
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
-    assert (jax.vmap(THREAT.distance)(x_adv, batch.image) <= THREAT.eps * (1 + 1e-5)).all()
+    threat = threat_of(METHODS[name])
+    assert (jax.vmap(threat.distance)(x_adv, batch.image) <= threat.eps * (1 + 1e-5)).all()
 
 
 @rows
@@ -157,6 +176,29 @@ def test_only_committing_crafting_moves_the_statistics(name):
     same = jax.tree.map(lambda a, b: bool((a == b).all()), state.stats, after)
     moved = not all(jax.tree.leaves(same))
     assert moved == ("committed" in name)
+
+
+@struct.dataclass
+class Watched(Net):
+    """A net that notes the mode of every forward."""
+
+    modes: list = struct.field(pytree_node=False, default=None)
+
+    def forward(self, params, x, mode="running", *args, **kwargs):
+        self.modes.append(mode)
+        return super().forward(params, x, mode, *args, **kwargs)
+
+
+@rows
+def test_forwards_that_commit_are_counted(name):
+    state, net, batch = net_and_batch(METHODS[name])
+    watched = Watched(net.stats, net.progress, net.module, modes=[])
+
+    def loss(found):
+        return METHODS[name].loss(watched, state.params, batch, found)[0]
+
+    jax.eval_shape(jax.vmap(loss, axis_name=parallel.AXIS), jax.eval_shape(lambda: crafted(name)))
+    assert watched.modes.count("commit") == COMMITS.get(name, 1)
 
 
 @rows

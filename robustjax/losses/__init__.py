@@ -10,7 +10,7 @@ from robustjax.losses.centers import mmlda as mmlda
 from robustjax.losses.centers import sce_as_gsce as sce_as_gsce
 from robustjax.losses.margin import best_wrong, dlr, margin, targeted_dlr, targeted_margin
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
-from robustjax.losses.softmax import cross_entropy, kl, rce, squared_error
+from robustjax.losses.softmax import brier, cross_entropy, kl, rce, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
 GIVEN_TARGETS = {
@@ -26,6 +26,7 @@ PAIRED = (targeted_dlr, targeted_margin)
 
 __all__ = [
     "best_wrong",
+    "brier",
     "cross_entropy",
     "dlr",
     "kl",

@@ -2,9 +2,12 @@
 
 from robustjax.training.loop import Result, Terminated, fit, threat_of, with_threat
 from robustjax.training.methods import (
+    ALP,
     AWP,
     GSCE,
     LGM,
+    LLR,
+    MART,
     METHODS,
     MMC,
     MMLDA,
@@ -12,7 +15,10 @@ from robustjax.training.methods import (
     RCE,
     SAT,
     SCE,
+    SCORE,
     TRADES,
+    UAT,
+    AVmixup,
     Center,
     Free,
     Method,
@@ -25,9 +31,12 @@ from robustjax.training.state import TrainState
 from robustjax.training.step import Recipe
 
 __all__ = [
+    "ALP",
     "AWP",
     "GSCE",
     "LGM",
+    "LLR",
+    "MART",
     "METHODS",
     "MMC",
     "MMC_RECIPE",
@@ -39,7 +48,10 @@ __all__ = [
     "SAT",
     "SCE",
     "SCHEDULES",
+    "SCORE",
     "TRADES",
+    "UAT",
+    "AVmixup",
     "Center",
     "Free",
     "Method",

@@ -30,6 +30,7 @@ class Net:
       stats: every collection of variables that no gradient trains (`batch_stats`, `centers`).
       progress: fraction of training done when this step ends, in (0, 1], traced.
       module: the Flax module.
+      margin: what the training loss takes from the label's logit (HE).
       sync_bn: reduce BatchNorm over all devices.
       accumulate: number of slices a device's batch is worked off in.
     """
@@ -37,6 +38,7 @@ class Net:
     stats: Any
     progress: jax.Array
     module: nn.Module = struct.field(pytree_node=False)
+    margin: float | jax.Array = 0.0
     sync_bn: bool = struct.field(pytree_node=False, default=True)
     accumulate: int = struct.field(pytree_node=False, default=1)
 
@@ -88,6 +90,7 @@ class Net:
         y: jax.Array,
         target: Any = None,
         mode: str = "running",
+        with_image: bool = False,
     ) -> tuple[jax.Array, Any]:
         """Attack each image of a batch.
 
@@ -99,6 +102,7 @@ class Net:
           y: (B,) true labels.
           target: per-example targets with leading axis B, or None.
           mode: BatchNorm's mode during the attack.
+          with_image: the attack's loss is given (logits, image), and not the logits alone.
 
         Returns:
           (adversarial images, statistics).
@@ -106,7 +110,7 @@ class Net:
 
         def model(stats, image):
             logits, stats = self.forward(params, image[None], mode, stats, axes=(EXAMPLE,))
-            return logits[0], stats
+            return ((logits[0], image) if with_image else logits[0]), stats
 
         def one(stats, key, image, label, target):
             return attack.ascend(model, stats, key, image, label, target)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from robustjax import losses
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 
@@ -160,6 +161,12 @@ def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.A
     metrics = jax.tree.map(lambda a: a.mean(0), aux.metrics)
     rows, slot = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (aux.rows, aux.slot))
     return total.replace(aux=Aux(total.aux.stats, metrics, rows, slot))
+
+
+def cross_entropy(net: Net, logits: jax.Array, batch: Batch) -> jax.Array:
+    """CE (B,) of train-mode logits (B, K) to the batch's targets, with the net's margin."""
+    lowered = logits - net.margin * jax.nn.one_hot(batch.label, logits.shape[-1])
+    return jax.vmap(losses.cross_entropy)(lowered, batch.target)
 
 
 def accuracy(logits: jax.Array, label: jax.Array) -> jax.Array:

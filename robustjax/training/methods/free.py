@@ -8,10 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from robustjax import losses
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf, Threats
-from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Method, accuracy
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Descend,
+    Method,
+    accuracy,
+    cross_entropy,
+)
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 
@@ -50,7 +57,7 @@ class Free(Method):
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE on the perturbed images."""
         logits, stats = net.train(params, crafted.x_adv)
-        loss = jax.vmap(losses.cross_entropy)(logits, batch.target).mean()
+        loss = cross_entropy(net, logits, batch).mean()
         metrics = {"loss": loss, "robust_accuracy": accuracy(logits, batch.label)}
         return loss, Aux(stats, metrics, slot=crafted.x_adv - batch.image)
 

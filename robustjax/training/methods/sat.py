@@ -11,7 +11,7 @@ from jax import lax
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
 from robustjax.training.net import Net
 
@@ -61,7 +61,7 @@ class SAT(Method):
         rows = jnp.where(adapt, moved, batch.rows)
         confidence = rows.max(-1)
         weight = jnp.where(adapt, confidence / net.mean(confidence.mean()), 1.0)
-        target = jnp.where(adapt, rows, batch.target)
-        natural = (weight * jax.vmap(losses.cross_entropy)(clean, target)).mean()
+        aimed = batch.replace(target=jnp.where(adapt, rows, batch.target))
+        natural = (weight * cross_entropy(net, clean, aimed)).mean()
         kl = jax.vmap(losses.kl)(adversarial, clean).mean()
         return natural + self.beta * kl, aux.replace(rows=rows)
