@@ -1,11 +1,14 @@
 """Training methods, one small module per family; all under the contract of `base.Method`."""
 
+from robustjax.attacks import PGD, Gaussian, Misclassified, Stationary, Unclipped, Uniform
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Gradients, Method
 from robustjax.training.methods.center import Center
+from robustjax.training.methods.curriculum import Curriculum
 from robustjax.training.methods.free import Free
+from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
 from robustjax.training.methods.llr import LLR
 from robustjax.training.methods.mart import MART
@@ -21,6 +24,18 @@ METHODS = {
     "natural": Natural(),
     "pgd-at": PGDAT(),
     "trades": TRADES(),
+    "fast-at": PGDAT(PGD(steps=1, rel_step=1.25), "commit", guard=0.2),
+    "n-fgsm": PGDAT(PGD(steps=1, rel_step=1.0, start=Uniform(2.0), rule=Unclipped()), "commit"),
+    "grad-align": GradAlign(),
+    "curriculum": Curriculum(),
+    "dynamic-at": PGDAT(PGD(stop=Stationary())),
+    "fat": PGDAT(PGD(stop=Misclassified(later=(50 / 120, 90 / 120)))),
+    "fat-trades": TRADES(
+        attack=PGD(start=Gaussian(), stop=Misclassified(later=(30 / 85, 50 / 85, 70 / 85)))
+    ),
+    "fat-mart": MART(
+        PGD(start=Gaussian(), stop=Misclassified(later=(20 / 90, 40 / 90, 60 / 90, 80 / 90)))
+    ),
     "mart": MART(),
     "alp": ALP(),
     "mixture": ALP(weight=0.0),
@@ -62,7 +77,9 @@ __all__ = [
     "Batch",
     "Center",
     "Crafted",
+    "Curriculum",
     "Free",
+    "GradAlign",
     "Gradients",
     "Method",
     "Natural",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import (
+    Action,
     Aux,
     Batch,
     Crafted,
@@ -72,6 +75,11 @@ class AWP(Method):
     def init_slot(self, images: jax.Array) -> Any:
         """The inner method's."""
         return self.inner.init_slot(images)
+
+    def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
+        """The inner method's."""
+        inner, action = self.inner.control(scores)
+        return dataclasses.replace(self, inner=inner), action
 
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The inner method's gradients at w + v."""

@@ -7,6 +7,7 @@ type of what they wrap. The rest exists because some method of the literature ne
   init_slot   state per position in the batch (Free's perturbation)
   grads       how gradients are made (AWP wraps it, YOPO replaces it)
   update      the whole update (Free alone)
+  control     what changes after an epoch (a curriculum's strength, an early end)
   model       what it asks of the model (the g-SCE family's heads)
   on_clean    whether it trains on clean images only
 """
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,9 @@ Descend = Callable[[TrainState, Any, Any, jax.Array], TrainState]
 """(state, gradients, anchor, progress) -> state after one optimiser step (weights, EMA)."""
 
 
+Action = Literal["continue", "rollback", "stop"]
+
+
 class Method(abc.ABC):
     """An adversarial-training method; subclasses are `@config` classes, and final."""
 
@@ -111,6 +115,15 @@ class Method(abc.ABC):
     def init_slot(self, images: jax.Array) -> Any:
         """State per position of a batch shaped like `images` (B, H, W, C); () for none."""
         return ()
+
+    def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
+        """What to go on with, on the host, after epochs of these validation scores, oldest first.
+
+        Returns:
+          (the method, in which only numbers may have changed; whether to 'continue', to go on from
+          the best checkpoint, or to stop). A rollback begins a new search for the best.
+        """
+        return self, "continue"
 
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The gradient of `loss`, averaged over all devices."""

@@ -82,12 +82,10 @@ def tangent(net: Net, params: Any, batch: Batch) -> tuple[Any, Any]:
       ((images, targets, losses (B,), gradients), statistics).
     """
 
-    def total(images):
-        logits, stats = net.forward(params, images, "capture")
-        value = jax.vmap(losses.cross_entropy)(logits, batch.target)
-        return value.sum(), (value, stats)
+    def objective(logits):
+        return jax.vmap(losses.cross_entropy)(logits, batch.target)
 
-    gradient, (value, stats) = jax.grad(total, has_aux=True)(batch.image)
+    gradient, value, stats = net.image_gradient(params, batch.image, objective, "capture")
     return (batch.image, batch.target, value, gradient), stats
 
 
