@@ -11,7 +11,16 @@ from flax import struct
 from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
 
 from robustjax import losses, parallel
-from robustjax.attacks import PGD, Adam, Gaussian
+from robustjax.attacks import (
+    PGD,
+    Adam,
+    Gaussian,
+    Misclassified,
+    Stationary,
+    Unclipped,
+    Uniform,
+    Zero,
+)
 from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
 from robustjax.data import Augment
@@ -19,6 +28,7 @@ from robustjax.threats import L2, Linf
 from robustjax.training import (
     ALP,
     AWP,
+    HE,
     LGM,
     LLR,
     MART,
@@ -31,7 +41,9 @@ from robustjax.training import (
     UAT,
     AVmixup,
     Center,
+    Curriculum,
     Free,
+    GradAlign,
     Natural,
     Optimizer,
     threat_of,
@@ -43,6 +55,8 @@ THREAT = L2(0.3)
 CE = PGD(THREAT, steps=2)
 KL = PGD(THREAT, steps=2, start=Gaussian())
 BOX = PGD(Linf(0.05), steps=2)
+NEAR = dataclasses.replace(BOX, start=Gaussian())
+N_FGSM = PGD(Linf(0.05), steps=1, rel_step=1.0, start=Uniform(2.0), rule=Unclipped())
 METHODS = {
     "natural": Natural(),
     "pgd-at": PGDAT(CE),
@@ -58,12 +72,33 @@ METHODS = {
     "rce": RCE(),
     "mart": MART(BOX),
     "alp": ALP(BOX),
-    "score": SCORE(attack=dataclasses.replace(BOX, start=Gaussian())),
-    "uat-ot": UAT(BOX),
+    "score": SCORE(attack=NEAR),
+    "uat-ot": UAT(BOX, weight=1.0),
     "avmixup": AVmixup(BOX, gamma=1.0, vertex=0.7),
+    "n-fgsm, committed statistics": PGDAT(N_FGSM, "commit"),
+    "grad-align, committed statistics": GradAlign(dataclasses.replace(BOX, start=Zero())),
+    "fat-trades": TRADES(attack=dataclasses.replace(NEAR, stop=Misclassified(1, (0.5,)))),
+    "dynamic-at": PGDAT(dataclasses.replace(BOX, stop=Stationary())),
+    "curriculum, committed statistics": Curriculum(BOX, strength=2),
+    "he(free)": HE(Free(Linf(0.05), replays=2)),
+    "he(awp(alp))": HE(AWP(ALP(BOX))),
     "llr": LLR(attack=dataclasses.replace(BOX, rule=Adam(drop=1.0))),
 }
-COMMITS = dict.fromkeys(("trades", "awp(trades)", "sat", "mart", "alp", "score", "uat-ot"), 2)
+COMMITS = dict.fromkeys(
+    (
+        "trades",
+        "awp(trades)",
+        "sat",
+        "mart",
+        "alp",
+        "score",
+        "uat-ot",
+        "fat-trades",
+        "grad-align, committed statistics",
+        "he(awp(alp))",
+    ),
+    2,
+)
 """How many forwards of a loss move the statistics, where it is not one."""
 PROBES = ("trades", "awp(trades)", "sat", "free", "center")
 STEPS = 20
@@ -166,7 +201,8 @@ def test_crafted_images_lie_in_the_threat_set(name):
     x_adv = crafted(name).x_adv[0]
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
     threat = threat_of(METHODS[name])
-    assert (jax.vmap(threat.distance)(x_adv, batch.image) <= threat.eps * (1 + 1e-5)).all()
+    reach = (3 if "n-fgsm" in name else 1) * threat.eps  # from twice the ball, and unclipped
+    assert (jax.vmap(threat.distance)(x_adv, batch.image) <= reach * (1 + 1e-5)).all()
 
 
 @rows

@@ -121,12 +121,12 @@ def fit(
     new = open_run(out, identity, resume)
     last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
     state, best_score = place(state), -1.0
-    scores: list[float] = []
+    history: list[float] = []
     if restored := last.restore(parallel.to_global(state, AXES), identity):
         state = parallel.to_local(restored[0], AXES)
-        best_score, scores = restored[1]["best"], restored[1]["scores"]
+        best_score, history = restored[1]["best"], restored[1]["history"]
     start = int(state.step)
-    current, action = method.control(scores)
+    current, action = method.control(history)
     begun = time.monotonic() - keep_metrics(out, start)
 
     step = parallel.data_parallel(
@@ -146,7 +146,7 @@ def fit(
             pending.clear()
 
     def save(to: Checkpoints) -> None:
-        meta = identity | {"best": best_score, "scores": scores}
+        meta = identity | {"best": best_score, "history": history}
         to.save(at, parallel.to_global(state, AXES), meta)
 
     bar = tqdm(total=total, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
@@ -169,12 +169,12 @@ def fit(
                 bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                 score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
                 score = parallel.agree(score)
-                scores.append(score)
+                history.append(score)
                 if score > best_score:
                     best_score = score
                     save(best)
                     save_weights(out / "weights.npz", state)
-                current, action = method.control(scores)
+                current, action = method.control(history)
                 if action == "rollback":
                     state, best_score = rolled_back(state, best, identity), -1.0
             if save_now or stop:

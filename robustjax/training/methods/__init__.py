@@ -10,6 +10,7 @@ from robustjax.training.methods.curriculum import Curriculum
 from robustjax.training.methods.free import Free
 from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
+from robustjax.training.methods.he import HE
 from robustjax.training.methods.llr import LLR
 from robustjax.training.methods.mart import MART
 from robustjax.training.methods.natural import Natural
@@ -45,6 +46,9 @@ METHODS = {
     "llr": LLR(),
     "sat": SAT(),
     "free": Free(),
+    "pgd-at-he": HE(PGDAT(PGD(start=Gaussian())), scale=10.0),
+    "trades-he": HE(TRADES()),
+    "alp-he": HE(ALP(weight=0.5 / 20**2), scale=20.0, margin=0.3),  # of the cosines, unscaled
     "sce": SCE(),
     "mmlda": MMLDA(),
     "mmc": MMC(),
@@ -59,6 +63,7 @@ __all__ = [
     "ALP",
     "AWP",
     "GSCE",
+    "HE",
     "LGM",
     "LLR",
     "MART",
