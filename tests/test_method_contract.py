@@ -28,10 +28,12 @@ from robustjax.threats import L2, Linf
 from robustjax.training import (
     ALP,
     AWP,
+    CAT,
     HE,
     LGM,
     LLR,
     MART,
+    MMA,
     MMC,
     PGDAT,
     RCE,
@@ -39,13 +41,16 @@ from robustjax.training import (
     SCORE,
     TRADES,
     UAT,
+    YOPO,
     AVmixup,
     Center,
     Curriculum,
+    FeatureScattering,
     Free,
     GradAlign,
     Natural,
     Optimizer,
+    TradesYOPO,
     threat_of,
 )
 from robustjax.training.net import Net
@@ -82,6 +87,11 @@ METHODS = {
     "curriculum, committed statistics": Curriculum(BOX, strength=2),
     "he(free)": HE(Free(Linf(0.05), replays=2)),
     "he(awp(alp))": HE(AWP(ALP(BOX))),
+    "mma": MMA(BOX),
+    "cat": CAT(BOX, margin=1.0),
+    "feature-scattering": FeatureScattering(Linf(0.05), smoothing=0.2, iterations=10),
+    "yopo": YOPO(Linf(0.05), rounds=2),
+    "trades-yopo": TradesYOPO(threat=Linf(0.05), rounds=2),
     "llr": LLR(attack=dataclasses.replace(BOX, rule=Adam(drop=1.0))),
 }
 COMMITS = dict.fromkeys(
@@ -96,6 +106,8 @@ COMMITS = dict.fromkeys(
         "fat-trades",
         "grad-align, committed statistics",
         "he(awp(alp))",
+        "mma",
+        "trades-yopo",
     ),
     2,
 )

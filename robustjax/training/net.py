@@ -157,6 +157,10 @@ class Net:
         """Where in the whole batch a device's `size` examples are, and how large that is."""
         return lax.axis_index(AXIS) * size + jnp.arange(size), size * lax.axis_size(AXIS)
 
+    def gather(self, tree: Any) -> Any:
+        """The leading axis of all devices, one after the other, on each of them."""
+        return lax.all_gather(tree, AXIS, tiled=True)
+
     def mean(self, tree: Any) -> Any:
         """Average over all devices."""
         return lax.pmean(tree, AXIS)

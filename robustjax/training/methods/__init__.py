@@ -5,14 +5,17 @@ from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Gradients, Method
+from robustjax.training.methods.cat import CAT
 from robustjax.training.methods.center import Center
 from robustjax.training.methods.curriculum import Curriculum
+from robustjax.training.methods.feature_scattering import FeatureScattering
 from robustjax.training.methods.free import Free
 from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
 from robustjax.training.methods.he import HE
 from robustjax.training.methods.llr import LLR
 from robustjax.training.methods.mart import MART
+from robustjax.training.methods.mma import MMA
 from robustjax.training.methods.natural import Natural
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
@@ -20,6 +23,7 @@ from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
 from robustjax.training.methods.trades import TRADES
 from robustjax.training.methods.uat import UAT
+from robustjax.training.methods.yopo import YOPO, TradesYOPO
 
 METHODS = {
     "natural": Natural(),
@@ -49,6 +53,11 @@ METHODS = {
     "pgd-at-he": HE(PGDAT(PGD(start=Gaussian())), scale=10.0),
     "trades-he": HE(TRADES()),
     "alp-he": HE(ALP(weight=0.5 / 20**2), scale=20.0, margin=0.3),  # of the cosines, unscaled
+    "mma": MMA(),
+    "cat": CAT(),
+    "feature-scattering": FeatureScattering(),
+    "yopo": YOPO(),
+    "trades-yopo": TradesYOPO(),
     "sce": SCE(),
     "mmlda": MMLDA(),
     "mmc": MMC(),
@@ -62,12 +71,14 @@ METHODS = {
 __all__ = [
     "ALP",
     "AWP",
+    "CAT",
     "GSCE",
     "HE",
     "LGM",
     "LLR",
     "MART",
     "METHODS",
+    "MMA",
     "MMC",
     "MMLDA",
     "PGDAT",
@@ -77,15 +88,18 @@ __all__ = [
     "SCORE",
     "TRADES",
     "UAT",
+    "YOPO",
     "AVmixup",
     "Aux",
     "Batch",
     "Center",
     "Crafted",
     "Curriculum",
+    "FeatureScattering",
     "Free",
     "GradAlign",
     "Gradients",
     "Method",
     "Natural",
+    "TradesYOPO",
 ]
