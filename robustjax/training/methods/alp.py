@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
@@ -38,6 +39,11 @@ class ALP(OnAttack):
         super().__post_init__()
         check_number("clean", self.clean, 0, 1)
         check_number("weight", self.weight)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """Both cross-entropies, and the pairing."""

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.wrapper import Wrapper
@@ -37,6 +38,11 @@ class AWP(Wrapper):
         super().__post_init__()
         check_number("gamma", self.gamma)
         check_number("start", self.start, 0, 1)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """Twice the inner method's: the ascent, and the descent."""
+        return Cost(*(2 * passes for passes in self.inner.loss_cost))
 
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The inner method's gradients at w + v."""

@@ -8,6 +8,8 @@ type of what they wrap. The rest exists because some method of the literature ne
   grads       how gradients are made (AWP wraps it, YOPO replaces it)
   update      the whole update (Free alone)
   control     what changes after an epoch (a curriculum's strength, an early end)
+  craft_cost  what crafting asks of the model, for the listing
+  loss_cost   and what the loss and its gradient do
   model       what it asks of the model (the g-SCE family's heads)
   on_clean    whether it trains on clean images only
 """
@@ -25,6 +27,7 @@ from flax import struct
 from jax import lax
 
 from robustjax import losses
+from robustjax.attacks.iterative import Cost
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 
@@ -102,6 +105,16 @@ class Method(abc.ABC):
     def model(self) -> dict[str, Any]:
         """The arguments of `models.create` that the method needs to be as they are here."""
         return {}
+
+    @property
+    def craft_cost(self) -> Cost:
+        """Passes over the batch to craft it, in one training step."""
+        return Cost(0, 0)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """Passes over the batch for the gradient of the weights, in one training step."""
+        return Cost(1, 1)
 
     @property
     def on_clean(self) -> bool:

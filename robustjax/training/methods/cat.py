@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import (
     Aux,
@@ -69,6 +70,11 @@ class CAT(Method):
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
         """Radii of 0 (N,)."""
         return jnp.zeros(len(labels))
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and a look at what it did."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The images, and in `extra` (the new radii (B,), the loss's targets (B, K))."""

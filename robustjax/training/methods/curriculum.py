@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD, After
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Action, Batch, Crafted, Method
 from robustjax.training.methods.pgd_at import ATTACK, BNMode, OnAttack
@@ -48,6 +49,11 @@ class Curriculum(OnAttack):
         check_number("strength", self.strength)
         check_number("strongest", self.strongest)
         check_number("patience", self.patience, 1)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The longest slice's: all of them wait for it."""
+        return Cost(self.strength, self.strength)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Attack each image with as many steps as its place in the whole batch says."""

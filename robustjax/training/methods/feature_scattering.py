@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
@@ -43,6 +44,11 @@ class FeatureScattering(Method):
         check_number("smoothing", self.smoothing, 0, 1)
         check_number("regularisation", self.regularisation, 1e-6)
         check_number("iterations", self.iterations, 1)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """One step, and the clean outputs."""
+        return Cost(2, 1)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """One step of the whole batch."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import (
@@ -47,6 +48,11 @@ class Free(Method):
     def init_slot(self, images: jax.Array) -> jax.Array:
         """delta = 0, (B, H, W, C)."""
         return jnp.zeros_like(images)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """One pass a replay."""
+        return Cost(self.replays, self.replays)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The image moved by the slot's perturbation, within the ball and the pixel box."""

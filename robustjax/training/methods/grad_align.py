@@ -10,6 +10,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD, Zero
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.pgd_at import BNMode, OnAttack
@@ -42,6 +43,11 @@ class GradAlign(OnAttack):
     def __post_init__(self):
         super().__post_init__()
         check_number("weight", self.weight)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """The adversarial pass, one at x, and about three at the random point."""
+        return Cost(5, 5)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The attack's images, and in `extra` random points of the ball."""

@@ -11,6 +11,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD, Adam
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.methods.trades import check_start
@@ -48,6 +49,16 @@ class LLR(Method):
         for name in ("natural", "weight", "slope"):
             check_number(name, getattr(self, name))
         check_start(self.attack)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the tangent planes."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards + 1)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """The clean pass, the one nearby, and about two for a gradient that is differentiated."""
+        return Cost(4, 4)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Go to where the loss is least linear."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
@@ -37,6 +38,11 @@ class MART(OnAttack):
     def __post_init__(self):
         super().__post_init__()
         check_number("beta", self.beta)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """BCE + beta times the weighted KL."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, check_type, cross_entropy
 from robustjax.training.methods.pgd_at import ATTACK
@@ -50,6 +51,16 @@ class MMA(Method):
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
         """Margins of 0 (N,)."""
         return jnp.zeros(len(labels))
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, the bisection, and which examples are correct."""
+        return Cost(self.attack.cost.forwards + HALVINGS + 1, self.attack.cost.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """x*, and in `extra` (margins (B,), which examples are in the second term (B,))."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import (
     Action,
@@ -44,6 +45,11 @@ class OnAttack(Method):
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
         self.attack.check_aim()
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's."""
+        return self.attack.cost
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Maximise the attack's loss within the threat."""

@@ -10,6 +10,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
@@ -47,6 +48,16 @@ class SAT(Method):
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
         """One-hot targets (N, K)."""
         return jax.nn.one_hot(labels, num_classes)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the clean prediction."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """As TRADES."""

@@ -8,6 +8,7 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method
 from robustjax.training.methods.trades import ATTACK, check_start, depart, forward_pair
@@ -38,6 +39,16 @@ class SCORE(Method):
         check_number("beta", self.beta)
         check_number("slack", self.slack)
         check_start(self.attack)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the clean prediction."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""

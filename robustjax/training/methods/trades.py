@@ -10,6 +10,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD, Gaussian, Zero
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import (
     Aux,
@@ -48,6 +49,16 @@ class TRADES(Method):
     def __post_init__(self):
         check_number("beta", self.beta)
         check_start(self.attack)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the clean prediction."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from robustjax.attacks.iterative import Cost
 from robustjax.training.methods.base import (
     Action,
     Aux,
@@ -41,6 +42,16 @@ class Wrapper(Method):
     def on_clean(self) -> bool:
         """The inner method's."""
         return self.inner.on_clean
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The inner method's."""
+        return self.inner.craft_cost
+
+    @property
+    def loss_cost(self) -> Cost:
+        """The inner method's."""
+        return self.inner.loss_cost
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The inner method's."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import Gaussian
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import (
@@ -58,6 +59,11 @@ class YOPO(Method):
         if self.first_layer not in get_args(FirstLayer):
             known = " or ".join(get_args(FirstLayer))
             raise ValueError(f"first_layer must be {known}, got {self.first_layer!r}")
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A full pass a round; those of the first layer do not count."""
+        return Cost(self.rounds, self.rounds)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Where the first round begins: a random point of the ball."""
@@ -119,6 +125,16 @@ class TradesYOPO(Method):
     def __post_init__(self):
         for name in ("beta", "rounds", "steps", "rel_step"):
             check_number(name, getattr(self, name))
+
+    @property
+    def craft_cost(self) -> Cost:
+        """A co-state a round, and the clean prediction."""
+        return Cost(self.rounds + 1, self.rounds)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """m times n steps from near x, in eval mode."""
