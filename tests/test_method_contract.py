@@ -112,7 +112,7 @@ COMMITS = dict.fromkeys(
     2,
 )
 """How many forwards of a loss move the statistics, where it is not one."""
-PROBES = ("trades", "awp(trades)", "sat", "free", "center")
+PROBES = ("trades", "awp(trades)", "sat", "free", "center", "llr", "feature-scattering", "yopo")
 STEPS = 20
 
 

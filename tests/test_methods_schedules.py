@@ -139,6 +139,7 @@ def test_the_curriculum_goes_on_when_the_score_has_not_risen_for_long():
         found = method.control(scores[:n])
         assert (found[0].strength, found[1]) == (strength, action), n
     assert AWP(method).control(scores[:4])[0].inner.strength == 1
+    assert jax.tree.structure(method.control(scores)[0]) == jax.tree.structure(method)
 
 
 # ---- the guard

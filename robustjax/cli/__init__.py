@@ -1,4 +1,4 @@
-"""The command line: `robustjax quickstart | train | methods | evaluate | transfer | report | ...`."""
+"""`robustjax quickstart | train | methods | evaluate | transfer | report | data`."""
 
 from __future__ import annotations
 
