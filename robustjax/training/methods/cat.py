@@ -102,8 +102,9 @@ class CAT(Method):
         share = jnp.minimum(self.smoothing * radius, 1)[:, None]
 
         def draw(key):
-            alpha = jnp.ones(batch.target.shape[-1])
-            return jax.random.dirichlet(jax.random.fold_in(key, number), alpha)
+            key = jax.random.fold_in(key, number)
+            lengths = jax.random.exponential(key, batch.target.shape[-1:])
+            return lengths / lengths.sum()  # Dirichlet(1)
 
         return (1 - share) * batch.target + share * jax.vmap(draw)(keys)
 

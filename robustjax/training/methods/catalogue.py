@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks import PGD, Gaussian, Misclassified, Stationary, Unclipped, Uniform
+from robustjax.attacks import PGD, Misclassified, Stationary, Unclipped, Uniform
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.base import Method
@@ -27,7 +28,7 @@ from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
-from robustjax.training.methods.trades import TRADES
+from robustjax.training.methods.trades import ATTACK, TRADES
 from robustjax.training.methods.uat import UAT
 from robustjax.training.methods.yopo import YOPO, TradesYOPO
 
@@ -69,12 +70,12 @@ class Entry(NamedTuple):
 
 FAST = PGD(steps=1, rel_step=1.25)
 NOISY = PGD(steps=1, rel_step=1.0, start=Uniform(2.0), rule=Unclipped())
-NEAR = PGD(start=Gaussian(1e-3))
 
 
-def friendly(start: Uniform | Gaussian, epochs: int, *later: int) -> PGD:
-    """PGD that stops where the prediction is wrong, one step later after each of these epochs."""
-    return PGD(start=start, stop=Misclassified(later=tuple(epoch / epochs for epoch in later)))
+def friendly(attack: PGD, epochs: int, *later: int) -> PGD:
+    """The attack, stopped where the prediction is wrong: a step later after each of the epochs."""
+    stop = Misclassified(later=tuple(epoch / epochs for epoch in later))
+    return dataclasses.replace(attack, stop=stop)
 
 
 CATALOGUE = {
@@ -93,15 +94,13 @@ CATALOGUE = {
     "grad-align": Entry(GradAlign(), "Andriushchenko & Flammarion 2020", "attack"),
     "curriculum": Entry(Curriculum(), "Cai et al. 2018", "attack"),
     "dynamic-at": Entry(PGDAT(PGD(stop=Stationary())), "Wang et al. 2019", "attack"),
-    "fat": Entry(PGDAT(friendly(Uniform(), 120, 50, 90)), "Zhang et al. 2020", "attack"),
+    "fat": Entry(PGDAT(friendly(PGD(), 120, 50, 90)), "Zhang et al. 2020", "attack"),
     "fat-trades": Entry(
-        TRADES(attack=friendly(Gaussian(1e-3), 85, 30, 50, 70)), "Zhang et al. 2020", "attack"
+        TRADES(attack=friendly(ATTACK, 85, 30, 50, 70)), "Zhang et al. 2020", "attack"
     ),
-    "fat-mart": Entry(
-        MART(friendly(Gaussian(1e-3), 90, 20, 40, 60, 80)), "Zhang et al. 2020", "attack"
-    ),
+    "fat-mart": Entry(MART(friendly(ATTACK, 90, 20, 40, 60, 80)), "Zhang et al. 2020", "attack"),
     "feature-scattering": Entry(FeatureScattering(), "Zhang & Wang 2019", "attack"),
-    "pgd-at-he": Entry(HE(PGDAT(NEAR), scale=10.0), "Pang et al. 2020", "head"),
+    "pgd-at-he": Entry(HE(PGDAT(ATTACK), scale=10.0), "Pang et al. 2020", "head"),
     "trades-he": Entry(HE(TRADES()), "Pang et al. 2020", "head"),
     # The published weight is of the cosines' squares, which the scale does not multiply.
     "alp-he": Entry(
