@@ -57,6 +57,9 @@ class Attack(Protocol):
 class GradientAttack(Attack, Protocol):
     """An attack that calls its model step by step, and so can thread the model's state through."""
 
+    def at(self, progress: jax.Array) -> GradientAttack:
+        """The attack as it is after this fraction of training, in (0, 1]."""
+
     def ascend(
         self,
         model: Model,

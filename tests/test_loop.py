@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from robustjax import data, files, models
 from robustjax.attacks import PGD
+from robustjax.config import config
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, Natural, Recipe, fit
+from robustjax.training.schedules import Linear
 
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
 RUN += ["--attack.steps", "2", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
@@ -160,3 +163,26 @@ def test_validation_chooses_by_its_attack(digits, tmp_path):
     )
     (row,) = validation_rows(result.folder)
     assert result.best == row["robust_accuracy"] <= row["accuracy"]
+
+
+@config
+class Scripted(Natural):
+    """Goes back after the second epoch, and ends after the third of four."""
+
+    def control(self, scores):
+        return self, {2: "rollback", 3: "stop"}.get(len(scores), "continue")
+
+
+def test_a_method_goes_back_to_the_best_and_ends_when_it_says_so(digits, tmp_path):
+    """The second epoch climbs and spoils the weights, the third keeps what it is given."""
+    spoil = Linear((0.0, 0.25, 0.26, 0.5, 0.51, 1.0), (1.0, 1.0, -1.0, -1.0, 0.0, 0.0))
+    recipe = replace(epochs=4, lr=0.3, schedule=spoil)
+    given = {"model": MODEL, "out": tmp_path / "run", "recipe": recipe, "progress": False}
+    result = fit(Scripted(), *digits, **given)
+    first, second, third = (row["accuracy"] for row in validation_rows(tmp_path / "run"))
+    assert first == third == result.best and second < first
+    assert int(result.state.step) == 12
+    again = fit(Scripted(), *digits, **given, resume=True)
+    assert (again.start, again.best) == (12, result.best)
+    for a, b in zip(*(jax.tree.leaves(r.state.params) for r in (result, again)), strict=True):
+        np.testing.assert_array_equal(a, b)

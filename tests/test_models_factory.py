@@ -21,7 +21,7 @@ from robustjax.models import BN
         ({"name": "wrn-28-0"}, "k >= 1"),
         ({"activation": "swish"}, "unknown activation 'swish'; choose one of relu"),
         ({"dtype": "float16"}, "unknown dtype 'float16'; choose one of float32, bfloat16"),
-        ({"head": "cosine"}, "unknown head 'cosine'; choose one of linear"),
+        ({"head": "arcs"}, "unknown head 'arcs'; choose one of linear"),
         ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
         ({"width": 0}, "width must be at least 1"),
         ({"num_classes": 1}, "num_classes must be at least 2"),

@@ -47,6 +47,7 @@ def test_only_what_is_trained_is_a_parameter(network):
     head, _, variables, _ = network
     trained = {
         "linear": {"kernel", "bias"},
+        "cosine": {"kernel"},
         "center": {"linear"},
         "lgm": {"centers"},
         "gsce": {"centers", "log_precisions", "biases"},
@@ -62,6 +63,13 @@ def test_distances_become_logits_and_the_nearest_center_wins(network):
         kernel = kernel.get("linear", kernel)
         z, logits = model.apply(variables, images, BN("running"), method="both")
         np.testing.assert_allclose(logits, z @ kernel["kernel"], atol=1e-5)
+        return
+    if head == "cosine":
+        kernel = np.asarray(variables["params"]["head"]["kernel"], np.float64)
+        z, logits = model.apply(variables, images, BN("running"), method="both")
+        cosines = z @ kernel / np.linalg.norm(z, axis=-1, keepdims=True)
+        want = 10.0 * cosines / np.linalg.norm(kernel, axis=0, keepdims=True)
+        np.testing.assert_allclose(logits, want, atol=1e-5)
         return
     mu = {
         "max-mahalanobis": lambda: centers.max_mahalanobis(K, D, 10.0),
@@ -117,9 +125,22 @@ def test_equal_heads_make_equal_programs():
         ({"head": "linear", "center_norm": 10.0}, "'linear' takes no center_norm; .* none"),
         ({"head": "max-mahalanobis", "center_seed": 1}, "takes no center_seed; .* center_norm"),
         ({"head": "gsce", "precisions": "full"}, "precisions are isotropic or diagonal"),
-        ({"head": "cosine"}, "unknown head 'cosine'; choose one of linear, center"),
+        ({"head": "arcs"}, "unknown head 'arcs'; choose one of linear, cosine"),
     ],
 )
 def test_heads_that_cannot_be_built_say_why(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_scaling_features_or_a_class_s_weights_changes_no_cosine():
+    z = jax.random.normal(jax.random.key(0), (5, D)).at[0].set(0.0)
+    head = HEADS["cosine"][0](K, scale=7.0)
+    variables = head.init(jax.random.key(1), z)
+    logits = head.apply(variables, z)
+    assert np.abs(logits).max() <= 7.0 and (logits[0] == 0).all()
+    longer = jax.tree.map(lambda w: w * jnp.array([[0.5, 1.0, 3.0, 100.0]]), variables)
+    for same in (head.apply(variables, 30 * z), head.apply(longer, z)):
+        np.testing.assert_allclose(same, logits, atol=1e-5)
+    gradient = jax.grad(lambda z: head.apply(variables, z).sum())(z)
+    assert jnp.isfinite(gradient).all() and (gradient[0] == 0).all()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from robustjax import parallel
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
@@ -44,6 +45,28 @@ def module(method=None):
     """The network with the head that the method asks for, by default a linear one."""
     body, head = attach(Body(), CLASSES, **(method.model if method else {}))
     return Classifier(stem=Conv(4), body=body, head=head)
+
+
+class Flat(nn.Module):
+    """Logits linear in the pixels: what a method computes on it, one can by hand."""
+
+    @nn.compact
+    def __call__(self, x, bn):
+        kernel = self.param("kernel", nn.initializers.normal(), (x[0].size, CLASSES))
+        return x.reshape(len(x), -1) @ kernel
+
+
+def flat_net(method, scale=0.1):
+    """(params, net, batch) of a linear model whose weights are of this size."""
+    _, net, batch = net_and_batch(method)
+    kernel = scale * jax.random.normal(jax.random.key(5), (np.prod(SHAPE), CLASSES))
+    return {"kernel": kernel}, net.replace(stats={}, module=Flat()), batch
+
+
+def on_one_device(function):
+    """The result of a function of nothing under the device axis, as a training step runs it."""
+    run = jax.vmap(lambda _: function(), axis_name=parallel.AXIS)
+    return jax.tree.map(lambda a: a[0], run(jnp.zeros(1)))
 
 
 @functools.cache

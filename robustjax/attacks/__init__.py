@@ -39,10 +39,11 @@ from robustjax.attacks.jsma import JSMA
 from robustjax.attacks.penalty import Started
 from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.registry import names, parse
-from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest
+from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest, Unclipped
 from robustjax.attacks.spatial import Draws, Grid, Spatial
 from robustjax.attacks.square import Square
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Surface, Uniform, Zero
+from robustjax.attacks.stops import After, Misclassified, Never, Stationary
 from robustjax.attacks.transforms import DiverseInput, ScaleInvariant, TranslationInvariant
 from robustjax.attacks.zeroth_order import NES, SPSA, ZerothOrder
 
@@ -67,6 +68,7 @@ __all__ = [
     "TIM",
     "Adam",
     "Adaptive",
+    "After",
     "AutoAttack",
     "CarliniWagnerL2",
     "CarliniWagnerLinf",
@@ -81,10 +83,12 @@ __all__ = [
     "HopSkipJump",
     "Iterative",
     "MinimumNorm",
+    "Misclassified",
     "Momentum",
     "MultiTargeted",
     "MultiTargetedPGD",
     "Nesterov",
+    "Never",
     "OutputDiversified",
     "Randomized",
     "Restarts",
@@ -92,9 +96,11 @@ __all__ = [
     "Spatial",
     "Square",
     "Started",
+    "Stationary",
     "Steepest",
     "Surface",
     "TranslationInvariant",
+    "Unclipped",
     "Uniform",
     "WorstOf",
     "Zero",

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.ensemble import MultiTargeted
 from robustjax.attacks.iterative import Cost
-from robustjax.attacks.randomized import expected
-from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest
+from robustjax.attacks.randomized import expected, redraw
+from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest, Unclipped
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
+from robustjax.attacks.stops import After, Misclassified, Never, Sight, Stationary
 from robustjax.attacks.success import logits_of
 from robustjax.attacks.transforms import (
     DiverseInput,
@@ -50,6 +51,7 @@ class PGD:
       rel_step: the travel of all steps together, in units of eps.
       start: where the ascent begins.
       rule: what is done with a gradient.
+      stop: when an image is left where it is; the model must then give one output per step.
       loss: (output, target) -> scalar, maximised.
       label: what the loss compares the output with when no target is given: the true label, the
         model's own prediction on the clean image (no label leaking), or a target class to go
@@ -63,7 +65,7 @@ class PGD:
     References: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018.
 
     Guarantees:
-      The result lies in the ball and in [0, 1].
+      The result lies in the ball (unless the rule is `Unclipped`) and in [0, 1].
       A zero gradient moves nothing and makes no NaN.
       No gradient flows back through the result.
     """
@@ -73,7 +75,8 @@ class PGD:
     step_size: float | None = None
     rel_step: float = 2.5
     start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
-    rule: Steepest | Momentum | Nesterov | Adam = Steepest()
+    rule: Steepest | Momentum | Nesterov | Adam | Unclipped = Steepest()
+    stop: Never | After | Misclassified | Stationary = Never()
     loss: Loss = static(cross_entropy)
     label: Label = static("true")
     rank: int = 1
@@ -102,6 +105,10 @@ class PGD:
         """How far all steps together travel, in units of eps; a random start may lead anywhere."""
         return self.steps * self.size / jnp.maximum(self.threat.eps, 1e-30)
 
+    def at(self, progress: jax.Array) -> PGD:
+        """The attack as it is after this fraction of training, in (0, 1]."""
+        return replace(self, stop=self.stop.at(progress))
+
     def __call__(
         self,
         logits_fn: LogitsFn,
@@ -113,9 +120,16 @@ class PGD:
     ) -> jax.Array:
         """`ascend` for a model without state; one with randomness is drawn anew at every step."""
         draws = jax.random.fold_in(key, 2)
+        if not isinstance(self.stop, Never):
+
+            def model(k, z):
+                return redraw(logits_fn, jax.random.fold_in(draws, k))(z), k + 1
+
+            return self.ascend(model, 0, key, x, y, target, x_start)[0]
 
         def gradient(k, x_adv, target):
-            return self.gradient(logits_fn, x_adv, target, jax.random.fold_in(draws, k)), k + 1
+            drawn = self.gradient(logits_fn, x_adv, target, jax.random.fold_in(draws, k))
+            return drawn, None, k + 1
 
         return self._climb(gradient, lambda _: logits_fn, 0, key, x, y, target, x_start)[0]
 
@@ -149,8 +163,8 @@ class PGD:
         """
         if self.transforms or self.eot > 1:
             raise ValueError(
-                "an attack that threads a model's state, as training does, takes the plain "
-                "gradient: leave transforms empty and eot at 1"
+                "an attack that threads a model's state, as training does, or that has a stop "
+                "rule takes the plain gradient: leave transforms empty and eot at 1"
             )
 
         def gradient(state, x_adv, target):
@@ -162,7 +176,7 @@ class PGD:
         return self._climb(gradient, logits_fn, state, key, x, y, target, x_start)
 
     def _climb(self, gradient, logits_fn, state, key, x, y, target, x_start):
-        """The loop: `gradient(state, x_adv, target)` -> (gradient, state) at every step."""
+        """The loop: `gradient(state, x_adv, target)` -> (gradient, output, state) every step."""
         key_start, key_target = jax.random.split(key)
         if target is None:
             target = self.aim(logits_fn(state), key_target, x, y)
@@ -173,16 +187,18 @@ class PGD:
         size = self.size
 
         def step(k, carry):
-            x_adv, memory, state = carry
+            here, patience, state = carry
+            x_adv, memory = here
             probe = self.rule.probe(memory, x_adv, self.threat, size)
-            direction, state = gradient(state, probe, target)
-            x_adv, memory = self.rule(
-                memory, direction, x_adv, x, self.threat, size, k / self.steps
-            )
-            return x_adv, memory, state
+            direction, output, state = gradient(state, probe, target)
+            there = self.rule(memory, direction, x_adv, x, self.threat, size, k / self.steps)
+            sight = Sight(k, output, direction, x_adv, x, y, self.threat)
+            halt, patience = self.stop(patience, sight)
+            moved = jax.tree.map(lambda a, b: jnp.where(halt, a, b), here, there)
+            return moved, patience, state
 
-        carry = (x_start, self.rule.init(x), state)
-        x_adv, _, state = jax.lax.fori_loop(0, self.steps, step, carry)
+        carry = (x_start, self.rule.init(x)), self.stop.init(), state
+        (x_adv, _), _, state = jax.lax.fori_loop(0, self.steps, step, carry)
         return jax.lax.stop_gradient(x_adv), state
 
     @property
@@ -216,11 +232,12 @@ class PGD:
     def _gradient(self, model, state, x, target):
         def objective(x):
             output, new_state = model(state, x)
-            return self._value(output, target), new_state
+            return self._value(output, target), (output, new_state)
 
         # Under vmap with axis 'example' this is the gradient of the summed loss over the batch:
         # collectives inside a BatchNorm transpose to sums over the examples.
-        return jax.grad(objective, has_aux=True)(x)
+        direction, (output, state) = jax.grad(objective, has_aux=True)(x)
+        return direction, output, state
 
     def _value(self, output, target):
         return sense(self.loss, self.label, self.targeted) * self.loss(output, target)

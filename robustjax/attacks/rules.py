@@ -67,6 +67,34 @@ class Steepest(Rule):
 
 
 @config
+class Unclipped(Rule):
+    """The threat's direction, clipped to [0, 1] and not to the ball. No memory.
+
+    For training alone: an evaluation refuses what leaves its threat.
+
+    References: de Jorge et al., "Make some noise: reliable and efficient single-step adversarial
+      training", NeurIPS 2022 (N-FGSM).
+    """
+
+    def init(self, x: jax.Array) -> tuple[()]:
+        """Nothing to remember."""
+        return ()
+
+    def __call__(
+        self,
+        memory: tuple[()],
+        gradient: jax.Array,
+        x_adv: jax.Array,
+        x: jax.Array,
+        threat: Threat,
+        size: jax.Array,
+        progress: jax.Array,
+    ) -> tuple[jax.Array, tuple[()]]:
+        """(memory, gradient, ...) -> (x_adv, memory)."""
+        return jnp.clip(x_adv + size * threat.steepest(gradient), 0, 1), memory
+
+
+@config
 class Momentum(Rule):
     """The threat's step along g <- decay * g + gradient / ||gradient||_1.
 

@@ -1,4 +1,4 @@
-"""The command line: `robustjax quickstart | train | evaluate | transfer | detect | ...`."""
+"""The command line: `robustjax quickstart | train | methods | evaluate | detect | ...`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from robustjax.cli.data import data_command
 from robustjax.cli.detect import Detecting, detect
 from robustjax.cli.evaluate import Evaluation, evaluate
 from robustjax.cli.flags import REGISTRY, choose_threat
+from robustjax.cli.methods import methods
 from robustjax.cli.quickstart import quickstart
 from robustjax.cli.show import show
 from robustjax.cli.train import Options, train, train_command
@@ -44,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> None:
             {
                 "quickstart": quickstart,
                 "train": train_command(),
+                "methods": methods,
                 "evaluate": evaluate,
                 "transfer": transfer,
                 "detect": detect,

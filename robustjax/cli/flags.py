@@ -34,10 +34,17 @@ RULES = {
     "momentum": attacks.Momentum(),
     "nesterov": attacks.Nesterov(),
     "adam": attacks.Adam(),
+    "unclipped": attacks.Unclipped(),
+}
+STOPS = {
+    "never": attacks.Never(),
+    "after": attacks.After(),
+    "misclassified": attacks.Misclassified(),
+    "stationary": attacks.Stationary(),
 }
 VARIANTS = {
     functools.reduce(operator.or_, map(type, table.values())): table
-    for table in (SCHEDULES, STARTS, RULES)
+    for table in (SCHEDULES, STARTS, RULES, STOPS)
 }
 """The type of a field (a union) -> the configs it may hold, by name."""
 REGISTRY = ConstructorRegistry()
@@ -81,7 +88,7 @@ def function_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
 @REGISTRY.primitive_rule
 def variant_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """A schedule, a start or a step rule is chosen by its name: `read_variant`."""
+    """A schedule, a start, a step or a stop rule is chosen by its name: `read_variant`."""
     if info.type not in VARIANTS:
         return None
     table = VARIANTS[info.type]

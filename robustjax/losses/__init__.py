@@ -8,9 +8,16 @@ from robustjax.losses.centers import gsce_logits as gsce_logits
 from robustjax.losses.centers import lgm, mmc
 from robustjax.losses.centers import mmlda as mmlda
 from robustjax.losses.centers import sce_as_gsce as sce_as_gsce
-from robustjax.losses.margin import best_wrong, dlr, margin, targeted_dlr, targeted_margin
+from robustjax.losses.margin import (
+    best_wrong,
+    dlr,
+    margin,
+    soft_margin,
+    targeted_dlr,
+    targeted_margin,
+)
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
-from robustjax.losses.softmax import cross_entropy, kl, rce, squared_error
+from robustjax.losses.softmax import brier, cross_entropy, kl, rce, squared_error
 from robustjax.losses.softmax import smooth as smooth
 
 GIVEN_TARGETS = {
@@ -26,6 +33,7 @@ PAIRED = (targeted_dlr, targeted_margin)
 
 __all__ = [
     "best_wrong",
+    "brier",
     "cross_entropy",
     "dlr",
     "kl",
@@ -33,6 +41,7 @@ __all__ = [
     "margin",
     "mmc",
     "rce",
+    "soft_margin",
     "squared_error",
     "targeted_dlr",
     "targeted_margin",

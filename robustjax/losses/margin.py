@@ -28,6 +28,16 @@ def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 @of_logits
+def soft_margin(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """log sum_{j != y} exp z_j - z_y, a smooth margin: negative exactly where p_y > 1/2.
+
+    References: Ding et al., "MMA training", 2020, Eq. 9.
+    """
+    wrong = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
+    return jax.nn.logsumexp(wrong) - logits[label]
+
+
+@of_logits
 def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
     """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ... the sorted logits.
 

@@ -83,6 +83,19 @@ def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(reference) * (reference - jax.nn.log_softmax(logits)))
 
 
+@of_logits
+def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """||softmax(logits) - t||^2, the Brier score.
+
+    Args:
+      logits: (K,).
+      target: a label () of an integer type, or a distribution (K,).
+    """
+    if jnp.ndim(target) == 0:
+        target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
+    return jnp.sum((jax.nn.softmax(logits) - target) ** 2)
+
+
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
     """sum (output - target)^2 over all entries of two arrays of one shape."""
     return jnp.sum((output - target) ** 2)

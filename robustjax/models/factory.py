@@ -73,6 +73,7 @@ def create(
     center_norm: float | None = None,
     center_seed: int | None = None,
     precisions: str | None = None,
+    scale: float | None = None,
     remat: bool = False,
 ) -> Classifier:
     """Build a network; every argument is JSON, so a run's config holds them as they are.
@@ -84,14 +85,15 @@ def create(
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
       width: channels of the first stage; None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
-      head: 'linear' (softmax), or a member of the g-SCE family: 'max-mahalanobis', 'random-centers'
-        (both fixed), 'lgm' (trained centers), 'gsce' (trained centers, precisions and biases),
-        'center' (linear beside running centers).
+      head: 'linear' (softmax), 'cosine' (hypersphere embedding), or a member of the g-SCE family:
+        'max-mahalanobis', 'random-centers' (both fixed), 'lgm' (trained centers), 'gsce' (trained
+        centers, precisions and biases), 'center' (linear beside running centers).
       feature_dim: D of a linear layer without activation between the body and the head, whose
         output `features` then is; None: there is none. Fixed centers need it.
       center_norm: of fixed centers, 10 by default.
       center_seed: of random ones, 0 by default.
       precisions: of 'gsce': 'diagonal', the default, or 'isotropic'.
+      scale: of the logits of 'cosine', 10 by default.
       remat: recompute residual blocks in the backward pass, for less memory and a third more time.
 
     Raises:
@@ -108,6 +110,7 @@ def create(
     if std is not None and not all(s > 0 for s in std):
         raise ValueError(f"std must be positive, got {tuple(std)}")
     options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
+    options |= {"scale": scale}
     options = {option: value for option, value in options.items() if value is not None}
     for own in ARCHITECTURES:
         if match := re.fullmatch(own.pattern, name):

@@ -14,6 +14,9 @@ from flax import linen as nn
 from robustjax import centers
 from robustjax.losses import gsce_logits
 from robustjax.models.layers import BN, torch_uniform
+from robustjax.sums import ordered_sum
+
+HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Linear(nn.Module):
@@ -31,8 +34,42 @@ class Linear(nn.Module):
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
-        logits = jnp.dot(features, kernel, precision=jax.lax.Precision.HIGHEST)
+        logits = jnp.dot(features, kernel, precision=HIGHEST)
         return logits + bias.reshape(1, -1)
+
+
+class Cosine(nn.Module):
+    """scale * cos(angle between the features and the class's weights): hypersphere embedding.
+
+    Gradients flow through both norms (the authors' code writes the normalised weights back instead,
+    at every forward), so weight decay of the kernel moves no logit.
+
+    Args:
+      num_classes: K.
+      scale: s; prediction, loss and attack see the scaled logits.
+
+    References: Pang et al., "Boosting adversarial training with hypersphere embedding", 2020.
+
+    Guarantees:
+      Scaling the features, or the weights of a class, changes no logit; |logits| <= scale.
+    """
+
+    num_classes: int
+    scale: float = 10.0
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, D) -> float32 logits (B, K)."""
+        shape = (features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", torch_uniform, shape, jnp.float32)
+        cosines = jnp.dot(directions(features), directions(kernel.T).T, precision=HIGHEST)
+        return self.scale * cosines
+
+
+def directions(rows: jax.Array) -> jax.Array:
+    """The rows (N, D) over their lengths; one of zeros stays, and has no gradient."""
+    squares = ordered_sum((rows**2).T)[:, None]
+    return rows * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 class Centered(nn.Module):
@@ -117,6 +154,7 @@ class Projected(nn.Module):
 
 HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "linear": (Linear, ()),
+    "cosine": (Cosine, ("scale",)),
     "center": (Centered, ()),
     "max-mahalanobis": (Quadratic, ("center_norm",)),
     "random-centers": (partial(Quadratic, kind="random"), ("center_norm", "center_seed")),

@@ -80,7 +80,7 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
         about = [row["run"], row["method"], row["data"], row["model"], threat]
         cells.append([*about, _percent(report["clean"]), *robust, worst])
         notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
-    aligned = [_align(cells, numbers_from=5, markdown=markdown)] if rows else []
+    aligned = [align(cells, numbers_from=5, markdown=markdown)] if rows else []
     return "\n".join(aligned + notes)
 
 
@@ -99,7 +99,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
         seconds = f"{sum(row['seconds'] for row in rows):.1f}"
         name = _stage_name(rows[0]["attack"], len(rows))
         cells.append([name, str(rows[0]["attacked"]), accuracy, *map(str, calls), seconds])
-    return _align(cells, numbers_from=1, markdown=markdown)
+    return align(cells, numbers_from=1, markdown=markdown)
 
 
 def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
@@ -115,7 +115,7 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     for source, row in matrix.items():
         rates = [_percent(row[target]["value"], row[target]["stderr"]) for target in targets]
         cells.append([source, *rates])
-    return _align(cells, numbers_from=1, markdown=markdown)
+    return align(cells, numbers_from=1, markdown=markdown)
 
 
 def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
@@ -167,7 +167,7 @@ def _percent(value: float | None, error: float | None = None) -> str:
     return f"{100 * value:.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
 
 
-def _align(cells: Sequence[Sequence[str]], numbers_from: int, markdown: bool) -> str:
+def align(cells: Sequence[Sequence[str]], numbers_from: int, markdown: bool) -> str:
     """Columns of equal width under a header; from `numbers_from` on they are flush right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 

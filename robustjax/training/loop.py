@@ -121,9 +121,12 @@ def fit(
     new = open_run(out, identity, resume)
     last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
     state, best_score = place(state), -1.0
+    history: list[float] = []
     if restored := last.restore(parallel.to_global(state, AXES), identity):
-        state, best_score = parallel.to_local(restored[0], AXES), restored[1]["best"]
+        state = parallel.to_local(restored[0], AXES)
+        best_score, history = restored[1]["best"], restored[1]["history"]
     start = int(state.step)
+    current, action = method.control(history)
     begun = time.monotonic() - keep_metrics(out, start)
 
     step = parallel.data_parallel(
@@ -143,13 +146,14 @@ def fit(
             pending.clear()
 
     def save(to: Checkpoints) -> None:
-        to.save(at, parallel.to_global(state, AXES), identity | {"best": best_score})
+        meta = identity | {"best": best_score, "history": history}
+        to.save(at, parallel.to_global(state, AXES), meta)
 
     bar = tqdm(total=total, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
     with bar, sigterm() as terminated:
-        for at in range(start + 1, total + 1):
+        for at in range(start + 1, start if action == "stop" else total + 1):
             batch = local_batch(train, seed, at - 1, recipe.batch_size)
-            state, metrics = step(state, method, step_key, batch)
+            state, metrics = step(state, current, step_key, batch)
             if new and at == start + 1:  # what cannot even take a step leaves no run behind
                 write_config(out, identity)
             pending.append(metrics)
@@ -165,12 +169,18 @@ def fit(
                 bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                 score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
                 score = parallel.agree(score)
+                history.append(score)
                 if score > best_score:
                     best_score = score
                     save(best)
                     save_weights(out / "weights.npz", state)
+                current, action = method.control(history)
+                if action == "rollback":
+                    state, best_score = rolled_back(state, best, identity), -1.0
             if save_now or stop:
                 save(last)
+            if epoch_ends and action == "stop":
+                break
             if stop and at < total:
                 print(f"stopped at step {at} of {total}; resume goes on from here", file=sys.stderr)
                 raise Terminated(143)
@@ -178,6 +188,12 @@ def fit(
     if chosen := best.restore(parallel.to_global(state, AXES), identity):
         save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES))
     return Result(state, best_score, out, start)
+
+
+def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) -> TrainState:
+    """The best state, at the step of this one."""
+    chosen, _ = best.restore(parallel.to_global(state, AXES), identity)
+    return parallel.to_local(chosen, AXES).replace(step=state.step)
 
 
 def agreed(model: Mapping[str, Any], method: Method) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jax import lax
@@ -32,6 +33,7 @@ class Net:
       module: the Flax module.
       sync_bn: reduce BatchNorm over all devices.
       accumulate: number of slices a device's batch is worked off in.
+      margin: what the training loss takes from the label's logit (HE).
     """
 
     stats: Any
@@ -39,6 +41,7 @@ class Net:
     module: nn.Module = struct.field(pytree_node=False)
     sync_bn: bool = struct.field(pytree_node=False, default=True)
     accumulate: int = struct.field(pytree_node=False, default=1)
+    margin: float | jax.Array = 0.0
 
     def forward(
         self,
@@ -88,31 +91,75 @@ class Net:
         y: jax.Array,
         target: Any = None,
         mode: str = "running",
+        with_image: bool = False,
     ) -> tuple[jax.Array, Any]:
         """Attack each image of a batch.
 
         Args:
-          attack: under 'commit' its every step moves the running statistics.
+          attack: as it is at this time of training; under 'commit' its every step moves the running
+            statistics. Any of its numbers may be an array (B,), one for each image.
           params: weights.
           keys: (B,) one key per example.
           x: (B, H, W, C) images.
           y: (B,) true labels.
           target: per-example targets with leading axis B, or None.
           mode: BatchNorm's mode during the attack.
+          with_image: the attack's loss is given (logits, image), and not the logits alone.
 
         Returns:
           (adversarial images, statistics).
         """
 
+        attack = attack.at(self.progress)
+
         def model(stats, image):
             logits, stats = self.forward(params, image[None], mode, stats, axes=(EXAMPLE,))
-            return logits[0], stats
+            return ((logits[0], image) if with_image else logits[0]), stats
 
-        def one(stats, key, image, label, target):
+        def one(attack, stats, key, image, label, target):
             return attack.ascend(model, stats, key, image, label, target)
 
-        vmapped = jax.vmap(one, in_axes=(None, 0, 0, 0, 0), out_axes=(0, None), axis_name=EXAMPLE)
-        return lax.stop_gradient(vmapped(self.stats, keys, x, y, target))
+        own = jax.tree.map(lambda number: 0 if jnp.ndim(number) else None, attack)
+        in_axes = (own, None, 0, 0, 0, 0)
+        vmapped = jax.vmap(one, in_axes=in_axes, out_axes=(0, None), axis_name=EXAMPLE)
+        return lax.stop_gradient(vmapped(attack, self.stats, keys, x, y, target))
+
+    def image_gradient(
+        self,
+        params: Any,
+        x: jax.Array,
+        objective: Callable[[jax.Array], jax.Array],
+        mode: str = "running",
+        stats: Any = None,
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        """Differentiate a sum over the batch, all devices together, by its images.
+
+        Args:
+          params: weights.
+          x: (B, H, W, C) images.
+          objective: logits (B, K) -> values (B,).
+          mode: BatchNorm's.
+          stats: running statistics to start from; default `self.stats`.
+
+        Returns:
+          (gradients (B, H, W, C), values (B,), statistics after the forward).
+        """
+
+        def total(x):
+            logits, new = self.forward(params, x, mode, stats)
+            values = objective(logits)
+            return values.sum(), (values, new)
+
+        gradient, (values, new) = jax.grad(total, has_aux=True)(x)
+        return gradient, values, new
+
+    def position(self, size: int) -> tuple[jax.Array, int]:
+        """Where in the whole batch a device's `size` examples are, and how large that is."""
+        return lax.axis_index(AXIS) * size + jnp.arange(size), size * lax.axis_size(AXIS)
+
+    def gather(self, tree: Any) -> Any:
+        """The leading axis of all devices, one after the other, on each of them."""
+        return lax.all_gather(tree, AXIS, tiled=True)
 
     def mean(self, tree: Any) -> Any:
         """Average over all devices."""

@@ -1,50 +1,64 @@
 """Training methods, one small module per family; all under the contract of `base.Method`."""
 
+from robustjax.training.methods.alp import ALP
+from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Gradients, Method
+from robustjax.training.methods.cat import CAT
+from robustjax.training.methods.catalogue import CATALOGUE, METHODS, Entry
 from robustjax.training.methods.center import Center
+from robustjax.training.methods.curriculum import Curriculum
+from robustjax.training.methods.feature_scattering import FeatureScattering
 from robustjax.training.methods.free import Free
+from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
+from robustjax.training.methods.he import HE
+from robustjax.training.methods.llr import LLR
+from robustjax.training.methods.mart import MART
+from robustjax.training.methods.mma import MMA
 from robustjax.training.methods.natural import Natural
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
 from robustjax.training.methods.sat import SAT
+from robustjax.training.methods.score import SCORE
 from robustjax.training.methods.trades import TRADES
-
-METHODS = {
-    "natural": Natural(),
-    "pgd-at": PGDAT(),
-    "trades": TRADES(),
-    "sat": SAT(),
-    "free": Free(),
-    "sce": SCE(),
-    "mmlda": MMLDA(),
-    "mmc": MMC(),
-    "lgm": LGM(),
-    "center": Center(),
-    "gsce": GSCE(),
-    "rce": RCE(),
-}
-"""The methods by the names that the command line uses, with their defaults."""
+from robustjax.training.methods.uat import UAT
+from robustjax.training.methods.yopo import YOPO, TradesYOPO
 
 __all__ = [
+    "ALP",
     "AWP",
+    "CAT",
+    "CATALOGUE",
     "GSCE",
+    "HE",
     "LGM",
+    "LLR",
+    "MART",
     "METHODS",
+    "MMA",
     "MMC",
     "MMLDA",
     "PGDAT",
     "RCE",
     "SAT",
     "SCE",
+    "SCORE",
     "TRADES",
+    "UAT",
+    "YOPO",
+    "AVmixup",
     "Aux",
     "Batch",
     "Center",
     "Crafted",
+    "Curriculum",
+    "Entry",
+    "FeatureScattering",
     "Free",
+    "GradAlign",
     "Gradients",
     "Method",
     "Natural",
+    "TradesYOPO",
 ]

@@ -7,23 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import (
-    Aux,
-    Batch,
-    Crafted,
-    Descend,
-    Gradients,
-    Method,
-    check_type,
-)
-from robustjax.training.methods.trades import TRADES
+from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
+from robustjax.training.methods.wrapper import Wrapper
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 
 
 @config
-class AWP(Method):
+class AWP(Wrapper):
     """Take the inner method's gradient at w + v, v the worst small change of the kernels.
 
     v_l = gamma ||w_l|| g_l / ||g_l|| for every kernel w_l, g the gradient of the inner loss under
@@ -38,40 +31,18 @@ class AWP(Method):
     References: Wu et al., NeurIPS 2020, eq. (8) to (10).
     """
 
-    inner: Method = TRADES()
     gamma: float = 5e-3
     start: float = 0.0
 
     def __post_init__(self):
-        check_type("inner", self.inner, Method)
+        super().__post_init__()
         check_number("gamma", self.gamma)
         check_number("start", self.start, 0, 1)
 
     @property
-    def model(self) -> dict[str, Any]:
-        """The inner method's."""
-        return self.inner.model
-
-    @property
-    def on_clean(self) -> bool:
-        """The inner method's."""
-        return self.inner.on_clean
-
-    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """The inner method's."""
-        return self.inner.perturb(net, params, batch, keys)
-
-    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The inner method's."""
-        return self.inner.loss(net, params, batch, crafted)
-
-    def init_rows(self, labels: jax.Array, num_classes: int) -> Any:
-        """The inner method's."""
-        return self.inner.init_rows(labels, num_classes)
-
-    def init_slot(self, images: jax.Array) -> Any:
-        """The inner method's."""
-        return self.inner.init_slot(images)
+    def loss_cost(self) -> Cost:
+        """Twice the inner method's: the ascent, and the descent."""
+        return Cost(*(2 * passes for passes in self.inner.loss_cost))
 
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The inner method's gradients at w + v."""
@@ -90,6 +61,7 @@ class AWP(Method):
         self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
     ) -> tuple[TrainState, Aux]:
         """The standard update; a method with its own (Free) has no gradient to wrap."""
-        if type(self.inner).update is not Method.update:
-            raise ValueError(f"AWP cannot wrap {type(self.inner).__name__}: it has its own update")
+        own = self.innermost
+        if type(own).update is not Method.update:
+            raise ValueError(f"AWP cannot wrap {type(own).__name__}: it has its own update")
         return super().update(net, descend, state, batch, keys)

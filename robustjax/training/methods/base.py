@@ -7,6 +7,9 @@ type of what they wrap. The rest exists because some method of the literature ne
   init_slot   state per position in the batch (Free's perturbation)
   grads       how gradients are made (AWP wraps it, YOPO replaces it)
   update      the whole update (Free alone)
+  control     what changes after an epoch (a curriculum's strength, an early end)
+  craft_cost  what crafting asks of the model, for the listing
+  loss_cost   and what the loss and its gradient do
   model       what it asks of the model (the g-SCE family's heads)
   on_clean    whether it trains on clean images only
 """
@@ -15,14 +18,16 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from robustjax import losses
+from robustjax.attacks.iterative import Cost
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 
@@ -82,6 +87,9 @@ Descend = Callable[[TrainState, Any, Any, jax.Array], TrainState]
 """(state, gradients, anchor, progress) -> state after one optimiser step (weights, EMA)."""
 
 
+Action = Literal["continue", "rollback", "stop"]
+
+
 class Method(abc.ABC):
     """An adversarial-training method; subclasses are `@config` classes, and final."""
 
@@ -99,6 +107,16 @@ class Method(abc.ABC):
         return {}
 
     @property
+    def craft_cost(self) -> Cost:
+        """Passes over the batch to craft it, in one training step."""
+        return Cost(0, 0)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """Passes over the batch for the gradient of the weights, in one training step."""
+        return Cost(1, 1)
+
+    @property
     def on_clean(self) -> bool:
         """Whether it trains on clean images only: then their accuracy chooses the checkpoint."""
         return False
@@ -110,6 +128,15 @@ class Method(abc.ABC):
     def init_slot(self, images: jax.Array) -> Any:
         """State per position of a batch shaped like `images` (B, H, W, C); () for none."""
         return ()
+
+    def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
+        """What to go on with, on the host, after epochs of these validation scores, oldest first.
+
+        Returns:
+          (the method, in which only numbers may have changed; whether to 'continue', to go on from
+          the best checkpoint, or to stop). A rollback begins a new search for the best.
+        """
+        return self, "continue"
 
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The gradient of `loss`, averaged over all devices."""
@@ -160,6 +187,12 @@ def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.A
     metrics = jax.tree.map(lambda a: a.mean(0), aux.metrics)
     rows, slot = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (aux.rows, aux.slot))
     return total.replace(aux=Aux(total.aux.stats, metrics, rows, slot))
+
+
+def cross_entropy(net: Net, logits: jax.Array, batch: Batch) -> jax.Array:
+    """CE (B,) of train-mode logits (B, K) to the batch's targets, with the net's margin."""
+    lowered = logits - net.margin * jax.nn.one_hot(batch.label, logits.shape[-1])
+    return jax.vmap(losses.cross_entropy)(lowered, batch.target)
 
 
 def accuracy(logits: jax.Array, label: jax.Array) -> jax.Array:

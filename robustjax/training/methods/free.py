@@ -8,10 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from robustjax import losses
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf, Threats
-from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Method, accuracy
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Descend,
+    Method,
+    accuracy,
+    cross_entropy,
+)
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 
@@ -41,6 +49,11 @@ class Free(Method):
         """delta = 0, (B, H, W, C)."""
         return jnp.zeros_like(images)
 
+    @property
+    def loss_cost(self) -> Cost:
+        """One pass a replay."""
+        return Cost(self.replays, self.replays)
+
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The image moved by the slot's perturbation, within the ball and the pixel box."""
         return Crafted(
@@ -50,7 +63,7 @@ class Free(Method):
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE on the perturbed images."""
         logits, stats = net.train(params, crafted.x_adv)
-        loss = jax.vmap(losses.cross_entropy)(logits, batch.target).mean()
+        loss = cross_entropy(net, logits, batch).mean()
         metrics = {"loss": loss, "robust_accuracy": accuracy(logits, batch.label)}
         return loss, Aux(stats, metrics, slot=crafted.x_adv - batch.image)
 

@@ -14,6 +14,7 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
@@ -63,6 +64,11 @@ class Member(Method):
     def on_clean(self) -> bool:
         """Unless it is adversarial."""
         return self.adversarial == "none"
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, if there is one."""
+        return Cost(0, 0) if self.on_clean else self.attack.cost
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Ascend or descend the member's own loss within the threat."""

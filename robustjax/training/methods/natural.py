@@ -6,9 +6,15 @@ from typing import Any
 
 import jax
 
-from robustjax import losses
 from robustjax.config import config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Method,
+    accuracy,
+    cross_entropy,
+)
 from robustjax.training.net import Net
 
 
@@ -28,5 +34,5 @@ class Natural(Method):
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE on the clean images."""
         logits, stats = net.train(params, crafted.x_adv)
-        loss = jax.vmap(losses.cross_entropy)(logits, batch.target).mean()
+        loss = cross_entropy(net, logits, batch).mean()
         return loss, Aux(stats, {"accuracy": accuracy(logits, batch.label)})

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 
-from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import config, static
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import (
+    Action,
+    Aux,
+    Batch,
+    Crafted,
+    Method,
+    accuracy,
+    check_type,
+    cross_entropy,
+)
 from robustjax.training.net import Net
 
+ATTACK = PGD()
+"""Ten sign steps of eps / 4 from a uniform start, eps 8/255."""
 
-@config
-class PGDAT(Method):
-    """min E CE(z(x_adv), t), x_adv from the attack; adversarial examples only.
+BNMode = Literal["running", "batch", "commit"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OnAttack(Method):
+    """What crafts by an attack on the label; CE on its examples, unless a method has another loss.
 
     Attributes:
-      attack: ten sign steps of eps / 4 from a uniform start, eps 8/255. One step of 1.25 eps makes
-        it Fast AT's FGSM-RS (Wong et al. 2020). Its loss must be one of the label.
+      attack: its loss must be one of the label.
       bn: BatchNorm's mode while crafting: 'running' (eval mode, the baseline of Pang et al. 2021),
         'batch', or 'commit' (train mode: every attack step moves the statistics; Madry, Rice).
-
-    References: Madry et al., ICLR 2018; Rice et al., ICML 2020; Pang et al., ICLR 2021.
     """
 
-    attack: PGD = PGD()
-    bn: Literal["running", "batch", "commit"] = static("running")
+    attack: PGD = ATTACK
+    bn: BNMode = static("running")
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
         self.attack.check_aim()
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's."""
+        return self.attack.cost
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Maximise the attack's loss within the threat."""
@@ -42,5 +60,40 @@ class PGDAT(Method):
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE on the adversarial images."""
         logits, stats = net.train(params, crafted.x_adv)
-        loss = jax.vmap(losses.cross_entropy)(logits, batch.target).mean()
+        loss = cross_entropy(net, logits, batch).mean()
         return loss, Aux(stats, {"robust_accuracy": accuracy(logits, batch.label)})
+
+
+@config
+class PGDAT(OnAttack):
+    """min E CE(z(x_adv), t), x_adv from the attack; adversarial examples only.
+
+    By its attack it is the method of several papers: Fast AT takes one step of 1.25 eps from a
+    uniform start, N-FGSM one of eps from twice the ball, unclipped; friendly AT stops where the
+    prediction is wrong, dynamic AT where the gradient says that little is left to gain.
+
+    Attributes:
+      attack: ten sign steps of eps / 4 from a uniform start, eps 8/255. Its loss must be one of the
+        label.
+      bn: BatchNorm's mode while crafting: 'running' (eval mode, the baseline of Pang et al. 2021),
+        'batch', or 'commit' (train mode: every attack step moves the statistics; Madry, Rice).
+      guard: training stops when the validation score falls by more in one epoch, against
+        catastrophic overfitting; Fast AT's is 0.2, and 1 is none. The best checkpoint stays. (The
+        authors look at PGD-5 on one training batch, and keep the weights of the epoch before.)
+
+    References: Madry et al., ICLR 2018; Rice et al., ICML 2020; Pang et al., ICLR 2021; Wong et
+      al., "Fast is better than free", ICLR 2020; de Jorge et al., NeurIPS 2022 (N-FGSM); Zhang et
+      al., ICML 2020 (friendly AT, without the noise of its steps); Wang et al., ICML 2019 (dynamic
+      AT, without the weights of the authors' code).
+    """
+
+    guard: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("guard", self.guard, 0, 1)
+
+    def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
+        """Stop after a fall."""
+        fell = len(scores) > 1 and scores[-2] - scores[-1] > self.guard
+        return self, "stop" if fell else "continue"

@@ -10,8 +10,9 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
 from robustjax.training.net import Net
 
@@ -48,6 +49,16 @@ class SAT(Method):
         """One-hot targets (N, K)."""
         return jax.nn.one_hot(labels, num_classes)
 
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the clean prediction."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
+
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """As TRADES."""
         return TRADES(attack=self.attack).perturb(net, params, batch, keys)
@@ -61,7 +72,7 @@ class SAT(Method):
         rows = jnp.where(adapt, moved, batch.rows)
         confidence = rows.max(-1)
         weight = jnp.where(adapt, confidence / net.mean(confidence.mean()), 1.0)
-        target = jnp.where(adapt, rows, batch.target)
-        natural = (weight * jax.vmap(losses.cross_entropy)(clean, target)).mean()
+        aimed = batch.replace(target=jnp.where(adapt, rows, batch.target))
+        natural = (weight * cross_entropy(net, clean, aimed)).mean()
         kl = jax.vmap(losses.kl)(adversarial, clean).mean()
         return natural + self.beta * kl, aux.replace(rows=rows)

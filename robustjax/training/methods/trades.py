@@ -10,9 +10,19 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD, Gaussian, Zero
+from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Method,
+    accuracy,
+    check_type,
+    cross_entropy,
+)
 from robustjax.training.net import Net
+from robustjax.typing import Loss
 
 ATTACK = PGD(start=Gaussian(1e-3))
 """Ten steps from a point near x, as in the authors' code."""
@@ -40,27 +50,50 @@ class TRADES(Method):
         check_number("beta", self.beta)
         check_start(self.attack)
 
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the clean prediction."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
+
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""
         clean = net.logits(params, batch.image)
-        attack = dataclasses.replace(self.attack, loss=losses.kl, label="true", targeted=False)
-        return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, target=clean))
+        return depart(net, self.attack, params, batch, keys, losses.kl, clean)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE + beta KL."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
-        natural = jax.vmap(losses.cross_entropy)(clean, batch.target).mean()
+        natural = cross_entropy(net, clean, batch).mean()
         kl = jax.vmap(losses.kl)(adversarial, clean).mean()
         return natural + self.beta * kl, aux
 
 
+def depart(
+    net: Net,
+    attack: PGD,
+    params: Any,
+    batch: Batch,
+    keys: jax.Array,
+    loss: Loss,
+    reference: Any,
+) -> Crafted:
+    """Maximise loss(z, reference), whatever loss the attack names, under running statistics."""
+    attack = dataclasses.replace(attack, loss=loss, label="true", targeted=False)
+    return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, target=reference))
+
+
 def check_start(attack: PGD) -> None:
-    """Raise ValueError unless this is a PGD that can climb a KL which is flat at x."""
+    """Raise ValueError unless this is a PGD that can climb what is flat at x, as a KL to z(x)."""
     check_type("attack", attack, PGD)
     if isinstance(attack.start, Zero):
         raise ValueError(
-            "the KL has no gradient at the clean image: start the attack elsewhere, as in "
-            "PGD(start=Gaussian(1e-3))"
+            "what the attack maximises has no gradient at the clean image: start it elsewhere, as "
+            "in PGD(start=Gaussian(1e-3))"
         )
 
 

@@ -1,0 +1,122 @@
+"""Customized adversarial training: each example at the radius it can bear (Cheng et al. 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from robustjax import losses
+from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Method,
+    accuracy,
+    check_type,
+    cross_entropy,
+)
+from robustjax.training.methods.pgd_at import ATTACK
+from robustjax.training.net import Net
+
+Variant = Literal["paper", "repo-v2", "repo-v1"]
+
+
+@config
+class CAT(Method):
+    """min E CE(z(x_adv), t) + margin eps_i [max_{j != y} z_j - z_y + kappa]_+, x_adv within eps_i.
+
+    t = (1 - c eps_i) onehot + c eps_i Dirichlet(1), drawn anew for the attack and for the loss. The
+    rows are the radii eps_i (N,), which start at 0 and grow by eta at every visit, up to the
+    threat's eps. The paper and two versions of the authors' code then differ:
+
+    paper: where the attack succeeds the growth is taken back.
+    repo-v2: it is where the attack fails.
+    repo-v1: where it fails x_adv is x, and eps_i becomes the distance of x_adv.
+
+    Attributes:
+      attack: its threat, steps, start and rule; CE to the soft target is what it maximises.
+      variant: see above.
+      eta: growth, pixels; 0.005 in the paper, 0.0025 in repo-v2 (eps 0.035, no random start), 0.03
+        in repo-v1 (eps 0.06).
+      smoothing: c.
+      margin: weight of the margin term; 0 is CAT-CE. The authors' sum over a batch of 128 is 128.
+      kappa: of the margin term.
+
+    References: Cheng et al., "CAT: customized adversarial training for improved robustness", 2020,
+      algorithm 1.
+    """
+
+    attack: PGD = ATTACK
+    variant: Variant = static("paper")
+    eta: float = 0.005
+    smoothing: float = 10.0
+    margin: float = 128.0
+    kappa: float = 10.0
+
+    def __post_init__(self):
+        check_type("attack", self.attack, PGD)
+        if self.variant not in get_args(Variant):
+            known = ", ".join(get_args(Variant))
+            raise ValueError(f"variant must be one of {known}, got {self.variant!r}")
+        for name in ("eta", "smoothing", "margin", "kappa"):
+            check_number(name, getattr(self, name))
+
+    def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
+        """Radii of 0 (N,)."""
+        return jnp.zeros(len(labels))
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and a look at what it did."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """The images, and in `extra` (the new radii (B,), the loss's targets (B, K))."""
+        radius = jnp.minimum(batch.rows + self.eta, self.attack.threat.eps)
+        attack = dataclasses.replace(
+            self.attack,
+            threat=dataclasses.replace(self.attack.threat, eps=radius),
+            loss=losses.cross_entropy,
+            label="true",
+            targeted=False,
+        )
+        aimed = self.targets(keys, FIRST, batch, radius)
+        x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, aimed)
+        fooled = net.logits(params, x_adv).argmax(-1) != batch.label
+        if self.variant == "repo-v1":
+            x_adv = jnp.where(fooled.reshape(-1, 1, 1, 1), x_adv, batch.image)
+            new = jax.vmap(self.attack.threat.distance)(x_adv, batch.image)
+        else:
+            back = fooled if self.variant == "paper" else ~fooled
+            new = jnp.where(back, jnp.maximum(radius - self.eta, 0), radius)
+        return Crafted(x_adv, stats, (new, self.targets(keys, SECOND, batch, new)))
+
+    def targets(self, keys: jax.Array, number: int, batch: Batch, radius: jax.Array) -> jax.Array:
+        """Targets (B, K), softer the larger the radius (B,)."""
+        share = jnp.minimum(self.smoothing * radius, 1)[:, None]
+
+        def draw(key):
+            key = jax.random.fold_in(key, number)
+            lengths = jax.random.exponential(key, batch.target.shape[-1:])
+            return lengths / lengths.sum()  # Dirichlet(1)
+
+        return (1 - share) * batch.target + share * jax.vmap(draw)(keys)
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """CE to the soft targets, and the margin term."""
+        radius, targets = crafted.extra
+        logits, stats = net.train(params, crafted.x_adv)
+        ce = cross_entropy(net, logits, batch.replace(target=targets))
+        hinge = jax.nn.relu(jax.vmap(losses.margin)(logits, batch.label) + self.kappa)
+        metrics = {"robust_accuracy": accuracy(logits, batch.label), "radius": radius.mean()}
+        return (ce + self.margin * radius * hinge).mean(), Aux(stats, metrics, rows=radius)
+
+
+FIRST, SECOND = 3, 4
+"""What an example's key folds in for its draws: numbers that no attack does."""

@@ -1,0 +1,91 @@
+"""Curriculum adversarial training: attacks that grow stronger (Cai et al., IJCAI 2018)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks import PGD, After
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import Action, Batch, Crafted, Method
+from robustjax.training.methods.pgd_at import ATTACK, BNMode, OnAttack
+from robustjax.training.net import Net
+
+
+@config
+class Curriculum(OnAttack):
+    """min E CE(z(x_adv), t) on batches of k + 1 equal slices, slice j attacked with j steps.
+
+    k starts at 0, natural training. When the validation score has found no new best for `patience`
+    epochs, training goes on from the best checkpoint with k + 1. Here all slices share one masked
+    attack, and so their statistics where `bn` is not 'running'; the length of steps,
+    2 eps / j times a number from U(1, 10 / j), is drawn for each image, not for each slice; k does
+    not wait for a training accuracy of 0.9, and the score is the run's own, not one of strength k.
+
+    Attributes:
+      attack: its threat, start and rule; the strength says how many steps, and how long.
+      bn: 'commit', as in the authors' code.
+      strength: k, at the beginning.
+      strongest: the largest k.
+      patience: epochs.
+
+    References: Cai et al., "Curriculum adversarial training", IJCAI 2018, algorithm 1, with the
+      batch mixing of section 3.3.
+    """
+
+    attack: PGD = ATTACK
+    bn: BNMode = static("commit")
+    strength: int = 0
+    strongest: int = 7
+    patience: int = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("strength", self.strength)
+        check_number("strongest", self.strongest)
+        check_number("patience", self.patience, 1)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The longest slice's: all of them wait for it."""
+        return Cost(self.strength, self.strength)
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """Attack each image with as many steps as its place in the whole batch says."""
+        steps = self.steps(*net.position(len(batch.label)))
+        draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, LENGTH)))(keys)
+        most = jnp.maximum(steps, 1)
+        factor = 1 + draws * (10 / most - 1)
+        attack = dataclasses.replace(
+            self.attack,
+            steps=self.strength,
+            step_size=2 * self.attack.threat.eps / most * factor,
+            stop=After(steps),
+        )
+        x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn)
+        attacked = (steps > 0).reshape(-1, 1, 1, 1)
+        return Crafted(jnp.where(attacked, x_adv, batch.image), stats)
+
+    def steps(self, position: jax.Array, size: int) -> jax.Array:
+        """The number of steps at each position of a batch of this size."""
+        slice_ = jnp.maximum(size // (self.strength + 1), 1)
+        return jnp.minimum(position // slice_, self.strength)
+
+    def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
+        """The next strength, from the best checkpoint, when the score has not risen for long."""
+        strength, best, waited, action = self.strength, -1.0, 0, "continue"
+        for score in scores:
+            best, waited = (score, 0) if score > best else (best, waited + 1)
+            action = "continue"
+            if waited >= self.patience and strength < self.strongest:
+                strength, best, waited, action = strength + 1, -1.0, 0, "rollback"
+        return dataclasses.replace(self, strength=strength), action
+
+
+LENGTH = 3
+"""What an example's key folds in for the length of its steps: one that no attack does."""

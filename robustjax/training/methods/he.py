@@ -1,0 +1,62 @@
+"""Hypersphere embedding, a wrapper: cosines as logits, and an angular margin in the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients
+from robustjax.training.methods.wrapper import Wrapper
+from robustjax.training.net import Net
+from robustjax.training.state import TrainState
+
+
+@config
+class HE(Wrapper):
+    """The inner method on logits scale * cos(theta), its CE on scale * (cos(theta) - margin 1_y).
+
+    theta is the angle between the features and a class's weights. The margin is in the
+    cross-entropy of training alone: neither attacks nor other terms of a loss see it. The scale is
+    part of the model, so that predictions and every attack work on the same logits.
+
+    Attributes:
+      inner: the method that is wrapped.
+      scale: s; 10 or 15 for PGD-AT, 15 for TRADES and 20 for ALP in the authors' code.
+      margin: m; 0.2, for ALP 0.3.
+
+    References: Pang et al., "Boosting adversarial training with hypersphere embedding", NeurIPS
+      2020, Eq. 9.
+    """
+
+    scale: float = static(15.0)
+    margin: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("scale", self.scale)
+        check_number("margin", self.margin)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The cosine head."""
+        return self.inner.model | {"head": "cosine", "scale": self.scale}
+
+    def strict(self, net: Net) -> Net:
+        """The net with the margin."""
+        return net.replace(margin=self.scale * self.margin)
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """The inner method's, with the margin."""
+        return self.inner.loss(self.strict(net), params, batch, crafted)
+
+    def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
+        """The inner method's, with the margin."""
+        return self.inner.grads(self.strict(net), params, batch, crafted)
+
+    def update(
+        self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
+    ) -> tuple[TrainState, Aux]:
+        """The inner method's, with the margin."""
+        return self.inner.update(self.strict(net), descend, state, batch, keys)

@@ -1,0 +1,113 @@
+"""Local linearity regularisation: a loss that is linear around each image (Qin et al. 2019)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from robustjax import losses
+from robustjax.attacks import PGD, Adam
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
+from robustjax.training.methods.trades import check_start
+from robustjax.training.net import Net
+
+ATTACK = PGD(step_size=0.1, rule=Adam(drop=1.0))
+"""Ten steps of Adam of 0.1, from a uniform start."""
+
+
+@config
+class LLR(Method):
+    """min E natural CE(z(x), t) + weight (g(d) + slope |d . grad l(x)|), d maximising g.
+
+    g(d) = |l(x + d) - l(x) - d . grad l(x)| is how far the loss l is from linear at x. There is no
+    adversarial cross-entropy. Near x the model sees the statistics of the clean batch, and
+    nothing is held fixed: the gradient is differentiated again, so a smooth activation
+    (`softplus`) is what it is made for. Gradients of x are those of the batch's summed loss.
+
+    Attributes:
+      natural: weight of the clean cross-entropy; 2 in the authors' code.
+      weight: of the regulariser, lambda; 4 in the authors' code.
+      slope: of its second term, in it; 0.3 in the authors' code.
+      attack: its threat, steps, start and rule; g is what it maximises, whatever loss it names.
+
+    References: Qin et al., "Adversarial robustness through local linearization", NeurIPS 2019,
+      Eq. 8.
+    """
+
+    natural: float = 2.0
+    weight: float = 4.0
+    slope: float = 0.3
+    attack: PGD = ATTACK
+
+    def __post_init__(self):
+        for name in ("natural", "weight", "slope"):
+            check_number(name, getattr(self, name))
+        check_start(self.attack)
+
+    @property
+    def craft_cost(self) -> Cost:
+        """The attack's, and the tangent planes."""
+        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards + 1)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """The clean pass, the one nearby, and about two for a gradient that is differentiated."""
+        return Cost(4, 4)
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """Go to where the loss is least linear."""
+        plane, stats = lax.stop_gradient(tangent(net, params, batch))
+        attack = dataclasses.replace(self.attack, loss=gap, label="true", targeted=False)
+        x_adv, _ = net.replace(stats=stats).craft(
+            attack, params, keys, batch.image, batch.label, plane, with_image=True
+        )
+        return Crafted(x_adv, net.stats)
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """CE, the gap, and the slope."""
+        clean, committed = net.train(params, batch.image)
+        plane, stats = tangent(net, params, batch)
+        near = net.logits(params, crafted.x_adv, stats)
+        gaps = jax.vmap(gap)((near, crafted.x_adv), plane)
+        slopes = jnp.abs(jax.vmap(rise)(crafted.x_adv, plane))
+        natural = cross_entropy(net, clean, batch)
+        loss = (self.natural * natural + self.weight * (gaps + self.slope * slopes)).mean()
+        metrics = {
+            "accuracy": accuracy(clean, batch.label),
+            "robust_accuracy": accuracy(near, batch.label),
+            "gap": gaps.mean(),
+        }
+        return loss, Aux(committed, lax.stop_gradient(metrics))
+
+
+def tangent(net: Net, params: Any, batch: Batch) -> tuple[Any, Any]:
+    """The losses' tangent planes at a batch's images, and the batch's own statistics.
+
+    Returns:
+      ((images, targets, losses (B,), gradients), statistics).
+    """
+
+    def objective(logits):
+        return jax.vmap(losses.cross_entropy)(logits, batch.target)
+
+    gradient, value, stats = net.image_gradient(params, batch.image, objective, "capture")
+    return (batch.image, batch.target, value, gradient), stats
+
+
+def rise(image: jax.Array, plane: Any) -> jax.Array:
+    """How far a tangent plane rises from its own image to this one, (image - x) . grad l(x)."""
+    x, _, _, gradient = plane
+    return jnp.sum((image - x) * gradient)
+
+
+def gap(output: tuple[jax.Array, jax.Array], plane: Any) -> jax.Array:
+    """g: how far the loss of (logits, image) is from the tangent plane."""
+    logits, image = output
+    _, target, value, _ = plane
+    return jnp.abs(losses.cross_entropy(logits, target) - value - rise(image, plane))

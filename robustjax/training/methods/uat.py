@@ -1,0 +1,52 @@
+"""Unsupervised adversarial training with online targets (Alayrac et al., NeurIPS 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from robustjax import losses
+from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config
+from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
+from robustjax.training.methods.pgd_at import OnAttack
+from robustjax.training.methods.trades import ATTACK, forward_pair
+from robustjax.training.net import Net
+
+
+@config
+class UAT(OnAttack):
+    """min E CE(z(x_adv), t) + weight KL(p(x) || p(x_adv)), p(x) without a gradient (UAT-OT).
+
+    The clean prediction is the online target. The authors published no training code: the weight
+    and the attack are our defaults. Every image counts as labelled.
+
+    Attributes:
+      weight: of the KL.
+      attack: on the cross-entropy, from near x.
+
+    References: Alayrac et al., "Are labels required for improving adversarial robustness?",
+      NeurIPS 2019, Eq. 4.
+    """
+
+    attack: PGD = ATTACK
+    weight: float = 5.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("weight", self.weight)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """The adversarial CE, and the KL to the online target."""
+        clean, adversarial, aux = forward_pair(net, params, batch, crafted)
+        supervised = cross_entropy(net, adversarial, batch)
+        kl = jax.vmap(losses.kl)(adversarial, lax.stop_gradient(clean))
+        return (supervised + self.weight * kl).mean(), aux

@@ -1,0 +1,60 @@
+"""The listing of the methods: where each is from, what it carries and what a step of it costs."""
+
+import pytest
+
+from robustjax import cli
+from robustjax.training import AWP, CATALOGUE, METHODS, PGDAT, SAT, TRADES
+from robustjax.training.methods import Entry
+
+COSTS = {
+    "natural": "1 FB",
+    "pgd-at": "11 FB",
+    "trades": "12 FB + 1 F",
+    "mart": "12 FB",
+    "llr": "15 FB",
+    "avmixup": "11 FB",
+    "score": "12 FB + 1 F",
+    "fast-at": "2 FB",
+    "n-fgsm": "2 FB",
+    "grad-align": "6 FB",
+    "curriculum": "1 FB",
+    "fat": "11 FB",
+    "feature-scattering": "2 FB + 1 F",
+    "pgd-at-he": "11 FB",
+    "trades-he": "12 FB + 1 F",
+    "sat": "12 FB + 1 F",
+    "mma": "12 FB + 11 F",
+    "free": "8 FB",
+    "yopo": "5 FB",
+}
+"""As the papers' algorithms count."""
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_costs_are_the_algorithms(name):
+    assert CATALOGUE[name].cost == COSTS[name]
+
+
+@pytest.mark.parametrize(("inner", "cost"), [(PGDAT(), "12 FB"), (TRADES(), "14 FB + 1 F")])
+def test_awp_differentiates_the_loss_once_more(inner, cost):
+    assert Entry(AWP(inner), "", "update").cost == cost
+
+
+def test_state_is_what_a_method_carries():
+    carried = {name: entry.state for name, entry in CATALOGUE.items() if entry.state != "-"}
+    assert carried == {
+        "sat": "per example",
+        "mma": "per example",
+        "cat": "per example",
+        "free": "per position",
+    }
+    assert Entry(AWP(SAT()), "", "update").state == "per example"
+
+
+def test_the_command_lists_every_method(capsys):
+    cli.main(["methods"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == list(METHODS)
+    assert "Madry et al. 2018" in lines[3] and "11 FB" in lines[3]
+    cli.main(["methods", "--markdown"])
+    assert capsys.readouterr().out.startswith("| method ")

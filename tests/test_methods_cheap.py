@@ -1,0 +1,152 @@
+"""Feature scattering and YOPO: attacks that are neither PGD nor cost as much."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import SIZE, flat_net, net_and_batch, on_one_device
+
+from robustjax import losses
+from robustjax.attacks import Gaussian
+from robustjax.threats import Linf
+from robustjax.training import PGDAT, YOPO, FeatureScattering, TradesYOPO
+from robustjax.training.methods.base import Crafted
+from robustjax.training.methods.feature_scattering import scattering, sinkhorn
+
+BALL = Linf(0.05)
+
+
+def keys():
+    return jax.random.split(jax.random.key(3), SIZE)
+
+
+# ---- feature scattering
+
+
+@pytest.fixture(scope="module")
+def cost():
+    a, b = jax.random.normal(jax.random.key(0), (2, 8, 3))
+    return scattering(a, b)
+
+
+def test_the_plan_has_uniform_marginals(cost):
+    plan = sinkhorn(cost, 0.1, 200)
+    np.testing.assert_allclose(plan.sum(0), 1 / 8, rtol=1e-5)
+    np.testing.assert_allclose(plan.sum(1), 1 / 8, rtol=1e-3)
+    assert (plan > 0).all()
+
+
+def test_permuting_the_batch_permutes_the_plan(cost):
+    order = np.random.default_rng(0).permutation(8)
+    plan = sinkhorn(cost, 0.1, 100)
+    np.testing.assert_allclose(sinkhorn(cost[order], 0.1, 100), plan[order], rtol=1e-4)
+    np.testing.assert_allclose(sinkhorn(cost[:, order], 0.1, 100), plan[:, order], rtol=1e-4)
+
+
+def test_a_cold_plan_is_the_cheapest_assignment():
+    a = jax.random.normal(jax.random.key(0), (6, 4))
+    order = np.random.default_rng(0).permutation(6)
+    plan = sinkhorn(scattering(a, a[order]), 0.01, 100)
+    np.testing.assert_allclose(plan, np.eye(6)[:, order] / 6, atol=1e-4)
+
+
+def test_scattering_moves_outputs_further_than_chance_and_reads_no_label():
+    params, net, batch = flat_net(FeatureScattering())
+    method = FeatureScattering(BALL)
+
+    def found(batch):
+        return on_one_device(lambda: method.perturb(net, params, batch, keys())).x_adv
+
+    x_adv = found(batch)
+    np.testing.assert_array_equal(x_adv, found(batch.replace(label=(batch.label + 1) % 4)))
+    start = jax.vmap(BALL.sample)(keys(), batch.image)
+
+    def far(images):
+        clean, moved = (net.logits(params, x) for x in (batch.image, images))
+        transport = scattering(clean, moved)
+        return float((sinkhorn(transport, 0.01, 100) * transport).sum())
+
+    assert far(x_adv) > 3 * far(start)
+
+
+def test_half_the_label_is_smoothed_away_whatever_the_recipe_says():
+    params, net, batch = flat_net(FeatureScattering())
+    found = Crafted(batch.image, net.stats)
+    loss, _ = on_one_device(lambda: FeatureScattering().loss(net, params, batch, found))
+    target = np.where(np.asarray(batch.target) == 1, 0.5, 0.5 / 3)
+    want = -(target * np.asarray(jax.nn.log_softmax(net.logits(params, batch.image)))).sum(-1)
+    assert float(loss) == pytest.approx(want.mean(), rel=1e-5)
+
+
+# ---- YOPO
+
+
+def gradients(method, found=None):
+    state, net, batch = net_and_batch(PGDAT())
+    found = Crafted(jnp.clip(batch.image + 0.02, 0, 1), net.stats) if found is None else found
+    run = jax.jit(lambda: on_one_device(lambda: method.grads(net, state.params, batch, found)))
+    return run()
+
+
+def test_a_round_without_steps_is_plain_backpropagation():
+    """'both' gives the first layer its gradient twice, and no other layer."""
+    plain = gradients(PGDAT())
+    for first_layer, factor in (("hamiltonian", 1), ("both", 2)):
+        found = gradients(YOPO(BALL, rounds=1, steps=0, first_layer=first_layer))
+        for path, want in jax.tree_util.tree_leaves_with_path(plain.grads):
+            got = dict(jax.tree_util.tree_leaves_with_path(found.grads))[path]
+            times = factor if "stem" in jax.tree_util.keystr(path) else 1
+            np.testing.assert_allclose(got, times * want, atol=1e-5)
+        for a, b in zip(*(jax.tree.leaves(g.aux.stats) for g in (found, plain)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_rounds_of_one_step_are_those_of_projected_gradient_ascent():
+    """With a new co-state before every step the Hamiltonian's gradient is the loss's."""
+    state, net, batch = net_and_batch(PGDAT())
+    method = TradesYOPO(threat=BALL, rounds=3, steps=1, rel_step=0.4)
+
+    @jax.jit
+    def both():
+        found = on_one_device(lambda: method.perturb(net, state.params, batch, keys())).x_adv
+        clean = net.logits(state.params, batch.image)
+        x = jax.vmap(Gaussian(), (0, 0, None))(keys(), batch.image, BALL)
+        for _ in range(3):
+            gradient, _, _ = on_one_device(
+                lambda x=x: net.image_gradient(
+                    state.params, x, lambda z: jax.vmap(losses.kl)(z, clean)
+                )
+            )
+            x = jax.vmap(BALL.step, (0, 0, None, 0))(x, gradient, 0.4 * BALL.eps, batch.image)
+        return found, x
+
+    found, by_hand = both()
+    assert np.mean(np.abs(found - by_hand) < 1e-6) > 0.99
+    assert np.abs(found - batch.image).max() > 0.3 * BALL.eps
+
+
+def test_more_steps_move_further_on_one_co_state():
+    state, net, batch = net_and_batch(PGDAT())
+
+    @jax.jit
+    def moved(steps):
+        method = TradesYOPO(threat=BALL, rounds=1, steps=steps, rel_step=0.2)
+        found = on_one_device(lambda: method.perturb(net, state.params, batch, keys()))
+        return jnp.abs(found.x_adv - batch.image).mean()
+
+    assert moved(1) < 0.5 * moved(4) < 0.5 * BALL.eps
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FeatureScattering(smoothing=2.0), "smoothing"),
+        (lambda: FeatureScattering(iterations=0), "iterations"),
+        (lambda: YOPO(rounds=0), "rounds"),
+        (lambda: YOPO(first_layer="none"), "first_layer must be both or hamiltonian, got 'none'"),
+        (lambda: TradesYOPO(beta=-1.0), "beta"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
