@@ -94,6 +94,12 @@ def test_every_example_takes_its_own_number_of_steps(whole):
     np.testing.assert_allclose(direct, whole.image, atol=1e-6)
 
 
+def test_quick_calls_may_be_many(whole):
+    """Each asks for twice as many steps as the one before; 2^31 of them are no int32."""
+    rows = np.resize(np.arange(N), 40 * 8)
+    np.testing.assert_array_equal(run(rows)[0].image, whole.image[rows])
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 100])
 def test_same_bits_for_any_batch_size(whole, batch_size):
     np.testing.assert_array_equal(run(batch_size=batch_size)[0].image, whole.image)

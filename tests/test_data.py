@@ -655,6 +655,27 @@ def test_a_batch_is_no_image():
         data.augment(jax.random.key(0), jnp.zeros((2, H, W, 2)))
 
 
+def test_cutout_is_a_square_around_a_pixel_as_far_as_it_lies_in_the_image():
+    still = {"pad": 0, "flip": False}
+    keys, ones = jax.random.split(jax.random.key(0), 200), jnp.ones((H, W, 1))
+    images = np.asarray(jax.vmap(lambda k: data.augment(k, ones, cutout=3, **still))(keys))
+    sides = set()
+    for image in images[..., 0]:
+        rows, columns = np.flatnonzero((image == 0).any(1)), np.flatnonzero((image == 0).any(0))
+        assert (image[np.ix_(rows, columns)] == 0).all() and (image == 1).sum() + (
+            rows.size * columns.size
+        ) == image.size
+        sides.add((rows.size, columns.size))
+    assert sides == {(a, b) for a in (2, 3) for b in (2, 3)}
+    assert (images == 0).mean(0).min() > 0  # the whole image is reached
+    key = jax.random.key(1)
+    moved = data.augment(jax.random.clone(key), IMAGE, pad=1)
+    cut = np.asarray(data.Augment(pad=1, cutout=3)(key, IMAGE))
+    np.testing.assert_array_equal(
+        cut[cut != 0], np.asarray(moved)[cut != 0]
+    )  # the rest is as it was
+
+
 def test_equal_augmentations_are_one_program():
     @jax.jit
     @chex.assert_max_traces(n=1)

@@ -48,8 +48,10 @@ from robustjax.training import (
     FeatureScattering,
     Free,
     GradAlign,
+    MarginBlend,
     Natural,
     Optimizer,
+    Piecewise,
     TradesYOPO,
     threat_of,
 )
@@ -76,7 +78,8 @@ METHODS = {
     "center": Center(feature_dim=3),
     "rce": RCE(),
     "mart": MART(BOX),
-    "alp": ALP(BOX),
+    "margin-blend": MarginBlend(BOX),
+    "focal pgd-at, clean statistics too": PGDAT(BOX, focal=2.0, commits=("clean", "adversarial")),
     "score": SCORE(attack=NEAR),
     "uat-ot": UAT(BOX, weight=1.0),
     "avmixup": AVmixup(BOX, gamma=1.0, vertex=0.7),
@@ -100,7 +103,7 @@ COMMITS = dict.fromkeys(
         "awp(trades)",
         "sat",
         "mart",
-        "alp",
+        "focal pgd-at, clean statistics too",
         "score",
         "uat-ot",
         "fat-trades",
@@ -308,13 +311,16 @@ def test_a_bad_step_costs_nothing():
         np.testing.assert_array_equal(a, b)
 
 
-def test_eps_warms_up():
-    recipe = dataclasses.replace(RECIPE, eps_warmup=1.0, augment=Augment(pad=0, flip=False))
+@pytest.mark.parametrize(
+    ("card", "factor"), [({"eps_warmup": 1.0}, 1 / STEPS), ({"eps_schedule": Piecewise((0,))}, 0.1)]
+)
+def test_eps_follows_its_warm_up_and_its_schedule(card, factor):
+    recipe = dataclasses.replace(RECIPE, augment=Augment(pad=0, flip=False), **card)
     state, _ = run("free", 1, 1, recipe)
     image = examples()["image"] / 255.0
     moved = np.sqrt(((state.slot[0]) ** 2).sum((1, 2, 3)))
     assert image.shape == state.slot[0].shape
-    np.testing.assert_allclose(moved.max(), THREAT.eps / STEPS, rtol=1e-3)
+    np.testing.assert_allclose(moved.max(), THREAT.eps * factor, rtol=1e-3)
 
 
 def test_what_cannot_be_combined_says_so():

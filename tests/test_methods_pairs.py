@@ -11,9 +11,20 @@ from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 from tiny import CLASSES, SIZE, flat_net, net_and_batch, on_one_device
 
 from robustjax import losses
-from robustjax.attacks import BIM, PGD, Gaussian
+from robustjax.attacks import BIM, PGD, Gaussian, Zero
 from robustjax.threats import Linf
-from robustjax.training import ALP, LLR, MART, PGDAT, SCORE, TRADES, UAT, AVmixup, Natural
+from robustjax.training import (
+    ALP,
+    LLR,
+    MART,
+    PGDAT,
+    SCORE,
+    TRADES,
+    UAT,
+    AVmixup,
+    MarginBlend,
+    Natural,
+)
 from robustjax.training.methods.base import Crafted
 from robustjax.training.methods.llr import gap, tangent
 from robustjax.training.methods.mart import boost
@@ -221,3 +232,39 @@ def test_bad_numbers_are_refused(make, field):
 def test_an_attack_on_no_label_is_refused(method):
     with pytest.raises(ValueError, match="the loss kl needs a target"):
         method(PGD(loss=losses.kl))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_focal_loss_weighs_by_the_probability_of_the_example_s_own_label(gamma):
+    loss, _, moved, label = linear(PGDAT(focal=gamma))
+    ce = cross_entropies(moved, label)
+    assert loss == pytest.approx(((1 - np.exp(-ce)) ** gamma * ce).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("commits", [("clean",), ("adversarial", "adversarial"), ("adv",)])
+def test_a_list_of_commits_has_the_adversarial_forward_once(commits):
+    with pytest.raises(ValueError, match="commits must name the adversarial forward once"):
+        PGDAT(commits=commits)
+
+
+def test_the_blend_goes_from_cross_entropy_to_a_margin():
+    """Half way through training, b = share / 2; crafting climbs the same function."""
+    method = MarginBlend(PGD(Linf(0.1), steps=1, start=Zero()), share=0.8, loss_on_margins="margin")
+    params, net, batch = flat_net(method, 0.1)
+    net = net.replace(progress=jnp.float32(0.5))
+    keys = jax.random.split(jax.random.key(0), SIZE)
+    crafted = on_one_device(lambda: method.perturb(net, params, batch, keys))
+    loss, _ = on_one_device(lambda: method.loss(net, params, batch, crafted))
+    z, label = np.asarray(net.logits(params, crafted.x_adv), np.float64), np.asarray(batch.label)
+    wrong = np.where(np.arange(CLASSES) == label[:, None], -np.inf, z).max(1)
+    ahead = wrong - z[np.arange(SIZE), label]
+    want = 0.6 * cross_entropies(z, label) + 0.4 * ahead
+    assert float(loss) == pytest.approx(want.mean(), rel=1e-4)
+
+    def climbed(x):
+        logits = net.logits(params, x)
+        ce = jax.vmap(losses.cross_entropy)(logits, batch.label)
+        return (0.6 * ce + 0.4 * jax.vmap(losses.margin)(logits, batch.label)).sum()
+
+    up = jnp.clip(batch.image + 0.1 * jnp.sign(jax.grad(climbed)(batch.image)), 0, 1)
+    np.testing.assert_allclose(crafted.x_adv, up, atol=1e-6)

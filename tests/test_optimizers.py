@@ -91,3 +91,27 @@ def test_unknown_optimizers_are_refused():
         Optimizer(decay="biases").transform()
     with pytest.raises(ValueError, match="momentum"):
         Optimizer(momentum=2.0)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_centralised_gradients_have_no_mean_in_any_output_channel(decoupled):
+    """Momentum off, the direction is the gradient: coupled decay is centralised with it."""
+    rng = np.random.default_rng(0)
+    params = {"conv": rng.normal(size=(3, 3, 2, 4)), "dense": rng.normal(size=(5, 4)), "bias": 1.0}
+    params = jax.tree.map(jnp.float32, params)
+    grads = jax.tree.map(lambda w: w**2, params)
+    for which, kernels in (("kernels", ("conv", "dense")), ("convolutions", ("conv",))):
+        card = Optimizer(momentum=0, weight_decay=0.1, decoupled=decoupled, centralise=which)
+        tx = card.transform()
+        got, _ = tx.update(grads, tx.init(params), params)
+        for name, w in params.items():
+            w, want = np.float64(w), np.float64(grads[name])
+            want = want if decoupled else want + 0.1 * w
+            if name in kernels:
+                want -= want.reshape(-1, want.shape[-1]).mean(0)
+            np.testing.assert_allclose(got[name], want + decoupled * 0.1 * w, atol=1e-5)
+
+
+def test_an_unknown_centralisation_is_refused():
+    with pytest.raises(ValueError, match="known: none, kernels, convolutions"):
+        Optimizer(centralise="conv").transform()

@@ -43,6 +43,7 @@ class Options:
       normalize: standardise the channels by the training set's statistics, inside the model.
       augment: auto is what suits the data; crops come from the image padded by its reflection, or
         by zeros; shift moves it by up to a tenth, by fractions of a pixel.
+      cutout: side of a square of zeros cut out of every training image.
       threat: the norm trained against; None is the method's own.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the threat's own.
       awp: wrap the method in adversarial weight perturbation with this gamma.
@@ -68,6 +69,7 @@ class Options:
     remat: bool = False
     normalize: bool = True
     augment: Literal["auto", *AUGMENT] = "auto"
+    cutout: int = 0
     threat: Norm | None = None
     eps: float | None = None
     awp: float = 0.0
@@ -102,7 +104,7 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     if options.awp:
         method = training.AWP(method, options.awp, options.awp_start)
     default = data.default_augment(options.data, train_set.image_shape)
-    augment = AUGMENT.get(options.augment, default)
+    augment = dataclasses.replace(AUGMENT.get(options.augment, default), cutout=options.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")
     model = {"name": options.model} | {n: getattr(options, n) for n in names}

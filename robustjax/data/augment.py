@@ -1,4 +1,4 @@
-"""Pixels on the device: uint8 to [0, 1], and the crop, shift and flip of one example."""
+"""Pixels on the device: uint8 to [0, 1]; the crop, shift, flip and cutout of one example."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def augment(
     mode: Literal["reflect", "zero"] = "reflect",
     flip: bool = True,
     shift: float = 0.0,
+    cutout: int = 0,
 ) -> jax.Array:
-    """Move the image to a random place, and mirror it left to right half of the time.
+    """Move the image to a random place, mirror it left to right half of the time, cut a hole.
 
     It moves by whole pixels, padded and cropped back, or by any fraction: interpolated linearly,
     the border repeated.
@@ -40,18 +41,20 @@ def augment(
       mode: what the padding holds: the image reflected at its border, or zeros.
       flip: whether to mirror.
       shift: the largest shift, as a fraction of the height and of the width; needs pad 0.
+      cutout: side of a square of zeros around a random pixel, as far as it lies in the image.
 
     Returns:
       An image of the same shape and dtype.
 
     Raises:
       AssertionError: the image has not three axes; a batch needs `jax.vmap`.
-      ValueError: a negative pad, an unknown mode, more reflected rows than the image has, a shift
-        outside [0, 1], or one beside a pad.
+      ValueError: a negative pad or cutout, an unknown mode, more reflected rows than the image
+        has, a shift outside [0, 1], or one beside a pad.
 
     References:
       He et al. (2016), section 4.2: pad 4, random crop, horizontal flip on CIFAR-10.
       Pang et al. (2020) shift by up to 1/10 and flip, as Keras's ImageDataGenerator does.
+      DeVries and Taylor (2017): cutout.
     """
     chex.assert_rank(image, 3)
     if mode not in PADS:
@@ -60,7 +63,9 @@ def augment(
         raise ValueError(f"cannot pad an image of shape {image.shape} by {pad} with mode {mode!r}")
     if not 0 <= shift <= 1 or (shift and pad):
         raise ValueError(f"shift must lie in [0, 1], with pad 0, got shift {shift} and pad {pad}")
-    crop_key, flip_key = jax.random.split(key)
+    if cutout < 0:
+        raise ValueError(f"cutout must be the side of a square in pixels, got {cutout}")
+    crop_key, flip_key, *hole_key = jax.random.split(key, 3 if cutout else 2)
     if pad:
         padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=PADS[mode])
         top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
@@ -69,7 +74,18 @@ def augment(
         image = _shifted(image, jax.random.uniform(crop_key, (2,), minval=-shift, maxval=shift))
     if flip:
         image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
-    return image
+    return _with_hole(*hole_key, image, cutout) if cutout else image
+
+
+def _with_hole(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
+    """The image with a square of zeros, its upper left pixel side // 2 before a random one."""
+    center = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
+    inside = [
+        (jnp.arange(n) >= c - side // 2) & (jnp.arange(n) < c - side // 2 + side)
+        for n, c in zip(image.shape[:2], center, strict=True)
+    ]
+    hole = inside[0][:, None] & inside[1][None]
+    return jnp.where(hole[..., None], 0.0, image)
 
 
 def _shifted(image: jax.Array, by: jax.Array) -> jax.Array:
@@ -92,10 +108,11 @@ class Augment:
     mode: Literal["reflect", "zero"] = static("reflect")
     flip: bool = static(True)
     shift: float = static(0.0)
+    cutout: int = static(0)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """One example (H, W, C) -> one of the same shape."""
-        return augment(key, image, self.pad, self.mode, self.flip, self.shift)
+        return augment(key, image, self.pad, self.mode, self.flip, self.shift, self.cutout)
 
 
 def default_augment(name: str, image_shape: tuple[int, int, int]) -> Augment:

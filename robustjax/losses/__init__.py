@@ -18,6 +18,7 @@ from robustjax.losses.margin import (
 )
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
 from robustjax.losses.softmax import brier, cross_entropy, kl, rce, squared_error
+from robustjax.losses.softmax import focal as focal
 from robustjax.losses.softmax import smooth as smooth
 
 GIVEN_TARGETS = {

@@ -53,6 +53,15 @@ def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     return cross_entropy(-logits, (1 - target) / (logits.size - 1))
 
 
+def focal(cross_entropy: jax.Array, gamma: jax.Array) -> jax.Array:
+    """(1 - p)^gamma CE, p = exp(-CE): examples that are right already count less; gamma 0 is CE.
+
+    References: Lin et al., "Focal loss for dense object detection", ICCV 2017, Eq. 4. (The code of
+      "Bag of tricks" takes p from the wrong rows of its batch.)
+    """
+    return (1 - jnp.exp(-cross_entropy)) ** gamma * cross_entropy
+
+
 @config
 class TemperedCrossEntropy:
     """cross_entropy(logits / temperature, target): has a gradient where the softmax saturates.

@@ -132,7 +132,7 @@ def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
         clean = next(iter(row.values()))["accepted_clean"]
         both = [f"{_percent(e['auc'])} / {_percent(e['accepted_wrong'])}" for e in row.values()]
         cells.append([detector, _percent(clean), *both])
-    return _align(cells, numbers_from=1, markdown=markdown)
+    return align(cells, numbers_from=1, markdown=markdown)
 
 
 def _stage_name(encoded: Any, count: int) -> str:

@@ -25,6 +25,9 @@ class Optimizer:
       decay: which weights decay: 'all', 'kernels' (neither biases nor BatchNorm) or 'convolutions'
         (as where Keras regularises them alone; its l2(c) is a weight_decay of 2 c).
       decoupled: add the decay after the momentum.
+      centralise: the kernels whose gradient, with its decay where it is coupled, loses its mean
+        over everything but the output channel: 'none', 'kernels' or 'convolutions' (SGD_GC and
+        SGD_GCC; Yong et al. 2020).
       clip: largest global norm of the gradient; None leaves it.
     """
 
@@ -33,6 +36,7 @@ class Optimizer:
     weight_decay: float = 5e-4
     decay: Literal["all", "kernels", "convolutions"] = static("all")
     decoupled: bool = static(False)
+    centralise: Literal["none", "kernels", "convolutions"] = static("none")
     clip: float | None = None
 
     def __post_init__(self):
@@ -55,9 +59,21 @@ class Optimizer:
         if self.decay not in MASKS:
             raise ValueError(f"unknown decay {self.decay!r}; known: {', '.join(MASKS)}")
         decay = optax.add_decayed_weights(self.weight_decay, MASKS[self.decay])
+        if self.centralise not in ("none", "kernels", "convolutions"):
+            raise ValueError(
+                f"unknown centralise {self.centralise!r}; known: none, kernels, convolutions"
+            )
         clip = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         late = self.decoupled or self.name == "adamw"
-        return optax.chain(*clip, *((move, decay) if late else (decay, move)))
+        early = [] if late else [decay]
+        if self.centralise != "none":
+            early.append(optax.masked(optax.stateless(centralised), MASKS[self.centralise]))
+        return optax.chain(*clip, *early, move, *([decay] if late else []))
+
+
+def centralised(gradients: Any, params: Any) -> Any:
+    """Each gradient less its mean over all axes but the last, the output channel."""
+    return jax.tree.map(lambda g: g - g.mean(tuple(range(g.ndim - 1)), keepdims=True), gradients)
 
 
 def kernels(params: Any) -> Any:

@@ -24,7 +24,7 @@ from robustjax.threats import map_threats
 from robustjax.training.methods.base import Batch, Method
 from robustjax.training.net import Net
 from robustjax.training.optimizers import Optimizer
-from robustjax.training.schedules import Piecewise, Schedule, warm_up
+from robustjax.training.schedules import Constant, Piecewise, Schedule, warm_up
 from robustjax.training.state import AXES, TrainState
 
 T = TypeVar("T")
@@ -48,6 +48,8 @@ class Recipe:
       schedule: factor of the learning rate over time.
       lr_warmup: fraction of training over which the learning rate grows linearly from 0.
       eps_warmup: fraction of training over which the attack's eps grows linearly from 0.
+      eps_schedule: factor of the attack's eps over time, its steps with it, for a stronger attack
+        late in training: linear with times 0, 10/11, 10/11, 1 and values 1, 1, 1.5, 1.5.
       optimizer: momentum, decay, clipping.
       label_smoothing: s; the true class has 1 - s, each other s / (K - 1), in the outer loss only.
       ema: decay of the moving average of the weights; 0 keeps none.
@@ -62,6 +64,7 @@ class Recipe:
     schedule: Schedule = Piecewise()
     lr_warmup: float = 0.0
     eps_warmup: float = 0.0
+    eps_schedule: Schedule = Constant()
     optimizer: Optimizer = Optimizer()
     label_smoothing: float = 0.0
     ema: float = 0.0
@@ -157,7 +160,8 @@ def make_step(
             slot=state.slot,
         )
         net = Net(state.stats, progress, module, recipe.sync_bn, recipe.accumulate)
-        method = scale_eps(method, warm_up(progress, recipe.eps_warmup))
+        strength = recipe.eps_schedule(progress) * warm_up(progress, recipe.eps_warmup)
+        method = scale_eps(method, strength)
         new, aux = method.update(net, descend, state, shard, keys[:, 1])
         stats = aux.stats if recipe.sync_bn else net.mean(aux.stats)
         new = new.replace(

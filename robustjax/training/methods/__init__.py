@@ -14,6 +14,7 @@ from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
 from robustjax.training.methods.he import HE
 from robustjax.training.methods.llr import LLR
+from robustjax.training.methods.margin_blend import MarginBlend
 from robustjax.training.methods.mart import MART
 from robustjax.training.methods.mma import MMA
 from robustjax.training.methods.natural import Natural
@@ -58,6 +59,7 @@ __all__ = [
     "Free",
     "GradAlign",
     "Gradients",
+    "MarginBlend",
     "Method",
     "Natural",
     "TradesYOPO",

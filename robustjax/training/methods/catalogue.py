@@ -21,6 +21,7 @@ from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
 from robustjax.training.methods.he import HE
 from robustjax.training.methods.llr import LLR
+from robustjax.training.methods.margin_blend import MarginBlend
 from robustjax.training.methods.mart import MART
 from robustjax.training.methods.mma import MMA
 from robustjax.training.methods.natural import Natural
@@ -88,6 +89,7 @@ CATALOGUE = {
     "score": Entry(SCORE(), "Pang et al. 2022", "loss"),
     "uat-ot": Entry(UAT(), "Alayrac et al. 2019", "loss"),
     "avmixup": Entry(AVmixup(), "Lee et al. 2020", "loss"),
+    "margin-blend": Entry(MarginBlend(), "Pang et al. 2021", "loss"),
     "llr": Entry(LLR(), "Qin et al. 2019", "loss"),
     "fast-at": Entry(PGDAT(FAST, "commit", guard=0.2), "Wong et al. 2020", "attack"),
     "n-fgsm": Entry(PGDAT(NOISY, "commit"), "de Jorge et al. 2022", "attack"),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 
+from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
@@ -77,6 +78,9 @@ class PGDAT(OnAttack):
         label.
       bn: BatchNorm's mode while crafting: 'running' (eval mode, the baseline of Pang et al. 2021),
         'batch', or 'commit' (train mode: every attack step moves the statistics; Madry, Rice).
+      focal: gamma of the focal loss in training; 0 is the cross-entropy.
+      commits: the forwards whose BatchNorm statistics are committed, in this order. Clean ones are
+        made for that alone; the authors of "Bag of tricks" log them before and after every step.
       guard: training stops when the validation score falls by more in one epoch, against
         catastrophic overfitting; Fast AT's is 0.2, and 1 is none. The best checkpoint stays. (The
         authors look at PGD-5 on one training batch, and keep the weights of the epoch before.)
@@ -88,10 +92,33 @@ class PGDAT(OnAttack):
     """
 
     guard: float = 1.0
+    focal: float = 0.0
+    commits: tuple[Literal["adversarial", "clean"], ...] = static(("adversarial",))
 
     def __post_init__(self):
         super().__post_init__()
         check_number("guard", self.guard, 0, 1)
+        check_number("focal", self.focal)
+        if self.commits.count("adversarial") != 1 or {*self.commits} > {"adversarial", "clean"}:
+            raise ValueError(
+                "commits must name the adversarial forward once and any number of clean ones, got "
+                f"{self.commits!r}"
+            )
+
+    @property
+    def loss_cost(self) -> Cost:
+        """The adversarial pass, and the clean forwards."""
+        return Cost(len(self.commits), 1)
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """The focal loss on the adversarial images."""
+        stats, images = net.stats, {"adversarial": crafted.x_adv, "clean": batch.image}
+        logits = {}
+        for name in self.commits:
+            logits[name], stats = net.train(params, images[name], stats)
+        ce = cross_entropy(net, logits["adversarial"], batch)
+        robust = accuracy(logits["adversarial"], batch.label)
+        return losses.focal(ce, self.focal).mean(), Aux(stats, {"robust_accuracy": robust})
 
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
         """Stop after a fall."""

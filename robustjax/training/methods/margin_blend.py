@@ -1,0 +1,73 @@
+"""Adversarial training whose cross-entropy turns into a margin loss (Pang et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from robustjax import losses
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
+from robustjax.training.methods.pgd_at import OnAttack
+from robustjax.training.net import Net
+from robustjax.typing import Loss
+
+Margin = Literal["dlr", "margin"]
+
+
+@config
+class MarginBlend(OnAttack):
+    """min E (1 - b) CE(z(x_adv), t) + b M(z(x_adv), y), and x_adv maximises it too.
+
+    b grows linearly over training, from 0 to `share`.
+
+    Attributes:
+      share: b at the end; 0.8 in the authors' code.
+      loss_on_margins: M: the difference-of-logits ratio, or the margin of Carlini and Wagner.
+
+    References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, their code's
+      use_DLRloss and use_CWloss.
+    """
+
+    share: float = 0.8
+    loss_on_margins: Margin = static("dlr")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("share", self.share, 0, 1)
+        if self.loss_on_margins not in get_args(Margin):
+            known = " or ".join(get_args(Margin))
+            raise ValueError(f"loss_on_margins must be {known}, got {self.loss_on_margins!r}")
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """Maximise the blend."""
+        attack = dataclasses.replace(
+            self.attack, loss=BLENDS[self.loss_on_margins], label="true", targeted=False
+        )
+        share = jnp.full(batch.label.shape, self.share * net.progress)
+        aim = batch.label, share
+        return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, aim, self.bn))
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """The blend of the cross-entropy to the batch's targets and the margin loss."""
+        logits, stats = net.train(params, crafted.x_adv)
+        ahead = jax.vmap(getattr(losses, self.loss_on_margins))(logits, batch.label)
+        share = self.share * net.progress
+        blend = (1 - share) * cross_entropy(net, logits, batch) + share * ahead
+        return blend.mean(), Aux(stats, {"robust_accuracy": accuracy(logits, batch.label)})
+
+
+def blended(margin: Loss) -> Loss:
+    """(logits (K,), (label, b)) -> (1 - b) CE + b M."""
+
+    def loss(logits, target):
+        label, share = target
+        return (1 - share) * losses.cross_entropy(logits, label) + share * margin(logits, label)
+
+    return loss
+
+
+BLENDS = {name: blended(getattr(losses, name)) for name in get_args(Margin)}
