@@ -91,7 +91,7 @@ SCALES = {
         1,
         200,
         100,
-        (2, 8, 16),
+        (8, 16),
     ),
     "full": Scale(
         "--model resnet-32 --augment shift-flip", (200, 200), 1, 10_000, 1000, restarts=5

@@ -27,6 +27,9 @@ from robustjax.parallel import data_parallel, merge, place, split
 SECONDS = 0.2
 """How long one call should at least take; shorter ones are mostly overhead."""
 
+MOST = 1 << 20
+"""The largest number of steps that a call is asked for; far more than any attack has."""
+
 
 class Crafted(NamedTuple):
     """What an attack made of N examples, as NumPy arrays.
@@ -133,7 +136,7 @@ def over_slots(
                 finished[slot[out]], slot[out] = True, -1
                 bar.update(out.sum())
             if time.monotonic() - called < SECONDS:
-                steps *= 2
+                steps = min(2 * steps, MOST)
             keeper.save(snapshot, last=finished.all())
     return crafted, time.monotonic() - begun
 
