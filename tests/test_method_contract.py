@@ -51,11 +51,11 @@ from robustjax.training import (
     MarginBlend,
     Natural,
     Optimizer,
-    Piecewise,
     TradesYOPO,
     threat_of,
 )
 from robustjax.training.net import Net
+from robustjax.training.schedules import Piecewise
 from robustjax.training.step import IN_AXES, OUT_AXES, make_step
 
 THREAT = L2(0.3)
