@@ -23,11 +23,12 @@ import itertools
 import time
 from pathlib import Path
 
-from record import chosen, place, scaled, slug, trained
+from record import chosen, evaluated, place, scaled, slug, trained
 
-from robustjax import cli, files, report
+from robustjax import files, report, training
 
-ROWS = {"PGD-AT": "pgd-at", "TRADES": "trades"}
+NAMES = {"pgd-at": "PGD-AT", "trades": "TRADES"}
+ROWS = {NAMES.get(name, name): name for name, m in training.METHODS.items() if not m.on_clean}
 SCALES = {  # flags of train, of evaluate
     "smoke": ("--model cnn --width 4 --epochs 4", "--n 32"),
     "cpu": ("--model cnn --width 16 --epochs 5 --examples 10000", "--n 200"),
@@ -42,22 +43,17 @@ def row(name: str, options: argparse.Namespace) -> dict:
     train, evaluate = SCALES[options.scale]
     run = options.runs / f"at-{slug(options.data)}-{options.scale}" / name.lower()
     trained(run, [*ROWS[name].split(), *train.split()], options)
-    if not (run / "report.json").exists():
-        where = ["--data-dir", options.data_dir] if options.data_dir else []
-        cli.main(["evaluate", str(run), *evaluate.split(), *EVALUATION.split(), *where])
-    training, settings, found = (files.read_json(run / f"{part}.json") for part in PARTS)
+    found = evaluated(run, [*evaluate.split(), *EVALUATION.split()], options)
+    origin, settings = (files.read_json(run / f"{part}.json") for part in ("training", "config"))
     return {
         "clean": found["clean"],
         **found["robust"],
         "worst": found["worst_case"],
         "seconds_per_step": seconds_per_step(run),
-        "training": training,
+        "training": origin,
         "config": settings,
         "report": found,
     }
-
-
-PARTS = ("training", "config", "report")
 
 
 def seconds_per_step(run: Path) -> float:

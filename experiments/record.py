@@ -63,6 +63,14 @@ def trained(run: Path, words: Iterable[str], options: argparse.Namespace) -> Pat
     return run
 
 
+def evaluated(run: Path, words: Iterable[str], options: argparse.Namespace) -> dict[str, Any]:
+    """The run's report, after `robustjax evaluate` with these words; one that is there is taken."""
+    where = ["--data-dir", options.data_dir] if options.data_dir else []
+    if not (run / "report.json").exists():
+        cli.main(["evaluate", str(run), *words, *where])
+    return files.read_json(run / "report.json")
+
+
 def once(path: Path, measure: Callable[[], Any]) -> Any:
     """What `measure` returns, kept in a JSON file; the file's content if it is there."""
     if not path.exists():

@@ -13,6 +13,8 @@ from robustjax import detection, models, training
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(FOLDER))
 
+import at_methods
+import bag_of_tricks
 import convergence
 import detecting
 import detection_study
@@ -96,6 +98,54 @@ def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_pa
     assert (recipe.epochs, recipe.lr) == (sizes.epochs[0], sizes.lr[name == "RCE"])
     assert asked["options"].out == run and asked["options"].augment == "none"
     assert recipe.schedule.boundaries == (1 / 2, 3 / 4)
+
+
+@pytest.mark.parametrize("name", at_methods.ROWS)
+def test_every_method_is_a_row_on_one_card(name, tmp_path, asked, monkeypatch):
+    class Trained(Exception):
+        pass
+
+    def evaluated(run, words, options):
+        raise Trained
+
+    monkeypatch.setattr(at_methods, "evaluated", evaluated)
+    options = argparse.Namespace(data="digits", data_dir=None, scale="full", runs=tmp_path)
+    with pytest.raises(Trained):
+        at_methods.row(name, options)
+    assert asked["method"] == training.METHODS[at_methods.ROWS[name]]
+    assert asked["recipe"].lr == 0.1 and asked["recipe"].epochs == 110
+
+
+def test_a_setting_changes_what_its_takeaway_is_about(tmp_path, asked, monkeypatch):
+    report = {"clean": 1.0, "robust": {}}
+    monkeypatch.setattr(bag_of_tricks, "evaluated", lambda run, words, options: report)
+    options = argparse.Namespace(data="digits", data_dir=None, scale="full", runs=tmp_path)
+    scale, seen = bag_of_tricks.SCALES["full"], {}
+    for takeaway, choices in bag_of_tricks.settings(scale).items():
+        for name, flags in choices.items():
+            bag_of_tricks.measure(flags, 3, scale, options)
+            seen[takeaway, name] = dict(asked)
+            assert asked["options"].seed == 3
+    card = {k: v["recipe"] for k, v in seen.items()}
+    assert card["weight decay", "1e-3"].optimizer.weight_decay == 1e-3
+    assert card["weight decay", "5e-4"] == card["batch size", "128, lr .1"] == training.Recipe()
+    assert card["label smoothing", "0.2"].label_smoothing == 0.2
+    assert (card["batch size", "256, lr .2"].batch_size, card["batch size", "256, lr .2"].lr) == (
+        256,
+        0.2,
+    )
+    assert seen["BatchNorm while crafting", "train"]["method"].bn == "commit"
+    stop = seen["early-stopped attack", "0, 1, 2 steps later"]["method"].attack.stop
+    assert (stop.tau, stop.later) == (0, (60 / 110, 100 / 110))
+    wide = seen["activation", "silu, width x 128"]["options"]
+    assert (wide.activation, wide.width) == ("silu", 128)
+
+
+def test_a_figure_of_the_takeaways(tmp_path):
+    row = dict.fromkeys(bag_of_tricks.COLUMNS, 0.5)
+    table = {name: {"a": [row, row], "b": [row]} for name in bag_of_tricks.TAKEAWAYS}
+    bag_of_tricks.draw(table, tmp_path / "tricks.png")
+    assert (tmp_path / "tricks.png").stat().st_size > 5000
 
 
 def test_a_coloured_set_takes_the_schedule_of_the_card():
