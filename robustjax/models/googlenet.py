@@ -35,17 +35,14 @@ class Inception(nn.Module):
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
         """(B, H, W, C) -> (B, H, W, one + three[1] + five[1] + pool)."""
         conv = partial(ConvNorm, activation=self.activation, dtype=self.dtype, use_bias=True)
+        one = conv(self.one, 1, name="one")(x, bn)
         three = conv(self.three[0], 1, name="three1")(x, bn)
+        three = conv(self.three[1], 3, name="three2")(three, bn)
         five = conv(self.five[0], 1, name="five1")(x, bn)
         five = conv(self.five[1], 3, name="five2")(five, bn)
-        pooled = nn.max_pool(x, (3, 3), (1, 1), "SAME")
-        branches = (
-            conv(self.one, 1, name="one")(x, bn),
-            conv(self.three[1], 3, name="three2")(three, bn),
-            conv(self.five[1], 3, name="five3")(five, bn),
-            conv(self.pool, 1, name="pool")(pooled, bn),
-        )
-        return jnp.concatenate(branches, -1)
+        five = conv(self.five[1], 3, name="five3")(five, bn)
+        pooled = conv(self.pool, 1, name="pool")(nn.max_pool(x, (3, 3), (1, 1), "SAME"), bn)
+        return jnp.concatenate([one, three, five, pooled], -1)
 
 
 CHANNELS = (

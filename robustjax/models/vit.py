@@ -13,7 +13,7 @@ from robustjax.models.layers import BN, activation
 from robustjax.models.stages import Stage, through
 
 DEPTH, HEAD = 12, 64
-spread = nn.initializers.truncated_normal(0.02)
+spread = nn.initializers.normal(0.02)
 linear = partial(nn.Dense, kernel_init=spread)
 
 
@@ -87,7 +87,7 @@ def vit(
     """Twelve layers of tokens of `width` entries, with heads of 64; no BN and no dropout.
 
     The positions are those of the size of image that it is initialised for, and no other fits.
-    Weights start in a truncated normal of deviation 0.02, as in later training recipes.
+    Weights start normal with deviation 0.02 and biases at 0, as in later training recipes.
 
     Returns:
       (stem, body).
