@@ -112,7 +112,8 @@ def create(
       num_classes: K.
       activation: replaces every one, see `layers.activation`; None is the architecture's own.
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
-      width: channels of the first stage; None is the architecture's own.
+      width: channels of the first stage, or of a transformer's tokens, to which the others are in
+        proportion; None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
       head: 'linear' (softmax), or a member of the g-SCE family: 'max-mahalanobis', 'random-centers'
         (both fixed), 'lgm' (trained centers), 'gsce' (trained centers, precisions and biases),
@@ -122,7 +123,7 @@ def create(
       center_norm: of fixed centers, 10 by default.
       center_seed: of random ones, 0 by default.
       precisions: of 'gsce': 'diagonal', the default, or 'isotropic'.
-      remat: recompute residual blocks in the backward pass, for less memory and a third more time.
+      remat: recompute blocks in the backward pass, for less memory and a third more time.
 
     Raises:
       ValueError: an unknown name or an impossible depth, with what is known; centers that do not
