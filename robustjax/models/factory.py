@@ -113,7 +113,7 @@ def create(
       activation: replaces every one, see `layers.activation`; None is the architecture's own.
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
       width: channels of the first stage, or of a transformer's tokens, to which the others are in
-        proportion; None is the architecture's own.
+        proportion (but for ResNeXt, whose name gives them); None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
       head: 'linear' (softmax), or a member of the g-SCE family: 'max-mahalanobis', 'random-centers'
         (both fixed), 'lgm' (trained centers), 'gsce' (trained centers, precisions and biases),
