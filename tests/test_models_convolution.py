@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from robustjax.models.convolution import conv2d
+from robustjax.models.convolution import conv2d, grouped_conv2d
 
 
 def plain(x, w, stride):
@@ -121,3 +121,19 @@ def test_a_vmapped_example_emits_no_grouped_convolution(platform, stride):
     text = stablehlo(conv2d, platform, stride)
     groups = re.findall(r"(?:feature|batch)_group_count = (\d+)", text)
     assert groups and set(groups) == {"1"}
+
+
+@pytest.mark.parametrize(("groups", "features"), [(1, 4), (2, 6), (4, 4), (4, 8)])
+def test_groups_are_convolutions_of_parts_of_the_channels(groups, features):
+    x, w = draw(2, 5, 6, 4, features, 3)
+    w = w[:, :, : 4 // groups]
+    parts = zip(jnp.split(x, groups, -1), jnp.split(w, groups, -1), strict=True)
+    theirs = jnp.concatenate([plain(*part, 2) for part in parts], -1)
+    np.testing.assert_allclose(grouped_conv2d(x, w, 2, groups), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "features"), [(4, 6), (6, 4)])
+def test_groups_that_do_not_divide_the_channels_are_refused(channels, features):
+    x, w = draw(1, 4, 4, channels, features, 3)
+    with pytest.raises(ValueError, match=f"4 groups .* not {channels} in and {features} out"):
+        grouped_conv2d(x, w[:, :, :1], 1, 4)

@@ -33,7 +33,7 @@ def test_what_cannot_be_built_is_refused_by_name(options, message):
 
 
 def test_names_lists_what_create_knows():
-    assert models.names()[0] == "cnn" and len(models.names()) == 7
+    assert models.names()[0] == "cnn" and len(models.names()) == 23
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet-8", "wrn-10-1"])

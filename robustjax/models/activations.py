@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from robustjax.models.classifier import Classifier
 from robustjax.models.layers import BN, Conv
-from robustjax.models.residual import BasicBlock, PreActBlock
+from robustjax.models.stages import MaxPool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class _Layers:
 def activations(model: Classifier, variables: Any) -> Partial:
     """Bind weights: images (B, H, W, C) -> {'logits': (B, K), 'features': a tuple of layers}.
 
-    The layers, in their order: the stem, every residual block (of a network without blocks, every
-    convolution), and the features (B, D) that the head sees.
+    The layers, in their order: the stem, every block (of a network without blocks, every
+    convolution), and the features (B, D) that the head sees. A transformer's are tokens (B, N, D).
 
     Guarantees:
       The logits and the last layer are those of `apply`.
@@ -55,10 +55,12 @@ def with_layers(logits_fn: Partial) -> Partial:
 
 
 def _is_layer(module: nn.Module, method: str) -> bool:
-    inside = any(part.startswith("stage") for part in module.path[:-1])
-    return (
-        method == "__call__" and isinstance(module, Conv | BasicBlock | PreActBlock) and not inside
-    )
+    """The stem, blocks, which `stages.through` has named, and convolutions in no block."""
+    if method != "__call__" or not module.path or isinstance(module, MaxPool):
+        return False
+    *above, name = module.path
+    inside = any(part.startswith("stage") for part in above)
+    return name == "stem" or name.startswith("stage") or (isinstance(module, Conv) and not inside)
 
 
 def _place(path: tuple[str, ...]) -> tuple:

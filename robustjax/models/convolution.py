@@ -4,7 +4,8 @@ XLA:CPU brings a convolution into the layout its fast kernel needs only in the e
 and JAX's transpose rules emit permuted ones; so inside a loop, where attacks live, an input
 gradient is 5 to 10 times slower than the forward pass. Here both gradients are written as ordinary
 forward convolutions. The choice is made when the program is lowered: a program for a GPU or a TPU
-holds the plain forms only, whichever machine lowers it.
+holds the plain forms only, whichever machine lowers it. Grouped convolutions have the plain form
+everywhere.
 """
 
 from __future__ import annotations
@@ -65,10 +66,38 @@ def _conv2d_bwd(stride, residuals, g):
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
-def _plain(x, w, stride):
+def grouped_conv2d(x: jax.Array, w: jax.Array, stride: int, groups: int) -> jax.Array:
+    """`conv2d` of each of `groups` parts of the channels apart: the plain form on every platform.
+
+    Args:
+      x: (B, H, W, C).
+      w: (k, k, C / groups, D), k odd; the first D / groups outputs see the first part.
+      stride: both strides.
+      groups: divides C and D.
+
+    Returns:
+      (B, ceil(H / stride), ceil(W / stride), D).
+
+    Raises:
+      ValueError: C or D is no multiple of `groups`.
+    """
+    if x.shape[-1] % groups or w.shape[-1] % groups:
+        raise ValueError(
+            f"{groups} groups need a multiple of as many channels, not {x.shape[-1]} in and "
+            f"{w.shape[-1]} out; choose another width"
+        )
+    return _plain(x, w, stride, groups)
+
+
+def _plain(x, w, stride, groups=1):
     p = w.shape[0] // 2
     return lax.conv_general_dilated(
-        x, w, (stride, stride), ((p, p), (p, p)), dimension_numbers=NHWC
+        x,
+        w,
+        (stride, stride),
+        ((p, p), (p, p)),
+        dimension_numbers=NHWC,
+        feature_group_count=groups,
     )
 
 

@@ -15,10 +15,19 @@ from jax.tree_util import Partial
 from robustjax.models import layers
 from robustjax.models.classifier import Classifier
 from robustjax.models.cnn import cnn
+from robustjax.models.densenet import densenet
+from robustjax.models.dpn import dpn
+from robustjax.models.googlenet import googlenet
 from robustjax.models.heads import attach
+from robustjax.models.inverted import efficientnet_b0, mobilenet_v2
 from robustjax.models.layers import BN, torch_uniform, unit_uniform
-from robustjax.models.preact_resnet import preact_resnet_18
+from robustjax.models.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
+from robustjax.models.regnet import regnet
 from robustjax.models.resnet import resnet_18, resnet_tf, resnet_v1, resnet_v2
+from robustjax.models.resnext import resnext_29
+from robustjax.models.shufflenet_v2 import shufflenet_v2
+from robustjax.models.vgg import vgg
+from robustjax.models.vit import vit
 from robustjax.models.wide_resnet import wide_resnet
 
 
@@ -47,9 +56,30 @@ ARCHITECTURES = (
         unit_uniform,
     ),
     Architecture("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),
+    Architecture("preact-resnet-50", r"preact-resnet-50", preact_resnet_50, 64),
     Architecture(
         "wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)", r"wrn-(\d+)-(\d+)", wide_resnet, 16
     ),
+    Architecture("vgg-DEPTH (11, 13, 16, 19)", r"vgg-(\d+)", vgg, 64),
+    Architecture("googlenet", r"googlenet", googlenet, 192),
+    Architecture("densenet-DEPTH (121, 169, 201)", r"densenet-(\d+)", densenet, 64),
+    Architecture("senet-18", r"senet-18", senet_18, 64),
+    Architecture(
+        "resnext-29-GROUPSxWIDTH (resnext-29-2x64, -32x4)",
+        r"resnext-29-(\d+)x(\d+)",
+        resnext_29,
+        64,
+    ),
+    Architecture("regnetx-200mf", r"regnet(x)-(200)mf", regnet, 24),
+    Architecture("regnetx-400mf", r"regnet(x)-(400)mf", regnet, 32),
+    Architecture("regnety-400mf", r"regnet(y)-(400)mf", regnet, 32),
+    Architecture("dpn-DEPTH (26, 92)", r"dpn-(\d+)", dpn, 96),
+    Architecture("mobilenet-v2", r"mobilenet-v2", mobilenet_v2, 32),
+    Architecture("efficientnet-b0", r"efficientnet-b0", efficientnet_b0, 32, "silu"),
+    Architecture("shufflenet-v2", r"shufflenet-v2", shufflenet_v2, 116),
+    Architecture("vit-ti-PATCH", r"vit-ti-(\d+)", vit, 192, "gelu"),
+    Architecture("vit-s-PATCH (vit-s-4 for 32x32 images)", r"vit-s-(\d+)", vit, 384, "gelu"),
+    Architecture("vit-b-PATCH", r"vit-b-(\d+)", vit, 768, "gelu"),
 )
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -83,7 +113,8 @@ def create(
       num_classes: K.
       activation: replaces every one, see `layers.activation`; None is the architecture's own.
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
-      width: channels of the first stage; None is the architecture's own.
+      width: channels of the first stage, or of a transformer's tokens, to which the others are in
+        proportion (but for ResNeXt, whose name gives them); None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
       head: 'linear' (softmax), 'cosine' (hypersphere embedding), or a member of the g-SCE family:
         'max-mahalanobis', 'random-centers' (both fixed), 'lgm' (trained centers), 'gsce' (trained
@@ -94,7 +125,7 @@ def create(
       center_seed: of random ones, 0 by default.
       precisions: of 'gsce': 'diagonal', the default, or 'isotropic'.
       scale: of the logits of 'cosine', 10 by default.
-      remat: recompute residual blocks in the backward pass, for less memory and a third more time.
+      remat: recompute blocks in the backward pass, for less memory and a third more time.
 
     Raises:
       ValueError: an unknown name or an impossible depth, with what is known; centers that do not
@@ -115,7 +146,7 @@ def create(
     for own in ARCHITECTURES:
         if match := re.fullmatch(own.pattern, name):
             stem, body = own.build(
-                *map(int, match.groups()),
+                *(int(group) if group.isdigit() else group for group in match.groups()),
                 width=own.width if width is None else width,
                 activation=own.activation if activation is None else activation,
                 dtype=DTYPES[dtype],

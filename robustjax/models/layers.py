@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.convolution import conv2d
+from robustjax.models.convolution import conv2d, grouped_conv2d
 
 MODES = ("running", "batch", "commit", "capture")
 MOMENTUM = 0.9
@@ -45,7 +45,10 @@ class BN(NamedTuple):
 
 
 class Conv(nn.Module):
-    """`conv2d` with its kernel: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D)."""
+    """`conv2d` with its kernel: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D).
+
+    With `groups` the channels are split in as many parts, each with kernels of its own.
+    """
 
     features: int
     kernel_size: int = 3
@@ -53,13 +56,19 @@ class Conv(nn.Module):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable = torch_uniform
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve in `dtype`; the parameters are float32."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        x = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        side, channels = self.kernel_size, max(1, x.shape[-1] // self.groups)
+        shape = (side, side, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.groups == 1:
+            x = conv2d(x, kernel, self.stride)
+        else:
+            x = grouped_conv2d(x, kernel, self.stride, self.groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)

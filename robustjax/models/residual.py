@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from robustjax.models.layers import BN, BatchNorm, Conv, activation
+from robustjax.models.stages import Gate, through
 
 
 class BasicBlock(nn.Module):
@@ -83,7 +84,11 @@ class PreActBlock(nn.Module):
         x = self.shortcut(x, h)
         h = conv(self.stride, name="conv1")(h)
         h = act(norm(name="norm2")(h, bn))
-        return x + conv(name="conv2")(h)
+        return x + self.gate(conv(name="conv2")(h))
+
+    def gate(self, y: jax.Array) -> jax.Array:
+        """What the convolutions' output becomes before it joins: here itself."""
+        return y
 
     def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
         """The input x, and what it is after BN-act -> what the convolutions' output joins."""
@@ -123,6 +128,41 @@ class ActivatedBlock(PooledShortcutBlock):
         return super().shortcut(h, h)
 
 
+class SqueezeBlock(PreActBlock):
+    """PreActBlock that ends in a Gate of a 16th of the channels.
+
+    Its networks normalise after the stem and not after the last block, as in pytorch-cifar.
+    """
+
+    pre_activation: ClassVar[bool] = False
+
+    @nn.nowrap
+    def gate(self, y: jax.Array) -> jax.Array:
+        """y with its channels weighed."""
+        return Gate(max(1, self.features // 16), self.activation, self.dtype, name="gate")(y)
+
+
+class PreActBottleneck(PreActBlock):
+    """BN-act-conv1x1, BN-act-conv3x3, BN-act-conv1x1, plus the input.
+
+    Inside there are a quarter of the features.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
+        """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
+        act = activation(self.activation)
+        conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
+        norm, inner = partial(BatchNorm, self.dtype, self.epsilon), self.features // 4
+        h = act(norm(name="norm1")(x, bn))
+        x = self.shortcut(x, h)
+        h = conv(inner, 1, name="conv1")(h)
+        h = act(norm(name="norm2")(h, bn))
+        h = conv(inner, 3, self.stride, name="conv2")(h)
+        h = act(norm(name="norm3")(h, bn))
+        return x + conv(self.features, 1, name="conv3")(h)
+
+
 def widen(x: jax.Array, features: int) -> jax.Array:
     """Zero channels on both sides: (B, H, W, C) -> (B, H, W, features)."""
     extra = features - x.shape[-1]
@@ -133,8 +173,8 @@ class Residual(nn.Module):
     """Stages of blocks, each stage but the first halving the image, then the spatial mean.
 
     Args:
-      block: BasicBlock (a BN-act comes before the first) or PreActBlock (it comes after the last),
-        or one of their variants.
+      block: BasicBlock or PreActBlock or one of their variants; where its `pre_activation` is
+        False a BN-act comes before the first block, otherwise after the last.
       widths: features of each stage.
       blocks: number of blocks in each stage.
       activation: a name known to `layers.activation`.
@@ -162,15 +202,15 @@ class Residual(nn.Module):
         norm = BatchNorm(self.dtype, self.block.epsilon, name="norm")
         if not self.block.pre_activation:
             h = act(norm(h, bn))
-        for stage, (features, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
+        stages, block = [], self.first or self.block
+        for features, count in zip(self.widths, self.blocks, strict=True):
+            stages.append([])
             for i in range(count):
-                stride = 2 if stage > 0 and i == 0 else 1
-                block = self.first if self.first and stage == i == 0 else self.block
-                block = nn.remat(block, static_argnums=(2,)) if self.remat else block
-                name = f"stage{stage + 1}_block{i + 1}"  # named, so that remat keeps the names
-                h = block(
-                    features, stride, self.activation, self.kernel_init, self.dtype, name=name
-                )(h, bn)
+                stride = 2 if len(stages) > 1 and i == 0 else 1
+                options = features, stride, self.activation, self.kernel_init, self.dtype
+                stages[-1].append(block(*options, parent=None))
+                block = self.block
+        h = through(self, stages, h, bn)
         if self.block.pre_activation and self.final_norm:
             h = act(norm(h, bn))
         return jnp.mean(h.astype(jnp.float32), (1, 2))
