@@ -21,6 +21,7 @@ from robustjax.training.methods.base import (
     check_type,
     cross_entropy,
 )
+from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
 from robustjax.typing import Loss
 
