@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
+from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch, with_extra
 
 from robustjax import losses, parallel
 from robustjax.attacks import (
@@ -78,7 +78,8 @@ METHODS = {
     "mart": MART(BOX),
     "alp": ALP(BOX),
     "score": SCORE(attack=NEAR),
-    "uat-ot": UAT(BOX, weight=1.0),
+    "mart, extra data": MART(BOX),
+    "uat-ot, extra data": UAT(BOX, weight=1.0),
     "avmixup": AVmixup(BOX, gamma=1.0, vertex=0.7),
     "n-fgsm, committed statistics": PGDAT(N_FGSM, "commit"),
     "grad-align, committed statistics": GradAlign(dataclasses.replace(BOX, start=Zero())),
@@ -102,7 +103,8 @@ COMMITS = dict.fromkeys(
         "mart",
         "alp",
         "score",
-        "uat-ot",
+        "mart, extra data",
+        "uat-ot, extra data",
         "fat-trades",
         "grad-align, committed statistics",
         "he(awp(alp))",
@@ -114,6 +116,10 @@ COMMITS = dict.fromkeys(
 """How many forwards of a loss move the statistics, where it is not one."""
 PROBES = ("trades", "awp(trades)", "sat", "free", "center", "llr", "feature-scattering", "yopo")
 STEPS = 20
+
+
+def batch_of(name):
+    return with_extra() if "extra" in name else examples()
 
 
 def compiled(name, recipe=RECIPE):
@@ -129,7 +135,7 @@ def emulated(model, recipe):
 @functools.cache
 def run(name, shards, steps, recipe=RECIPE):
     state, trace = fresh(METHODS[name], shards, recipe), []
-    batch = parallel.split(examples(), shards)
+    batch = parallel.split(batch_of(name), shards)
     for _ in range(steps):
         state, metrics = compiled(name, recipe)(state, METHODS[name], jax.random.key(1), batch)
         trace.append({k: float(v) for k, v in metrics.items()})
@@ -188,7 +194,7 @@ def test_resume_is_exact(name, tmp_path):
     checkpoints.save(STEPS // 2, half, {})
     state, _ = checkpoints.restore(fresh(METHODS[name]), {})
     state = jax.tree.map(np.asarray, state)  # placed by Orbax it would compile anew
-    batch = parallel.split(examples(), 1)
+    batch = parallel.split(batch_of(name), 1)
     for _ in range(STEPS - STEPS // 2):
         state, _ = compiled(name)(state, METHODS[name], jax.random.key(1), batch)
     for a, b in zip(leaves(state), leaves(run(name, 1, STEPS)[0]), strict=True):
@@ -197,7 +203,7 @@ def test_resume_is_exact(name, tmp_path):
 
 @functools.cache
 def crafted(name):
-    state, net, batch = net_and_batch(METHODS[name])
+    state, net, batch = net_and_batch(METHODS[name], batch_of(name))
 
     def perturb(state, batch):
         keys = jax.random.split(jax.random.key(2), SIZE)
@@ -240,7 +246,7 @@ class Watched(Net):
 
 @rows
 def test_forwards_that_commit_are_counted(name):
-    state, net, batch = net_and_batch(METHODS[name])
+    state, net, batch = net_and_batch(METHODS[name], batch_of(name))
     watched = Watched(net.stats, net.progress, net.module, modes=[])
 
     def loss(found):
@@ -253,7 +259,7 @@ def test_forwards_that_commit_are_counted(name):
 @rows
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_step_lowers_for_accelerators(name, platform):
-    batch = parallel.split(examples(), 1)
+    batch = parallel.split(batch_of(name), 1)
     args = (fresh(METHODS[name]), METHODS[name], jax.random.key(1), batch)
     text = compiled(name).trace(*args).lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text

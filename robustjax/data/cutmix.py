@@ -37,9 +37,7 @@ def cutmix(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Arra
     half = jnp.floor(size * jnp.sqrt(jax.random.uniform(size_key)) / 2).astype(jnp.int32)
     middle = jax.random.randint(place_key, (2,), 0, size)
     low, high = jnp.maximum(middle - half, 0), jnp.minimum(middle + half, size)
-    rows, columns = (jnp.arange(n) for n in image.shape[:2])
-    inside = ((rows >= low[0]) & (rows < high[0]))[:, None] & (
-        (columns >= low[1]) & (columns < high[1])
-    )
+    row, column = jnp.indices(image.shape[:2])
+    inside = (row >= low[0]) & (row < high[0]) & (column >= low[1]) & (column < high[1])
     kept = 1 - jnp.prod(high - low) / (image.shape[0] * image.shape[1])
     return jnp.where(inside[..., None], other, image), kept

@@ -42,15 +42,18 @@ def pseudo_label(
       ValueError: the folder holds images already, or the images are not what is said above.
 
     Guarantees:
-      The labels are written last: a pool with labels is whole.
+      The labels are written last: a pool that was left unfinished cannot be trained on.
     """
     out = Path(out)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
             f"images must be uint8 (N, H, W, C), got {images.dtype} of shape {images.shape}"
         )
-    if (out / "train_labels.npy").exists():
-        raise ValueError(f"{out} holds a pool already; choose another folder")
+    if (out / "train_images.npy").exists():
+        raise ValueError(
+            f"{out} holds images already; choose another folder, or remove what an interrupted "
+            "run has left there"
+        )
     out.mkdir(parents=True, exist_ok=True)
     copy = open_memmap(out / "train_images.npy", "w+", np.uint8, images.shape)
     labels, confidence, targets = [], [], None

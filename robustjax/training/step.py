@@ -164,17 +164,12 @@ def make_step(
         index, label = batch["index"], batch["label"]
         key = jax.random.fold_in(key, state.step)
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
-        extra = index < 0
-        smoothing = jnp.full(len(label), recipe.label_smoothing)
-        if recipe.extra_smoothing is not None:
-            smoothing = jnp.where(extra, recipe.extra_smoothing, smoothing)
-        smooth = functools.partial(losses.smooth, num_classes=num_classes)
         shard = Batch(
             image=jax.vmap(recipe.augment)(keys[:, 0], to_float(batch["image"])),
             label=label,
-            target=jax.vmap(lambda t, s: smooth(t, s=s))(batch.get("target", label), smoothing),
+            target=smoothed(recipe, index, batch.get("target", label), num_classes),
             index=index,
-            source=extra.astype(jnp.int32),
+            source=(index < 0).astype(jnp.int32),
             rows=read_rows(state.rows, index, method.init_rows(label, num_classes)),
             slot=state.slot,
         )
@@ -199,6 +194,14 @@ def make_step(
 def scale_eps(tree: T, factor: jax.Array) -> T:
     """The same method with the eps of every threat in it multiplied."""
     return map_threats(lambda threat: type(threat)(threat.eps * factor), tree)
+
+
+def smoothed(recipe: Recipe, index: jax.Array, target: jax.Array, num_classes: int) -> jax.Array:
+    """Targets (B, K) from labels (B,) or distributions (B, K), by the recipe's label smoothing."""
+    s = jnp.full(len(index), recipe.label_smoothing)
+    if recipe.extra_smoothing is not None:
+        s = jnp.where(index < 0, recipe.extra_smoothing, s)
+    return jax.vmap(lambda t, s: losses.smooth(t, num_classes, s))(target, s)
 
 
 def mixed(batch: Batch, keys: jax.Array) -> Batch:
