@@ -1,5 +1,6 @@
 """The host loop on bundled digits: interrupted, resumed, refused, stopped."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import time
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from robustjax import data, files, models
 from robustjax.attacks import PGD
 from robustjax.config import config
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, Natural, Recipe, fit
+from robustjax.training.loop import started_from
 from robustjax.training.schedules import Linear
 
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
@@ -163,6 +166,61 @@ def test_validation_chooses_by_its_attack(digits, tmp_path):
     )
     (row,) = validation_rows(result.folder)
     assert result.best == row["robust_accuracy"] <= row["accuracy"]
+
+
+class Killed(Exception):
+    """The run dies before a step."""
+
+
+def test_a_run_with_extra_data_from_another_run_resumes_bit_for_bit(digits, tmp_path, monkeypatch):
+    train, validation = digits
+    targets = np.full((100, 10), 0.05, np.float32) + 0.5 * np.eye(10)[train.labels[:100]]
+    extra = dataclasses.replace(train.head(100), name="pool", targets=targets)
+    other = models.create(**MODEL, num_classes=3)
+    models.save_weights(
+        tmp_path / "other" / "weights.npz", models.init(other, jax.random.key(5), (8, 8, 1))
+    )
+    given = {"model": MODEL, "extra": extra, "init_from": tmp_path / "other", "progress": False}
+    recipe = replace(epochs=2, extra_fraction=0.25, cutmix=True, ema=0.9)
+    given |= {"recipe": recipe, "checkpoint_every": 3}
+    whole = fit(Natural(), train, validation, out=tmp_path / "whole", **given)
+    batch = data.Plan.batch
+
+    def killed(plan, step, *process):
+        if step == 6:
+            raise Killed
+        return batch(plan, step, *process)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.Plan, "batch", killed)
+        with pytest.raises(Killed):
+            fit(Natural(), train, validation, out=tmp_path / "run", **given)
+    again = fit(Natural(), train, validation, out=tmp_path / "run", **given, resume=True)
+    assert again.start == 6
+    for a, b in zip(*(jax.tree.leaves(r.state.variables) for r in (whole, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    about = files.read_json(tmp_path / "run" / "config.json")
+    assert about["extra"] == {"name": "pool", "size": 100}
+    assert about["init_from"] == str(tmp_path / "other")
+    with pytest.raises(ValueError, match="its extra is"):
+        less = given | {"extra": None, "resume": True}
+        fit(Natural(), train, validation, out=tmp_path / "run", **less)
+
+
+def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):
+    state, data_ = tiny.fresh(Natural()), tiny.examples()
+    theirs = tiny.create_state(
+        tiny.module(), Natural(), tiny.RECIPE, jax.random.key(7), *list(data_.values())[:2], 4, 1
+    )
+    models.save_weights(tmp_path / "weights.npz", {"params": theirs.params, **theirs.stats})
+    new = started_from(state, tmp_path)
+    for part in ("stem", "body"):
+        for a, b in zip(*(jax.tree.leaves(s.params[part]) for s in (new, theirs)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(new.params["head"]["kernel"], state.params["head"]["kernel"])
+    for a, b in zip(*map(jax.tree.leaves, (new.ema, new.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
 @config

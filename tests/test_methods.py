@@ -62,20 +62,57 @@ def test_the_kl_is_climbed_whatever_loss_the_attack_names(method):
         np.testing.assert_array_equal(images(**extra), plain)
 
 
-def test_trades_commits_clean_then_adversarial():
+@pytest.mark.parametrize("commits", ["both", "adversarial"])
+def test_trades_commits_clean_then_adversarial_or_the_latter_alone(commits):
     state, net, batch = net_and_batch(TRADES())
     x_adv = jnp.clip(batch.image + 0.1, 0, 1)
 
     def by_hand():
         _, stats = net.train(state.params, batch.image)
-        return net.train(state.params, x_adv, stats)[1]
+        return net.train(state.params, x_adv, stats if commits == "both" else net.stats)[1]
 
-    want = on_one_device(by_hand)
-    _, aux = on_one_device(
-        lambda: TRADES().loss(net, state.params, batch, Crafted(x_adv, net.stats))
-    )
-    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(aux.stats), strict=True):
+    def loss(method):
+        crafted = Crafted(x_adv, net.stats)
+        return on_one_device(lambda: method.loss(net, state.params, batch, crafted))
+
+    value, aux = loss(TRADES(commits=commits))
+    for a, b in zip(*map(jax.tree.leaves, (on_one_device(by_hand), aux.stats)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert value == loss(TRADES())[0]
+
+
+def test_trades_leaves_the_prediction_of_its_mode_or_the_target():
+    """Leaving a one-hot target is PGD-AT's attack; the mode is the batch's own statistics."""
+    state, net, batch = net_and_batch(TRADES())
+    attack = PGD(L2(0.3), steps=2, start=Gaussian())
+
+    def perturb(method):
+        keys = jax.random.split(jax.random.key(0), len(batch.label))
+        return on_one_device(lambda: method.perturb(net, state.params, batch, keys))
+
+    label = perturb(PGDAT(attack, bn="batch")).x_adv
+    away = perturb(TRADES(attack=attack, bn="batch", aim="target"))
+    np.testing.assert_allclose(away.x_adv, label, atol=1e-5)
+    left = {bn: perturb(TRADES(attack=attack, bn=bn)) for bn in ("running", "batch")}
+
+    def moved(mode, x):
+        clean, there = (
+            on_one_device(lambda x=x: net.forward(state.params, x, mode)[0])
+            for x in (batch.image, x)
+        )
+        return jax.vmap(losses.kl)(there, clean).mean()
+
+    for mode, other in (("running", "batch"), ("batch", "running")):
+        assert moved(mode, left[mode].x_adv) > moved(mode, left[other].x_adv)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), left["batch"].stats, net.stats))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("bn", "frozen"), ("commits", "clean"), ("aim", "label")]
+)
+def test_trades_options_are_checked(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be one of .*, got '{value}'"):
+        TRADES(**{field: value})
 
 
 def test_sat_before_its_start_is_trades_bit_for_bit():

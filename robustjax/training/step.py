@@ -164,8 +164,10 @@ def make_step(
         index, label = batch["index"], batch["label"]
         key = jax.random.fold_in(key, state.step)
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
+        own, of_method = keys[:, 0], keys[:, 1]
+        of_box = jax.vmap(lambda key: jax.random.fold_in(key, CUTMIX))(own)
         shard = Batch(
-            image=jax.vmap(recipe.augment)(keys[:, 0], to_float(batch["image"])),
+            image=jax.vmap(recipe.augment)(own, to_float(batch["image"])),
             label=label,
             target=smoothed(recipe, index, batch.get("target", label), num_classes),
             index=index,
@@ -174,10 +176,10 @@ def make_step(
             slot=state.slot,
         )
         if recipe.cutmix:
-            shard = mixed(shard, keys[:, 0])
+            shard = mixed(shard, of_box)
         net = Net(state.stats, progress, module, recipe.sync_bn, recipe.accumulate)
         method = scale_eps(method, warm_up(progress, recipe.eps_warmup))
-        new, aux = method.update(net, descend, state, shard, keys[:, 1])
+        new, aux = method.update(net, descend, state, shard, of_method)
         stats = aux.stats if recipe.sync_bn else net.mean(aux.stats)
         new = new.replace(
             step=state.step + 1,
@@ -213,7 +215,6 @@ def mixed(batch: Batch, keys: jax.Array) -> Batch:
     before = lax.axis_index(AXIS) * size + jnp.arange(size) - 1
     mine = batch.image, batch.target, batch.label
     others = jax.tree.map(lambda a: lax.all_gather(a, AXIS, tiled=True)[before], mine)
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, CUTMIX))(keys)
     image, kept = jax.vmap(cutmix)(keys, batch.image, others[0])
     share = kept[:, None]
     return batch.replace(
