@@ -1,6 +1,5 @@
 """The host loop on bundled digits: interrupted, resumed, refused, stopped."""
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -20,13 +19,19 @@ from robustjax.training import PGDAT, TRADES, Natural, Recipe, fit
 from robustjax.training.loop import started_from
 from robustjax.training.schedules import Linear
 
+POOL = data.load("digits", "test").head(100)
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
 RUN += ["--attack.steps", "2", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
-RUN += ["--validation-attack", "pgd-2", "--ema", "0.9"]
+RUN += ["--validation-attack", "pgd-2", "--ema", "0.9", "--cutmix", "--extra-fraction", "1/4"]
 
 
 def command(out, *more):
-    return [sys.executable, "-m", "robustjax.cli", *RUN, "--out", str(out), *more]
+    pool = f"arrays:{out.parent / 'pool.npz'}"
+    if not (out.parent / "pool.npz").exists():
+        targets = np.full((len(POOL), 10), 0.05) + 0.5 * np.eye(10)[POOL.labels]
+        np.savez(out.parent / "pool.npz", images=POOL.images, targets=targets)
+    flags = ["--extra", pool, "--out", str(out), *more]
+    return [sys.executable, "-m", "robustjax.cli", *RUN, *flags]
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +97,7 @@ def test_a_run_leaves_what_it_promises(whole):
     x = np.zeros((2, *config["image_shape"]), np.float32)
     assert logits_fn(x).shape == (2, 10) and features_fn(x).ndim == 2
     assert config["method"]["type"] == "PGDAT" and config["seed"] == 3
+    assert config["extra"]["size"] == len(POOL) and config["init_from"] is None
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +137,17 @@ def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):
         fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE)
     with pytest.raises(ValueError, match="its seed is 0, not 1"):
         fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, seed=1, resume=True)
+    for name, other in (("extra", digits[1]), ("init_from", out)):
+        with pytest.raises(ValueError, match=f"its {name} is None, not"):
+            fit(
+                Natural(),
+                *digits,
+                model=MODEL,
+                out=out,
+                recipe=RECIPE,
+                resume=True,
+                **{name: other},
+            )
     with pytest.raises(ValueError, match="its method"):
         fit(TRADES(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
     kept = (out / "weights.npz").read_bytes()
@@ -166,45 +183,6 @@ def test_validation_chooses_by_its_attack(digits, tmp_path):
     )
     (row,) = validation_rows(result.folder)
     assert result.best == row["robust_accuracy"] <= row["accuracy"]
-
-
-class Killed(Exception):
-    """The run dies before a step."""
-
-
-def test_a_run_with_extra_data_from_another_run_resumes_bit_for_bit(digits, tmp_path, monkeypatch):
-    train, validation = digits
-    targets = np.full((100, 10), 0.05, np.float32) + 0.5 * np.eye(10)[train.labels[:100]]
-    extra = dataclasses.replace(train.head(100), name="pool", targets=targets)
-    other = models.create(**MODEL, num_classes=3)
-    models.save_weights(
-        tmp_path / "other" / "weights.npz", models.init(other, jax.random.key(5), (8, 8, 1))
-    )
-    given = {"model": MODEL, "extra": extra, "init_from": tmp_path / "other", "progress": False}
-    recipe = replace(epochs=2, extra_fraction=0.25, cutmix=True, ema=0.9)
-    given |= {"recipe": recipe, "checkpoint_every": 3}
-    whole = fit(Natural(), train, validation, out=tmp_path / "whole", **given)
-    batch = data.Plan.batch
-
-    def killed(plan, step, *process):
-        if step == 6:
-            raise Killed
-        return batch(plan, step, *process)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(data.Plan, "batch", killed)
-        with pytest.raises(Killed):
-            fit(Natural(), train, validation, out=tmp_path / "run", **given)
-    again = fit(Natural(), train, validation, out=tmp_path / "run", **given, resume=True)
-    assert again.start == 6
-    for a, b in zip(*(jax.tree.leaves(r.state.variables) for r in (whole, again)), strict=True):
-        np.testing.assert_array_equal(a, b)
-    about = files.read_json(tmp_path / "run" / "config.json")
-    assert about["extra"] == {"name": "pool", "size": 100}
-    assert about["init_from"] == str(tmp_path / "other")
-    with pytest.raises(ValueError, match="its extra is"):
-        less = given | {"extra": None, "resume": True}
-        fit(Natural(), train, validation, out=tmp_path / "run", **less)
 
 
 def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
-from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch, with_extra
+from tiny import CLASSES, RECIPE, SIZE, Watched, examples, fresh, module, net_and_batch, with_extra
 
 from robustjax import losses, parallel
 from robustjax.attacks import (
@@ -53,7 +52,6 @@ from robustjax.training import (
     TradesYOPO,
     threat_of,
 )
-from robustjax.training.net import Net
 from robustjax.training.step import IN_AXES, OUT_AXES, make_step
 
 THREAT = L2(0.3)
@@ -231,17 +229,6 @@ def test_only_committing_crafting_moves_the_statistics(name):
     same = jax.tree.map(lambda a, b: bool((a == b).all()), state.stats, after)
     moved = not all(jax.tree.leaves(same))
     assert moved == ("committed" in name)
-
-
-@struct.dataclass
-class Watched(Net):
-    """A net that notes the mode of every forward."""
-
-    modes: list = struct.field(pytree_node=False, default=None)
-
-    def forward(self, params, x, mode="running", *args, **kwargs):
-        self.modes.append(mode)
-        return super().forward(params, x, mode, *args, **kwargs)
 
 
 @rows

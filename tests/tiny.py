@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import struct
 
 from robustjax import parallel
 from robustjax.data import Augment
@@ -56,6 +57,17 @@ class Flat(nn.Module):
         return x.reshape(len(x), -1) @ kernel
 
 
+@struct.dataclass
+class Watched(Net):
+    """A net that notes the mode of every forward."""
+
+    modes: list = struct.field(pytree_node=False, default=None)
+
+    def forward(self, params, x, mode="running", *args, **kwargs):
+        self.modes.append(mode)
+        return super().forward(params, x, mode, *args, **kwargs)
+
+
 def flat_net(method, scale=0.1):
     """(params, net, batch) of a linear model whose weights are of this size."""
     _, net, batch = net_and_batch(method)
@@ -81,8 +93,8 @@ def examples():
 
 @functools.cache
 def with_extra():
-    """The same batch, every other example an extra one with a soft target."""
-    batch, extra = dict(examples()), np.arange(SIZE) % 2 == 1
+    """The same batch, half of each class extra examples with soft targets."""
+    batch, extra = dict(examples()), np.arange(SIZE) // CLASSES % 2 == 1
     soft = np.full((SIZE, CLASSES), 0.1) + 0.6 * np.eye(CLASSES)[batch["label"]]
     hot = np.eye(CLASSES)[batch["label"]]
     batch["target"] = np.where(extra[:, None], soft, hot).astype(np.float32)
