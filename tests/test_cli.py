@@ -225,6 +225,24 @@ def sharpen(logits_fn, x):
     return 1e4 * logits_fn(x)
 
 
+def test_a_trained_model_labels_a_pool_that_another_run_takes(run, tmp_path, fitted, capsys):
+    pool, made = tmp_path / "pool.npz", tmp_path / "made"
+    test = data.load("digits", "test").head(50)
+    np.savez(pool, images=test.images)
+    cli.main(["pseudo-label", str(run), "--data", f"arrays:{pool}", "--out", str(made), "--soft"])
+    assert f"--extra arrays:{made}" in capsys.readouterr().out
+    asked = fitted("gowal", "--extra", f"arrays:{made}", "--init-from", str(run))
+    assert asked.init_from == run and asked.recipe.extra_fraction == 0.7
+    assert asked.method.commits == "adversarial" and asked.extra.targets.shape == (50, 10)
+    logits_fn, _, _ = models.load(run)
+    labels = np.asarray(logits_fn(data.to_float(test.images))).argmax(-1)
+    np.testing.assert_array_equal(asked.extra.labels, labels)
+    assert fitted("rebuffi").recipe.cutmix and fitted("rebuffi").extra is None
+    np.savez(pool, images=np.zeros((2, 4, 4, 1), np.uint8))
+    wrong = ["--data", f"arrays:{pool}", "--out", str(tmp_path / "new")]
+    assert "takes (8, 8, 1)" in refuse("pseudo-label", str(run), *wrong)
+
+
 def test_transfer_between_runs(run, copy, tmp_path, capsys):
     out = tmp_path / "transfer.json"
     words = [str(run), str(copy), "--attack", "mi-fgsm-3", "--n", "128", "--out", str(out)]

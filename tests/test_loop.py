@@ -9,21 +9,29 @@ import time
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from robustjax import data, files, models
 from robustjax.attacks import PGD
 from robustjax.config import config
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, Natural, Recipe, fit
+from robustjax.training.loop import started_from
 from robustjax.training.schedules import Linear
 
+POOL = data.load("digits", "test").head(100)
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
 RUN += ["--attack.steps", "2", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
-RUN += ["--validation-attack", "pgd-2", "--ema", "0.9"]
+RUN += ["--validation-attack", "pgd-2", "--ema", "0.9", "--cutmix", "--extra-fraction", "1/4"]
 
 
 def command(out, *more):
-    return [sys.executable, "-m", "robustjax.cli", *RUN, "--out", str(out), *more]
+    pool = f"arrays:{out.parent / 'pool.npz'}"
+    if not (out.parent / "pool.npz").exists():
+        targets = np.full((len(POOL), 10), 0.05) + 0.5 * np.eye(10)[POOL.labels]
+        np.savez(out.parent / "pool.npz", images=POOL.images, targets=targets)
+    flags = ["--extra", pool, "--out", str(out), *more]
+    return [sys.executable, "-m", "robustjax.cli", *RUN, *flags]
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +97,7 @@ def test_a_run_leaves_what_it_promises(whole):
     x = np.zeros((2, *config["image_shape"]), np.float32)
     assert logits_fn(x).shape == (2, 10) and features_fn(x).ndim == 2
     assert config["method"]["type"] == "PGDAT" and config["seed"] == 3
+    assert config["extra"]["size"] == len(POOL) and config["init_from"] is None
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +137,17 @@ def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):
         fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE)
     with pytest.raises(ValueError, match="its seed is 0, not 1"):
         fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, seed=1, resume=True)
+    for name, other in (("extra", digits[1]), ("init_from", out)):
+        with pytest.raises(ValueError, match=f"its {name} is None, not"):
+            fit(
+                Natural(),
+                *digits,
+                model=MODEL,
+                out=out,
+                recipe=RECIPE,
+                resume=True,
+                **{name: other},
+            )
     with pytest.raises(ValueError, match="its method"):
         fit(TRADES(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
     kept = (out / "weights.npz").read_bytes()
@@ -163,6 +183,22 @@ def test_validation_chooses_by_its_attack(digits, tmp_path):
     )
     (row,) = validation_rows(result.folder)
     assert result.best == row["robust_accuracy"] <= row["accuracy"]
+
+
+def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):
+    state, data_ = tiny.fresh(Natural()), tiny.examples()
+    theirs = tiny.create_state(
+        tiny.module(), Natural(), tiny.RECIPE, jax.random.key(7), *list(data_.values())[:2], 4, 1
+    )
+    models.save_weights(tmp_path / "weights.npz", {"params": theirs.params, **theirs.stats})
+    new = started_from(state, tmp_path)
+    for part in ("stem", "body"):
+        for a, b in zip(*(jax.tree.leaves(s.params[part]) for s in (new, theirs)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(new.params["head"]["kernel"], state.params["head"]["kernel"])
+    for a, b in zip(*map(jax.tree.leaves, (new.ema, new.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
 @config

@@ -119,6 +119,14 @@ def test_smoothing_conventions(over, expected):
     np.testing.assert_allclose(losses.smooth(1, 4, 0.3, over), expected, rtol=1e-6)
 
 
+def test_a_distribution_is_smoothed_class_by_class():
+    soft = np.array([0.25, 0.75, 0.0, 0.0], np.float32)
+    for over in ("wrong", "all"):
+        parts = [losses.smooth(k, 4, 0.3, over) for k in (0, 1)]
+        want = 0.25 * parts[0] + 0.75 * parts[1]
+        np.testing.assert_allclose(losses.smooth(soft, 4, 0.3, over), want, rtol=1e-6)
+
+
 def test_smoothing_refuses_an_unknown_convention():
     with pytest.raises(ValueError, match="'wrong' or 'all'"):
         losses.smooth(1, 4, 0.3, "some")

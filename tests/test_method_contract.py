@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
-from tiny import CLASSES, RECIPE, SIZE, examples, fresh, module, net_and_batch
+from tiny import CLASSES, RECIPE, SIZE, Watched, examples, fresh, module, net_and_batch, with_extra
 
 from robustjax import losses, parallel
 from robustjax.attacks import (
@@ -54,7 +53,6 @@ from robustjax.training import (
     TradesYOPO,
     threat_of,
 )
-from robustjax.training.net import Net
 from robustjax.training.schedules import Piecewise
 from robustjax.training.step import IN_AXES, OUT_AXES, make_step
 
@@ -81,7 +79,8 @@ METHODS = {
     "margin-blend": MarginBlend(BOX),
     "focal pgd-at, clean statistics too": PGDAT(BOX, focal=2.0, commits=("clean", "adversarial")),
     "score": SCORE(attack=NEAR),
-    "uat-ot": UAT(BOX, weight=1.0),
+    "mart, extra data": MART(BOX),
+    "uat-ot, extra data": UAT(BOX, weight=1.0),
     "avmixup": AVmixup(BOX, gamma=1.0, vertex=0.7),
     "n-fgsm, committed statistics": PGDAT(N_FGSM, "commit"),
     "grad-align, committed statistics": GradAlign(dataclasses.replace(BOX, start=Zero())),
@@ -105,7 +104,8 @@ COMMITS = dict.fromkeys(
         "mart",
         "focal pgd-at, clean statistics too",
         "score",
-        "uat-ot",
+        "mart, extra data",
+        "uat-ot, extra data",
         "fat-trades",
         "grad-align, committed statistics",
         "he(awp(alp))",
@@ -117,6 +117,10 @@ COMMITS = dict.fromkeys(
 """How many forwards of a loss move the statistics, where it is not one."""
 PROBES = ("trades", "awp(trades)", "sat", "free", "center", "llr", "feature-scattering", "yopo")
 STEPS = 20
+
+
+def batch_of(name):
+    return with_extra() if "extra" in name else examples()
 
 
 def compiled(name, recipe=RECIPE):
@@ -132,7 +136,7 @@ def emulated(model, recipe):
 @functools.cache
 def run(name, shards, steps, recipe=RECIPE):
     state, trace = fresh(METHODS[name], shards, recipe), []
-    batch = parallel.split(examples(), shards)
+    batch = parallel.split(batch_of(name), shards)
     for _ in range(steps):
         state, metrics = compiled(name, recipe)(state, METHODS[name], jax.random.key(1), batch)
         trace.append({k: float(v) for k, v in metrics.items()})
@@ -191,7 +195,7 @@ def test_resume_is_exact(name, tmp_path):
     checkpoints.save(STEPS // 2, half, {})
     state, _ = checkpoints.restore(fresh(METHODS[name]), {})
     state = jax.tree.map(np.asarray, state)  # placed by Orbax it would compile anew
-    batch = parallel.split(examples(), 1)
+    batch = parallel.split(batch_of(name), 1)
     for _ in range(STEPS - STEPS // 2):
         state, _ = compiled(name)(state, METHODS[name], jax.random.key(1), batch)
     for a, b in zip(leaves(state), leaves(run(name, 1, STEPS)[0]), strict=True):
@@ -200,7 +204,7 @@ def test_resume_is_exact(name, tmp_path):
 
 @functools.cache
 def crafted(name):
-    state, net, batch = net_and_batch(METHODS[name])
+    state, net, batch = net_and_batch(METHODS[name], batch_of(name))
 
     def perturb(state, batch):
         keys = jax.random.split(jax.random.key(2), SIZE)
@@ -230,20 +234,9 @@ def test_only_committing_crafting_moves_the_statistics(name):
     assert moved == ("committed" in name)
 
 
-@struct.dataclass
-class Watched(Net):
-    """A net that notes the mode of every forward."""
-
-    modes: list = struct.field(pytree_node=False, default=None)
-
-    def forward(self, params, x, mode="running", *args, **kwargs):
-        self.modes.append(mode)
-        return super().forward(params, x, mode, *args, **kwargs)
-
-
 @rows
 def test_forwards_that_commit_are_counted(name):
-    state, net, batch = net_and_batch(METHODS[name])
+    state, net, batch = net_and_batch(METHODS[name], batch_of(name))
     watched = Watched(net.stats, net.progress, net.module, modes=[])
 
     def loss(found):
@@ -256,7 +249,7 @@ def test_forwards_that_commit_are_counted(name):
 @rows
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_step_lowers_for_accelerators(name, platform):
-    batch = parallel.split(examples(), 1)
+    batch = parallel.split(batch_of(name), 1)
     args = (fresh(METHODS[name]), METHODS[name], jax.random.key(1), batch)
     text = compiled(name).trace(*args).lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import net_and_batch
+from tiny import Watched, flat_net, net_and_batch
 
 from robustjax import losses
 from robustjax.attacks import BIM, PGD, Gaussian, Restarts
@@ -62,20 +62,58 @@ def test_the_kl_is_climbed_whatever_loss_the_attack_names(method):
         np.testing.assert_array_equal(images(**extra), plain)
 
 
-def test_trades_commits_clean_then_adversarial():
+@pytest.mark.parametrize("commits", ["both", "adversarial"])
+def test_trades_commits_clean_then_adversarial_or_the_latter_alone(commits):
     state, net, batch = net_and_batch(TRADES())
     x_adv = jnp.clip(batch.image + 0.1, 0, 1)
 
     def by_hand():
         _, stats = net.train(state.params, batch.image)
-        return net.train(state.params, x_adv, stats)[1]
+        return net.train(state.params, x_adv, stats if commits == "both" else net.stats)[1]
 
-    want = on_one_device(by_hand)
-    _, aux = on_one_device(
-        lambda: TRADES().loss(net, state.params, batch, Crafted(x_adv, net.stats))
-    )
-    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(aux.stats), strict=True):
+    def loss(method):
+        crafted = Crafted(x_adv, net.stats)
+        return on_one_device(lambda: method.loss(net, state.params, batch, crafted))
+
+    value, aux = loss(TRADES(commits=commits))
+    for a, b in zip(*map(jax.tree.leaves, (on_one_device(by_hand), aux.stats)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert value == loss(TRADES())[0]
+
+
+@pytest.mark.parametrize("bn", ["running", "batch", "commit"])
+def test_trades_crafts_in_its_mode_and_its_reference_commits_nothing(bn):
+    state, net, batch = net_and_batch(TRADES())
+    watched = Watched(net.stats, net.progress, net.module, modes=[])
+
+    def perturb(keys):
+        return TRADES(bn=bn).perturb(watched, state.params, batch, keys)
+
+    jax.eval_shape(jax.vmap(perturb, axis_name=AXIS), jax.random.split(jax.random.key(0), (1, 32)))
+    reference, *climbing = watched.modes
+    assert reference == ("running" if bn == "running" else "batch")
+    assert set(climbing) == {bn}
+
+
+def test_leaving_a_one_hot_target_is_the_attack_of_adversarial_training():
+    params, net, batch = flat_net(TRADES())
+    attack = PGD(L2(0.3), steps=2, start=Gaussian())
+
+    def perturb(method):
+        keys = jax.random.split(jax.random.key(0), len(batch.label))
+        return on_one_device(lambda: method.perturb(net, params, batch, keys)).x_adv
+
+    label = perturb(PGDAT(attack))
+    np.testing.assert_allclose(perturb(TRADES(attack=attack, aim="target")), label, atol=1e-5)
+    assert np.abs(perturb(TRADES(attack=attack)) - label).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("bn", "frozen"), ("commits", "clean"), ("aim", "label")]
+)
+def test_trades_options_are_checked(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be one of .*, got '{value}'"):
+        TRADES(**{field: value})
 
 
 def test_sat_before_its_start_is_trades_bit_for_bit():

@@ -26,6 +26,13 @@ COSTS = {
     "mma": "12 FB + 11 F",
     "free": "8 FB",
     "yopo": "5 FB",
+    "rst": "12 FB + 1 F",
+    "uat-ot": "12 FB",
+    "uat-ft": "11 FB",
+    "uat++": "12 FB",
+    "gowal": "12 FB + 1 F",
+    "rebuffi": "12 FB",
+    "wang": "12 FB + 1 F",
 }
 """As the papers' algorithms count."""
 

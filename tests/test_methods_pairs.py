@@ -92,6 +92,27 @@ def test_a_mixture_of_one_is_natural_or_adversarial_training(clean, same):
     assert float(loss(ALP(clean=clean, weight=0.0), x_adv)) == pytest.approx(float(alone), rel=1e-6)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_uat_supervises_labelled_examples_or_all(fixed):
+    """Half of the examples are extra; with all of them extra only the KL is left."""
+    method = UAT(weight=3.0, fixed=fixed)
+    params, net, batch = flat_net(method)
+    x_adv = jnp.clip(batch.image + 0.1, 0, 1)
+
+    def loss(source):
+        given = batch.replace(source=jnp.asarray(source))
+        crafted = Crafted(x_adv, net.stats)
+        return float(on_one_device(lambda: method.loss(net, params, given, crafted)[0]))
+
+    clean, moved = (np.asarray(net.logits(params, x), np.float64) for x in (batch.image, x_adv))
+    ce, kl = cross_entropies(moved, np.asarray(batch.label)), divergences(clean, moved).mean()
+    extra = np.arange(SIZE) % 2
+    want = ce.mean() if fixed else ce[extra == 0].mean()
+    assert loss(extra) == pytest.approx(want + 3 * kl, rel=1e-5)
+    none = ce.mean() if fixed else 0.0
+    assert loss(np.ones(SIZE, int)) == pytest.approx(none + 3 * kl, rel=1e-5)
+
+
 @pytest.mark.parametrize("slack", [0.0, 0.01])
 def test_score_is_its_formula(slack):
     loss, clean, moved, label = linear(SCORE(beta=3.0, slack=slack))

@@ -121,3 +121,22 @@ def test_weights_of_another_model_are_refused(run, change, message):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         models.load(run)
+
+
+def test_a_transplant_is_the_body_of_one_and_the_head_of_the_other(run, variables):
+    about = CONFIG["model"] | {"num_classes": 5}
+    new = models.init(models.create(**about), jax.random.key(9), (8, 8, 1))
+    made = models.transplant(run, new)
+    assert jax.tree.structure(made) == jax.tree.structure(new)
+    for path, array in jax.tree_util.tree_leaves_with_path(made):
+        source = new if "head" in jax.tree_util.keystr(path) else variables
+        for key in path:
+            source = source[key.key]
+        np.testing.assert_array_equal(array, source)
+
+
+@pytest.mark.parametrize("change", [{"width": 3}, {"name": "resnet-14"}, {"name": "cnn"}])
+def test_another_body_takes_no_transplant(run, change):
+    new = models.init(models.create(**CONFIG["model"] | change), jax.random.key(9), (8, 8, 1))
+    with pytest.raises(ValueError, match="does not fit the model that is to start from it"):
+        models.transplant(run, new)

@@ -11,8 +11,18 @@ from tiny import CLASSES, RECIPE, examples, fresh, module
 from robustjax import parallel
 from robustjax.data import Augment
 from robustjax.threats import L2, Linf
-from robustjax.training import AWP, PGDAT, TRADES, Natural, Recipe
-from robustjax.training.step import IN_AXES, OUT_AXES, make_step, scale_eps, scatter
+from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural, Recipe
+from robustjax.training.methods.base import Batch
+from robustjax.training.step import (
+    IN_AXES,
+    OUT_AXES,
+    make_step,
+    mixed,
+    read_rows,
+    scale_eps,
+    scatter,
+    smoothed,
+)
 
 STEPS = 20
 
@@ -60,6 +70,55 @@ def test_scatter_writes_all_shards_and_skips_negative_indices():
     np.testing.assert_array_equal(written[:, 0], [2, 0, 6, 0, 0])
 
 
+def test_an_extra_example_reads_the_row_of_a_new_one():
+    table, new = jnp.arange(8.0).reshape(4, 2), jnp.full((3, 2), 9.0)
+    rows = read_rows(table, jnp.array([2, -1, -7]), new)
+    np.testing.assert_array_equal(rows, [[4, 5], [9, 9], [9, 9]])
+
+
+def test_extra_examples_have_their_own_smoothing():
+    index, labels = jnp.array([3, -4]), jnp.array([1, 0])
+    recipe = dataclasses.replace(RECIPE, label_smoothing=0.3)
+    want = np.array([[0.1, 0.7, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1]])
+    np.testing.assert_allclose(smoothed(recipe, index, labels, 4), want, rtol=1e-6)
+    recipe = dataclasses.replace(recipe, extra_smoothing=0.0)
+    np.testing.assert_allclose(smoothed(recipe, index, labels, 4)[1], [1, 0, 0, 0])
+    soft = jnp.array([[0.0, 1.0, 0.0, 0.0], [0.4, 0.6, 0.0, 0.0]])
+    recipe = dataclasses.replace(recipe, extra_smoothing=0.3)
+    found = smoothed(recipe, index, soft, 4)
+    np.testing.assert_allclose(found, [want[0], [0.34, 0.46, 0.1, 0.1]], rtol=1e-6)
+
+
+def cut(shards):
+    """A batch of eight images filled with their own number, mixed; (batch before, after)."""
+    label = jnp.arange(8)
+    image = jnp.broadcast_to(label.reshape(-1, 1, 1, 1), (8, 6, 6, 1)) * 1.0
+    batch = Batch(image, label, jax.nn.one_hot(label, 8), index=label, source=jnp.zeros_like(label))
+    keys = jax.random.split(jax.random.key(0), 8)
+    run = jax.jit(jax.vmap(mixed, axis_name=parallel.AXIS))
+    return batch, parallel.merge(run(*parallel.split((batch, keys), shards)))
+
+
+def test_cutmix_takes_from_the_example_before_whatever_the_shards():
+    batch, after = cut(1)
+    for one, four in zip(*map(jax.tree.leaves, (after, cut(4)[1])), strict=True):
+        np.testing.assert_array_equal(one, four)
+    others = 0
+    for i in range(8):
+        before = (i - 1) % 8
+        own, pasted = ((after.image[i] == n).mean() for n in (i, before))
+        assert own + pasted == pytest.approx(1)
+        np.testing.assert_allclose(after.target[i, [i, before]], [own, pasted], atol=1e-6)
+        assert after.label[i] == (i if own >= 0.5 else before)
+        others += int(pasted > 0)
+    assert others >= 4 and (after.index == batch.index).all()
+
+
+def test_cutmix_is_refused_where_single_examples_are_remembered():
+    with pytest.raises(ValueError, match="SAT remembers single examples"):
+        fresh(SAT(), 1, dataclasses.replace(RECIPE, cutmix=True))
+
+
 @pytest.mark.parametrize("method", [PGDAT(), TRADES(), AWP(TRADES())])
 def test_every_threat_of_a_method_is_scaled(method):
     inner = getattr(method, "inner", method)
@@ -77,6 +136,8 @@ def test_every_threat_of_a_method_is_scaled(method):
         ("lr", -1.0),
         ("ema", 1.5),
         ("label_smoothing", 2.0),
+        ("extra_smoothing", 2.0),
+        ("extra_fraction", 1.1),
         ("lr_warmup", -0.1),
         ("eps_warmup", 1.1),
     ],

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import struct
 
 from robustjax import parallel
 from robustjax.data import Augment
@@ -56,6 +57,17 @@ class Flat(nn.Module):
         return x.reshape(len(x), -1) @ kernel
 
 
+@struct.dataclass
+class Watched(Net):
+    """A net that notes the mode of every forward."""
+
+    modes: list = struct.field(pytree_node=False, default=None)
+
+    def forward(self, params, x, mode="running", *args, **kwargs):
+        self.modes.append(mode)
+        return super().forward(params, x, mode, *args, **kwargs)
+
+
 def flat_net(method, scale=0.1):
     """(params, net, batch) of a linear model whose weights are of this size."""
     _, net, batch = net_and_batch(method)
@@ -80,6 +92,17 @@ def examples():
 
 
 @functools.cache
+def with_extra():
+    """The same batch, half of each class extra examples with soft targets."""
+    batch, extra = dict(examples()), np.arange(SIZE) // CLASSES % 2 == 1
+    soft = np.full((SIZE, CLASSES), 0.1) + 0.6 * np.eye(CLASSES)[batch["label"]]
+    hot = np.eye(CLASSES)[batch["label"]]
+    batch["target"] = np.where(extra[:, None], soft, hot).astype(np.float32)
+    batch["index"] = np.where(extra, -1 - batch["index"], batch["index"])
+    return batch
+
+
+@functools.cache
 def fresh(method, shards=1, recipe=RECIPE):
     """The state before the first step."""
     data, key = examples(), jax.random.key(0)
@@ -88,17 +111,17 @@ def fresh(method, shards=1, recipe=RECIPE):
     return create_state(model, method, recipe, key, data["image"], label, CLASSES, shards)
 
 
-def net_and_batch(method):
+def net_and_batch(method, data=None):
     """What a method's verbs are given half way through training, on one device."""
-    state, data = fresh(method), examples()
+    state, data = fresh(method), data or examples()
     net = Net(state.stats, jnp.float32(0.5), module(method))
     label = jnp.asarray(data["label"])
     batch = Batch(
         image=jnp.asarray(data["image"]) / 255.0,
         label=label,
-        target=jax.nn.one_hot(label, CLASSES),
+        target=jnp.asarray(data.get("target", np.eye(CLASSES, dtype=np.float32)[data["label"]])),
         index=jnp.asarray(data["index"]),
-        source=jnp.zeros_like(label),
+        source=jnp.int32(data["index"] < 0),
         rows=jax.tree.map(lambda table: table[data["index"]], state.rows),
         slot=jax.tree.map(lambda a: a[0], state.slot),
     )

@@ -13,6 +13,7 @@ from robustjax.cli.detect import Detecting, detect
 from robustjax.cli.evaluate import Evaluation, evaluate
 from robustjax.cli.flags import REGISTRY, choose_threat
 from robustjax.cli.methods import methods
+from robustjax.cli.pseudo_label import pseudo_label_command
 from robustjax.cli.quickstart import quickstart
 from robustjax.cli.show import show
 from robustjax.cli.train import Options, train, train_command
@@ -46,6 +47,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "quickstart": quickstart,
                 "train": train_command(),
                 "methods": methods,
+                "pseudo-label": pseudo_label_command,
                 "evaluate": evaluate,
                 "transfer": transfer,
                 "detect": detect,

@@ -35,6 +35,10 @@ class Options:
       data: 'digits' (bundled), the name of a TFDS image classification set, or 'arrays:DIR'.
       data_dir: the folder of prepared TFDS sets.
       examples: train on the first so many of its training images; None: on all.
+      extra: a pool of extra images with labels or soft targets, of which --extra-fraction of each
+        batch is drawn: arrays:DIR (train_images.npy and train_labels.npy or train_targets.npy) or
+        arrays:FILE.npz (images, and labels or targets); `pseudo-label` makes one.
+      init_from: a run whose weights this one begins with, all but its head (fine-tuning).
       model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10.
       width: base width; None is the architecture's own.
       activation: of the whole network; None is the architecture's own.
@@ -62,6 +66,8 @@ class Options:
     data: str = "digits"
     data_dir: str | None = None
     examples: int | None = None
+    extra: str | None = None
+    init_from: Path | None = None
     model: str = "cnn"
     width: int | None = None
     activation: str | None = None
@@ -97,6 +103,8 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     train_set = data.load(options.data, "train", options.data_dir)
     train_set = train_set if options.examples is None else train_set.head(options.examples)
     validation = data.load(options.data, "validation", options.data_dir)
+    classes = train_set.num_classes
+    extra = None if options.extra is None else data.load_extra(options.extra, classes)
     threat = choose_threat(options.threat, options.eps, training.threat_of(method))
     method = training.with_threat(method, threat)
     on_clean = method.on_clean or options.validation_attack == "none"
@@ -116,6 +124,8 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
         out=options.out,
         recipe=dataclasses.replace(recipe, augment=augment),
         seed=options.seed,
+        extra=extra,
+        init_from=options.init_from,
         resume=options.resume,
         validation_attack=validation_attack,
         checkpoint_every=options.checkpoint_every,

@@ -2,19 +2,26 @@
 
 from robustjax.data.augment import Augment, augment, default_augment, to_float
 from robustjax.data.batches import batch_indices, shard, steps_per_epoch
+from robustjax.data.cutmix import cutmix
 from robustjax.data.dataset import Dataset
+from robustjax.data.extra import load_extra, open_pool
 from robustjax.data.load import SPLITS, available, load
+from robustjax.data.plan import Plan
 from robustjax.data.tfds import prepare
 
 __all__ = [
     "SPLITS",
     "Augment",
     "Dataset",
+    "Plan",
     "augment",
     "available",
     "batch_indices",
+    "cutmix",
     "default_augment",
     "load",
+    "load_extra",
+    "open_pool",
     "prepare",
     "shard",
     "steps_per_epoch",

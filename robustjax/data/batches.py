@@ -50,6 +50,16 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return order
 
 
+def draw(seed: int, step: int, size: int, count: int) -> np.ndarray:
+    """Rows of a pool of `size`, drawn independently and with replacement: (count,) int32.
+
+    Guarantees:
+      The same arguments give the same rows; no order of the pool is made.
+    """
+    # The third number keeps this stream apart from the permutations'.
+    return np.random.RandomState([seed, step, 1]).randint(size, size=count, dtype=np.int32)
+
+
 def shard(indices: np.ndarray, process: int, processes: int) -> np.ndarray:
     """The block of a batch that this process reads; the blocks in order are the batch.
 

@@ -22,6 +22,8 @@ class Dataset:
       split: one of `SPLITS`.
       num_classes: K.
       class_names: K names, or None if the source has none.
+      targets: (N, K) floats, soft labels beside the labels; memory-mapped if the source is. None:
+        there are none.
 
     Raises:
       ValueError: a shape, a type or a label is not as said above.
@@ -34,6 +36,7 @@ class Dataset:
     split: str
     num_classes: int
     class_names: tuple[str, ...] | None = None
+    targets: np.ndarray | None = None
 
     def __post_init__(self):
         images, labels, what = self.images, self.labels, f"{self.name} ({self.split})"
@@ -59,6 +62,14 @@ class Dataset:
             raise ValueError(
                 f"{what}: {len(self.class_names)} class names for {self.num_classes} classes"
             )
+        wanted = (len(labels), self.num_classes)
+        if self.targets is not None and (
+            self.targets.shape != wanted or self.targets.dtype.kind != "f"
+        ):
+            raise ValueError(
+                f"{what}: targets must be floats of shape {wanted}, "
+                f"got {self.targets.dtype} of shape {self.targets.shape}"
+            )
         object.__setattr__(self, "labels", np.asarray(labels, np.int32))
         object.__setattr__(self, "indices", np.asarray(self.indices, np.int32))
 
@@ -71,9 +82,13 @@ class Dataset:
         return self.images.shape[1:]
 
     def take(self, rows: np.ndarray | slice) -> Dataset:
-        """The examples at these rows of this data set; their `indices` go with them."""
+        """The examples at these rows of this data set; all that they have goes with them."""
         return dataclasses.replace(
-            self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            indices=self.indices[rows],
+            targets=None if self.targets is None else self.targets[rows],
         )
 
     def head(self, n: int) -> Dataset:

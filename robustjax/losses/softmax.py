@@ -111,12 +111,15 @@ def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def smooth(
-    label: jax.Array, num_classes: int, s: float, over: Literal["wrong", "all"] = "wrong"
+    label: jax.Array,
+    num_classes: int,
+    s: float | jax.Array,
+    over: Literal["wrong", "all"] = "wrong",
 ) -> jax.Array:
     """Label smoothing: a soft target (K,) for `cross_entropy`.
 
     Args:
-      label: () integer.
+      label: () integer, or a distribution (K,), each class of which is smoothed by its share.
       num_classes: K >= 2.
       s: the mass taken from the label, in [0, 1].
       over: 'wrong' gives s / (K - 1) to every wrong class and 1 - s to the label; 'all' gives s / K
@@ -124,6 +127,6 @@ def smooth(
     """
     if over not in ("wrong", "all"):
         raise ValueError(f"over must be 'wrong' or 'all', got {over!r}")
-    hot = jax.nn.one_hot(label, num_classes)
+    hot = jax.nn.one_hot(label, num_classes) if jnp.ndim(label) == 0 else label
     spread = (1 - hot) / (num_classes - 1) if over == "wrong" else 1 / num_classes
     return (1 - s) * hot + s * spread

@@ -13,7 +13,7 @@ from robustjax.models.factory import apply, create, init, names
 from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.layers import BN
 from robustjax.models.torch_layouts import from_torch
-from robustjax.models.weights import load, load_weights, save_weights
+from robustjax.models.weights import load, load_weights, save_weights, transplant
 
 __all__ = [
     "BN",
@@ -28,5 +28,6 @@ __all__ = [
     "load_weights",
     "names",
     "save_weights",
+    "transplant",
     "with_layers",
 ]

@@ -83,21 +83,45 @@ def load(
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
     variables = load_weights(path)
     expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
-    _check_shapes(path, variables, expected)
+    advice = "put the two files of one run together"
+    _check_shapes(path, variables, expected, "the model of config.json", advice)
     return *apply(model, jax.tree.map(jnp.asarray, variables)), config
 
 
-def _check_shapes(path: Path, variables: Any, expected: Any) -> None:
+def transplant(run_dir: str | os.PathLike[str], variables: dict[str, Any]) -> dict[str, Any]:
+    """Another run's best weights and statistics in place of these, all but the head's.
+
+    Args:
+      run_dir: what `robustjax train` left.
+      variables: {'params': ..., ...} of a new model, whose head stays.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_weights`; the run's stem and body are not this
+        model's.
+    """
+    path = Path(run_dir) / "weights.npz"
+    theirs, ours = _headless(load_weights(path)), _headless(variables)
+    _check_shapes(path, theirs, ours, "the model that is to start from it", "name the model alike")
+    new = traverse_util.flatten_dict(variables, sep="/") | jax.tree.map(jnp.asarray, theirs)
+    return traverse_util.unflatten_dict(new, sep="/")
+
+
+def _headless(variables: Any) -> dict[str, Any]:
+    """The arrays of the stem and the body, under their names: 'params/body/.../kernel'."""
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    return {name: a for name, a in flat.items() if name.split("/")[1] != "head"}
+
+
+def _check_shapes(path: Path, found: Any, wanted: Any, model: str, advice: str) -> None:
     def shapes(tree):
         flat = traverse_util.flatten_dict(tree, sep="/")
         return {name: f"{a.dtype} {tuple(a.shape)}" for name, a in flat.items()}
 
-    found, wanted = shapes(variables), shapes(expected)
+    found, wanted = shapes(found), shapes(wanted)
     wrong = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
     if wrong:
         name, absent = wrong[0], "missing"
         raise ValueError(
-            f"{path} does not fit the model of config.json: {name} is {found.get(name, absent)} in "
-            f"the file and {wanted.get(name, absent)} in the model ({len(wrong)} differ); "
-            "put the two files of one run together"
+            f"{path} does not fit {model}: {name} is {found.get(name, absent)} in the file and "
+            f"{wanted.get(name, absent)} in the model ({len(wrong)} differ); {advice}"
         )

@@ -35,7 +35,17 @@ from robustjax.training.methods import (
     TradesYOPO,
 )
 from robustjax.training.optimizers import Optimizer
-from robustjax.training.recipes import MMC_RECIPE, RCE_RECIPE, RECIPES
+from robustjax.training.pseudo_labels import pseudo_label
+from robustjax.training.recipes import (
+    GOWAL_RECIPE,
+    MMC_RECIPE,
+    RCE_RECIPE,
+    REBUFFI_RECIPE,
+    RECIPES,
+    RST_RECIPE,
+    UAT_RECIPE,
+    WANG_RECIPE,
+)
 from robustjax.training.schedules import SCHEDULES
 from robustjax.training.state import TrainState
 from robustjax.training.step import Recipe
@@ -45,6 +55,7 @@ __all__ = [
     "AWP",
     "CAT",
     "CATALOGUE",
+    "GOWAL_RECIPE",
     "GSCE",
     "HE",
     "LGM",
@@ -58,13 +69,17 @@ __all__ = [
     "PGDAT",
     "RCE",
     "RCE_RECIPE",
+    "REBUFFI_RECIPE",
     "RECIPES",
+    "RST_RECIPE",
     "SAT",
     "SCE",
     "SCHEDULES",
     "SCORE",
     "TRADES",
     "UAT",
+    "UAT_RECIPE",
+    "WANG_RECIPE",
     "YOPO",
     "AVmixup",
     "Center",
@@ -82,6 +97,7 @@ __all__ = [
     "TradesYOPO",
     "TrainState",
     "fit",
+    "pseudo_label",
     "threat_of",
     "with_threat",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -54,6 +55,8 @@ def fit(
     recipe: Recipe = BASELINE,
     seed: int = 0,
     resume: bool = False,
+    extra: data.Dataset | None = None,
+    init_from: str | Path | None = None,
     threat: Threats | None = None,
     validation_attack: Attack | None = None,
     checkpoint_every: int | None = None,
@@ -75,6 +78,11 @@ def fit(
       recipe: the optimiser card.
       seed: of weights, batches, augmentation and attacks.
       resume: go on from the newest checkpoint in `out`, if there is one.
+      extra: examples with labels of a lesser kind (pseudo-labels, generated images), of which
+        `recipe.extra_fraction` of each batch is drawn; see `data.Plan`.
+      init_from: the directory of another run, whose weights are what this one begins with, all but
+        its head: fine-tuning, as in Hendrycks et al., "Using pre-training can improve model
+        robustness and uncertainty", ICML 2019.
       threat: what config.json says the model is meant to withstand; None: the method's threat.
       validation_attack: whose accuracy chooses the best checkpoint; None: clean accuracy.
       checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
@@ -91,7 +99,8 @@ def fit(
       as many devices (on the CPU; accelerators are not measured yet).
     """
     out, devices = Path(out), jax.device_count()
-    steps_per_epoch = data.steps_per_epoch(len(train), recipe.batch_size)
+    plan = data.Plan(train, recipe.batch_size, seed, extra, recipe.extra_fraction)
+    steps_per_epoch = plan.steps_per_epoch
     if recipe.batch_size % (devices * recipe.accumulate):
         raise ValueError(
             f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
@@ -104,12 +113,16 @@ def fit(
     state = create_state(
         module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
     )
+    if init_from is not None:
+        state = started_from(state, init_from)
     identity = {
         "model": model,
         "image_shape": train.image_shape,
         "method": config.encode(method),
         "recipe": config.encode(recipe),
         "data": {"name": train.name, "size": len(train), "validation": len(validation)},
+        "extra": None if extra is None else {"name": extra.name, "size": len(extra)},
+        "init_from": None if init_from is None else str(init_from),
         "seed": seed,
         "threat": config.encode(threat_of(method) if threat is None else threat),
         "validation_attack": config.encode(validation_attack),
@@ -152,7 +165,8 @@ def fit(
     bar = tqdm(total=total, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
     with bar, sigterm() as terminated:
         for at in range(start + 1, start if action == "stop" else total + 1):
-            batch = local_batch(train, seed, at - 1, recipe.batch_size)
+            batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
+            batch = parallel.split(batch, jax.local_device_count())
             state, metrics = step(state, current, step_key, batch)
             if new and at == start + 1:  # what cannot even take a step leaves no run behind
                 write_config(out, identity)
@@ -196,6 +210,14 @@ def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) 
     return parallel.to_local(chosen, AXES).replace(step=state.step)
 
 
+def started_from(state: TrainState, run: str | Path) -> TrainState:
+    """A new state with the body of another run's best weights, and its own head."""
+    variables = models.transplant(run, {"params": state.params, **state.stats})
+    params = variables.pop("params")
+    ema = jax.tree.map(jnp.copy, params) if jax.tree.leaves(state.ema) else ()
+    return state.replace(params=params, stats=variables, ema=ema)
+
+
 def agreed(model: Mapping[str, Any], method: Method) -> dict[str, Any]:
     """The model's arguments, and those that the method asks for, if they do not contradict."""
     for name, value in method.model.items():
@@ -223,18 +245,6 @@ def threat_of(method: Method) -> Threats:
 def with_threat(method: Method, threat: Threats) -> Method:
     """The same method against another threat."""
     return map_threats(lambda _: threat, method)
-
-
-def local_batch(train: data.Dataset, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
-    """This process's part of a batch, (local devices, b, ...)."""
-    index = data.batch_indices(seed, step, len(train), size)
-    index = data.shard(index, jax.process_index(), jax.process_count())
-    batch = {
-        "image": train.images[index],
-        "label": train.labels[index],
-        "index": index.astype(np.int32),
-    }
-    return parallel.split(batch, jax.local_device_count())
 
 
 def validate(

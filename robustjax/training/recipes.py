@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from robustjax.data import Augment
 from robustjax.training.optimizers import Optimizer
-from robustjax.training.schedules import Piecewise
+from robustjax.training.schedules import Cosine, Piecewise
 from robustjax.training.step import Recipe
 
 MMC_RECIPE = Recipe(
@@ -34,6 +36,64 @@ For CIFAR, and for the cross-entropy beside RCE as well: 90,000 steps, the rate 
 takes 20,000 steps, 43 epochs, with drops at 1/2 and 3/4 of them and no augmentation.
 """
 
+RST_RECIPE = Recipe(
+    epochs=200,
+    batch_size=256,
+    schedule=Cosine(),
+    optimizer=Optimizer(name="nesterov"),
+    augment=Augment(mode="zero"),
+)
+"""That of "Unlabeled data improves adversarial robustness" (Carmon et al. 2019), in their code.
+
+For wrn-28-10: half of each batch is extra, an epoch is 50,000 draws, and eps is 0.031 in steps of
+0.007. Their rate changes once an epoch.
+"""
+
+UAT_RECIPE = Recipe(epochs=64, lr=0.2, schedule=Piecewise((38 / 64, 46 / 64, 51 / 64)))
+"""That of unsupervised adversarial training (Alayrac et al. 2019), as "Bag of Tricks" lists it."""
+
+GOWAL_RECIPE = Recipe(
+    epochs=400,
+    batch_size=1024,
+    lr=0.4,
+    schedule=Cosine(),
+    lr_warmup=10 / 400,
+    optimizer=Optimizer(name="nesterov", decay="kernels"),
+    extra_fraction=0.7,
+    extra_smoothing=0.09,
+    ema=0.995,
+    augment=Augment(mode="zero"),
+)
+"""That of Gowal et al. (2020) for CIFAR-10, in their code; for wrn-28-10 with silu.
+
+Their smoothing gives 0.1 / 10 to each of the ten classes, the label among them: 0.09 taken from it.
+Their cosine begins after the warm-up, their biases decay too, every labelled image is in a batch
+with four crops (here with one), and the best weights are chosen by PGD-40 on a margin.
+"""
+
+REBUFFI_RECIPE = dataclasses.replace(GOWAL_RECIPE, cutmix=True)
+"""That of "Fixing data augmentation to improve adversarial robustness" (Rebuffi et al. 2021)."""
+
+WANG_RECIPE = Recipe(
+    epochs=400,
+    batch_size=512,
+    lr=0.2,
+    schedule=Cosine(),
+    lr_warmup=0.025,
+    optimizer=Optimizer(name="nesterov", decay="kernels"),
+    label_smoothing=0.09,
+    extra_fraction=0.7,
+    ema=0.995,
+    augment=Augment(mode="zero"),
+)
+"""That of "Better diffusion models further improve adversarial training" (Wang et al. 2023).
+
+Their code's, for a million generated images. They smooth as Gowal et al.; their warm-up is part of
+a one-cycle cosine that changes once an epoch, and their average begins after it.
+"""
+
 RECIPES = dict.fromkeys(("sce", "mmlda", "mmc", "lgm", "center", "gsce"), MMC_RECIPE)
-RECIPES |= {"rce": RCE_RECIPE}
+RECIPES |= dict.fromkeys(("uat-ot", "uat-ft", "uat++"), UAT_RECIPE)
+RECIPES |= {"rce": RCE_RECIPE, "rst": RST_RECIPE, "gowal": GOWAL_RECIPE}
+RECIPES |= {"rebuffi": REBUFFI_RECIPE, "wang": WANG_RECIPE}
 """The card that a method's flags start from, by its name; the others start from `Recipe()`."""

@@ -18,7 +18,7 @@ from jax import lax
 
 from robustjax import losses, models, parallel
 from robustjax.config import check_number, config, static
-from robustjax.data import Augment, to_float
+from robustjax.data import Augment, cutmix, to_float
 from robustjax.parallel import AXIS
 from robustjax.threats import map_threats
 from robustjax.training.methods.base import Batch, Method
@@ -42,7 +42,7 @@ class Recipe:
     2021). Fractions are of the whole training.
 
     Attributes:
-      epochs: passes over the training set.
+      epochs: passes over the training set; with extra examples in the batches, as many draws.
       batch_size: over all devices.
       lr: learning rate where the schedule is 1.
       schedule: factor of the learning rate over time.
@@ -52,6 +52,9 @@ class Recipe:
         late in training: linear with times 0, 10/11, 10/11, 1 and values 1, 1, 1.5, 1.5.
       optimizer: momentum, decay, clipping.
       label_smoothing: s; the true class has 1 - s, each other s / (K - 1), in the outer loss only.
+      extra_fraction: of each batch, where there are extra examples.
+      extra_smoothing: label smoothing of extra examples; None: as of the others.
+      cutmix: paste a box of another image of the batch into each, and mix their targets.
       ema: decay of the moving average of the weights; 0 keeps none.
       accumulate: slices each device works its share of the batch off in.
       sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
@@ -67,6 +70,9 @@ class Recipe:
     eps_schedule: Schedule = Constant()
     optimizer: Optimizer = Optimizer()
     label_smoothing: float = 0.0
+    extra_fraction: float = 0.5
+    extra_smoothing: float | None = None
+    cutmix: bool = static(False)
     ema: float = 0.0
     accumulate: int = static(1)
     sync_bn: bool = static(True)
@@ -76,7 +82,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate"):
             check_number(name, getattr(self, name), low=1)
         check_number("lr", self.lr)
-        for name in ("lr_warmup", "eps_warmup", "label_smoothing", "ema"):
+        fractions = "lr_warmup", "eps_warmup", "label_smoothing", "extra_smoothing", "ema"
+        for name in (*fractions, "extra_fraction"):
             check_number(name, getattr(self, name), 0, 1)
 
 
@@ -101,10 +108,19 @@ def create_state(
       labels: (N,).
       num_classes: K.
       shards: devices that the batch, and so the slot, is spread over.
+
+    Raises:
+      ValueError: the method and the recipe do not go together.
     """
     variables = models.init(module, key, images.shape[1:])
     params = variables.pop("params")
     batch = jnp.zeros((recipe.batch_size, *images.shape[1:]), jnp.float32)
+    rows = method.init_rows(jnp.asarray(labels), num_classes)
+    if recipe.cutmix and jax.tree.leaves(rows):
+        raise ValueError(
+            f"{type(method).__name__} remembers single examples, and cutmix mixes two; "
+            "leave cutmix off"
+        )
     return TrainState(
         step=jnp.int32(0),
         updates=jnp.int32(0),
@@ -113,7 +129,7 @@ def create_state(
         stats=variables,
         opt_state=recipe.optimizer.transform().init(params),
         ema=jax.tree.map(jnp.copy, params) if recipe.ema else (),
-        rows=method.init_rows(jnp.asarray(labels), num_classes),
+        rows=rows,
         slot=parallel.split(method.init_slot(batch), shards),
     )
 
@@ -124,8 +140,10 @@ def make_step(
     """Build the per-device step (state, method, key, batch) -> (state, metrics).
 
     `method` is an argument: its numbers are traced, so a new eps or beta compiles nothing. `batch`
-    holds this device's image (b, H, W, C) uint8 and label, index (b,) int32. `key` is the run's:
-    all randomness depends on (key, step, index) alone.
+    holds this device's image (b, H, W, C) uint8 and label, index (b,) int32, and may hold target
+    (b, K) float32. An example of negative index is an extra one: it has no row in the per-example
+    state, and is a new example to it each time. `key` is the run's: all randomness depends on (key,
+    step, index) alone.
 
     Guarantees:
       A step whose loss or gradients are not finite changes nothing but `bad_step`.
@@ -149,20 +167,23 @@ def make_step(
         index, label = batch["index"], batch["label"]
         key = jax.random.fold_in(key, state.step)
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
-        smooth = functools.partial(losses.smooth, num_classes=num_classes, s=recipe.label_smoothing)
+        own, of_method = keys[:, 0], keys[:, 1]
+        of_box = jax.vmap(lambda key: jax.random.fold_in(key, CUTMIX))(own)
         shard = Batch(
-            image=jax.vmap(recipe.augment)(keys[:, 0], to_float(batch["image"])),
+            image=jax.vmap(recipe.augment)(own, to_float(batch["image"])),
             label=label,
-            target=jax.vmap(smooth)(label),
+            target=smoothed(recipe, index, batch.get("target", label), num_classes),
             index=index,
-            source=jnp.zeros_like(index),
-            rows=jax.tree.map(lambda table: table[index], state.rows),
+            source=(index < 0).astype(jnp.int32),
+            rows=read_rows(state.rows, index, method.init_rows(label, num_classes)),
             slot=state.slot,
         )
+        if recipe.cutmix:
+            shard = mixed(shard, of_box)
         net = Net(state.stats, progress, module, recipe.sync_bn, recipe.accumulate)
         strength = recipe.eps_schedule(progress) * warm_up(progress, recipe.eps_warmup)
         method = scale_eps(method, strength)
-        new, aux = method.update(net, descend, state, shard, keys[:, 1])
+        new, aux = method.update(net, descend, state, shard, of_method)
         stats = aux.stats if recipe.sync_bn else net.mean(aux.stats)
         new = new.replace(
             step=state.step + 1,
@@ -179,6 +200,46 @@ def make_step(
 def scale_eps(tree: T, factor: jax.Array) -> T:
     """The same method with the eps of every threat in it multiplied."""
     return map_threats(lambda threat: type(threat)(threat.eps * factor), tree)
+
+
+def smoothed(recipe: Recipe, index: jax.Array, target: jax.Array, num_classes: int) -> jax.Array:
+    """Targets (B, K) from labels (B,) or distributions (B, K), by the recipe's label smoothing."""
+    s = jnp.full(len(index), recipe.label_smoothing)
+    if recipe.extra_smoothing is not None:
+        s = jnp.where(index < 0, recipe.extra_smoothing, s)
+    return jax.vmap(lambda t, s: losses.smooth(t, num_classes, s))(target, s)
+
+
+def mixed(batch: Batch, keys: jax.Array) -> Batch:
+    """CutMix of each example with the one before it in the whole batch, all devices together.
+
+    Where less than half of an image is left, its label is the other's.
+    """
+    size = len(batch.label)
+    before = lax.axis_index(AXIS) * size + jnp.arange(size) - 1
+    mine = batch.image, batch.target, batch.label
+    others = jax.tree.map(lambda a: lax.all_gather(a, AXIS, tiled=True)[before], mine)
+    image, kept = jax.vmap(cutmix)(keys, batch.image, others[0])
+    share = kept[:, None]
+    return batch.replace(
+        image=image,
+        target=share * batch.target + (1 - share) * others[1],
+        label=jnp.where(kept >= 0.5, batch.label, others[2]),
+    )
+
+
+CUTMIX = 2
+"""What an example's key folds in for its box: a number that `augment` does not."""
+
+
+def read_rows(table: Any, index: jax.Array, new: Any) -> Any:
+    """The rows of the per-example table; a negative index has those of a new example."""
+
+    def read(t, n):
+        known = (index >= 0).reshape(-1, *(1 for _ in n.shape[1:]))
+        return jnp.where(known, t[jnp.maximum(index, 0)], n)
+
+    return jax.tree.map(read, table, new)
 
 
 def scatter(table: Any, index: jax.Array, rows: Any) -> Any:

@@ -39,9 +39,11 @@ class Batch:
     Attributes:
       image: (B, H, W, C) float32 in [0, 1].
       label: (B,) int32, the true class.
-      target: (B, K) float32, what the outer loss aims at (one-hot, smoothed or soft).
-      index: (B,) int32, the un-augmented example's place in the data set: the key of `rows`.
-      source: (B,) int32, the stream the example comes from; 0 is the labelled training set.
+      target: (B, K) float32, what the outer loss aims at (one-hot, smoothed, soft or mixed).
+      index: (B,) int32, the un-augmented example's place in the data set: the key of `rows`. That
+        of an extra example is -1 - its place in the pool; it has no row.
+      source: (B,) int32, the stream the example comes from; 0 is the labelled training set, 1 the
+        pool of extra examples.
       rows: this batch's rows of the method's per-example state, leading axis B.
       slot: the method's state per batch position, leading axis B.
     """

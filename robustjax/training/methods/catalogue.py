@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks import PGD, Misclassified, Stationary, Unclipped, Uniform
+from robustjax.attacks import PGD, Adam, Misclassified, Stationary, Unclipped, Uniform
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.base import Method
@@ -33,7 +33,7 @@ from robustjax.training.methods.trades import ATTACK, TRADES
 from robustjax.training.methods.uat import UAT
 from robustjax.training.methods.yopo import YOPO, TradesYOPO
 
-Group = Literal["loss", "attack", "head", "state", "update"]
+Group = Literal["loss", "attack", "head", "state", "update", "data"]
 
 
 class Entry(NamedTuple):
@@ -43,7 +43,8 @@ class Entry(NamedTuple):
       method: with its defaults.
       paper: where it is from.
       group: what sets it apart from adversarial training on PGD: its loss, its attack, the head of
-        its model, what it remembers of each example, or how it updates.
+        its model, what it remembers of each example, how it updates, or the extra data that it is
+        made for.
     """
 
     method: Method
@@ -71,6 +72,7 @@ class Entry(NamedTuple):
 
 FAST = PGD(steps=1, rel_step=1.25)
 NOISY = PGD(steps=1, rel_step=1.0, start=Uniform(2.0), rule=Unclipped())
+GOWAL = PGD(step_size=0.1, rule=Adam())
 
 
 def friendly(attack: PGD, epochs: int, *later: int) -> PGD:
@@ -87,7 +89,6 @@ CATALOGUE = {
     "alp": Entry(ALP(), "Kannan et al. 2018", "loss"),
     "mixture": Entry(ALP(weight=0.0), "Goodfellow et al. 2015", "loss"),
     "score": Entry(SCORE(), "Pang et al. 2022", "loss"),
-    "uat-ot": Entry(UAT(), "Alayrac et al. 2019", "loss"),
     "avmixup": Entry(AVmixup(), "Lee et al. 2020", "loss"),
     "margin-blend": Entry(MarginBlend(), "Pang et al. 2021", "loss"),
     "llr": Entry(LLR(), "Qin et al. 2019", "loss"),
@@ -114,6 +115,19 @@ CATALOGUE = {
     "free": Entry(Free(), "Shafahi et al. 2019", "update"),
     "yopo": Entry(YOPO(), "Zhang et al. 2019", "update"),
     "trades-yopo": Entry(TradesYOPO(), "Zhang et al. 2019", "attack"),
+    "rst": Entry(TRADES(), "Carmon et al. 2019", "data"),
+    "uat-ot": Entry(UAT(), "Alayrac et al. 2019", "data"),
+    "uat-ft": Entry(PGDAT(ATTACK), "Alayrac et al. 2019", "data"),
+    "uat++": Entry(UAT(fixed=True), "Alayrac et al. 2019", "data"),
+    "gowal": Entry(
+        TRADES(attack=GOWAL, bn="batch", commits="adversarial"), "Gowal et al. 2020", "data"
+    ),
+    "rebuffi": Entry(
+        TRADES(attack=GOWAL, bn="batch", commits="adversarial", aim="target"),
+        "Rebuffi et al. 2021",
+        "data",
+    ),
+    "wang": Entry(TRADES(5.0, PGD(), bn="batch"), "Wang et al. 2023", "data"),
     "sce": Entry(SCE(), "-", "head"),
     "mmlda": Entry(MMLDA(), "Pang et al. 2018", "head"),
     "mmc": Entry(MMC(), "Pang et al. 2020", "head"),

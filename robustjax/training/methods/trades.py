@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 from jax import lax
@@ -11,7 +11,7 @@ from jax import lax
 from robustjax import losses
 from robustjax.attacks import PGD, Gaussian, Zero
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -21,11 +21,15 @@ from robustjax.training.methods.base import (
     check_type,
     cross_entropy,
 )
+from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
 from robustjax.typing import Loss
 
 ATTACK = PGD(start=Gaussian(1e-3))
 """Ten steps from a point near x, as in the authors' code."""
+
+Aim = Literal["prediction", "target"]
+Commit = Literal["both", "adversarial"]
 
 
 @config
@@ -33,27 +37,42 @@ class TRADES(Method):
     """min E CE(z(x), t) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
 
     Gradients flow through both p(x) and p(x_adv). The clean forward commits BatchNorm statistics
-    first, the adversarial one second.
+    first, the adversarial one second. With extra data this is RST (Carmon et al. 2019), whose code
+    commits in the other order.
 
     Attributes:
       beta: weight of the KL term (1 / lambda in the paper).
-      attack: its threat, steps, start and rule; whatever loss it names, the KL to z(x) under
-        running statistics is what it maximises. It must not start at x, where the KL is flat.
+      attack: its threat, steps, start and rule; whatever loss it names, the KL to z(x) is what it
+        maximises. It must not start at x, where the KL is flat.
+      bn: BatchNorm's mode while crafting: 'running', 'batch' or 'commit'.
+      commits: which of the loss's forwards move the running statistics: 'both', or the
+        'adversarial' one alone (Gowal et al. 2020), the clean one then being normalised by its
+        batch.
+      aim: what the attack leaves: the clean 'prediction', or the 'target' by its cross-entropy, as
+        Rebuffi et al. (2021) do with CutMix.
 
     References: Zhang et al., ICML 2019, eq. (5).
     """
 
     beta: float = 6.0
     attack: PGD = ATTACK
+    bn: BNMode = static("running")
+    commits: Commit = static("both")
+    aim: Aim = static("prediction")
 
     def __post_init__(self):
         check_number("beta", self.beta)
         check_start(self.attack)
+        for name, known in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
+            if getattr(self, name) not in get_args(known):
+                choices = ", ".join(get_args(known))
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
 
     @property
     def craft_cost(self) -> Cost:
         """The attack's, and the clean prediction."""
-        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+        forwards = self.attack.cost.forwards + (self.aim == "prediction")
+        return Cost(forwards, self.attack.cost.backwards)
 
     @property
     def loss_cost(self) -> Cost:
@@ -62,12 +81,16 @@ class TRADES(Method):
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""
-        clean = net.logits(params, batch.image)
-        return depart(net, self.attack, params, batch, keys, losses.kl, clean)
+        if self.aim == "target":
+            loss, reference = losses.cross_entropy, batch.target
+        else:
+            mode = "running" if self.bn == "running" else "batch"
+            loss, reference = losses.kl, net.forward(params, batch.image, mode)[0]
+        return depart(net, self.attack, params, batch, keys, loss, reference, self.bn)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """CE + beta KL."""
-        clean, adversarial, aux = forward_pair(net, params, batch, crafted)
+        clean, adversarial, aux = forward_pair(net, params, batch, crafted, self.commits)
         natural = cross_entropy(net, clean, batch).mean()
         kl = jax.vmap(losses.kl)(adversarial, clean).mean()
         return natural + self.beta * kl, aux
@@ -81,10 +104,11 @@ def depart(
     keys: jax.Array,
     loss: Loss,
     reference: Any,
+    bn: BNMode = "running",
 ) -> Crafted:
-    """Maximise loss(z, reference), whatever loss the attack names, under running statistics."""
+    """Maximise loss(z, reference), whatever loss the attack names."""
     attack = dataclasses.replace(attack, loss=loss, label="true", targeted=False)
-    return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, target=reference))
+    return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, reference, bn))
 
 
 def check_start(attack: PGD) -> None:
@@ -98,10 +122,10 @@ def check_start(attack: PGD) -> None:
 
 
 def forward_pair(
-    net: Net, params: Any, batch: Batch, crafted: Crafted
+    net: Net, params: Any, batch: Batch, crafted: Crafted, commits: Commit = "both"
 ) -> tuple[jax.Array, jax.Array, Aux]:
     """Train-mode logits of the clean and the adversarial images, committed in this order."""
-    clean, stats = net.train(params, batch.image)
+    clean, stats = net.forward(params, batch.image, "commit" if commits == "both" else "batch")
     adversarial, stats = net.train(params, crafted.x_adv, stats)
     metrics = {
         "accuracy": accuracy(clean, batch.label),

@@ -1,16 +1,17 @@
-"""Unsupervised adversarial training with online targets (Alayrac et al., NeurIPS 2019)."""
+"""Unsupervised adversarial training, online targets (Alayrac et al., NeurIPS 2019)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.methods.trades import ATTACK, forward_pair
@@ -19,21 +20,25 @@ from robustjax.training.net import Net
 
 @config
 class UAT(OnAttack):
-    """min E CE(z(x_adv), t) + weight KL(p(x) || p(x_adv)), p(x) without a gradient (UAT-OT).
+    """min E CE(z(x_adv), t) + weight KL(p(x) || p(x_adv)), p(x) without a gradient.
 
-    The clean prediction is the online target. The authors published no training code: the weight
-    and the attack are our defaults. Every image counts as labelled.
+    The clean prediction is the online target. The first mean is over the labelled examples (UAT-OT)
+    or, with fixed targets from another model, over the extra ones as well (UAT++); without the KL
+    that is UAT-FT, PGD-AT with extra data. The authors published no training code: the weight and
+    the attack are our defaults.
 
     Attributes:
       weight: of the KL.
+      fixed: whether extra examples have fixed targets that count (UAT++).
       attack: on the cross-entropy, from near x.
 
     References: Alayrac et al., "Are labels required for improving adversarial robustness?",
-      NeurIPS 2019, Eq. 4.
+      NeurIPS 2019, section 3.
     """
 
     attack: PGD = ATTACK
     weight: float = 5.0
+    fixed: bool = static(False)
 
     def __post_init__(self):
         super().__post_init__()
@@ -47,6 +52,8 @@ class UAT(OnAttack):
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """The adversarial CE, and the KL to the online target."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
-        supervised = cross_entropy(net, adversarial, batch)
+        counts = jnp.ones(len(batch.label)) if self.fixed else jnp.float32(batch.source == 0)
+        share = jnp.maximum(net.mean(counts.mean()), 1e-6)  # a slice may have no labelled example
+        supervised = counts / share * cross_entropy(net, adversarial, batch)
         kl = jax.vmap(losses.kl)(adversarial, lax.stop_gradient(clean))
         return (supervised + self.weight * kl).mean(), aux

@@ -1,0 +1,79 @@
+"""Labels by a trained model for images that have none (Carmon et al. 2019; Alayrac et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from robustjax.attacks.examples import one_example
+from robustjax.attacks.tiles import over_tiles
+from robustjax.data.augment import to_float
+from robustjax.data.extra import chunks
+from robustjax.files import replacing
+
+
+def pseudo_label(
+    logits_fn: Callable,
+    images: np.ndarray,
+    out: str | Path,
+    soft: bool = False,
+    batch_size: int = 256,
+    progress: bool = False,
+) -> None:
+    """Write a pool that `load_extra` reads: the images and what the model says of them.
+
+    `out` then holds train_images.npy, train_labels.npy (N,), train_confidence.npy (N,), the
+    probability of the label, and, if `soft`, train_targets.npy (N, K).
+
+    Args:
+      logits_fn: a batch of images in [0, 1] -> logits (B, K).
+      images: (N, H, W, C) uint8; may be memory-mapped: a part at a time is read.
+      out: a folder without a pool.
+      soft: keep all probabilities as targets, float32.
+      batch_size: of the model's passes; results do not depend on it.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: the folder holds images already, or the images are not what is said above.
+
+    Guarantees:
+      The labels are written last: a pool that was left unfinished cannot be trained on.
+    """
+    out = Path(out)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"images must be uint8 (N, H, W, C), got {images.dtype} of shape {images.shape}"
+        )
+    if (out / "train_images.npy").exists():
+        raise ValueError(
+            f"{out} holds images already; choose another folder, or remove what an interrupted "
+            "run has left there"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    copy = open_memmap(out / "train_images.npy", "w+", np.uint8, images.shape)
+    labels, confidence, targets = [], [], None
+    for rows in tqdm(list(chunks(len(images))), disable=not progress):
+        copy[rows] = images[rows]
+        probabilities = over_tiles(_probabilities, (logits_fn,), {"image": copy[rows]}, batch_size)
+        labels.append(probabilities.argmax(-1).astype(np.int32))
+        confidence.append(probabilities.max(-1))
+        if soft and targets is None:
+            shape = len(images), probabilities.shape[-1]
+            targets = open_memmap(out / "train_targets.npy", "w+", np.float32, shape)
+        if soft:
+            targets[rows] = probabilities
+    for array in (copy, targets):
+        if array is not None:
+            array.flush()
+    for name, parts in (("confidence", confidence), ("labels", labels)):
+        with replacing(out / f"train_{name}.npy") as file:
+            np.save(file, np.concatenate(parts))
+
+
+def _probabilities(logits_fn, row):
+    return jax.nn.softmax(one_example(logits_fn)(to_float(row["image"])))

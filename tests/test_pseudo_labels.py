@@ -1,0 +1,67 @@
+"""Labels by a model: written, read again, never half."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import data
+from robustjax.training import pseudo_label
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 4, 3, 1)).astype(np.uint8)
+WEIGHTS = np.random.default_rng(1).normal(size=(12, 5)).astype(np.float32)
+
+
+def linear(weights, x):
+    return x.reshape(len(x), -1) @ weights
+
+
+MODEL = jax.tree_util.Partial(linear, jnp.asarray(WEIGHTS))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_round_trip(tmp_path, soft, monkeypatch):
+    monkeypatch.setattr(data.extra, "CHUNK", 8)
+    pseudo_label(MODEL, IMAGES, tmp_path / "pool", soft=soft, batch_size=4)
+    pool = data.load_extra(f"arrays:{tmp_path / 'pool'}", 5)
+    logits = (IMAGES / 255.0).reshape(21, -1) @ WEIGHTS.astype(np.float64)
+    want = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_array_equal(pool.images, IMAGES)
+    np.testing.assert_array_equal(pool.labels, want.argmax(1))
+    confidence = np.load(tmp_path / "pool" / "train_confidence.npy")
+    np.testing.assert_allclose(confidence, want.max(1), rtol=1e-5)
+    assert (pool.targets is not None) == soft
+    if soft:
+        np.testing.assert_allclose(pool.targets, want, rtol=1e-4)
+        pseudo_label(MODEL, IMAGES, tmp_path / "again", soft=True, batch_size=16)
+        again = data.load_extra(f"arrays:{tmp_path / 'again'}", 5)
+        np.testing.assert_array_equal(again.targets, pool.targets)
+
+
+def test_an_interrupted_pool_cannot_be_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.extra, "CHUNK", 8)
+    seen = []
+
+    def dies(x):
+        seen.append(1)
+        if len(seen) > 1:
+            raise RuntimeError("killed")
+        return linear(WEIGHTS, x)
+
+    monkeypatch.setattr(
+        "robustjax.training.pseudo_labels.over_tiles",
+        lambda function, shared, rows, batch_size: np.asarray(
+            jax.nn.softmax(dies(rows["image"] / np.float32(255)))
+        ),
+    )
+    with pytest.raises(RuntimeError, match="killed"):
+        pseudo_label(MODEL, IMAGES, tmp_path, soft=True)
+    with pytest.raises(ValueError, match="targets must be distributions"):
+        data.load_extra(f"arrays:{tmp_path}", 5)
+    with pytest.raises(ValueError, match="holds images already"):
+        pseudo_label(MODEL, IMAGES, tmp_path)
+
+
+def test_other_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="images must be uint8"):
+        pseudo_label(MODEL, IMAGES / 255, tmp_path)
