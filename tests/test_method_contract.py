@@ -42,6 +42,7 @@ from robustjax.training import (
     TRADES,
     UAT,
     YOPO,
+    AdaNet,
     AVmixup,
     Center,
     Curriculum,
@@ -92,6 +93,7 @@ METHODS = {
     "feature-scattering": FeatureScattering(Linf(0.05), smoothing=0.2, iterations=10),
     "yopo": YOPO(Linf(0.05), rounds=2),
     "trades-yopo": TradesYOPO(threat=Linf(0.05), rounds=2),
+    "adanet(pgd-at)": AdaNet(PGDAT(BOX)),
     "llr": LLR(attack=dataclasses.replace(BOX, rule=Adam(drop=1.0))),
 }
 COMMITS = dict.fromkeys(

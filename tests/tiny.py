@@ -11,7 +11,7 @@ from robustjax import parallel
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
-from robustjax.models.layers import BatchNorm, Conv
+from robustjax.models.layers import AdaptiveNorm, BatchNorm, Conv
 from robustjax.training import Optimizer, Recipe
 from robustjax.training.methods.base import Batch
 from robustjax.training.net import Net
@@ -33,18 +33,23 @@ RECIPE = Recipe(
 class Body(nn.Module):
     """BN, ReLU, a strided convolution, BN, ReLU, average: every kind of layer once."""
 
+    norm: type[nn.Module] = BatchNorm
+
     @nn.compact
     def __call__(self, h, bn):
-        h = nn.relu(BatchNorm()(h, bn))
-        h = nn.relu(BatchNorm()(Conv(6, stride=2)(h), bn))
+        h = nn.relu(self.norm()(h, bn))
+        h = nn.relu(self.norm()(Conv(6, stride=2)(h), bn))
         return h.mean((1, 2))
 
 
 @functools.cache
 def module(method=None):
-    """The network with the head that the method asks for, by default a linear one."""
-    body, head = attach(Body(), CLASSES, **(method.model if method else {}))
-    return Classifier(stem=Conv(4), body=body, head=head)
+    """The network as the method asks for it, by default with a linear head and nothing else."""
+    wanted = dict(method.model) if method else {}
+    norm = AdaptiveNorm if wanted.pop("adaptive_norm", False) else BatchNorm
+    teacher = module() if wanted.pop("teacher", None) else None
+    body, head = attach(Body(norm), CLASSES, **wanted)
+    return Classifier(stem=Conv(4), body=body, head=head, teacher=teacher)
 
 
 class Flat(nn.Module):

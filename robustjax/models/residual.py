@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.layers import BN, BatchNorm, Conv, activation
+from robustjax.models.layers import BN, AdaptiveNorm, BatchNorm, Conv, activation
+
+Norm = type[BatchNorm] | type[AdaptiveNorm]
 
 
 class BasicBlock(nn.Module):
@@ -26,6 +28,7 @@ class BasicBlock(nn.Module):
     kernel_init: Callable
     dtype: Any
     projected: bool = False
+    norm: Norm = BatchNorm
 
     pre_activation: ClassVar[bool] = False
     epsilon: ClassVar[float] = 1e-5
@@ -35,7 +38,7 @@ class BasicBlock(nn.Module):
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
-        norm = partial(BatchNorm, self.dtype, self.epsilon)
+        norm = partial(self.norm, self.dtype, self.epsilon)
         y = conv(self.stride, name="conv1")(x)
         y = act(norm(name="norm1")(y, bn))
         y = conv(name="conv2")(y)
@@ -69,6 +72,7 @@ class PreActBlock(nn.Module):
     activation: str
     kernel_init: Callable
     dtype: Any
+    norm: Norm = BatchNorm
 
     pre_activation: ClassVar[bool] = True
     epsilon: ClassVar[float] = 1e-5
@@ -78,7 +82,7 @@ class PreActBlock(nn.Module):
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
-        norm = partial(BatchNorm, self.dtype, self.epsilon)
+        norm = partial(self.norm, self.dtype, self.epsilon)
         h = act(norm(name="norm1")(x, bn))
         x = self.shortcut(x, h)
         h = conv(self.stride, name="conv1")(h)
@@ -143,6 +147,7 @@ class Residual(nn.Module):
       remat: recompute each block in the backward pass instead of keeping its insides.
       final_norm: False leaves out the BN-act after the last PreActBlock, as some networks do.
       first: the variant that the very first block is; None: it is like the others.
+      norm: BatchNorm or AdaptiveNorm, everywhere.
     """
 
     block: type[nn.Module]
@@ -154,12 +159,13 @@ class Residual(nn.Module):
     remat: bool = False
     final_norm: bool = True
     first: type[nn.Module] | None = None
+    norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
         """Stem output -> float32 features (B, widths[-1])."""
         act = activation(self.activation)
-        norm = BatchNorm(self.dtype, self.block.epsilon, name="norm")
+        norm = self.norm(self.dtype, self.block.epsilon, name="norm")
         if not self.block.pre_activation:
             h = act(norm(h, bn))
         for stage, (features, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
@@ -168,9 +174,8 @@ class Residual(nn.Module):
                 block = self.first if self.first and stage == i == 0 else self.block
                 block = nn.remat(block, static_argnums=(2,)) if self.remat else block
                 name = f"stage{stage + 1}_block{i + 1}"  # named, so that remat keeps the names
-                h = block(
-                    features, stride, self.activation, self.kernel_init, self.dtype, name=name
-                )(h, bn)
+                options = {"dtype": self.dtype, "norm": self.norm, "name": name}
+                h = block(features, stride, self.activation, self.kernel_init, **options)(h, bn)
         if self.block.pre_activation and self.final_norm:
             h = act(norm(h, bn))
         return jnp.mean(h.astype(jnp.float32), (1, 2))

@@ -1,5 +1,6 @@
 """Training methods, one small module per family; all under the contract of `base.Method`."""
 
+from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.awp import AWP
@@ -48,6 +49,7 @@ __all__ = [
     "UAT",
     "YOPO",
     "AVmixup",
+    "AdaNet",
     "Aux",
     "Batch",
     "Center",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD, Misclassified, Stationary, Unclipped, Uniform
+from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.base import Method
@@ -32,7 +33,7 @@ from robustjax.training.methods.trades import ATTACK, TRADES
 from robustjax.training.methods.uat import UAT
 from robustjax.training.methods.yopo import YOPO, TradesYOPO
 
-Group = Literal["loss", "attack", "head", "state", "update"]
+Group = Literal["loss", "attack", "head", "network", "state", "update"]
 
 
 class Entry(NamedTuple):
@@ -42,7 +43,8 @@ class Entry(NamedTuple):
       method: with its defaults.
       paper: where it is from.
       group: what sets it apart from adversarial training on PGD: its loss, its attack, the head of
-        its model, what it remembers of each example, or how it updates.
+        its model, the rest of it or a second one, what it remembers of each example, or how it
+        updates.
     """
 
     method: Method
@@ -106,6 +108,8 @@ CATALOGUE = {
     "alp-he": Entry(
         HE(ALP(weight=0.5 / 20**2), scale=20.0, margin=0.3), "Pang et al. 2020", "head"
     ),
+    "pgd-at-adanet": Entry(AdaNet(PGDAT()), "Xu et al. 2020", "network"),
+    "trades-adanet": Entry(AdaNet(TRADES()), "Xu et al. 2020", "network"),
     "sat": Entry(SAT(), "Huang et al. 2020", "state"),
     "mma": Entry(MMA(), "Ding et al. 2020", "state"),
     "cat": Entry(CAT(), "Cheng et al. 2020", "state"),
