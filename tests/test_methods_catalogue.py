@@ -25,6 +25,10 @@ COSTS = {
     "sat": "12 FB + 1 F",
     "mma": "12 FB + 11 F",
     "free": "8 FB",
+    "tla": "11 FB + 2 F",
+    "level-sets": "22 FB + 22 F",
+    "lbgat": "13 FB + 1 F",
+    "hat": "13 FB + 2 F",
     "yopo": "5 FB",
 }
 """As the papers' algorithms count."""

@@ -180,5 +180,5 @@ def test_an_adaptive_norm_scales_and_shifts_by_the_example_s_own_mean(adaptive):
     variables = adaptive | {"params": params | {"hidden": hidden, "last": last}}
     found = AdaptiveNorm().apply(variables, X, BN())
     seen = np.maximum(X.mean((1, 2)) @ ones, 0).reshape(-1, 1, 1, 1)
-    want = run("running")[0] * (1 + seen + np.array([0.0, 1.0])) + seen + np.array([2.0, 3.0])
+    want = np.asarray(run("running")[0]) * (1 + seen + [0.0, 1.0]) + seen + [2.0, 3.0]
     np.testing.assert_allclose(found, want, rtol=1e-5)

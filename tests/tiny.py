@@ -1,13 +1,17 @@
 """The smallest problem that exercises training: four classes of 8x8 colours, two convolutions."""
 
+import atexit
 import functools
+import shutil
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from robustjax import parallel
+from robustjax import files, models, parallel
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
@@ -85,6 +89,19 @@ def examples():
 
 
 @functools.cache
+def helper_run():
+    """The directory of a run whose network, untrained, fits the examples."""
+    about = {"name": "cnn", "num_classes": CLASSES, "width": 1, "dtype": "float32"}
+    variables = models.init(models.create(**about), jax.random.key(7), SHAPE)
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    settings = {"model": about, "image_shape": SHAPE, "data": {}, "threat": {}, "class_names": []}
+    files.write_json(folder / "config.json", settings)
+    models.save_weights(folder / "weights.npz", variables)
+    return str(folder)
+
+
+@functools.cache
 def fresh(method, shards=1, recipe=RECIPE):
     """The state before the first step."""
     data, key = examples(), jax.random.key(0)
@@ -96,7 +113,7 @@ def fresh(method, shards=1, recipe=RECIPE):
 def net_and_batch(method):
     """What a method's verbs are given half way through training, on one device."""
     state, data = fresh(method), examples()
-    net = Net(state.stats, jnp.float32(0.5), module(method))
+    net = Net(state.stats, jnp.float32(0.5), module(method), frozen=state.frozen)
     label = jnp.asarray(data["label"])
     batch = Batch(
         image=jnp.asarray(data["image"]) / 255.0,

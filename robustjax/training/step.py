@@ -91,7 +91,7 @@ def create_state(
 
     Args:
       module: the model.
-      method: its rows and slot are made here.
+      method: its rows, its slot and what it keeps frozen are made here.
       recipe: the optimiser card.
       key: for the initial weights.
       images: (N, H, W, C) the training set, of which only the shape matters.
@@ -112,6 +112,7 @@ def create_state(
         ema=jax.tree.map(jnp.copy, params) if recipe.ema else (),
         rows=method.init_rows(jnp.asarray(labels), num_classes),
         slot=parallel.split(method.init_slot(batch), shards),
+        frozen=method.init_frozen(images.shape[1:], num_classes),
     )
 
 
@@ -156,7 +157,9 @@ def make_step(
             rows=jax.tree.map(lambda table: table[index], state.rows),
             slot=state.slot,
         )
-        net = Net(state.stats, progress, module, recipe.sync_bn, recipe.accumulate)
+        net = Net(
+            state.stats, progress, module, recipe.sync_bn, recipe.accumulate, frozen=state.frozen
+        )
         method = scale_eps(method, warm_up(progress, recipe.eps_warmup))
         new, aux = method.update(net, descend, state, shard, keys[:, 1])
         stats = aux.stats if recipe.sync_bn else net.mean(aux.stats)

@@ -20,7 +20,10 @@ from robustjax.training.methods.feature_scattering import FeatureScattering
 from robustjax.training.methods.free import Free
 from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
+from robustjax.training.methods.hat import HAT
 from robustjax.training.methods.he import HE
+from robustjax.training.methods.lbgat import LBGAT
+from robustjax.training.methods.level_sets import LevelSets
 from robustjax.training.methods.llr import LLR
 from robustjax.training.methods.mart import MART
 from robustjax.training.methods.mma import MMA
@@ -29,6 +32,7 @@ from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
+from robustjax.training.methods.tla import TLA
 from robustjax.training.methods.trades import ATTACK, TRADES
 from robustjax.training.methods.uat import UAT
 from robustjax.training.methods.yopo import YOPO, TradesYOPO
@@ -91,6 +95,8 @@ CATALOGUE = {
     "uat-ot": Entry(UAT(), "Alayrac et al. 2019", "loss"),
     "avmixup": Entry(AVmixup(), "Lee et al. 2020", "loss"),
     "llr": Entry(LLR(), "Qin et al. 2019", "loss"),
+    "tla": Entry(TLA(), "Mao et al. 2019", "loss"),
+    "level-sets": Entry(LevelSets(), "Atzmon et al. 2019", "loss"),
     "fast-at": Entry(PGDAT(FAST, "commit", guard=0.2), "Wong et al. 2020", "attack"),
     "n-fgsm": Entry(PGDAT(NOISY, "commit"), "de Jorge et al. 2022", "attack"),
     "grad-align": Entry(GradAlign(), "Andriushchenko & Flammarion 2020", "attack"),
@@ -110,6 +116,8 @@ CATALOGUE = {
     ),
     "pgd-at-adanet": Entry(AdaNet(PGDAT()), "Xu et al. 2020", "network"),
     "trades-adanet": Entry(AdaNet(TRADES()), "Xu et al. 2020", "network"),
+    "lbgat": Entry(LBGAT(), "Cui et al. 2021", "network"),
+    "hat": Entry(HAT(), "Rade & Moosavi-Dezfooli 2022", "network"),
     "sat": Entry(SAT(), "Huang et al. 2020", "state"),
     "mma": Entry(MMA(), "Ding et al. 2020", "state"),
     "cat": Entry(CAT(), "Cheng et al. 2020", "state"),

@@ -71,6 +71,10 @@ class Wrapper(Method):
         """The inner method's."""
         return self.inner.init_slot(images)
 
+    def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Any:
+        """The inner method's."""
+        return self.inner.init_frozen(image_shape, num_classes)
+
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
         """The inner method's."""
         inner, action = self.inner.control(scores)
