@@ -180,8 +180,8 @@ def test_pmap_equals_emulate(name):
 def test_loss_falls(name):
     """And accuracy rises. Level sets count only the images whose boundary is found, more and more
     of them: their own tests train them. Where a network follows a teacher, it lags behind, and
-    the teacher's accuracy rises first. Soft targets give the loss a floor: those that SAT and AVmixup make, and
-    RCE's reverse label, (1 - t) / (K - 1), whose entropy it is.
+    the teacher's accuracy rises first. Soft targets give the loss a floor: those that SAT and
+    AVmixup make, and RCE's reverse label, (1 - t) / (K - 1), whose entropy it is.
     """
     trace = run(name, 1, STEPS)[1]
     reverse = (1 - np.asarray(losses.smooth(0, CLASSES, RECIPE.label_smoothing))) / (CLASSES - 1)

@@ -86,9 +86,9 @@ def test_a_halted_teacher_changes_the_teacher_s_gradient_alone():
 def test_the_attack_of_lbgat_and_hat_is_that_of_trades():
     params, net, batch, _ = given(LBGAT())
     net = net.replace(frozen=lambda x: x.reshape(SIZE, -1)[:, :CLASSES])
-    keys = jax.random.split(jax.random.key(3), SIZE)
 
     def crafted(method):
+        keys = jax.random.split(jax.random.key(3), SIZE)
         return on_one_device(lambda: method.perturb(net, params, batch, keys))
 
     want = crafted(TRADES(attack=NEAR)).x_adv
