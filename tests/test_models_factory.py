@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from robustjax import models
 from robustjax.models import BN
@@ -24,6 +25,8 @@ from robustjax.models import BN
         ({"head": "arcs"}, "unknown head 'arcs'; choose one of linear"),
         ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
         ({"width": 0}, "width must be at least 1"),
+        ({"adaptive_norm": True}, "cnn has no batch normalisation that could adapt"),
+        ({"teacher": "resnet18"}, "unknown model 'resnet18'"),
         ({"num_classes": 1}, "num_classes must be at least 2"),
     ],
 )
@@ -82,3 +85,32 @@ def test_new_weights_and_equal_models_compile_once():
     assert len(traces) == 1
     logits_fn, _ = models.apply(model, variables)
     assert len(jax.tree.leaves(logits_fn)) == len(jax.tree.leaves(variables))
+
+
+def test_adaptive_norms_are_everywhere_and_change_no_logit_at_first():
+    x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    plain, adaptive = (
+        models.create("resnet-8", num_classes=3, width=2, adaptive_norm=on) for on in (False, True)
+    )
+    variables = models.init(adaptive, jax.random.key(0), (8, 8, 1))
+    flat = traverse_util.flatten_dict(variables)
+    assert sum(path[-2:] == ("last", "kernel") for path in flat) == 7  # 1 + 3 blocks of 2
+    own = {(*path[:-2], path[-1]): a for path, a in flat.items() if path[-2] == "norm"}
+    own |= {path: a for path, a in flat.items() if path[-2] not in ("norm", "hidden", "last")}
+    logits = models.apply(plain, traverse_util.unflatten_dict(own))[0](x)
+    np.testing.assert_array_equal(models.apply(adaptive, variables)[0](x), logits)
+
+
+def test_a_teacher_is_beside_the_network_and_changes_no_logit():
+    options = {"num_classes": 3, "width": 2, "mean": (0.5,)}
+    alone, taught = (models.create("cnn", **options, teacher=t) for t in (None, "resnet-8"))
+    variables = models.init(taught, jax.random.key(0), (8, 8, 1))
+    teacher = {name: tree["teacher"] for name, tree in variables.items()}
+    x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    logits = taught.apply(variables, x, BN(), method="taught")
+    other = models.create("resnet-8", num_classes=3, mean=(0.5,))
+    np.testing.assert_array_equal(logits, other.apply(teacher, x, BN()))
+    own = {name: w for name, w in variables["params"].items() if name != "teacher"}
+    np.testing.assert_array_equal(
+        taught.apply(variables, x, BN()), alone.apply({"params": own}, x, BN())
+    )

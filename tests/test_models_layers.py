@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.models.layers import ACTIVATIONS, BN, BatchNorm, Conv, activation
+from robustjax.models.layers import ACTIVATIONS, BN, AdaptiveNorm, BatchNorm, Conv, activation
 
 X = 3.0 + 2.0 * np.random.default_rng(0).standard_normal((8, 3, 3, 2)).astype(np.float32)
 Y = np.sign(np.random.default_rng(1).standard_normal((8, 3, 3, 2))).astype(np.float32)
@@ -156,3 +156,29 @@ def test_every_activation_has_a_row_here():
 def test_unknown_activations_are_refused(name):
     with pytest.raises(ValueError, match="softplus"):
         activation(name)
+
+
+@pytest.fixture(scope="module")
+def adaptive():
+    """Variables of an AdaptiveNorm around the batch normalisation of this file."""
+    new = AdaptiveNorm().init(jax.random.key(0), X, BN())
+    return {name: new[name] | {"norm": VARIABLES[name]} for name in VARIABLES}
+
+
+@pytest.mark.parametrize("mode", ("running", "commit"))
+def test_a_new_adaptive_norm_is_the_plain_one(adaptive, mode):
+    y, new = AdaptiveNorm().apply(adaptive, X, BN(mode), mutable=["batch_stats"])
+    want, stats = run(mode)
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(new["batch_stats"]["norm"]["mean"], stats["mean"])
+
+
+def test_an_adaptive_norm_scales_and_shifts_by_the_example_s_own_mean(adaptive):
+    params, ones = adaptive["params"], jnp.ones(2)
+    last = {"kernel": jnp.zeros((1, 1, 8, 4)).at[..., 0, :].set(1.0), "bias": jnp.arange(4.0)}
+    hidden = {"kernel": jnp.ones((1, 1, 2, 8)), "bias": jnp.zeros(8)}
+    variables = adaptive | {"params": params | {"hidden": hidden, "last": last}}
+    found = AdaptiveNorm().apply(variables, X, BN())
+    seen = np.maximum(X.mean((1, 2)) @ ones, 0).reshape(-1, 1, 1, 1)
+    want = np.asarray(run("running")[0]) * (1 + seen + [0.0, 1.0]) + seen + [2.0, 3.0]
+    np.testing.assert_allclose(found, want, rtol=1e-5)

@@ -1,6 +1,10 @@
 """The smallest problem that exercises training: four classes of 8x8 colours, two convolutions."""
 
+import atexit
 import functools
+import shutil
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +12,11 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from robustjax import parallel
+from robustjax import files, models, parallel
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
-from robustjax.models.layers import BatchNorm, Conv
+from robustjax.models.layers import AdaptiveNorm, BatchNorm, Conv
 from robustjax.training import Optimizer, Recipe
 from robustjax.training.methods.base import Batch
 from robustjax.training.net import Net
@@ -34,18 +38,23 @@ RECIPE = Recipe(
 class Body(nn.Module):
     """BN, ReLU, a strided convolution, BN, ReLU, average: every kind of layer once."""
 
+    norm: type[nn.Module] = BatchNorm
+
     @nn.compact
     def __call__(self, h, bn):
-        h = nn.relu(BatchNorm()(h, bn))
-        h = nn.relu(BatchNorm()(Conv(6, stride=2)(h), bn))
+        h = nn.relu(self.norm()(h, bn))
+        h = nn.relu(self.norm()(Conv(6, stride=2)(h), bn))
         return h.mean((1, 2))
 
 
 @functools.cache
 def module(method=None):
-    """The network with the head that the method asks for, by default a linear one."""
-    body, head = attach(Body(), CLASSES, **(method.model if method else {}))
-    return Classifier(stem=Conv(4), body=body, head=head)
+    """The network as the method asks for it, by default with a linear head and nothing else."""
+    wanted = dict(method.model) if method else {}
+    norm = AdaptiveNorm if wanted.pop("adaptive_norm", False) else BatchNorm
+    teacher = module() if wanted.pop("teacher", None) else None
+    body, head = attach(Body(norm), CLASSES, **wanted)
+    return Classifier(stem=Conv(4), body=body, head=head, teacher=teacher)
 
 
 class Flat(nn.Module):
@@ -103,6 +112,19 @@ def with_extra():
 
 
 @functools.cache
+def helper_run():
+    """The directory of a run whose network, untrained, fits the examples."""
+    about = {"name": "cnn", "num_classes": CLASSES, "width": 1, "dtype": "float32"}
+    variables = models.init(models.create(**about), jax.random.key(7), SHAPE)
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    settings = {"model": about, "image_shape": SHAPE, "data": {}, "threat": {}, "class_names": []}
+    files.write_json(folder / "config.json", settings)
+    models.save_weights(folder / "weights.npz", variables)
+    return str(folder)
+
+
+@functools.cache
 def fresh(method, shards=1, recipe=RECIPE):
     """The state before the first step."""
     data, key = examples(), jax.random.key(0)
@@ -114,7 +136,7 @@ def fresh(method, shards=1, recipe=RECIPE):
 def net_and_batch(method, data=None):
     """What a method's verbs are given half way through training, on one device."""
     state, data = fresh(method), data or examples()
-    net = Net(state.stats, jnp.float32(0.5), module(method))
+    net = Net(state.stats, jnp.float32(0.5), module(method), frozen=state.frozen)
     label = jnp.asarray(data["label"])
     batch = Batch(
         image=jnp.asarray(data["image"]) / 255.0,

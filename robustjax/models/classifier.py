@@ -20,6 +20,7 @@ class Classifier(nn.Module):
       head: (B, D) -> float32 logits (B, K).
       mean, std: of each image channel, in [0, 1] pixels; None is 0 and 1.
       dtype: what the stem and the body compute in; parameters are float32.
+      teacher: another classifier whose parameters are kept beside these, for training alone.
 
     Guarantees:
       `rest(stem_output(x, bn), bn)` is `__call__(x, bn)`.
@@ -33,9 +34,12 @@ class Classifier(nn.Module):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     dtype: Any = jnp.float32
+    teacher: nn.Module | None = None
 
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
         """Images (B, H, W, C) float32 in [0, 1] -> logits (B, K)."""
+        if self.teacher is not None and self.is_initializing():
+            self.taught(x, bn)
         return self.rest(self.stem_output(x, bn), bn)
 
     def features(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -46,6 +50,10 @@ class Classifier(nn.Module):
         """Images (B, H, W, C) float32 in [0, 1] -> (features (B, D), logits (B, K))."""
         z = self.features(x, bn)
         return z, self.head(z)
+
+    def taught(self, x: jax.Array, bn: BN) -> jax.Array:
+        """Images (B, H, W, C) float32 in [0, 1] -> the teacher's logits (B, K)."""
+        return self.teacher(x, bn)
 
     def stem_output(self, x: jax.Array, bn: BN) -> jax.Array:
         """Images -> the first layer's output: all of the network that touches the pixels (YOPO)."""

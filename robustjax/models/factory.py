@@ -23,6 +23,7 @@ from robustjax.models.inverted import efficientnet_b0, mobilenet_v2
 from robustjax.models.layers import BN, torch_uniform, unit_uniform
 from robustjax.models.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
 from robustjax.models.regnet import regnet
+from robustjax.models.residual import Residual
 from robustjax.models.resnet import resnet_18, resnet_tf, resnet_v1, resnet_v2
 from robustjax.models.resnext import resnext_29
 from robustjax.models.shufflenet_v2 import shufflenet_v2
@@ -105,6 +106,8 @@ def create(
     precisions: str | None = None,
     scale: float | None = None,
     remat: bool = False,
+    adaptive_norm: bool = False,
+    teacher: str | None = None,
 ) -> Classifier:
     """Build a network; every argument is JSON, so a run's config holds them as they are.
 
@@ -126,10 +129,13 @@ def create(
       precisions: of 'gsce': 'diagonal', the default, or 'isotropic'.
       scale: of the logits of 'cosine', 10 by default.
       remat: recompute blocks in the backward pass, for less memory and a third more time.
+      adaptive_norm: scales and shifts of batch normalisation depend on the example.
+      teacher: the name of a second network that is trained beside this one, with a linear head and
+        its own width and activation; only `Classifier.taught` runs it.
 
     Raises:
       ValueError: an unknown name or an impossible depth, with what is known; centers that do not
-        fit, or options of another head.
+        fit, or options of another head; no batch normalisation to adapt.
     """
     if activation is not None:
         layers.activation(activation)
@@ -143,6 +149,7 @@ def create(
     options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
     options |= {"scale": scale}
     options = {option: value for option, value in options.items() if value is not None}
+    shared = {"dtype": dtype, "mean": mean, "std": std, "remat": remat}
     for own in ARCHITECTURES:
         if match := re.fullmatch(own.pattern, name):
             stem, body = own.build(
@@ -152,6 +159,8 @@ def create(
                 dtype=DTYPES[dtype],
                 remat=remat,
             )
+            if adaptive_norm:
+                body = adapted(name, body)
             body, last = attach(body, num_classes, head, feature_dim, own.last_init, **options)
             return Classifier(
                 stem=stem,
@@ -160,8 +169,19 @@ def create(
                 mean=None if mean is None else tuple(mean),
                 std=None if std is None else tuple(std),
                 dtype=DTYPES[dtype],
+                teacher=teacher and create(teacher, num_classes=num_classes, **shared),
             )
     raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+
+
+def adapted(name: str, body: nn.Module) -> Residual:
+    """The body with AdaptiveNorm for BatchNorm."""
+    if not isinstance(body, Residual):
+        raise ValueError(
+            f"{name} has no batch normalisation that could adapt to the example; choose a residual "
+            "network, such as resnet-18"
+        )
+    return body.clone(norm=layers.AdaptiveNorm)
 
 
 def init(model: Classifier, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:

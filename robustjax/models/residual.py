@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.layers import BN, BatchNorm, Conv, activation
+from robustjax.models.layers import BN, AdaptiveNorm, BatchNorm, Conv, activation
 from robustjax.models.stages import Gate, through
+
+Norm = type[BatchNorm] | type[AdaptiveNorm]
 
 
 class BasicBlock(nn.Module):
@@ -27,6 +29,7 @@ class BasicBlock(nn.Module):
     kernel_init: Callable
     dtype: Any
     projected: bool = False
+    norm: Norm = BatchNorm
 
     pre_activation: ClassVar[bool] = False
     epsilon: ClassVar[float] = 1e-5
@@ -36,7 +39,7 @@ class BasicBlock(nn.Module):
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
-        norm = partial(BatchNorm, self.dtype, self.epsilon)
+        norm = partial(self.norm, self.dtype, self.epsilon)
         y = conv(self.stride, name="conv1")(x)
         y = act(norm(name="norm1")(y, bn))
         y = conv(name="conv2")(y)
@@ -70,6 +73,7 @@ class PreActBlock(nn.Module):
     activation: str
     kernel_init: Callable
     dtype: Any
+    norm: Norm = BatchNorm
 
     pre_activation: ClassVar[bool] = True
     epsilon: ClassVar[float] = 1e-5
@@ -79,7 +83,7 @@ class PreActBlock(nn.Module):
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
-        norm = partial(BatchNorm, self.dtype, self.epsilon)
+        norm = partial(self.norm, self.dtype, self.epsilon)
         h = act(norm(name="norm1")(x, bn))
         x = self.shortcut(x, h)
         h = conv(self.stride, name="conv1")(h)
@@ -153,7 +157,7 @@ class PreActBottleneck(PreActBlock):
         """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         act = activation(self.activation)
         conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
-        norm, inner = partial(BatchNorm, self.dtype, self.epsilon), self.features // 4
+        norm, inner = partial(self.norm, self.dtype, self.epsilon), self.features // 4
         h = act(norm(name="norm1")(x, bn))
         x = self.shortcut(x, h)
         h = conv(inner, 1, name="conv1")(h)
@@ -183,6 +187,7 @@ class Residual(nn.Module):
       remat: recompute each block in the backward pass instead of keeping its insides.
       final_norm: False leaves out the BN-act after the last PreActBlock, as some networks do.
       first: the variant that the very first block is; None: it is like the others.
+      norm: BatchNorm or AdaptiveNorm, everywhere.
     """
 
     block: type[nn.Module]
@@ -194,12 +199,13 @@ class Residual(nn.Module):
     remat: bool = False
     final_norm: bool = True
     first: type[nn.Module] | None = None
+    norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
         """Stem output -> float32 features (B, widths[-1])."""
         act = activation(self.activation)
-        norm = BatchNorm(self.dtype, self.block.epsilon, name="norm")
+        norm = self.norm(self.dtype, self.block.epsilon, name="norm")
         if not self.block.pre_activation:
             h = act(norm(h, bn))
         stages, block = [], self.first or self.block
@@ -208,7 +214,7 @@ class Residual(nn.Module):
             for i in range(count):
                 stride = 2 if len(stages) > 1 and i == 0 else 1
                 options = features, stride, self.activation, self.kernel_init, self.dtype
-                stages[-1].append(block(*options, parent=None))
+                stages[-1].append(block(*options, norm=self.norm, parent=None))
                 block = self.block
         h = through(self, stages, h, bn)
         if self.block.pre_activation and self.final_norm:

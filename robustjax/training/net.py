@@ -34,6 +34,7 @@ class Net:
       sync_bn: reduce BatchNorm over all devices.
       accumulate: number of slices a device's batch is worked off in.
       margin: what the training loss takes from the label's logit (HE).
+      frozen: what the method keeps and nothing changes (HAT's helper).
     """
 
     stats: Any
@@ -42,6 +43,7 @@ class Net:
     sync_bn: bool = struct.field(pytree_node=False, default=True)
     accumulate: int = struct.field(pytree_node=False, default=1)
     margin: float | jax.Array = 0.0
+    frozen: Any = ()
 
     def forward(
         self,

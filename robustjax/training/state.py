@@ -23,6 +23,7 @@ class TrainState:
       ema: moving average of `params`, or ().
       rows: per-example state, leading axis N, the same on all devices.
       slot: state per batch position, leading axes (devices, B / devices).
+      frozen: what no step changes, a helper network, or ().
     """
 
     step: jax.Array
@@ -34,6 +35,7 @@ class TrainState:
     ema: Any = ()
     rows: Any = ()
     slot: Any = ()
+    frozen: Any = ()
 
     @property
     def weights(self) -> Any:
@@ -46,5 +48,5 @@ class TrainState:
         return {"params": self.weights, **self.stats}
 
 
-AXES = TrainState(None, None, None, None, None, None, None, None, 0)
+AXES = TrainState(None, None, None, None, None, None, None, None, 0, None)
 """The device axes of a state: slot rows are spread, all else is replicated."""

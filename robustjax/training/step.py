@@ -101,7 +101,7 @@ def create_state(
 
     Args:
       module: the model.
-      method: its rows and slot are made here.
+      method: its rows, its slot and what it keeps frozen are made here.
       recipe: the optimiser card.
       key: for the initial weights.
       images: (N, H, W, C) the training set, of which only the shape matters.
@@ -131,6 +131,7 @@ def create_state(
         ema=jax.tree.map(jnp.copy, params) if recipe.ema else (),
         rows=rows,
         slot=parallel.split(method.init_slot(batch), shards),
+        frozen=method.init_frozen(images.shape[1:], num_classes),
     )
 
 
@@ -180,7 +181,9 @@ def make_step(
         )
         if recipe.cutmix:
             shard = mixed(shard, of_box)
-        net = Net(state.stats, progress, module, recipe.sync_bn, recipe.accumulate)
+        net = Net(
+            state.stats, progress, module, recipe.sync_bn, recipe.accumulate, frozen=state.frozen
+        )
         strength = recipe.eps_schedule(progress) * warm_up(progress, recipe.eps_warmup)
         method = scale_eps(method, strength)
         new, aux = method.update(net, descend, state, shard, of_method)

@@ -1,5 +1,6 @@
 """Training methods, one small module per family; all under the contract of `base.Method`."""
 
+from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.awp import AWP
@@ -12,7 +13,10 @@ from robustjax.training.methods.feature_scattering import FeatureScattering
 from robustjax.training.methods.free import Free
 from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
+from robustjax.training.methods.hat import HAT
 from robustjax.training.methods.he import HE
+from robustjax.training.methods.lbgat import LBGAT
+from robustjax.training.methods.level_sets import LevelSets
 from robustjax.training.methods.llr import LLR
 from robustjax.training.methods.margin_blend import MarginBlend
 from robustjax.training.methods.mart import MART
@@ -22,6 +26,7 @@ from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
+from robustjax.training.methods.tla import TLA
 from robustjax.training.methods.trades import TRADES
 from robustjax.training.methods.uat import UAT
 from robustjax.training.methods.yopo import YOPO, TradesYOPO
@@ -32,7 +37,9 @@ __all__ = [
     "CAT",
     "CATALOGUE",
     "GSCE",
+    "HAT",
     "HE",
+    "LBGAT",
     "LGM",
     "LLR",
     "MART",
@@ -45,10 +52,12 @@ __all__ = [
     "SAT",
     "SCE",
     "SCORE",
+    "TLA",
     "TRADES",
     "UAT",
     "YOPO",
     "AVmixup",
+    "AdaNet",
     "Aux",
     "Batch",
     "Center",
@@ -59,6 +68,7 @@ __all__ = [
     "Free",
     "GradAlign",
     "Gradients",
+    "LevelSets",
     "MarginBlend",
     "Method",
     "Natural",

@@ -64,4 +64,4 @@ class AWP(Wrapper):
         own = self.innermost
         if type(own).update is not Method.update:
             raise ValueError(f"AWP cannot wrap {type(own).__name__}: it has its own update")
-        return super().update(net, descend, state, batch, keys)
+        return Method.update(self, net, descend, state, batch, keys)

@@ -5,6 +5,7 @@ type of what they wrap. The rest exists because some method of the literature ne
 
   init_rows   state per training example (SAT's targets, MMA's and CAT's eps)
   init_slot   state per position in the batch (Free's perturbation)
+  init_frozen what is loaded once and no step changes (HAT's helper network)
   grads       how gradients are made (AWP wraps it, YOPO replaces it)
   update      the whole update (Free alone)
   control     what changes after an epoch (a curriculum's strength, an early end)
@@ -129,6 +130,10 @@ class Method(abc.ABC):
 
     def init_slot(self, images: jax.Array) -> Any:
         """State per position of a batch shaped like `images` (B, H, W, C); () for none."""
+        return ()
+
+    def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Any:
+        """What no step changes, found as `net.frozen`; () for nothing."""
         return ()
 
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD, Adam, Misclassified, Stationary, Unclipped, Uniform
+from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.base import Method
@@ -19,7 +20,10 @@ from robustjax.training.methods.feature_scattering import FeatureScattering
 from robustjax.training.methods.free import Free
 from robustjax.training.methods.grad_align import GradAlign
 from robustjax.training.methods.gsce import GSCE, LGM, MMC, MMLDA, SCE
+from robustjax.training.methods.hat import HAT
 from robustjax.training.methods.he import HE
+from robustjax.training.methods.lbgat import LBGAT
+from robustjax.training.methods.level_sets import LevelSets
 from robustjax.training.methods.llr import LLR
 from robustjax.training.methods.margin_blend import MarginBlend
 from robustjax.training.methods.mart import MART
@@ -29,11 +33,12 @@ from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
+from robustjax.training.methods.tla import TLA
 from robustjax.training.methods.trades import ATTACK, TRADES
 from robustjax.training.methods.uat import UAT
 from robustjax.training.methods.yopo import YOPO, TradesYOPO
 
-Group = Literal["loss", "attack", "head", "state", "update", "data"]
+Group = Literal["loss", "attack", "head", "network", "state", "update", "data"]
 
 
 class Entry(NamedTuple):
@@ -43,8 +48,8 @@ class Entry(NamedTuple):
       method: with its defaults.
       paper: where it is from.
       group: what sets it apart from adversarial training on PGD: its loss, its attack, the head of
-        its model, what it remembers of each example, how it updates, or the extra data that it is
-        made for.
+        its model, the rest of it or a second one, what it remembers of each example, how it
+        updates, or the extra data that it is made for.
     """
 
     method: Method
@@ -92,6 +97,8 @@ CATALOGUE = {
     "avmixup": Entry(AVmixup(), "Lee et al. 2020", "loss"),
     "margin-blend": Entry(MarginBlend(), "Pang et al. 2021", "loss"),
     "llr": Entry(LLR(), "Qin et al. 2019", "loss"),
+    "tla": Entry(TLA(), "Mao et al. 2019", "loss"),
+    "level-sets": Entry(LevelSets(), "Atzmon et al. 2019", "loss"),
     "fast-at": Entry(PGDAT(FAST, "commit", guard=0.2), "Wong et al. 2020", "attack"),
     "n-fgsm": Entry(PGDAT(NOISY, "commit"), "de Jorge et al. 2022", "attack"),
     "grad-align": Entry(GradAlign(), "Andriushchenko & Flammarion 2020", "attack"),
@@ -109,6 +116,10 @@ CATALOGUE = {
     "alp-he": Entry(
         HE(ALP(weight=0.5 / 20**2), scale=20.0, margin=0.3), "Pang et al. 2020", "head"
     ),
+    "pgd-at-adanet": Entry(AdaNet(PGDAT()), "Xu et al. 2020", "network"),
+    "trades-adanet": Entry(AdaNet(TRADES()), "Xu et al. 2020", "network"),
+    "lbgat": Entry(LBGAT(), "Cui et al. 2021", "network"),
+    "hat": Entry(HAT(), "Rade & Moosavi-Dezfooli 2022", "network"),
     "sat": Entry(SAT(), "Huang et al. 2020", "state"),
     "mma": Entry(MMA(), "Ding et al. 2020", "state"),
     "cat": Entry(CAT(), "Cheng et al. 2020", "state"),

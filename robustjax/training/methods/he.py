@@ -59,4 +59,4 @@ class HE(Wrapper):
         self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
     ) -> tuple[TrainState, Aux]:
         """The inner method's, with the margin."""
-        return self.inner.update(self.strict(net), descend, state, batch, keys)
+        return super().update(self.strict(net), descend, state, batch, keys)

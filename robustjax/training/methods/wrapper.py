@@ -14,12 +14,14 @@ from robustjax.training.methods.base import (
     Aux,
     Batch,
     Crafted,
+    Descend,
     Gradients,
     Method,
     check_type,
 )
 from robustjax.training.methods.trades import TRADES
 from robustjax.training.net import Net
+from robustjax.training.state import TrainState
 
 INNER = TRADES()
 
@@ -69,6 +71,10 @@ class Wrapper(Method):
         """The inner method's."""
         return self.inner.init_slot(images)
 
+    def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Any:
+        """The inner method's."""
+        return self.inner.init_frozen(image_shape, num_classes)
+
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
         """The inner method's."""
         inner, action = self.inner.control(scores)
@@ -77,6 +83,12 @@ class Wrapper(Method):
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The inner method's."""
         return self.inner.grads(net, params, batch, crafted)
+
+    def update(
+        self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
+    ) -> tuple[TrainState, Aux]:
+        """The inner method's."""
+        return self.inner.update(net, descend, state, batch, keys)
 
     @property
     def innermost(self) -> Method:

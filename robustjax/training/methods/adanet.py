@@ -1,0 +1,29 @@
+"""Adaptive networks, a wrapper: batch normalisation that looks at the example (Xu et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from robustjax.config import config
+from robustjax.training.methods.wrapper import Wrapper
+
+
+@config
+class AdaNet(Wrapper):
+    """The inner method on a network whose normalisation depends on the example.
+
+    The wrapper says so to the model, see `models.layers.AdaptiveNorm`, and changes nothing else.
+    The authors published no code: the module is our reading of their abstract, and their figures
+    are none of it.
+
+    Attributes:
+      inner: the method that is wrapped.
+
+    References: Xu et al., "Exploring model robustness with adaptive networks and improved
+      adversarial training", 2020.
+    """
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Adaptive normalisation, everywhere."""
+        return self.inner.model | {"adaptive_norm": True}

@@ -1,0 +1,93 @@
+"""Helper-based adversarial training: beyond the ball a natural network labels (Rade 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from robustjax import losses, models
+from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
+from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
+from robustjax.training.net import Net
+
+
+@config
+class HAT(Method):
+    """TRADES + gamma CE(z(x + reach (x_adv - x)), y_h), y_h what a natural network says of x_adv.
+
+    The helper keeps the boundary from moving further out than robustness needs. It is a trained
+    run, and nothing changes it. x + reach (x_adv - x) may leave [0, 1], as in the authors' code.
+
+    Attributes:
+      helper: its run directory, of a model trained without an attack on the same data.
+      beta: weight of the KL term; 2.5 with ResNet-18, 3.5 with extra data.
+      gamma: weight of the helper's term.
+      reach: 2, so that its images are at twice the attack's distance.
+      attack: as in TRADES.
+
+    References: Rade & Moosavi-Dezfooli, "Reducing excessive margin to achieve a better accuracy vs.
+      robustness trade-off", ICLR 2022.
+    """
+
+    helper: str = static("")
+    beta: float = 2.5
+    gamma: float = 0.5
+    reach: float = 2.0
+    attack: PGD = ATTACK
+
+    def __post_init__(self):
+        for name in ("beta", "gamma", "reach"):
+            check_number(name, getattr(self, name))
+        check_start(self.attack)
+
+    def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Any:
+        """The helper: images (B, H, W, C) -> logits (B, K)."""
+        if not self.helper:
+            raise ValueError(
+                "HAT needs a helper: name the run directory of a model that was trained on clean "
+                "images (--helper RUN after `robustjax train natural --out RUN`)"
+            )
+        helper, _, about = models.load(self.helper)
+        theirs = (tuple(about["image_shape"]), about["model"]["num_classes"])
+        if theirs != (tuple(image_shape), num_classes):
+            raise ValueError(
+                f"the helper {self.helper} tells {theirs[1]} classes of images {theirs[0]} apart, "
+                f"not {num_classes} of {tuple(image_shape)}; train one on the same data"
+            )
+        return helper
+
+    @property
+    def craft_cost(self) -> Cost:
+        """That of TRADES, and the helper's prediction."""
+        own = TRADES(attack=self.attack).craft_cost
+        return Cost(own.forwards + 1, own.backwards)
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and two adversarial passes."""
+        return Cost(3, 3)
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """As TRADES, and in `extra` the helper's labels (B,)."""
+        crafted = TRADES(attack=self.attack).perturb(net, params, batch, keys)
+        return crafted.replace(extra=net.frozen(crafted.x_adv).argmax(-1))
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """CE + beta KL + gamma CE to the helper's labels."""
+        clean, adversarial, aux = forward_pair(net, params, batch, crafted)
+        beyond = batch.image + self.reach * (crafted.x_adv - batch.image)
+        far, stats = net.train(params, beyond, aux.stats)
+        natural = cross_entropy(net, clean, batch).mean()
+        kl = jax.vmap(losses.kl)(adversarial, clean).mean()
+        helped = jax.vmap(losses.cross_entropy)(far, crafted.extra).mean()
+        metrics = aux.metrics | {
+            "helper_accuracy": lax.stop_gradient(jnp.mean(crafted.extra == batch.label))
+        }
+        return natural + self.beta * kl + self.gamma * helped, Aux(stats, metrics)

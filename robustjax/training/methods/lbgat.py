@@ -1,0 +1,78 @@
+"""Learnable boundary guided training: follow a natural network that learns beside (Cui 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from robustjax import losses
+from robustjax.attacks import PGD
+from robustjax.attacks.iterative import Cost
+from robustjax.config import check_number, config, static
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
+from robustjax.training.methods.trades import ATTACK, TRADES, check_start
+from robustjax.training.net import Net
+
+
+@config
+class LBGAT(Method):
+    """min E mean_k (z(x_adv) - z_T(x))_k^2 + CE(z_T(x), t) + beta KL(p(x) || p(x_adv)).
+
+    z_T is the teacher's, a second network trained on clean images at the same time by the same
+    optimiser; gradients of the square flow into both. The attack is that of TRADES, and sees the
+    network alone. The teacher's weights lie among the model's, so the moving average, weight decay
+    and AWP take hold of them too; nothing that evaluates the model runs them. BatchNorm sees the
+    adversarial images first, then the clean ones; the teacher's sees the clean ones.
+
+    Attributes:
+      teacher: a name that `models.create` knows; it has a linear head and its own default width.
+      beta: weight of the KL term; the paper's 0 or 6.
+      attack: as in TRADES.
+
+    References: Cui et al., "Learnable boundary guided adversarial training", ICCV 2021.
+    """
+
+    teacher: str = static("resnet-18")
+    beta: float = 0.0
+    attack: PGD = ATTACK
+
+    def __post_init__(self):
+        check_number("beta", self.beta)
+        check_start(self.attack)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The teacher."""
+        return {"teacher": self.teacher}
+
+    @property
+    def craft_cost(self) -> Cost:
+        """That of TRADES."""
+        return TRADES(attack=self.attack).craft_cost
+
+    @property
+    def loss_cost(self) -> Cost:
+        """Both networks' clean passes and the adversarial one, the teacher's counted as one."""
+        return Cost(3, 3)
+
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        """As TRADES."""
+        return TRADES(attack=self.attack).perturb(net, params, batch, keys)
+
+    def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
+        """The distance to the teacher, the teacher's CE, and beta KL."""
+        adversarial, stats = net.train(params, crafted.x_adv)
+        clean, stats = net.train(params, batch.image, stats)
+        guide, stats = net.forward(params, batch.image, "commit", stats, method="taught")
+        distance = jnp.mean((adversarial - guide) ** 2)
+        natural = cross_entropy(net, guide, batch).mean()
+        kl = jax.vmap(losses.kl)(adversarial, clean).mean()
+        metrics = {
+            "accuracy": accuracy(clean, batch.label),
+            "robust_accuracy": accuracy(adversarial, batch.label),
+            "teacher_accuracy": accuracy(guide, batch.label),
+        }
+        return distance + natural + self.beta * kl, Aux(stats, lax.stop_gradient(metrics))
