@@ -11,9 +11,10 @@ Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Tab
            methods; its unified baseline is the card: lr .1, weight decay 5e-4, drops at 100/110
            and 105/110 of training, BatchNorm in eval mode while crafting.
 
-Rows that are there are not made again; a row that was interrupted goes on where it was. Every net
-is evaluated in float32, at the weights that PGD-10 on validation images chose, as the baseline
-says.
+Methods that come with a card of their own (`training.RECIPES`: extra data, other optimisers) are no
+rows, nor is HAT, which needs a second run, nor AdaNet where the net has no batch normalisation. Rows
+that are there are not made again; a row that was interrupted goes on where it was. Every net is
+evaluated in float32, at the weights that PGD-10 on validation images chose, as the baseline says.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ from record import chosen, evaluated, place, scaled, slug, trained
 from robustjax import files, report, training
 
 NAMES = {"pgd-at": "PGD-AT", "trades": "TRADES"}
-ROWS = {NAMES.get(name, name): name for name, m in training.METHODS.items() if not m.on_clean}
+ROWS = {
+    NAMES.get(name, name): name
+    for name, method in training.METHODS.items()
+    if not method.on_clean and name not in training.RECIPES and name != "hat"
+}
 SCALES = {  # flags of train, of evaluate
     "smoke": ("--model cnn --width 4 --epochs 4", "--n 32"),
     "cpu": ("--model cnn --width 16 --epochs 5 --examples 10000", "--n 200"),
@@ -36,6 +41,11 @@ SCALES = {  # flags of train, of evaluate
     "full": ("--model wrn-34-10 --dtype bfloat16 --epochs 110", "--n 10000"),
 }
 EVALUATION = "--attacks pgd-50 autoattack --curve none --dtype float32"
+
+
+def rows_of(scale: str) -> list[str]:
+    """The rows that a scale has."""
+    return [name for name in ROWS if "adanet" not in name or "cnn" not in SCALES[scale][0]]
 
 
 def row(name: str, options: argparse.Namespace) -> dict:
@@ -68,7 +78,7 @@ def main(options: argparse.Namespace) -> None:
     """Make the rows that are missing, and write the table of all that are there."""
     started = time.time()
     path = place(options) / f"at_methods_{slug(options.data)}_{options.scale}.json"
-    for name in ROWS:
+    for name in rows_of(options.scale):
         if options.only in (None, name):
             made = row(name, options)  # hours; others may have written the table meanwhile
             rows = files.read_json(path)["rows"] if path.exists() else {}

@@ -43,6 +43,7 @@ from robustjax.training.optimizers import Optimizer
 from robustjax.training.pseudo_labels import pseudo_label
 from robustjax.training.recipes import (
     GOWAL_RECIPE,
+    LEVEL_SETS_RECIPE,
     MMC_RECIPE,
     RCE_RECIPE,
     REBUFFI_RECIPE,
@@ -65,6 +66,7 @@ __all__ = [
     "HAT",
     "HE",
     "LBGAT",
+    "LEVEL_SETS_RECIPE",
     "LGM",
     "LLR",
     "MART",

@@ -92,8 +92,17 @@ Their code's, for a million generated images. They smooth as Gowal et al.; their
 a one-cycle cosine that changes once an epoch, and their average begins after it.
 """
 
+LEVEL_SETS_RECIPE = Recipe(
+    epochs=200,
+    lr=1e-4,
+    schedule=Piecewise((100 / 200, 150 / 200), factor=0.5),
+    optimizer=Optimizer("adam", weight_decay=1e-6),
+    augment=Augment(mode="zero"),
+)
+"""That of "Controlling neural level sets" (Atzmon et al. 2019), in their code: Adam, slowly."""
+
 RECIPES = dict.fromkeys(("sce", "mmlda", "mmc", "lgm", "center", "gsce"), MMC_RECIPE)
 RECIPES |= dict.fromkeys(("uat-ot", "uat-ft", "uat++"), UAT_RECIPE)
 RECIPES |= {"rce": RCE_RECIPE, "rst": RST_RECIPE, "gowal": GOWAL_RECIPE}
-RECIPES |= {"rebuffi": REBUFFI_RECIPE, "wang": WANG_RECIPE}
+RECIPES |= {"rebuffi": REBUFFI_RECIPE, "wang": WANG_RECIPE, "level-sets": LEVEL_SETS_RECIPE}
 """The card that a method's flags start from, by its name; the others start from `Recipe()`."""
