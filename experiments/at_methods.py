@@ -12,7 +12,7 @@ Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Tab
            and 105/110 of training, BatchNorm in eval mode while crafting.
 
 Methods that come with a card of their own (`training.RECIPES`: extra data, other optimisers) are no
-rows, nor is HAT, which needs a second run, nor AdaNet where the net has no batch normalisation. Rows
+rows, nor is HAT, which needs a second run, nor AdaNet where there is no batch normalisation. Rows
 that are there are not made again; a row that was interrupted goes on where it was. Every net is
 evaluated in float32, at the weights that PGD-10 on validation images chose, as the baseline says.
 """
