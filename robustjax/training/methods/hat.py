@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
 
 from robustjax import losses, models
@@ -16,6 +17,18 @@ from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
 from robustjax.training.net import Net
+
+
+@struct.dataclass
+class Helper:
+    """A trained network as a pytree that a checkpoint can hold: images (B, H, W, C) -> logits."""
+
+    variables: Any
+    forward: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits (B, K) under running statistics."""
+        return self.forward(self.variables, images)
 
 
 @config
@@ -47,21 +60,21 @@ class HAT(Method):
             check_number(name, getattr(self, name))
         check_start(self.attack)
 
-    def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Any:
-        """The helper: images (B, H, W, C) -> logits (B, K)."""
+    def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Helper:
+        """The helper."""
         if not self.helper:
             raise ValueError(
                 "HAT needs a helper: name the run directory of a model that was trained on clean "
                 "images (--helper RUN after `robustjax train natural --out RUN`)"
             )
-        helper, _, about = models.load(self.helper)
+        logits_fn, _, about = models.load(self.helper)
         theirs = (tuple(about["image_shape"]), about["model"]["num_classes"])
         if theirs != (tuple(image_shape), num_classes):
             raise ValueError(
                 f"the helper {self.helper} tells {theirs[1]} classes of images {theirs[0]} apart, "
                 f"not {num_classes} of {tuple(image_shape)}; train one on the same data"
             )
-        return helper
+        return Helper(*logits_fn.args, logits_fn.func)
 
     @property
     def craft_cost(self) -> Cost:
