@@ -18,7 +18,7 @@ import numpy as np
 import separation
 from record import once, slug, trained
 
-from robustjax import attacks, config, data, detection, evaluation
+from robustjax import attacks, config, data, detection, evaluation, files
 from robustjax.attacks import BIM, FGSM, ILCM, JSMA, PGD, CarliniWagnerL2
 from robustjax.threats import L0, Linf
 
@@ -201,7 +201,9 @@ class Study:
     def phase(self, phase: str, name: str) -> dict[str, Any]:
         """A phase of a net: what is kept of it, from its file if it is done."""
         if phase == "train":
-            return {"run": self.train(name).name}
+            run = self.train(name)
+            origin = files.read_json(run / "training.json")["provenance"]
+            return {"run": run.name, "training": origin}
         verbs = {
             "clean": self.error,
             "joint": self.joint,

@@ -13,7 +13,10 @@ Claim:     against attacks that do not know the detector, RCE with K-density det
            better than the cross-entropy (CE) does, not FGSM and BIM; to misclassify and keep a
            normal non-ME features must move farther under RCE; attacks on net and detector together
            break both.
-Measured:  nothing yet. Results go to results/rce_{data}_{scale}.json and two figures beside it.
+Measured:  gpu, MNIST: AUC of K-density under C&W with confidence 10: CE 87.0, RCE 100.0; C&W-wb
+           gets past it wherever it reaches its class (CE 128 of 128, RCE 97), at a median RMS of
+           .082 and .083. z2 over z1: CE 1.08, RCE 1.38; CIFAR-10: 1.00 and 1.25. Not gradient and joint.
+           Results go to results/rce_{data}_{scale}.json and two figures beside it.
 Source:    Pang et al., NeurIPS 2018. AUC of K-density in an independent replication with ResNet-56
            and untargeted attacks, CE | RCE: `REPLICATION`.
 
