@@ -15,7 +15,8 @@ Claim:     against attacks that do not know the detector, RCE with K-density det
            break both.
 Measured:  gpu, MNIST: AUC of K-density under C&W with confidence 10: CE 87.0, RCE 100.0; C&W-wb
            gets past it wherever it reaches its class (CE 128 of 128, RCE 97), at a median RMS of
-           .082 and .083. z2 over z1: CE 1.08, RCE 1.38; CIFAR-10: 1.00 and 1.25. Not gradient and joint.
+           .082 and .083. z2 over z1: CE 1.08, RCE 1.38; CIFAR-10: 1.00 and 1.25. Neither gradient
+           nor joint yet.
            Results go to results/rce_{data}_{scale}.json and two figures beside it.
 Source:    Pang et al., NeurIPS 2018. AUC of K-density in an independent replication with ResNet-56
            and untargeted attacks, CE | RCE: `REPLICATION`.
