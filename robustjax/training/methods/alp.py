@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
-from robustjax.training.methods.trades import ATTACK, forward_pair
+from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
 from robustjax.training.net import Net
 
 
 @config
-class ALP(OnAttack):
+class ALP(OnPair, OnAttack):
     """min E clean CE(z(x), t) + (1 - clean) CE(z(x_adv), t) + weight mean_k (z(x) - z(x_adv))_k^2.
 
     Without the last term it is the mixture of clean and adversarial examples, half and half in
@@ -39,11 +38,6 @@ class ALP(OnAttack):
         super().__post_init__()
         check_number("clean", self.clean, 0, 1)
         check_number("weight", self.weight)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """Both cross-entropies, and the pairing."""

@@ -9,16 +9,15 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
-from robustjax.training.methods.trades import ATTACK, forward_pair
+from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
 from robustjax.training.net import Net
 
 
 @config
-class MART(OnAttack):
+class MART(OnPair, OnAttack):
     """min E BCE(z(x_adv), t) + beta KL(p(x) || p(x_adv)) (1 - p_y(x)), BCE = CE plus a margin term.
 
     BCE(z, y) = CE(z, y) - log(1 - max_{k != y} p_k). Nothing is detached: the weight carries a
@@ -38,11 +37,6 @@ class MART(OnAttack):
     def __post_init__(self):
         super().__post_init__()
         check_number("beta", self.beta)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """BCE + beta times the weighted KL."""

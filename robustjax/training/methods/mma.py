@@ -12,14 +12,14 @@ from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, check_type, cross_entropy
+from robustjax.training.methods.base import Aux, Batch, Crafted, check_type, cross_entropy
 from robustjax.training.methods.pgd_at import ATTACK
-from robustjax.training.methods.trades import forward_pair
+from robustjax.training.methods.trades import OnPair, forward_pair
 from robustjax.training.net import Net
 
 
 @config
-class MMA(Method):
+class MMA(OnPair):
     """min E clean CE(z(x), t) + (1 - clean) CE(z(x*), t), x* where the soft margin of x crosses 0.
 
     An image with p_y > 1/2 is attacked within its margin as last found, then moved to the boundary
@@ -56,11 +56,6 @@ class MMA(Method):
     def craft_cost(self) -> Cost:
         """The attack's, the bisection, and which examples are correct."""
         return Cost(self.attack.cost.forwards + HALVINGS + 1, self.attack.cost.backwards)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """x*, and in `extra` (margins (B,), which examples are in the second term (B,))."""

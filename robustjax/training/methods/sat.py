@@ -12,13 +12,13 @@ from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
-from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
+from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
+from robustjax.training.methods.trades import ATTACK, TRADES, OnPair, check_start, forward_pair
 from robustjax.training.net import Net
 
 
 @config
-class SAT(Method):
+class SAT(OnPair):
     """TRADES whose clean term aims at a moving average of the model's own predictions.
 
     From `start` on: t_i <- momentum t_i + (1 - momentum) p(x_i), then
@@ -53,11 +53,6 @@ class SAT(Method):
     def craft_cost(self) -> Cost:
         """The attack's, and the clean prediction."""
         return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """As TRADES."""

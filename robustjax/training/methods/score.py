@@ -10,13 +10,13 @@ from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method
-from robustjax.training.methods.trades import ATTACK, check_start, depart, forward_pair
+from robustjax.training.methods.base import Aux, Batch, Crafted
+from robustjax.training.methods.trades import ATTACK, OnPair, check_start, depart, forward_pair
 from robustjax.training.net import Net
 
 
 @config
-class SCORE(Method):
+class SCORE(OnPair):
     """min E ||p(x) - t||^2 + beta [||p(x_adv) - p(x)||^2 - slack]_+, x_adv maximising the second.
 
     A distance obeys the triangle inequality, the KL does not: clean accuracy and robustness are
@@ -44,11 +44,6 @@ class SCORE(Method):
     def craft_cost(self) -> Cost:
         """The attack's, and the clean prediction."""
         return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""

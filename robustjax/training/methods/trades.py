@@ -32,8 +32,17 @@ Aim = Literal["prediction", "target"]
 Commit = Literal["both", "adversarial"]
 
 
+class OnPair(Method):
+    """What compares clean and adversarial images in its loss: a pass over each."""
+
+    @property
+    def loss_cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(2, 2)
+
+
 @config
-class TRADES(Method):
+class TRADES(OnPair):
     """min E CE(z(x), t) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
 
     Gradients flow through both p(x) and p(x_adv). The clean forward commits BatchNorm statistics
@@ -73,11 +82,6 @@ class TRADES(Method):
         """The attack's, and the clean prediction."""
         forwards = self.attack.cost.forwards + (self.aim == "prediction")
         return Cost(forwards, self.attack.cost.backwards)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""

@@ -10,16 +10,15 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
-from robustjax.training.methods.trades import ATTACK, forward_pair
+from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
 from robustjax.training.net import Net
 
 
 @config
-class UAT(OnAttack):
+class UAT(OnPair, OnAttack):
     """min E CE(z(x_adv), t) + weight KL(p(x) || p(x_adv)), p(x) without a gradient.
 
     The clean prediction is the online target. The first mean is over the labelled examples (UAT-OT)
@@ -43,11 +42,6 @@ class UAT(OnAttack):
     def __post_init__(self):
         super().__post_init__()
         check_number("weight", self.weight)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """The adversarial CE, and the KL to the online target."""

@@ -21,7 +21,7 @@ from robustjax.training.methods.base import (
     accuracy,
     cross_entropy,
 )
-from robustjax.training.methods.trades import TRADES
+from robustjax.training.methods.trades import TRADES, OnPair
 from robustjax.training.net import Net
 
 FirstLayer = Literal["both", "hamiltonian"]
@@ -106,7 +106,7 @@ class YOPO(Method):
 
 
 @config
-class TradesYOPO(Method):
+class TradesYOPO(OnPair):
     """TRADES whose attack has m co-states of the KL, n steps through the first layer with each.
 
     Attributes:
@@ -130,11 +130,6 @@ class TradesYOPO(Method):
     def craft_cost(self) -> Cost:
         """A co-state a round, and the clean prediction."""
         return Cost(self.rounds + 1, self.rounds)
-
-    @property
-    def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(2, 2)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """m times n steps from near x, in eval mode."""
