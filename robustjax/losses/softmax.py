@@ -27,6 +27,11 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits))
 
 
+def distribution(target: jax.Array, num_classes: int) -> jax.Array:
+    """A label () as a distribution (K,), one-hot; a distribution is what it is."""
+    return jax.nn.one_hot(target, num_classes) if jnp.ndim(target) == 0 else target
+
+
 @of_logits
 def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-1/(K - 1) sum_{i != y} log softmax(-h)_i, the reverse cross-entropy of test logits h.
@@ -48,9 +53,8 @@ def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
       At least log(K - 1) for a label, where the wrong classes' logits are equal and the label's far
       above; the gradient is R - softmax(-h).
     """
-    if jnp.ndim(target) == 0:
-        target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
-    return cross_entropy(-logits, (1 - target) / (logits.size - 1))
+    wrong = 1 - distribution(target, logits.size)
+    return cross_entropy(-logits, wrong / (logits.size - 1))
 
 
 def focal(cross_entropy: jax.Array, gamma: jax.Array) -> jax.Array:
@@ -100,9 +104,7 @@ def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
       logits: (K,).
       target: a label () of an integer type, or a distribution (K,).
     """
-    if jnp.ndim(target) == 0:
-        target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
-    return jnp.sum((jax.nn.softmax(logits) - target) ** 2)
+    return jnp.sum((jax.nn.softmax(logits) - distribution(target, logits.size)) ** 2)
 
 
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
@@ -127,6 +129,6 @@ def smooth(
     """
     if over not in ("wrong", "all"):
         raise ValueError(f"over must be 'wrong' or 'all', got {over!r}")
-    hot = jax.nn.one_hot(label, num_classes) if jnp.ndim(label) == 0 else label
+    hot = distribution(label, num_classes)
     spread = (1 - hot) / (num_classes - 1) if over == "wrong" else 1 / num_classes
     return (1 - s) * hot + s * spread
