@@ -18,7 +18,7 @@ from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.ensemble import MultiTargeted
 from robustjax.attacks.iterative import Cost
 from robustjax.attacks.randomized import expected, redraw
-from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest, Unclipped
+from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest, Step, Unclipped
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
 from robustjax.attacks.stops import After, Misclassified, Never, Sight, Stationary
 from robustjax.attacks.success import logits_of
@@ -191,7 +191,7 @@ class PGD:
             x_adv, memory = here
             probe = self.rule.probe(memory, x_adv, self.threat, size)
             direction, output, state = gradient(state, probe, target)
-            there = self.rule(memory, direction, x_adv, x, self.threat, size, k / self.steps)
+            there = self.rule(memory, Step(direction, x_adv, x, self.threat, size, k / self.steps))
             sight = Sight(k, output, direction, x_adv, x, y, self.threat)
             halt, patience = self.stop(patience, sight)
             moved = jax.tree.map(lambda a, b: jnp.where(halt, a, b), here, there)

@@ -1,14 +1,12 @@
 """What a gradient attack does with a gradient: one step of the ascent, with a memory.
 
-`init(x)` makes the memory. `probe` says where the gradient is taken. The call takes the step of
-length `size` from `x_adv` inside the threat around `x`; `progress` in [0, 1) is the fraction of the
-steps already taken.
+`init(x)` makes the memory. `probe` says where the gradient is taken. The call takes the step.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,51 +17,49 @@ from robustjax.threats import ordered_sum
 from robustjax.typing import Threat
 
 
+class Step(NamedTuple):
+    """What a rule is given.
+
+    Attributes:
+      gradient: the direction of ascent.
+      x_adv: where the step begins.
+      x: the clean image, around which the threat is.
+      threat: the ball.
+      size: the step's length.
+      progress: the fraction of the steps already taken, in [0, 1).
+    """
+
+    gradient: jax.Array
+    x_adv: jax.Array
+    x: jax.Array
+    threat: Threat
+    size: jax.Array
+    progress: jax.Array
+
+
 class Rule(abc.ABC):
     """One step of the ascent."""
 
-    @abc.abstractmethod
     def init(self, x: jax.Array) -> Any:
-        """The memory before the first step."""
+        """The memory before the first step; by default none."""
+        return ()
 
     def probe(self, memory: Any, x_adv: jax.Array, threat: Threat, size: jax.Array) -> jax.Array:
         """Where the gradient is taken: `x_adv`, unless the rule looks ahead."""
         return x_adv
 
     @abc.abstractmethod
-    def __call__(
-        self,
-        memory: Any,
-        gradient: jax.Array,
-        x_adv: jax.Array,
-        x: jax.Array,
-        threat: Threat,
-        size: jax.Array,
-        progress: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """(memory, gradient, ...) -> (x_adv, memory)."""
+    def __call__(self, memory: Any, step: Step) -> tuple[jax.Array, Any]:
+        """(memory, step) -> (x_adv, memory)."""
 
 
 @config
 class Steepest(Rule):
     """The threat's own step: sign, normalised or sparse. No memory."""
 
-    def init(self, x: jax.Array) -> tuple[()]:
-        """Nothing to remember."""
-        return ()
-
-    def __call__(
-        self,
-        memory: tuple[()],
-        gradient: jax.Array,
-        x_adv: jax.Array,
-        x: jax.Array,
-        threat: Threat,
-        size: jax.Array,
-        progress: jax.Array,
-    ) -> tuple[jax.Array, tuple[()]]:
-        """(memory, gradient, ...) -> (x_adv, memory)."""
-        return threat.step(x_adv, gradient, size, x), memory
+    def __call__(self, memory: tuple[()], step: Step) -> tuple[jax.Array, tuple[()]]:
+        """(memory, step) -> (x_adv, memory)."""
+        return step.threat.step(step.x_adv, step.gradient, step.size, step.x), memory
 
 
 @config
@@ -76,22 +72,10 @@ class Unclipped(Rule):
       training", NeurIPS 2022 (N-FGSM).
     """
 
-    def init(self, x: jax.Array) -> tuple[()]:
-        """Nothing to remember."""
-        return ()
-
-    def __call__(
-        self,
-        memory: tuple[()],
-        gradient: jax.Array,
-        x_adv: jax.Array,
-        x: jax.Array,
-        threat: Threat,
-        size: jax.Array,
-        progress: jax.Array,
-    ) -> tuple[jax.Array, tuple[()]]:
-        """(memory, gradient, ...) -> (x_adv, memory)."""
-        return jnp.clip(x_adv + size * threat.steepest(gradient), 0, 1), memory
+    def __call__(self, memory: tuple[()], step: Step) -> tuple[jax.Array, tuple[()]]:
+        """(memory, step) -> (x_adv, memory)."""
+        away = step.size * step.threat.steepest(step.gradient)
+        return jnp.clip(step.x_adv + away, 0, 1), memory
 
 
 @config
@@ -110,20 +94,11 @@ class Momentum(Rule):
         """g = 0."""
         return jnp.zeros_like(x)
 
-    def __call__(
-        self,
-        memory: jax.Array,
-        gradient: jax.Array,
-        x_adv: jax.Array,
-        x: jax.Array,
-        threat: Threat,
-        size: jax.Array,
-        progress: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        """(memory, gradient, ...) -> (x_adv, memory)."""
-        length = ordered_sum(jnp.abs(gradient).reshape(-1))
-        memory = self.decay * memory + gradient / jnp.where(length > 0, length, 1)
-        return threat.step(x_adv, memory, size, x), memory
+    def __call__(self, memory: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
+        """(memory, step) -> (x_adv, memory)."""
+        length = ordered_sum(jnp.abs(step.gradient).reshape(-1))
+        memory = self.decay * memory + step.gradient / jnp.where(length > 0, length, 1)
+        return step.threat.step(step.x_adv, memory, step.size, step.x), memory
 
 
 @config
@@ -173,17 +148,8 @@ class Adam(Rule):
         """Adam's two moments and its counter."""
         return self._transform().init(x)
 
-    def __call__(
-        self,
-        memory: Any,
-        gradient: jax.Array,
-        x_adv: jax.Array,
-        x: jax.Array,
-        threat: Threat,
-        size: jax.Array,
-        progress: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """(memory, gradient, ...) -> (x_adv, memory)."""
-        direction, memory = self._transform().update(gradient, memory)
-        size = size * jnp.where(progress < 0.5, 1, self.drop)
-        return threat.project(x_adv + size * direction, x), memory
+    def __call__(self, memory: Any, step: Step) -> tuple[jax.Array, Any]:
+        """(memory, step) -> (x_adv, memory)."""
+        direction, memory = self._transform().update(step.gradient, memory)
+        size = step.size * jnp.where(step.progress < 0.5, 1, self.drop)
+        return step.threat.project(step.x_adv + size * direction, step.x), memory

@@ -15,7 +15,7 @@ from robustjax.attacks.aims import Label, sense
 from robustjax.attacks.gradient import LINF, PGD
 from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.randomized import redraw
-from robustjax.attacks.rules import Adam, Momentum, Steepest
+from robustjax.attacks.rules import Adam, Momentum, Steepest, Step
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 from robustjax.attacks.success import Success, fooled
 from robustjax.config import check_number, config, static
@@ -121,15 +121,9 @@ class ZerothOrder(Iterative):
         """Estimate the gradient, step, look."""
         key = jax.random.fold_in(example.key, state.k + 1)
         gradient = self.gradient(logits_fn, key, state.x_adv, state.target)
-        x_adv, memory = self.rule(
-            state.memory,
-            gradient,
-            state.x_adv,
-            example.x,
-            self.threat,
-            self.ascent.size,
-            state.k / self.steps,
-        )
+        progress, size = state.k / self.steps, self.ascent.size
+        move = Step(gradient, state.x_adv, example.x, self.threat, size, progress)
+        x_adv, memory = self.rule(state.memory, move)
         won = self.success(logits_fn(x_adv), example.y)
         return Ascent(state.k + 1, x_adv, memory, state.target, won)
 
