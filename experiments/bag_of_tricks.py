@@ -81,7 +81,12 @@ class Scale:
 SCALES = {
     "smoke": Scale("--model cnn --width 4 --epochs 2", "--n 32", 1, (2, 8)),
     "cpu": Scale("--model cnn --width 16 --epochs 5 --examples 10000", "--n 200", 3, (8, 32)),
-    "gpu": Scale("--model preact-resnet-18 --dtype bfloat16 --epochs 15", "--n 1000", 3, (16, 64)),
+    "gpu": Scale(
+        "--model preact-resnet-18 --width 16 --dtype bfloat16 --examples 10000 --epochs 30",
+        "--n 1000",
+        3,
+        (8, 32),
+    ),
     "full": Scale("--model preact-resnet-18 --epochs 110", "--n 10000", 5, (16, 128)),
 }
 EVALUATION = "--attacks pgd-10 autoattack --curve none --dtype float32"

@@ -89,7 +89,7 @@ SCALES = {
     "cpu": Scale("--model resnet-8 --augment shift-flip", (4, 2), 3, 300, 200),
     "gpu": Scale(
         "--model resnet-32 --augment shift-flip --batch-size 100 --lr-warmup 0.025",
-        (30, 0),
+        (30, 10),
         1,
         200,
         100,
