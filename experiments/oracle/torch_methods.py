@@ -208,7 +208,8 @@ def take(net, optimizer, batch, delta, craft, loss, gamma=0.0):
 def take_free(net, optimizer, batch, delta):
     """Replays: one gradient moves the weights and delta, each from where it was.
 
-    What another image's delta leaves outside the box is cut off first.
+    What another image's delta leaves outside the box is cut off first. (The authors' code cuts only
+    what the network sees, and such a pixel has no gradient there.)
     """
     net.train()
     x_adv = box(batch.x + delta, batch.x)
