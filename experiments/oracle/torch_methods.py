@@ -192,7 +192,10 @@ def shift(net, v, factor):
 
 
 def take(net, optimizer, batch, delta, craft, loss, gamma=0.0):
-    """One step; with a gamma the gradient, and the decay, are those of the perturbed weights."""
+    """One step; with a gamma the gradient, and the decay, are those of the perturbed weights.
+
+    Only Free begins from the `delta` of the step before.
+    """
     x_adv = craft(net, batch)
     net.train()
     v = perturbation(net, loss, gamma, batch, x_adv) if gamma else {}
