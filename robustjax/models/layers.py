@@ -76,7 +76,11 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose mode is an argument; statistics are float32 at any `dtype`."""
+    """Batch normalisation whose mode is an argument; statistics are float32 at any `dtype`.
+
+    It commits the variance that it normalises by, the biased one, as Flax and TensorFlow do;
+    PyTorch commits n / (n - 1) times that, n the values of a channel in the batch.
+    """
 
     dtype: Any = jnp.float32
     epsilon: float = 1e-5

@@ -29,8 +29,9 @@ class Free(Method):
     """Replay every batch m times; each gradient moves the weights and a perturbation that stays.
 
     theta <- SGD(theta, grad_theta CE), delta <- P(delta + eps s(grad_delta CE)), both at the old
-    (theta, delta). delta belongs to a position in the batch, starts at 0 and is never reset. A
-    training step takes m optimiser steps: divide the epochs by m for the authors' budget.
+    (theta, delta). delta belongs to a position in the batch, starts at 0 and is never reset. It is
+    kept in the pixel box too, where the authors' code cuts only what the network sees. A training
+    step takes m optimiser steps: divide the epochs by m for the authors' budget.
 
     Attributes:
       threat: the ball; a step has its radius.

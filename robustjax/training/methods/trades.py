@@ -46,8 +46,9 @@ class TRADES(OnPair):
     """min E CE(z(x), t) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
 
     Gradients flow through both p(x) and p(x_adv). The clean forward commits BatchNorm statistics
-    first, the adversarial one second. With extra data this is RST (Carmon et al. 2019), whose code
-    commits in the other order.
+    first, the adversarial one second; the authors' code repeats the clean one for the KL, which
+    changes no gradient but commits a third time. With extra data this is RST (Carmon et al. 2019),
+    whose code commits in the other order.
 
     Attributes:
       beta: weight of the KL term (1 / lambda in the paper).
