@@ -99,6 +99,7 @@ def test_awp_wraps_any_method(fitted):
         ("crop", data.Augment(flip=False)),
         ("zero-crop-flip", data.Augment(mode="zero")),
         ("shift-flip", data.Augment(pad=0, shift=0.1)),
+        ("zero-crop-flip:pad=2", data.Augment(pad=2, mode="zero")),
     ],
 )
 def test_augmentation_by_name(fitted, name, want):
@@ -108,7 +109,7 @@ def test_augmentation_by_name(fitted, name, want):
 def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
     natural = fitted("mmc", "--centers", "random", "--center-norm", "5")
     assert natural.method == training.MMC(centers="random", center_norm=5.0)
-    assert natural.validation_attack is None and natural.recipe.lr == training.MMC_RECIPE.lr
+    assert natural.validation_attack is None and natural.recipe.lr == 0.01
     robust = fitted("sce", "--adversarial", "targeted", "--eps", "1/10", "--lr", "1/20")
     assert robust.method == training.SCE("targeted", attacks.PGD(Linf(0.1)))
     assert robust.validation_attack is not None and robust.recipe.lr == 0.05
@@ -386,6 +387,7 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, inf], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
+        (["train", "pgd-at", "--out", "o", "--augment", "crops"], "choose one of auto, none, crop"),
         (["train", "pgd-at", "--out", "o", "--batch-size", "30"], "multiple of"),
         (["train", "pgd-at", "--out", "o", "--validation-attack", "pdg"], "unknown attack 'pdg'"),
         (["train", "pgd-at", "--out", "o", "--awp-start", "1/2"], "--awp-start needs --awp"),

@@ -94,7 +94,7 @@ def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_pa
     run = detection_study.Study(options, sizes).train(name)
     recipe = asked["recipe"]
     assert type(asked["method"]) is {"CE": training.Natural, "RCE": training.RCE}[name]
-    assert recipe.optimizer == training.RCE_RECIPE.optimizer and recipe.batch_size == 128
+    assert recipe.optimizer == training.RECIPES["rce"].optimizer and recipe.batch_size == 128
     assert (recipe.epochs, recipe.lr) == (sizes.epochs[0], sizes.lr[name == "RCE"])
     assert asked["options"].out == run and asked["options"].augment == "none"
     assert recipe.schedule.boundaries == (1 / 2, 3 / 4)
@@ -151,7 +151,7 @@ def test_a_figure_of_the_takeaways(tmp_path):
 def test_a_coloured_set_takes_the_schedule_of_the_card():
     words = detection_study.CARDS[False].split()
     assert words[words.index("--schedule") + 1] == "piecewise:boundaries=4/9,6/9,8/9"
-    np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RCE_RECIPE.schedule.boundaries)
+    np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RECIPES["rce"].schedule.boundaries)
 
 
 def test_the_detectors_are_those_that_are_named():
