@@ -81,7 +81,9 @@ N_FGSM = PGD(Linf(0.05), steps=1, rel_step=1.0, start=Uniform(2.0), rule=Unclipp
 METHODS = {
     "natural": Natural(),
     "pgd-at": PGDAT(CE),
-    "pgd-at, batch statistics": PGDAT(CE, bn="batch"),
+    "multi-target pgd-at, batch statistics": PGDAT(
+        dataclasses.replace(CE, loss=losses.multi_target, label="any", redraw=True), bn="batch"
+    ),
     "trades": TRADES(attack=KL),
     "awp(trades)": AWP(TRADES(attack=KL)),
     "sat": SAT(attack=KL, start=0.0),
