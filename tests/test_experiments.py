@@ -1,6 +1,7 @@
 """The experiments' commands are understood, and their tables say what their rows hold."""
 
 import argparse
+import itertools
 import pathlib
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from robustjax import detection, models, training
+from robustjax import config, detection, models, training
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(FOLDER))
@@ -23,6 +24,7 @@ import mmc_cifar10
 import rce_detection
 import record
 import separation
+import table16
 import tables
 
 KINDS = {
@@ -139,6 +141,56 @@ def test_a_setting_changes_what_its_takeaway_is_about(tmp_path, asked, monkeypat
     assert (stop.tau, stop.later) == (0, (60 / 110, 100 / 110))
     wide = seen["activation", "silu, width x 128"]["options"]
     assert (wide.activation, wide.width) == ("silu", 128)
+
+
+# Table 16 of Pang et al. 2021: net, eps, clean, AutoAttack.
+LEADERBOARD = {
+    "Ours, WRN-34-20": ("wrn-34-20", 8 / 255, 86.43, 54.39),
+    "Ours": ("wrn-34-10", 8 / 255, 85.49, 53.94),
+    "Pang et al. 2020c": ("wrn-34-20", 8 / 255, 85.14, 53.74),
+    "Zhang et al. 2020": ("wrn-34-10", 8 / 255, 84.52, 53.51),
+    "Rice et al. 2020": ("wrn-34-20", 8 / 255, 85.34, 53.42),
+    "Qin et al. 2019": ("wrn-40-8", 8 / 255, 86.28, 52.84),
+    "Ours, 0.031": ("wrn-34-10", 0.031, 85.45, 54.28),
+    "Huang et al. 2020": ("wrn-34-10", 0.031, 83.48, 53.34),
+    "Zhang et al. 2019b": ("wrn-34-10", 0.031, 84.92, 53.08),
+}
+
+
+@pytest.mark.parametrize("name", LEADERBOARD)
+def test_every_row_of_the_leaderboard_is_its_card(name, tmp_path, asked, monkeypatch):
+    class Evaluated(Exception):
+        pass
+
+    def evaluated(run, words, options):
+        raise Evaluated(dict(itertools.pairwise(words)))
+
+    monkeypatch.setattr(table16, "evaluated", evaluated)
+    options = argparse.Namespace(data="digits", data_dir=None, scale="full", runs=tmp_path)
+    with pytest.raises(Evaluated) as stopped:
+        table16.measure(name, 2, options)
+    row, made, (net, eps, clean, robust) = table16.ROWS[name], asked["options"], LEADERBOARD[name]
+    card = training.card(row.train.split()[0], made.card)
+    assert (made.model, made.seed) == (net, 2) and asked["recipe"] == card.recipe
+    assert made.normalize == card.options.get("normalize", True)
+    assert config.number(stopped.value.args[0]["--eps"]) == eps
+    published = [float(text.partition("±")[0]) for text in (row.clean, row.autoattack)]
+    assert published == [clean, robust] and row.seeds == (5 if "±" in row.clean else 1)
+    radius = made.eps or training.threat_of(asked["method"]).eps
+    assert radius == {"Zhang et al. 2020": 0.062, "Pang et al. 2020c": 0.031}.get(name, eps)
+
+
+def test_the_leaderboard_has_published_figures_beside_ours():
+    assert table16.ROWS.keys() == LEADERBOARD.keys()
+    seeds = [
+        {"clean": c, "autoattack": a, "config": {"model": {"name": "cnn"}}}
+        for c, a in ((0.8, 0.5), (0.9, 0.5))
+    ]
+    line = table16.markdown({"Ours": seeds}, published=True).splitlines()[-1]
+    want = "85.00±7.07 (85.49±0.24) | 50.00±0.00 (53.94±0.10) |"
+    assert line == f"| Ours | cnn | 8/255 | {want}"
+    line = table16.markdown({"Ours": seeds[:1]}, published=False).splitlines()[-1]
+    assert line == "| Ours | cnn | 8/255 | 80.00 | 50.00 |"
 
 
 def test_a_figure_of_the_takeaways(tmp_path):

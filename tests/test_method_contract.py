@@ -213,9 +213,8 @@ def test_loss_falls(name):
     names = ("teacher_accuracy", "robust_accuracy", "accuracy")
     correct = [next(m[n] for n in names if n in m) for m in trace]
     assert np.isfinite(loss).all()
-    assert np.mean(loss[-3:]) < (0.9 if name in ("sat", "awp(sat)", "avmixup") else 0.8) * np.mean(
-        loss[:3]
-    )
+    share = 0.9 if name in ("sat", "awp(sat)", "avmixup") else 0.8
+    assert np.mean(loss[-3:]) < share * np.mean(loss[:3])
     assert np.mean(correct[-3:]) > max(0.7, np.mean(correct[:3]))
 
 
