@@ -164,7 +164,7 @@ def test_every_card_is_legal(method, name):
     for made in (found.method, found.recipe):
         assert config.decode(config.encode(made), functions) == made
     assert 0.02 < threat_of(found.method).eps < 0.04
-    factors = np.array([found.recipe.schedule(jnp.float32(t / 400)) for t in range(1, 401)])
+    factors = np.asarray(found.recipe.schedule(jnp.arange(1, 401) / 400))
     assert factors.min() >= 0 and 0.9 < factors.max() <= 1
     found.recipe.optimizer.transform().init({"kernel": jnp.ones((2, 2))})
     options = cli.Options("out", **found.options)

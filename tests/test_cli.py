@@ -1,5 +1,6 @@
 """The command line, in process; test_loop.py and the README's commands run it for real."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -104,6 +105,24 @@ def test_awp_wraps_any_method(fitted):
 )
 def test_augmentation_by_name(fitted, name, want):
     assert fitted("natural", "--augment", name).recipe.augment == want
+
+
+def test_a_card_reaches_the_run(fitted, tmp_path):
+    """Its augmentation too, where images have colours."""
+    images = np.zeros((200, 8, 8, 3), np.uint8)
+    images[::2] = 255
+    for split in ("train", "test"):
+        np.save(tmp_path / f"{split}_images.npy", images)
+        np.save(tmp_path / f"{split}_labels.npy", np.arange(200) % 2)
+    asked = fitted("trades", "--card", "repo", "--data", f"arrays:{tmp_path}", "--lr", "1/20")
+    method, recipe, _ = training.card("trades", "repo")
+    assert asked.method == method and asked.threat == Linf(0.031)
+    assert asked.recipe == dataclasses.replace(recipe, lr=0.05)
+    assert asked.model["name"] == "wrn-34-10" and asked.model["mean"] is None
+    grey = fitted("trades", "--card", "repo", "--eps", "1/10", "--normalize")
+    assert grey.recipe.augment == data.Augment(pad=0, flip=False)
+    assert grey.threat == Linf(0.1) == grey.method.attack.threat and grey.model["mean"]
+    assert fitted("trades", "--card", "awp").method.gamma == 5e-3
 
 
 def test_a_member_of_the_family_starts_from_its_papers_card(fitted):

@@ -121,7 +121,7 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
         method = training.AWP(method, options.awp, options.awp_start)
     usual = data.default_augment(options.data, train_set.image_shape, recipe.augment)
     augment = read_variant(options.augment, {"auto": usual} | AUGMENT)
-    augment = dataclasses.replace(augment, cutout=options.cutout)
+    augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")
     model = {"name": options.model} | {n: getattr(options, n) for n in names}
