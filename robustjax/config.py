@@ -73,6 +73,17 @@ def number(text: str | float) -> float:
         raise ValueError(f"{text!r} is not a number; write 0.03 or 8/255") from error
 
 
+def write_number(value: float) -> str:
+    """The inverse of `number`: the shorter of the exact decimal and a fraction of small numbers.
+
+    0.1 -> '0.1', 0.0313... -> '8/255'; what has neither in six digits keeps all of its own.
+    """
+    if float(text := f"{value:g}") == value:
+        return text
+    fraction = Fraction(value).limit_denominator(1000)
+    return str(fraction) if float(fraction) == value else repr(float(value))
+
+
 def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
     """Raise ValueError unless a Python number lies in [low, high]; tracers and arrays pass."""
     if isinstance(value, int | float) and not low <= value <= high:

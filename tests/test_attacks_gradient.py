@@ -1,5 +1,7 @@
 """The ascent loop against hand-written loops; starts, rules, label sources."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ from robustjax.attacks import (
     Zero,
 )
 from robustjax.attacks.aims import sense
-from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy, kl
+from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy, kl, multi_target
 from robustjax.threats import L2, Linf
 
 SHAPE, K = (3, 3, 1), 4
@@ -154,6 +156,28 @@ def test_label_sources():
     assert drawn == set(range(K)) - {Y}
     assert {aim("any", jax.random.key(i)) for i in range(40)} == set(range(K))
     assert sense(cross_entropy, "any") == -1
+
+
+def test_a_redrawn_class_is_another_one_at_every_step():
+    """Away from the label where it is drawn itself; against the same steps one by one."""
+    attack = PGD(
+        Linf(0.1), 9, step_size=0.02, start=Zero(), loss=multi_target, label="any", redraw=True
+    )
+    key_target = jax.random.split(jax.random.key(3))[1]
+    z, seen = X, []
+    for k in range(9):
+        aim = int(jax.random.randint(jax.random.fold_in(key_target, k), (), 0, K))
+        z = clip(z + (1 if aim == Y else -1) * 0.02 * np.sign(gradient(z, aim)), 0.1)
+        seen.append(aim)
+    assert Y in seen and len(set(seen)) > 2
+    np.testing.assert_allclose(run(attack, seed=3), z, atol=1e-6)
+    given = PGD(Linf(0.1), 6, start=Zero(), redraw=True)  # a target that is given stays
+    np.testing.assert_array_equal(run(given, target=1), run(replace(given, redraw=False), target=1))
+
+
+def test_only_a_class_that_is_drawn_can_be_drawn_anew():
+    with pytest.raises(ValueError, match="redraw draws a class anew, which label 'true' is not"):
+        run(PGD(redraw=True))
 
 
 def test_the_predicted_label_leaks_nothing():

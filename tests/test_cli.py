@@ -1,5 +1,6 @@
 """The command line, in process; test_loop.py and the README's commands run it for real."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -99,16 +100,35 @@ def test_awp_wraps_any_method(fitted):
         ("crop", data.Augment(flip=False)),
         ("zero-crop-flip", data.Augment(mode="zero")),
         ("shift-flip", data.Augment(pad=0, shift=0.1)),
+        ("zero-crop-flip:pad=2", data.Augment(pad=2, mode="zero")),
     ],
 )
 def test_augmentation_by_name(fitted, name, want):
     assert fitted("natural", "--augment", name).recipe.augment == want
 
 
+def test_a_card_reaches_the_run(fitted, tmp_path):
+    """Its augmentation too, where images have colours."""
+    images = np.zeros((200, 8, 8, 3), np.uint8)
+    images[::2] = 255
+    for split in ("train", "test"):
+        np.save(tmp_path / f"{split}_images.npy", images)
+        np.save(tmp_path / f"{split}_labels.npy", np.arange(200) % 2)
+    asked = fitted("trades", "--card", "repo", "--data", f"arrays:{tmp_path}", "--lr", "1/20")
+    method, recipe, _ = training.card("trades", "repo")
+    assert asked.method == method and asked.threat == Linf(0.031)
+    assert asked.recipe == dataclasses.replace(recipe, lr=0.05)
+    assert asked.model["name"] == "wrn-34-10" and asked.model["mean"] is None
+    grey = fitted("trades", "--card", "repo", "--eps", "1/10", "--normalize")
+    assert grey.recipe.augment == data.Augment(pad=0, flip=False)
+    assert grey.threat == Linf(0.1) == grey.method.attack.threat and grey.model["mean"]
+    assert fitted("trades", "--card", "awp").method.gamma == 5e-3
+
+
 def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
     natural = fitted("mmc", "--centers", "random", "--center-norm", "5")
     assert natural.method == training.MMC(centers="random", center_norm=5.0)
-    assert natural.validation_attack is None and natural.recipe.lr == training.MMC_RECIPE.lr
+    assert natural.validation_attack is None and natural.recipe.lr == 0.01
     robust = fitted("sce", "--adversarial", "targeted", "--eps", "1/10", "--lr", "1/20")
     assert robust.method == training.SCE("targeted", attacks.PGD(Linf(0.1)))
     assert robust.validation_attack is not None and robust.recipe.lr == 0.05
@@ -386,6 +406,7 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, inf], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
+        (["train", "pgd-at", "--out", "o", "--augment", "crops"], "choose one of auto, none, crop"),
         (["train", "pgd-at", "--out", "o", "--batch-size", "30"], "multiple of"),
         (["train", "pgd-at", "--out", "o", "--validation-attack", "pdg"], "unknown attack 'pdg'"),
         (["train", "pgd-at", "--out", "o", "--awp-start", "1/2"], "--awp-start needs --awp"),

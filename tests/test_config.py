@@ -19,6 +19,16 @@ def test_fractions_are_numbers(p, q):
     assert config.number(f"{p}/{q}") == p / q
 
 
+@given(st.floats(0, 1e6) | st.fractions(0, 1, max_denominator=1000).map(float))
+def test_a_written_number_is_read_again(value):
+    assert config.number(config.write_number(value)) == value
+
+
+def test_numbers_are_written_short():
+    written = [config.write_number(x) for x in (8 / 255, 0.1, 5e-4, 100 / 110, 3, 2 / 3)]
+    assert written == ["8/255", "0.1", "0.0005", "10/11", "3", "2/3"]
+
+
 @pytest.mark.parametrize("text", ["", "8/0", "eight", "8/255/2"])
 def test_what_is_no_number_is_refused(text):
     with pytest.raises(ValueError, match=r"write 0\.03 or 8/255"):

@@ -701,6 +701,14 @@ def test_default_augmentation(name, shape, expected):
     assert data.default_augment(name, shape) == expected
 
 
+def test_a_card_s_augmentation_is_for_colour_images():
+    usual = data.Augment(pad=0, shift=0.1)
+    assert data.default_augment("cifar10", (32, 32, 3), usual) == usual
+    assert data.default_augment("digits", (8, 8, 1), usual) == data.Augment(pad=0, flip=False)
+    house = data.default_augment("svhn_cropped", (32, 32, 3), usual)
+    assert house == data.Augment(pad=0, shift=0.1, flip=False)
+
+
 def test_to_float_is_exact_to_the_last_bit_at_every_level():
     levels = np.arange(256, dtype=np.uint8)
     floats = np.asarray(data.to_float(levels))

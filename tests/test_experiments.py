@@ -1,6 +1,7 @@
 """The experiments' commands are understood, and their tables say what their rows hold."""
 
 import argparse
+import itertools
 import pathlib
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from robustjax import detection, models, training
+from robustjax import config, detection, models, training
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(FOLDER))
@@ -23,6 +24,7 @@ import mmc_cifar10
 import rce_detection
 import record
 import separation
+import table16
 import tables
 
 KINDS = {
@@ -94,7 +96,7 @@ def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_pa
     run = detection_study.Study(options, sizes).train(name)
     recipe = asked["recipe"]
     assert type(asked["method"]) is {"CE": training.Natural, "RCE": training.RCE}[name]
-    assert recipe.optimizer == training.RCE_RECIPE.optimizer and recipe.batch_size == 128
+    assert recipe.optimizer == training.RECIPES["rce"].optimizer and recipe.batch_size == 128
     assert (recipe.epochs, recipe.lr) == (sizes.epochs[0], sizes.lr[name == "RCE"])
     assert asked["options"].out == run and asked["options"].augment == "none"
     assert recipe.schedule.boundaries == (1 / 2, 3 / 4)
@@ -141,6 +143,56 @@ def test_a_setting_changes_what_its_takeaway_is_about(tmp_path, asked, monkeypat
     assert (wide.activation, wide.width) == ("silu", 128)
 
 
+# Table 16 of Pang et al. 2021: net, eps, clean, AutoAttack.
+LEADERBOARD = {
+    "Ours, WRN-34-20": ("wrn-34-20", 8 / 255, 86.43, 54.39),
+    "Ours": ("wrn-34-10", 8 / 255, 85.49, 53.94),
+    "Pang et al. 2020c": ("wrn-34-20", 8 / 255, 85.14, 53.74),
+    "Zhang et al. 2020": ("wrn-34-10", 8 / 255, 84.52, 53.51),
+    "Rice et al. 2020": ("wrn-34-20", 8 / 255, 85.34, 53.42),
+    "Qin et al. 2019": ("wrn-40-8", 8 / 255, 86.28, 52.84),
+    "Ours, 0.031": ("wrn-34-10", 0.031, 85.45, 54.28),
+    "Huang et al. 2020": ("wrn-34-10", 0.031, 83.48, 53.34),
+    "Zhang et al. 2019b": ("wrn-34-10", 0.031, 84.92, 53.08),
+}
+
+
+@pytest.mark.parametrize("name", LEADERBOARD)
+def test_every_row_of_the_leaderboard_is_its_card(name, tmp_path, asked, monkeypatch):
+    class Evaluated(Exception):
+        pass
+
+    def evaluated(run, words, options):
+        raise Evaluated(dict(itertools.pairwise(words)))
+
+    monkeypatch.setattr(table16, "evaluated", evaluated)
+    options = argparse.Namespace(data="digits", data_dir=None, scale="full", runs=tmp_path)
+    with pytest.raises(Evaluated) as stopped:
+        table16.measure(name, 2, options)
+    row, made, (net, eps, clean, robust) = table16.ROWS[name], asked["options"], LEADERBOARD[name]
+    card = training.card(row.train.split()[0], made.card)
+    assert (made.model, made.seed) == (net, 2) and asked["recipe"] == card.recipe
+    assert made.normalize == card.options.get("normalize", True)
+    assert config.number(stopped.value.args[0]["--eps"]) == eps
+    published = [float(text.partition("±")[0]) for text in (row.clean, row.autoattack)]
+    assert published == [clean, robust] and row.seeds == (5 if "±" in row.clean else 1)
+    radius = made.eps or training.threat_of(asked["method"]).eps
+    assert radius == {"Zhang et al. 2020": 0.062, "Pang et al. 2020c": 0.031}.get(name, eps)
+
+
+def test_the_leaderboard_has_published_figures_beside_ours():
+    assert table16.ROWS.keys() == LEADERBOARD.keys()
+    seeds = [
+        {"clean": c, "autoattack": a, "config": {"model": {"name": "cnn"}}}
+        for c, a in ((0.8, 0.5), (0.9, 0.5))
+    ]
+    line = table16.markdown({"Ours": seeds}, published=True).splitlines()[-1]
+    want = "85.00±7.07 (85.49±0.24) | 50.00±0.00 (53.94±0.10) |"
+    assert line == f"| Ours | cnn | 8/255 | {want}"
+    line = table16.markdown({"Ours": seeds[:1]}, published=False).splitlines()[-1]
+    assert line == "| Ours | cnn | 8/255 | 80.00 | 50.00 |"
+
+
 def test_a_figure_of_the_takeaways(tmp_path):
     row = dict.fromkeys(bag_of_tricks.COLUMNS, 0.5)
     table = {name: {"a": [row, row], "b": [row]} for name in bag_of_tricks.TAKEAWAYS}
@@ -151,7 +203,7 @@ def test_a_figure_of_the_takeaways(tmp_path):
 def test_a_coloured_set_takes_the_schedule_of_the_card():
     words = detection_study.CARDS[False].split()
     assert words[words.index("--schedule") + 1] == "piecewise:boundaries=4/9,6/9,8/9"
-    np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RCE_RECIPE.schedule.boundaries)
+    np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RECIPES["rce"].schedule.boundaries)
 
 
 def test_the_detectors_are_those_that_are_named():

@@ -22,6 +22,13 @@ def test_cross_entropy_of_a_label(label):
     assert float(losses.cross_entropy(Z, jnp.int32(label))) == pytest.approx(expected, rel=1e-6)
 
 
+def test_towards_a_class_or_away_from_the_label():
+    for label, aim in ((0, 2), (3, 0), (1, 1)):
+        expected = log_softmax(Z)[aim] * (-1 if aim == label else 1)
+        found = losses.multi_target(Z, (jnp.int32(label), jnp.int32(aim)))
+        assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
 def test_cross_entropy_of_a_distribution():
     target = softmax(R)
     expected = -(target * log_softmax(Z)).sum()

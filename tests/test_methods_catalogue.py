@@ -64,7 +64,7 @@ def test_state_is_what_a_method_carries():
 
 def test_the_command_lists_every_method(capsys):
     cli.main(["methods"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(METHODS)
     assert "Madry et al. 2018" in lines[3] and "11 FB" in lines[3]
     cli.main(["methods", "--markdown"])

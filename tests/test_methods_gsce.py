@@ -23,7 +23,6 @@ from robustjax.training import (
     LGM,
     METHODS,
     MMC,
-    MMC_RECIPE,
     MMLDA,
     PGDAT,
     RECIPES,
@@ -191,7 +190,7 @@ def test_every_member_has_its_head_and_card(name):
     x = jnp.zeros((2, 8, 8, 1))
     assert features_fn(x).shape == (2, 64) and logits_fn(x).shape == (2, 10)
     assert json.loads(json.dumps(method.model)) == method.model
-    assert RECIPES[name] is MMC_RECIPE and MMC_RECIPE.optimizer.decay == "convolutions"
+    assert RECIPES[name] is RECIPES["mmc"] and RECIPES[name].optimizer.decay == "convolutions"
 
 
 def test_random_centers_are_a_choice():

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from robustjax import cli, data, models
 from robustjax.data import Augment
-from robustjax.training import METHODS, RCE, RCE_RECIPE, RECIPES, Optimizer
+from robustjax.training import METHODS, RCE, RECIPES, Optimizer, card
 
 
 def trained(method, lr, folder):
@@ -87,14 +87,15 @@ def test_it_is_a_member_with_a_linear_head_on_the_pooled_features():
 
 def test_its_card():
     """90,000 steps of 128 CIFAR images; decay of every kernel and nothing else."""
-    assert RECIPES["rce"] is RCE_RECIPE
-    assert RCE_RECIPE.epochs * (50_000 // RCE_RECIPE.batch_size) == pytest.approx(90_000, rel=2e-3)
+    recipe = card("rce", "repo").recipe
+    assert RECIPES["rce"] is recipe
+    assert recipe.epochs * (50_000 // recipe.batch_size) == pytest.approx(90_000, rel=2e-3)
     steps = [2e-4, 39_999, 40_001, 60_001, 80_001, 90_000]
-    rates = [RCE_RECIPE.lr * RCE_RECIPE.schedule(jnp.float32(s / 90_000)) for s in steps]
+    rates = [recipe.lr * recipe.schedule(jnp.float32(s / 90_000)) for s in steps]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.001, 0.0001, 0.0001], rtol=1e-5)
-    assert RCE_RECIPE.augment == Augment(pad=2, mode="zero", flip=True)
+    assert recipe.augment == Augment(pad=2, mode="zero", flip=True)
     params = {"conv": jnp.ones((3, 3, 1, 1)), "fc": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    tx = RCE_RECIPE.optimizer.transform()
+    tx = recipe.optimizer.transform()
     decay, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert float(decay["conv"].ravel()[0]) == float(decay["fc"][0, 0]) == np.float32(2e-4)
     assert not decay["bias"].any()

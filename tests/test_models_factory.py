@@ -13,7 +13,11 @@ from robustjax.models import BN
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet18"}, "unknown model 'resnet18'; known: cnn, resnet-18, resnet-DEPTH"),
+        ({"name": "alexnet"}, "unknown model 'alexnet'; known: cnn, resnet-18, resnet-DEPTH"),
+        (
+            {"name": "PreActResNet18"},
+            "'PreActResNet18'; did you mean preact-resnet-18\\? known: cnn",
+        ),
         ({"name": "resnet-34"}, "depth 6n \\+ 2 .* not 34"),
         ({"name": "preact-resnet-34"}, "unknown model"),
         ({"name": "resnet-v2-2"}, "depth 6n \\+ 2"),
@@ -26,13 +30,29 @@ from robustjax.models import BN
         ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
         ({"width": 0}, "width must be at least 1"),
         ({"adaptive_norm": True}, "cnn has no batch normalisation that could adapt"),
-        ({"teacher": "resnet18"}, "unknown model 'resnet18'"),
+        ({"teacher": "resnet"}, "unknown model 'resnet'"),
         ({"num_classes": 1}, "num_classes must be at least 2"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         models.create(**{"name": "cnn", "num_classes": 10} | options)
+
+
+@pytest.mark.parametrize(
+    ("name", "spelling"),
+    [
+        ("preact-resnet-18", "preact_resnet18"),
+        ("preact-resnet-18", "PreAct-ResNet-18"),
+        ("wrn-10-2", "WRN-10-2"),
+        ("resnet-8", "resnet8"),
+        ("resnext-29-2x64", "resnext_29_2x64"),
+        ("regnetx-200mf", "RegNetX-200MF"),
+    ],
+)
+def test_names_are_spelled_as_people_do(name, spelling):
+    settings = {"num_classes": 3, "width": 12}
+    assert models.create(spelling, **settings) == models.create(name, **settings)
 
 
 def test_names_lists_what_create_knows():

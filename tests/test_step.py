@@ -1,6 +1,7 @@
 """The step's own promises; the laws that hold for every method are in test_method_contract.py."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from tiny import CLASSES, RECIPE, examples, fresh, module
 
 from robustjax import parallel
-from robustjax.data import Augment
+from robustjax.data import Augment, cutmix
 from robustjax.threats import L2, Linf
 from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural, Recipe
 from robustjax.training.methods.base import Batch
@@ -18,6 +19,7 @@ from robustjax.training.step import (
     OUT_AXES,
     make_step,
     mixed,
+    mixer,
     read_rows,
     scale_eps,
     scatter,
@@ -89,19 +91,20 @@ def test_extra_examples_have_their_own_smoothing():
     np.testing.assert_allclose(found, [want[0], [0.34, 0.46, 0.1, 0.1]], rtol=1e-6)
 
 
-def cut(shards):
+def blended(mix, shards):
     """A batch of eight images filled with their own number, mixed; (batch before, after)."""
     label = jnp.arange(8)
     image = jnp.broadcast_to(label.reshape(-1, 1, 1, 1), (8, 6, 6, 1)) * 1.0
     batch = Batch(image, label, jax.nn.one_hot(label, 8), index=label, source=jnp.zeros_like(label))
     keys = jax.random.split(jax.random.key(0), 8)
-    run = jax.jit(jax.vmap(mixed, axis_name=parallel.AXIS))
+    one = functools.partial(mixed, mix)
+    run = jax.jit(jax.vmap(one, axis_name=parallel.AXIS))
     return batch, parallel.merge(run(*parallel.split((batch, keys), shards)))
 
 
 def test_cutmix_takes_from_the_example_before_whatever_the_shards():
-    batch, after = cut(1)
-    for one, four in zip(*map(jax.tree.leaves, (after, cut(4)[1])), strict=True):
+    batch, after = blended(cutmix, 1)
+    for one, four in zip(*map(jax.tree.leaves, (after, blended(cutmix, 4)[1])), strict=True):
         np.testing.assert_array_equal(one, four)
     others = 0
     for i in range(8):
@@ -114,9 +117,35 @@ def test_cutmix_takes_from_the_example_before_whatever_the_shards():
     assert others >= 4 and (after.index == batch.index).all()
 
 
-def test_cutmix_is_refused_where_single_examples_are_remembered():
+def test_mixup_takes_the_mean_with_the_example_before_whatever_the_shards():
+    mix = mixer(Recipe(mixup=0.7))
+    batch, after = blended(mix, 1)
+    for one, four in zip(*map(jax.tree.leaves, (after, blended(mix, 4)[1])), strict=True):
+        np.testing.assert_array_equal(one, four)
+    for i in range(8):
+        before = (i - 1) % 8
+        own = after.target[i, i]
+        assert after.target[i, before] == pytest.approx(1 - own)
+        np.testing.assert_allclose(after.image[i], own * i + (1 - own) * before, rtol=1e-5)
+        assert after.label[i] == (i if own >= 0.5 else before)
+    assert len(np.unique(after.target[np.arange(8), np.arange(8)])) == 8
+    assert 0 < (after.label != batch.label).sum() < 8
+
+
+def test_a_step_mixes_where_the_recipe_says_so():
+    recipe = dataclasses.replace(RECIPE, mixup=1.0)
+    assert not equal(take(recipe)[1].params, take(RECIPE)[1].params)
+
+
+@pytest.mark.parametrize("mix", [{"cutmix": True}, {"mixup": 1.0}])
+def test_mixing_is_refused_where_single_examples_are_remembered(mix):
     with pytest.raises(ValueError, match="SAT remembers single examples"):
-        fresh(SAT(), 1, dataclasses.replace(RECIPE, cutmix=True))
+        fresh(SAT(), 1, dataclasses.replace(RECIPE, **mix))
+
+
+def test_one_way_of_mixing_at_a_time():
+    with pytest.raises(ValueError, match="choose one of them"):
+        Recipe(cutmix=True, mixup=1.0)
 
 
 @pytest.mark.parametrize("method", [PGDAT(), TRADES(), AWP(TRADES())])
@@ -134,6 +163,7 @@ def test_every_threat_of_a_method_is_scaled(method):
         ("batch_size", 0),
         ("accumulate", 0),
         ("lr", -1.0),
+        ("mixup", -0.1),
         ("ema", 1.5),
         ("label_smoothing", 2.0),
         ("extra_smoothing", 2.0),

@@ -62,8 +62,11 @@ def sense(loss: Loss, label: Label, targeted: bool = False) -> int:
     return -1 if (targeted or label in TARGETED) and loss not in PAIRED else 1
 
 
-def check_aim(loss: Loss, label: Label, targeted: bool = False) -> None:
-    """Raise ValueError if an attack cannot do without a target that the caller gives."""
+def check_aim(loss: Loss, label: Label, targeted: bool = False, redraw: bool = False) -> None:
+    """Raise ValueError if an attack cannot do without a target that the caller gives.
+
+    Nor can it draw a class anew that is not drawn.
+    """
     paired = loss in PAIRED and label in TARGETED
     if loss in GIVEN_TARGETS and not paired:
         raise ValueError(
@@ -73,4 +76,9 @@ def check_aim(loss: Loss, label: Label, targeted: bool = False) -> None:
     if targeted and label == "true":
         raise ValueError(
             "a targeted attack needs a target: pass one, or set label to 'least_likely' or 'random'"
+        )
+    if redraw and label not in ("random", "any"):
+        raise ValueError(
+            f"redraw draws a class anew, which label {label!r} is not: set it to 'any' or "
+            "'random', or leave redraw off"
         )

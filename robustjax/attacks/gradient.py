@@ -58,6 +58,8 @@ class PGD:
         towards: the least likely one (Kurakin et al. 2017), a uniformly random wrong one or 'any'
         one, or the `rank`-th most likely wrong one. All but 'true' read the output's logits.
       rank: of the target class, for label 'ranked'.
+      redraw: draw the class of label 'random' or 'any' anew at every step: with 'any' and the
+        loss multi_target the multi-target crafting of "Bag of Tricks" (Pang et al. 2021).
       targeted: descend instead of ascend on a target that is given.
       eot: draws of a `Randomized` model, and of the transforms, that each gradient is the mean of.
       transforms: what the gradient is taken through, for transfer to other models.
@@ -80,16 +82,16 @@ class PGD:
     loss: Loss = static(cross_entropy)
     label: Label = static("true")
     rank: int = 1
+    redraw: bool = static(False)
     targeted: bool = static(False)
     eot: int = static(1)
     transforms: tuple[DiverseInput | TranslationInvariant | ScaleInvariant, ...] = ()
 
     def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("step_size", self.step_size)
-        check_number("rel_step", self.rel_step)
-        check_number("rank", self.rank, 1)
-        check_number("eot", self.eot, 1)
+        for name in ("steps", "step_size", "rel_step"):
+            check_number(name, getattr(self, name))
+        for name in ("rank", "eot"):
+            check_number(name, getattr(self, name), 1)
         if self.label not in get_args(Label):
             raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
 
@@ -178,8 +180,7 @@ class PGD:
     def _climb(self, gradient, logits_fn, state, key, x, y, target, x_start):
         """The loop: `gradient(state, x_adv, target)` -> (gradient, output, state) every step."""
         key_start, key_target = jax.random.split(key)
-        if target is None:
-            target = self.aim(logits_fn(state), key_target, x, y)
+        aim_at = self._aims(target, logits_fn(state), key_target, x, y)
         if x_start is None:
             x_start = self.start(key_start, x, self.threat, logits_fn(state))
         else:
@@ -190,7 +191,7 @@ class PGD:
             here, patience, state = carry
             x_adv, memory = here
             probe = self.rule.probe(memory, x_adv, self.threat, size)
-            direction, output, state = gradient(state, probe, target)
+            direction, output, state = gradient(state, probe, aim_at(k))
             there = self.rule(memory, Step(direction, x_adv, x, self.threat, size, k / self.steps))
             sight = Sight(k, output, direction, x_adv, x, y, self.threat)
             halt, patience = self.stop(patience, sight)
@@ -210,13 +211,22 @@ class PGD:
 
     def check_aim(self) -> None:
         """Raise ValueError if the attack cannot do without a target that the caller gives."""
-        check_aim(self.loss, self.label, self.targeted)
+        check_aim(self.loss, self.label, self.targeted, self.redraw)
 
     def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         """The label that `loss` is given when the caller gives no target."""
         self.check_aim()
         logits = None if self.label == "true" else logits_of(logits_fn(x))
         return aim(self.loss, self.label, logits, key, y, self.rank)
+
+    def _aims(self, target, logits_fn, key, x, y):
+        """Number of the step -> what its loss is given."""
+        if target is not None or not self.redraw:
+            fixed = self.aim(logits_fn, key, x, y) if target is None else target
+            return lambda k: fixed
+        self.check_aim()
+        classes = jnp.zeros_like(logits_of(logits_fn(x)))  # their number is all that counts
+        return lambda k: aim(self.loss, self.label, classes, jax.random.fold_in(key, k), y)
 
     def gradient(
         self, logits_fn: LogitsFn, x: jax.Array, target: Any, key: jax.Array | None = None

@@ -45,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             {
                 "quickstart": quickstart,
-                "train": train_command(),
+                "train": train_command(words),
                 "methods": methods,
                 "pseudo-label": pseudo_label_command,
                 "evaluate": evaluate,

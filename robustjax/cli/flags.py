@@ -67,7 +67,7 @@ def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         metavar="NUMBER",
         instance_from_str=lambda words: config.number(words[0]),
         is_instance=lambda value: isinstance(value, int | float),
-        str_from_instance=lambda value: [f"{value:g}"],
+        str_from_instance=lambda value: [config.write_number(value)],
     )
 
 
@@ -124,14 +124,23 @@ def read_variant(text: str, table: dict[str, Any]) -> Any:
 
 
 def write_variant(value: Any, table: dict[str, Any]) -> str:
-    """The inverse of `read_variant`."""
-    name = next(name for name, default in table.items() if type(default) is type(value))
+    """The inverse of `read_variant`, by the name that leaves the fewest fields to be written."""
+
+    def others(name):
+        default = table[name]
+        return [
+            field.name
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != getattr(default, field.name)
+        ]
+
+    same = [name for name, default in table.items() if type(default) is type(value)]
+    name = min(same, key=lambda name: len(others(name)))
     words = [name]
-    for field in dataclasses.fields(value):
-        numbers = getattr(value, field.name)
-        if numbers != getattr(table[name], field.name):
-            numbers = numbers if isinstance(numbers, tuple) else (numbers,)
-            words.append(f"{field.name}={','.join(f'{n:g}' for n in numbers)}")
+    for field in others(name):
+        numbers = getattr(value, field)
+        numbers = numbers if isinstance(numbers, tuple) else (numbers,)
+        words.append(f"{field}={','.join(map(config.write_number, numbers))}")
     return ":".join(words)
 
 

@@ -2,18 +2,83 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from tyro.conf import Positional
+
+from robustjax.cli.flags import VARIANTS, write_variant
+from robustjax.cli.train import AUGMENT, Options
+from robustjax.config import write_number
+from robustjax.data import Augment
 from robustjax.report.tables import align
-from robustjax.training import CATALOGUE
+from robustjax.threats import Threats
+from robustjax.training import CARDS, CATALOGUE
+
+TABLES = {Augment: AUGMENT} | {
+    type(value): table for table in VARIANTS.values() for value in table.values()
+}
+"""The type of a config that is one flag -> the configs it may hold, by name."""
 
 
-def methods(markdown: bool = False) -> None:
+def methods(names: Positional[tuple[str, ...]] = (), markdown: bool = False) -> None:
     """List what `train` knows: name, paper, group, state carried and cost of a training step.
 
     FB is a forward and a backward pass over the batch, F a forward pass alone, at the defaults.
+    Below are the cards of `train METHOD --card NAME`: the flags that make each of them of the
+    card bot, the unified baseline, which every method has.
 
     Args:
+      names: methods to list; none: all.
       markdown: print it as Markdown.
+
+    Raises:
+      ValueError: an unknown name.
     """
+    if unknown := set(names) - set(CATALOGUE):
+        raise ValueError(f"unknown method {min(unknown)!r}; known: {', '.join(CATALOGUE)}")
+    listed = names or tuple(CATALOGUE)
     rows = [("method", "paper", "group", "state", "cost")]
-    rows += [(name, e.paper, e.group, e.state, e.cost) for name, e in CATALOGUE.items()]
+    rows += [(n, e.paper, e.group, e.state, e.cost) for n in listed for e in [CATALOGUE[n]]]
+    print(align(rows, len(rows[0]), markdown), end="\n\n")
+    rows = [("method", "card", "what it changes of the card bot")]
+    rows += [(n, c, " ".join(changes(n, c)) or "-") for n in listed for c in CARDS[n] if c != "bot"]
     print(align(rows, len(rows[0]), markdown))
+
+
+def changes(method: str, name: str) -> list[str]:
+    """The words that make a card of the method's bot, as flags of `train`."""
+    bot, other = CARDS[method]["bot"], CARDS[method][name]
+    words = [*between(bot.method, other.method), *between(bot.recipe, other.recipe)]
+    usual = {field.name: field.default for field in dataclasses.fields(Options)}
+    for option in {**bot.options, **other.options}:
+        old, new = (card.options.get(option, usual[option]) for card in (bot, other))
+        words += [] if old == new else flag(option, new)
+    return words
+
+
+def between(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """The flags that make one config of another of its type."""
+    for field in dataclasses.fields(new):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if before == after:
+            continue
+        if isinstance(after, Threats):
+            yield from flag("eps", after.eps)
+        elif dataclasses.is_dataclass(after) and type(after) not in TABLES:
+            yield from between(before, after, f"{path}{field.name}.")
+        else:
+            yield from flag(path + field.name, after)
+
+
+def flag(name: str, value: Any) -> list[str]:
+    """The words that give a flag of `train` this value."""
+    path, dot, last = name.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{path}{dot}{last if value else 'no-' + last}"]
+    if type(value) in TABLES:
+        text = write_variant(value, TABLES[type(value)])
+    else:
+        text = write_number(value) if isinstance(value, float) else str(value)
+    return [f"--{path}{dot}{last}", text]

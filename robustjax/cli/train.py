@@ -1,19 +1,22 @@
-"""`robustjax train METHOD`."""
+"""`robustjax train METHOD --card NAME`."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+from tyro import MISSING
 from tyro.conf import arg, subcommand
 
 from robustjax import attacks, data, parallel, report, training
-from robustjax.cli.flags import Norm, choose_threat
+from robustjax.cli.flags import Norm, choose_threat, read_variant
 from robustjax.config import check_number
-from robustjax.training import METHODS, RECIPES, Recipe
+from robustjax.training import METHODS, RECIPES, Card, Recipe
 
 AUGMENT = {
     "none": data.Augment(pad=0, flip=False),
@@ -32,6 +35,8 @@ class Options:
 
     Args:
       out: the run directory.
+      card: where all flags start from: bot, the unified baseline, or what a source says of the
+        method (table1, repo, ...), its network included; `robustjax methods` lists them.
       data: 'digits' (bundled), the name of a TFDS image classification set, or 'arrays:DIR'.
       data_dir: the folder of prepared TFDS sets.
       examples: train on the first so many of its training images; None: on all.
@@ -45,8 +50,10 @@ class Options:
       dtype: of the computation; weights, images, logits and losses stay float32.
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
-      augment: auto is what suits the data; crops come from the image padded by its reflection, or
-        by zeros; shift moves it by up to a tenth, by fractions of a pixel.
+      augment: auto is the recipe's as it suits the data. By name: none, crop and crop-flip (of the
+        image padded by its reflection), zero-crop and zero-crop-flip (by zeros), shift and
+        shift-flip (by up to a tenth, by fractions of a pixel); with other numbers
+        zero-crop-flip:pad=2, shift:shift=1/5.
       cutout: side of a square of zeros cut out of every training image.
       threat: the norm trained against; None is the method's own.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the threat's own.
@@ -63,6 +70,7 @@ class Options:
     """
 
     out: Path
+    card: str | None = None
     data: str = "digits"
     data_dir: str | None = None
     examples: int | None = None
@@ -74,7 +82,7 @@ class Options:
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     normalize: bool = True
-    augment: Literal["auto", *AUGMENT] = "auto"
+    augment: str = "auto"
     cutout: int = 0
     threat: Norm | None = None
     eps: float | None = None
@@ -111,8 +119,9 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     validation_attack = None if on_clean else attacks.parse(options.validation_attack, threat)
     if options.awp:
         method = training.AWP(method, options.awp, options.awp_start)
-    default = data.default_augment(options.data, train_set.image_shape)
-    augment = dataclasses.replace(AUGMENT.get(options.augment, default), cutout=options.cutout)
+    usual = data.default_augment(options.data, train_set.image_shape, recipe.augment)
+    augment = read_variant(options.augment, {"auto": usual} | AUGMENT)
+    augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")
     model = {"name": options.model} | {n: getattr(options, n) for n in names}
@@ -164,18 +173,43 @@ def write_record(result: training.Result, options: Options, started: float) -> N
     print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
 
 
-def train_command() -> Any:
-    """`train` as tyro wants it: one sub-command a method, its flags and the common ones flat."""
+def named_card(words: Sequence[str]) -> str | None:
+    """The card of a command line, which is read before the rest: its values are their defaults."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--card", nargs="?")
+    return reader.parse_known_args(words)[0].card
+
+
+def start(name: str, words: Sequence[str]) -> Card:
+    """Where the flags of a method start, given the command line.
+
+    Raises:
+      ValueError: the line is for this method, and names a card that it does not have.
+    """
+    chosen = named_card(words) if list(words[:2]) == ["train", name] else None
+    if chosen is None:
+        return Card(METHODS[name], RECIPES.get(name, Recipe()))
+    card = training.card(name, chosen)
+    return card._replace(options={"card": chosen, **card.options})
+
+
+def train_command(words: Sequence[str] = ()) -> Any:
+    """`train` as tyro wants it: one sub-command a method, its flags and the common ones flat.
+
+    Args:
+      words: the command line, for the card that it may name.
+    """
     commands = []
-    for name, default in METHODS.items():
-        flat, recipe = arg(name=""), RECIPES.get(name, Recipe())
+    for name in METHODS:
+        flat, card = arg(name=""), start(name, words)
+        options = Options(MISSING, **card.options)
         fields = [
-            ("options", Annotated[Options, flat]),
-            ("method", Annotated[type(default), flat], dataclasses.field(default=default)),
-            ("recipe", Annotated[Recipe, flat], dataclasses.field(default=recipe)),
+            ("options", Annotated[Options, flat], dataclasses.field(default=options)),
+            ("method", Annotated[type(card.method), flat], dataclasses.field(default=card.method)),
+            ("recipe", Annotated[Recipe, flat], dataclasses.field(default=card.recipe)),
         ]
         run = dataclasses.make_dataclass("Train", fields)
-        run.__doc__ = type(default).__doc__
+        run.__doc__ = type(card.method).__doc__
         commands.append(Annotated[run, subcommand(name=name)])
 
     def command(run) -> None:

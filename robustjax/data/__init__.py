@@ -6,6 +6,7 @@ from robustjax.data.cutmix import cutmix
 from robustjax.data.dataset import Dataset
 from robustjax.data.extra import load_extra, open_pool
 from robustjax.data.load import SPLITS, available, load
+from robustjax.data.mixup import mixup
 from robustjax.data.plan import Plan
 from robustjax.data.tfds import prepare
 
@@ -21,6 +22,7 @@ __all__ = [
     "default_augment",
     "load",
     "load_extra",
+    "mixup",
     "open_pool",
     "prepare",
     "shard",

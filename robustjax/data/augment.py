@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import chex
@@ -115,12 +116,17 @@ class Augment:
         return augment(key, image, self.pad, self.mode, self.flip, self.shift, self.cutout)
 
 
-def default_augment(name: str, image_shape: tuple[int, int, int]) -> Augment:
-    """What the field trains this data set with.
+CROP_FLIP = Augment()
 
-    Grey images (digits, MNIST) get none; colour images are cropped after padding by 4 and mirrored,
-    except house numbers, which are only cropped.
+
+def default_augment(
+    name: str, image_shape: tuple[int, int, int], usual: Augment = CROP_FLIP
+) -> Augment:
+    """What this data set is trained with, where colour images are with `usual`.
+
+    Grey images (digits, MNIST) get none, house numbers are not mirrored. By default colour images
+    are cropped after padding by 4 and mirrored.
     """
     if image_shape[-1] == 1:
         return Augment(pad=0, flip=False)
-    return Augment(flip=not name.startswith("svhn"))
+    return dataclasses.replace(usual, flip=usual.flip and not name.startswith("svhn"))

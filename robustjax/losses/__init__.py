@@ -17,11 +17,12 @@ from robustjax.losses.margin import (
     targeted_margin,
 )
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
-from robustjax.losses.softmax import brier, cross_entropy, kl, rce, squared_error
+from robustjax.losses.softmax import brier, cross_entropy, kl, multi_target, rce, squared_error
 from robustjax.losses.softmax import focal as focal
 from robustjax.losses.softmax import smooth as smooth
 
 GIVEN_TARGETS = {
+    multi_target: "a pair (label, class)",
     kl: "reference logits (K,)",
     squared_error: "an array of the output's shape",
     targeted_dlr: "a pair (label, target class)",
@@ -29,7 +30,7 @@ GIVEN_TARGETS = {
 }
 """What the losses that take no label compare the output with: the caller has to give it."""
 
-PAIRED = (targeted_dlr, targeted_margin)
+PAIRED = (multi_target, targeted_dlr, targeted_margin)
 """Losses of (label, target class), maximised although they are targeted."""
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "lgm",
     "margin",
     "mmc",
+    "multi_target",
     "rce",
     "soft_margin",
     "squared_error",

@@ -33,6 +33,21 @@ def distribution(target: jax.Array, num_classes: int) -> jax.Array:
 
 
 @of_logits
+def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """log p_t, towards class t; -log p_y where t is the label, away from it. To be maximised.
+
+    Args:
+      logits: (K,).
+      target: (label y, class t), each () integer.
+
+    References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, use_multitarget in
+      their code.
+    """
+    label, aim = target
+    return jnp.where(aim == label, 1, -1) * cross_entropy(logits, aim)
+
+
+@of_logits
 def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-1/(K - 1) sum_{i != y} log softmax(-h)_i, the reverse cross-entropy of test logits h.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -82,6 +83,9 @@ ARCHITECTURES = (
     Architecture("vit-s-PATCH (vit-s-4 for 32x32 images)", r"vit-s-(\d+)", vit, 384, "gelu"),
     Architecture("vit-b-PATCH", r"vit-b-(\d+)", vit, 768, "gelu"),
 )
+BEFORE_A_NUMBER = r"(?<=[a-z])-(?=\d|\(\\d)"
+"""A dash that people leave out."""
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -112,7 +116,8 @@ def create(
     """Build a network; every argument is JSON, so a run's config holds them as they are.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`; case does not matter, nor underscores for dashes, nor a dash before
+        the first number: PreAct_ResNet18, WRN-34-10.
       num_classes: K.
       activation: replaces every one, see `layers.activation`; None is the architecture's own.
       dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
@@ -150,10 +155,11 @@ def create(
     options |= {"scale": scale}
     options = {option: value for option, value in options.items() if value is not None}
     shared = {"dtype": dtype, "mean": mean, "std": std, "remat": remat}
+    spelled = name.lower().replace("_", "-")
     for own in ARCHITECTURES:
-        if match := re.fullmatch(own.pattern, name):
+        if match := re.fullmatch(re.sub(BEFORE_A_NUMBER, "-?", own.pattern), spelled):
             stem, body = own.build(
-                *(int(group) if group.isdigit() else group for group in match.groups()),
+                *(int(part) if part.isdigit() else part for part in match.groups()),
                 width=own.width if width is None else width,
                 activation=own.activation if activation is None else activation,
                 dtype=DTYPES[dtype],
@@ -171,7 +177,10 @@ def create(
                 dtype=DTYPES[dtype],
                 teacher=teacher and create(teacher, num_classes=num_classes, **shared),
             )
-    raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
+    known = {own.name.split()[0].lower(): own.name for own in ARCHITECTURES}
+    near = difflib.get_close_matches(spelled, known, 1, 0.7)
+    meant = f"did you mean {known[near[0]]}? " if near else ""
+    raise ValueError(f"unknown model {name!r}; {meant}known: {', '.join(names())}")
 
 
 def adapted(name: str, body: nn.Module) -> Residual:

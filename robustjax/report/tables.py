@@ -170,6 +170,8 @@ def _percent(value: float | None, error: float | None = None) -> str:
 def align(cells: Sequence[Sequence[str]], numbers_from: int, markdown: bool) -> str:
     """Columns of equal width under a header; from `numbers_from` on they are flush right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if not markdown and numbers_from >= len(widths):  # what is last may be long
+        widths[-1] = len(cells[0][-1])
 
     def line(row: Sequence[str]) -> str:
         padded = [

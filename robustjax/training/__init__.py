@@ -1,5 +1,6 @@
 """Adversarial training: methods, the per-device step and the host loop."""
 
+from robustjax.training.cards import CARDS, RECIPES, Card, card
 from robustjax.training.loop import Result, Terminated, fit, threat_of, with_threat
 from robustjax.training.methods import (
     ALP,
@@ -41,17 +42,6 @@ from robustjax.training.methods import (
 )
 from robustjax.training.optimizers import Optimizer
 from robustjax.training.pseudo_labels import pseudo_label
-from robustjax.training.recipes import (
-    GOWAL_RECIPE,
-    LEVEL_SETS_RECIPE,
-    MMC_RECIPE,
-    RCE_RECIPE,
-    REBUFFI_RECIPE,
-    RECIPES,
-    RST_RECIPE,
-    UAT_RECIPE,
-    WANG_RECIPE,
-)
 from robustjax.training.schedules import SCHEDULES
 from robustjax.training.state import TrainState
 from robustjax.training.step import Recipe
@@ -59,28 +49,23 @@ from robustjax.training.step import Recipe
 __all__ = [
     "ALP",
     "AWP",
+    "CARDS",
     "CAT",
     "CATALOGUE",
-    "GOWAL_RECIPE",
     "GSCE",
     "HAT",
     "HE",
     "LBGAT",
-    "LEVEL_SETS_RECIPE",
     "LGM",
     "LLR",
     "MART",
     "METHODS",
     "MMA",
     "MMC",
-    "MMC_RECIPE",
     "MMLDA",
     "PGDAT",
     "RCE",
-    "RCE_RECIPE",
-    "REBUFFI_RECIPE",
     "RECIPES",
-    "RST_RECIPE",
     "SAT",
     "SCE",
     "SCHEDULES",
@@ -88,11 +73,10 @@ __all__ = [
     "TLA",
     "TRADES",
     "UAT",
-    "UAT_RECIPE",
-    "WANG_RECIPE",
     "YOPO",
     "AVmixup",
     "AdaNet",
+    "Card",
     "Center",
     "Curriculum",
     "FeatureScattering",
@@ -108,6 +92,7 @@ __all__ = [
     "Terminated",
     "TradesYOPO",
     "TrainState",
+    "card",
     "fit",
     "pseudo_label",
     "threat_of",

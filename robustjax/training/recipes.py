@@ -1,13 +1,49 @@
-"""The optimiser cards of papers that share one over several methods."""
+"""Optimiser cards: how they are written, and those that several methods share."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from robustjax.data import Augment
 from robustjax.training.optimizers import Optimizer
-from robustjax.training.schedules import Cosine, Piecewise
+from robustjax.training.schedules import Cosine, Linear, Piecewise
 from robustjax.training.step import Recipe
+
+ZERO = Augment(mode="zero")
+"""Crops of the image padded by four rows of zeros, and flips: the custom of PyTorch code."""
+
+
+def sgd(
+    epochs: int,
+    *drops: int,
+    first: int = 0,
+    weight_decay: float = 5e-4,
+    decay: str = "all",
+    name: str = "sgd",
+    **others: Any,
+) -> Recipe:
+    """A recipe whose learning rate falls tenfold at the beginning of the epochs `drops`.
+
+    Args:
+      epochs: of training.
+      drops: none where `others` has a schedule.
+      first: the number of the first epoch: 1 where the authors count from there.
+      weight_decay, decay, name: of the optimiser.
+      others: fields of the recipe.
+    """
+    optimizer = Optimizer(name, weight_decay=weight_decay, decay=decay)
+    if drops:
+        others["schedule"] = Piecewise(tuple((drop - first) / epochs for drop in drops))
+    return Recipe(epochs=epochs, optimizer=optimizer, **others)
+
+
+def staircase(first: float, *steps: tuple[float, float]) -> Linear:
+    """`first`, and after each of these fractions of training another factor."""
+    values = [first, *(value for _, value in steps)]
+    twice = tuple(value for value in values for _ in (0, 1))
+    return Linear(tuple(time for time, _ in steps for _ in (0, 1)), twice[1:-1])
+
 
 MMC_RECIPE = Recipe(
     epochs=200,
@@ -41,16 +77,13 @@ RST_RECIPE = Recipe(
     batch_size=256,
     schedule=Cosine(),
     optimizer=Optimizer(name="nesterov"),
-    augment=Augment(mode="zero"),
+    augment=ZERO,
 )
 """That of "Unlabeled data improves adversarial robustness" (Carmon et al. 2019), in their code.
 
 For wrn-28-10: half of each batch is extra, an epoch is 50,000 draws, and eps is 0.031 in steps of
 0.007. Their rate changes once an epoch.
 """
-
-UAT_RECIPE = Recipe(epochs=64, lr=0.2, schedule=Piecewise((38 / 64, 46 / 64, 51 / 64)))
-"""That of unsupervised adversarial training (Alayrac et al. 2019), as "Bag of Tricks" lists it."""
 
 GOWAL_RECIPE = Recipe(
     epochs=400,
@@ -62,7 +95,7 @@ GOWAL_RECIPE = Recipe(
     extra_fraction=0.7,
     extra_smoothing=0.09,
     ema=0.995,
-    augment=Augment(mode="zero"),
+    augment=ZERO,
 )
 """That of Gowal et al. (2020) for CIFAR-10, in their code; for wrn-28-10 with silu.
 
@@ -84,7 +117,7 @@ WANG_RECIPE = Recipe(
     label_smoothing=0.09,
     extra_fraction=0.7,
     ema=0.995,
-    augment=Augment(mode="zero"),
+    augment=ZERO,
 )
 """That of "Better diffusion models further improve adversarial training" (Wang et al. 2023).
 
@@ -97,12 +130,6 @@ LEVEL_SETS_RECIPE = Recipe(
     lr=1e-4,
     schedule=Piecewise((100 / 200, 150 / 200), factor=0.5),
     optimizer=Optimizer("adam", weight_decay=1e-6),
-    augment=Augment(mode="zero"),
+    augment=ZERO,
 )
 """That of "Controlling neural level sets" (Atzmon et al. 2019), in their code: Adam, slowly."""
-
-RECIPES = dict.fromkeys(("sce", "mmlda", "mmc", "lgm", "center", "gsce"), MMC_RECIPE)
-RECIPES |= dict.fromkeys(("uat-ot", "uat-ft", "uat++"), UAT_RECIPE)
-RECIPES |= {"rce": RCE_RECIPE, "rst": RST_RECIPE, "gowal": GOWAL_RECIPE}
-RECIPES |= {"rebuffi": REBUFFI_RECIPE, "wang": WANG_RECIPE, "level-sets": LEVEL_SETS_RECIPE}
-"""The card that a method's flags start from, by its name; the others start from `Recipe()`."""

@@ -18,7 +18,7 @@ from jax import lax
 
 from robustjax import losses, models, parallel
 from robustjax.config import check_number, config, static
-from robustjax.data import Augment, cutmix, to_float
+from robustjax.data import Augment, cutmix, mixup, to_float
 from robustjax.parallel import AXIS
 from robustjax.threats import map_threats
 from robustjax.training.methods.base import Batch, Method
@@ -55,6 +55,9 @@ class Recipe:
       extra_fraction: of each batch, where there are extra examples.
       extra_smoothing: label smoothing of extra examples; None: as of the others.
       cutmix: paste a box of another image of the batch into each, and mix their targets.
+      mixup: alpha of the mean of each image and another of the batch, weighted by Beta(alpha,
+        alpha), and of their targets; 0 mixes none. An attack on the label goes against the one of
+        the larger share.
       ema: decay of the moving average of the weights; 0 keeps none.
       accumulate: slices each device works its share of the batch off in.
       sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
@@ -73,6 +76,7 @@ class Recipe:
     extra_fraction: float = 0.5
     extra_smoothing: float | None = None
     cutmix: bool = static(False)
+    mixup: float = 0.0
     ema: float = 0.0
     accumulate: int = static(1)
     sync_bn: bool = static(True)
@@ -82,6 +86,9 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate"):
             check_number(name, getattr(self, name), low=1)
         check_number("lr", self.lr)
+        check_number("mixup", self.mixup)
+        if self.cutmix and self.mixup:
+            raise ValueError("cutmix and mixup both mix pairs of the batch; choose one of them")
         fractions = "lr_warmup", "eps_warmup", "label_smoothing", "extra_smoothing", "ema"
         for name in (*fractions, "extra_fraction"):
             check_number(name, getattr(self, name), 0, 1)
@@ -116,10 +123,10 @@ def create_state(
     params = variables.pop("params")
     batch = jnp.zeros((recipe.batch_size, *images.shape[1:]), jnp.float32)
     rows = method.init_rows(jnp.asarray(labels), num_classes)
-    if recipe.cutmix and jax.tree.leaves(rows):
+    if mixer(recipe) and jax.tree.leaves(rows):
         raise ValueError(
-            f"{type(method).__name__} remembers single examples, and cutmix mixes two; "
-            "leave cutmix off"
+            f"{type(method).__name__} remembers single examples, and cutmix and mixup mix two; "
+            "leave them off"
         )
     return TrainState(
         step=jnp.int32(0),
@@ -169,7 +176,6 @@ def make_step(
         key = jax.random.fold_in(key, state.step)
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
         own, of_method = keys[:, 0], keys[:, 1]
-        of_box = jax.vmap(lambda key: jax.random.fold_in(key, CUTMIX))(own)
         shard = Batch(
             image=jax.vmap(recipe.augment)(own, to_float(batch["image"])),
             label=label,
@@ -179,8 +185,8 @@ def make_step(
             rows=read_rows(state.rows, index, method.init_rows(label, num_classes)),
             slot=state.slot,
         )
-        if recipe.cutmix:
-            shard = mixed(shard, of_box)
+        if mix := mixer(recipe):
+            shard = mixed(mix, shard, jax.vmap(lambda key: jax.random.fold_in(key, MIX))(own))
         net = Net(
             state.stats, progress, module, recipe.sync_bn, recipe.accumulate, frozen=state.frozen
         )
@@ -213,8 +219,19 @@ def smoothed(recipe: Recipe, index: jax.Array, target: jax.Array, num_classes: i
     return jax.vmap(lambda t, s: losses.smooth(t, num_classes, s))(target, s)
 
 
-def mixed(batch: Batch, keys: jax.Array) -> Batch:
-    """CutMix of each example with the one before it in the whole batch, all devices together.
+Mixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(key, image, other) -> (mixed image, the share of the first that is kept)."""
+
+
+def mixer(recipe: Recipe) -> Mixer | None:
+    """How pairs of images are mixed, if they are."""
+    if recipe.cutmix:
+        return cutmix
+    return functools.partial(mixup, alpha=recipe.mixup) if recipe.mixup else None
+
+
+def mixed(mix: Mixer, batch: Batch, keys: jax.Array) -> Batch:
+    """Each example mixed with the one before it in the whole batch, all devices together.
 
     Where less than half of an image is left, its label is the other's.
     """
@@ -222,7 +239,7 @@ def mixed(batch: Batch, keys: jax.Array) -> Batch:
     before = lax.axis_index(AXIS) * size + jnp.arange(size) - 1
     mine = batch.image, batch.target, batch.label
     others = jax.tree.map(lambda a: lax.all_gather(a, AXIS, tiled=True)[before], mine)
-    image, kept = jax.vmap(cutmix)(keys, batch.image, others[0])
+    image, kept = jax.vmap(mix)(keys, batch.image, others[0])
     share = kept[:, None]
     return batch.replace(
         image=image,
@@ -231,8 +248,8 @@ def mixed(batch: Batch, keys: jax.Array) -> Batch:
     )
 
 
-CUTMIX = 2
-"""What an example's key folds in for its box: a number that `augment` does not."""
+MIX = 2
+"""What an example's key folds in to be mixed: a number that `augment` does not."""
 
 
 def read_rows(table: Any, index: jax.Array, new: Any) -> Any:

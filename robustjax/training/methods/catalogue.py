@@ -102,6 +102,7 @@ CATALOGUE = {
     "fast-at": Entry(PGDAT(FAST, "commit", guard=0.2), "Wong et al. 2020", "attack"),
     "n-fgsm": Entry(PGDAT(NOISY, "commit"), "de Jorge et al. 2022", "attack"),
     "grad-align": Entry(GradAlign(), "Andriushchenko & Flammarion 2020", "attack"),
+    "early-stopping": Entry(PGDAT(bn="commit"), "Rice et al. 2020", "attack"),
     "curriculum": Entry(Curriculum(), "Cai et al. 2018", "attack"),
     "dynamic-at": Entry(PGDAT(PGD(stop=Stationary())), "Wang et al. 2019", "attack"),
     "fat": Entry(PGDAT(friendly(PGD(), 120, 50, 90)), "Zhang et al. 2020", "attack"),

@@ -1,0 +1,275 @@
+"""Cards: what a source says of a whole training, by method and by name.
+
+bot     the unified baseline of "Bag of tricks for adversarial training" (Pang et al. 2021); every
+        method has it, its schedule as fractions of the training.
+table1  the method's row in that paper's Table 1, of what 21 papers say they did.
+repo    what the authors' code does, as far as it can be done here; often not what their row says.
+awp     what the code of adversarial weight perturbation does with PGD-AT and TRADES.
+
+What a source does not say is as in bot. A card's numbers are defaults that any flag overrides;
+where no card is named a method starts from the catalogue's settings and from `RECIPES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from robustjax.attacks import PGD, Uniform, Zero
+from robustjax.data import Augment
+from robustjax.threats import Linf
+from robustjax.training.methods import METHODS, MMC, PGDAT, Method, TradesYOPO
+from robustjax.training.recipes import (
+    GOWAL_RECIPE,
+    LEVEL_SETS_RECIPE,
+    MMC_RECIPE,
+    RCE_RECIPE,
+    REBUFFI_RECIPE,
+    RST_RECIPE,
+    WANG_RECIPE,
+    ZERO,
+    sgd,
+    staircase,
+)
+from robustjax.training.schedules import Constant, Cosine, OneCycle, Piecewise
+from robustjax.training.step import Recipe
+
+BASELINE = Recipe()
+
+
+class Card(NamedTuple):
+    """Where the flags of a training start.
+
+    Attributes:
+      method: with its settings.
+      recipe: all that is not the method; its augmentation is for colour images.
+      options: other flags of `train` by their names: the network, where the source has one, whether
+        its input is normalised, a wrapper.
+    """
+
+    method: Method
+    recipe: Recipe = BASELINE
+    options: Mapping[str, Any] = {}
+
+
+TABLE1 = {
+    "pgd-at": sgd(200, 100, 150, weight_decay=2e-4),
+    "curriculum": sgd(300, 150, 250, batch_size=200),  # the curriculum is its warm-up of eps
+    "trades": sgd(76, 75, weight_decay=2e-4),
+    "dynamic-at": sgd(120, 60, 100, lr=0.01, weight_decay=1e-4),
+    # Table 1 does not say how long a warm-up is; that paper's own takes 15 epochs.
+    "llr": sgd(110, 100, 105, batch_size=256, weight_decay=2e-4, eps_warmup=15 / 110),
+    "tla": sgd(80, 50, 60, batch_size=50, weight_decay=2e-4),
+    "rst": sgd(100, batch_size=256, schedule=Cosine()),
+    **dict.fromkeys(("uat-ot", "uat-ft", "uat++"), sgd(64, 38, 46, 51, lr=0.2)),
+    "free": sgd(200, 100, 150, weight_decay=2e-4),
+    "yopo": sgd(105, 79, 90, 100, lr=0.05, batch_size=256),
+    "feature-scattering": sgd(200, 60, 90, batch_size=60, weight_decay=2e-4),
+    "level-sets": sgd(100, 50, lr=0.01, batch_size=32, weight_decay=1e-4),
+    "fast-at": sgd(30, lr=0.2, schedule=OneCycle()),
+    "early-stopping": sgd(200, 100, 150),
+    "mma": sgd(128, 51, 77, 102, lr=0.3, weight_decay=2e-4),
+    "mmc": sgd(200, 100, 150, lr=0.01, batch_size=50, weight_decay=1e-4),
+    "fat": sgd(120, 60, 90, 110, weight_decay=2e-4),
+    "sat": sgd(200, batch_size=256, schedule=Cosine(), lr_warmup=15 / 200),
+    "cat": sgd(200, 80, 140, 180),
+    "avmixup": sgd(200, 100, 150, weight_decay=2e-4),
+    **dict.fromkeys(
+        ("pgd-at-adanet", "trades-adanet"), sgd(120, 60, 90, batch_size=256, weight_decay=1e-4)
+    ),
+}
+"""Its rows: 21, of which two are of several methods."""
+
+
+def attacked(name: str, eps: float, **settings: Any) -> Method:
+    """The catalogue's method with another radius, and with other settings of its attack."""
+
+    def is_attack(node):
+        return isinstance(node, PGD)
+
+    def visit(node):
+        if not is_attack(node):
+            return node
+        return dataclasses.replace(node, threat=Linf(eps), **settings)
+
+    return jax.tree.map(visit, METHODS[name], is_leaf=is_attack)
+
+
+near = functools.partial(attacked, eps=0.031, step_size=0.007)
+"""As in the code of TRADES and of what builds on it."""
+
+pytorch = functools.partial(sgd, augment=ZERO)
+madry = functools.partial(
+    sgd, weight_decay=2e-4, decay="kernels", augment=Augment(pad=2, mode="zero")
+)
+HALVES = Piecewise((1 / 2, 3 / 4))
+
+WIDE = {"model": "wrn-34-10"}
+MADRY = WIDE | {"activation": "leaky_relu"}
+RAW = WIDE | {"normalize": False}
+SILU = {"model": "wrn-28-10", "activation": "silu"}
+PREACT = {"model": "preact-resnet-18"}
+
+REPO = {
+    # 80,000 steps. Their network, also that of AVmixup, TLA and Free, has shortcuts without weights
+    # and standardises each image by itself.
+    "pgd-at": Card(PGDAT(bn="commit"), madry(205, schedule=HALVES), MADRY),
+    "trades": Card(near("trades"), pytorch(76, 75, first=1, weight_decay=2e-4), RAW),
+    "mart": Card(near("mart"), pytorch(90, 75, weight_decay=7e-4), WIDE),
+    "score": Card(
+        attacked("score", 8 / 255, start=Uniform()),
+        dataclasses.replace(WANG_RECIPE, label_smoothing=0.0),
+        SILU,
+    ),
+    "avmixup": Card(METHODS["avmixup"], madry(205, schedule=HALVES), MADRY),
+    "llr": Card(
+        METHODS["llr"],
+        sgd(
+            128,
+            schedule=Piecewise((0.8, 0.88, 0.96)),
+            batch_size=64,
+            weight_decay=2e-4,
+            decay="kernels",
+            eps_warmup=500 / 100_000,
+        ),
+        {"model": "wrn-28-8", "activation": "softplus"},
+    ),
+    "tla": Card(METHODS["tla"], madry(80, 50, 60, batch_size=50), MADRY),
+    "level-sets": Card(attacked("level-sets", 0.031), LEVEL_SETS_RECIPE, {"model": "resnet-18"}),
+    "fast-at": Card(METHODS["fast-at"], pytorch(15, lr=0.2, schedule=OneCycle()), PREACT),
+    "n-fgsm": Card(METHODS["n-fgsm"], pytorch(30, lr=0.2, schedule=OneCycle()), PREACT),
+    "grad-align": Card(
+        METHODS["grad-align"],
+        pytorch(30, lr=0.3, schedule=OneCycle(2 / 5)),
+        PREACT | {"normalize": False},
+    ),
+    "early-stopping": Card(METHODS["early-stopping"], sgd(200, 100, 150), PREACT),
+    # As many epochs as their row has; the rate of Adam does not change.
+    "curriculum": Card(
+        attacked("curriculum", 0.032),
+        pytorch(300, name="adam", lr=1e-4, schedule=Constant(), batch_size=200, weight_decay=0.0),
+    ),
+    # Their decay is Keras's l2(2e-3). Their images are also turned by up to ten degrees.
+    "dynamic-at": Card(
+        attacked("dynamic-at", 0.031),
+        sgd(
+            120,
+            60,
+            100,
+            lr=0.01,
+            weight_decay=4e-3,
+            decay="kernels",
+            augment=Augment(pad=0, shift=0.2),
+        ),
+    ),
+    "fat": Card(
+        near("fat"),
+        pytorch(
+            120,
+            schedule=staircase(1.0, (59 / 120, 0.1), (89 / 120, 0.01), (109 / 120, 0.005)),
+            weight_decay=2e-4,
+        ),
+        WIDE,
+    ),
+    "fat-trades": Card(near("fat-trades"), pytorch(85, 75, first=1, weight_decay=2e-4), WIDE),
+    "fat-mart": Card(near("fat-mart"), pytorch(90, 60, first=1, weight_decay=2e-4), WIDE),
+    "feature-scattering": Card(
+        METHODS["feature-scattering"],
+        pytorch(200, 60, 90, batch_size=60, weight_decay=2e-4),
+        {"model": "wrn-28-10"},
+    ),
+    "pgd-at-he": Card(near("pgd-at-he"), pytorch(77, 75, first=1)),
+    "trades-he": Card(near("trades-he"), pytorch(77, 75, first=1, weight_decay=2e-4)),
+    "alp-he": Card(near("alp-he"), pytorch(77, 75, first=1, weight_decay=2e-4)),
+    "lbgat": Card(
+        near("lbgat"),
+        pytorch(
+            100,
+            schedule=staircase(0.2, (1 / 100, 1.0), (75 / 100, 0.1), (90 / 100, 0.01)),
+            weight_decay=2e-4,
+        ),
+        WIDE,
+    ),
+    "sat": Card(near("sat"), pytorch(100, 75, 90, first=1, weight_decay=2e-4), WIDE),
+    "mma": Card(
+        METHODS["mma"],
+        pytorch(
+            128,
+            lr=0.3,
+            schedule=staircase(1.0, (2 / 5, 0.3), (3 / 5, 0.1), (4 / 5, 0.03)),
+            weight_decay=2e-4,
+        ),
+        {"model": "wrn-28-4"},
+    ),
+    # Version 2; there the optimiser begins anew with every rate.
+    "cat": Card(
+        dataclasses.replace(
+            attacked("cat", 0.035, step_size=0.007, start=Zero()), variant="repo-v2", eta=0.0025
+        ),
+        pytorch(80, 20, 40, 60),
+    ),
+    # 80,000 steps that are 10,000 batches, replayed eight times.
+    "free": Card(METHODS["free"], madry(26, schedule=HALVES), MADRY),
+    "yopo": Card(METHODS["yopo"], pytorch(36, 30, 34, lr=0.08, batch_size=256), WIDE),
+    "trades-yopo": Card(
+        TradesYOPO(threat=Linf(0.031), rel_step=0.007 / 0.031), pytorch(105, 70, 90, 100, lr=0.2)
+    ),
+    "rst": Card(near("rst"), RST_RECIPE, {"model": "wrn-28-10"}),
+    "gowal": Card(METHODS["gowal"], GOWAL_RECIPE, SILU),
+    "rebuffi": Card(METHODS["rebuffi"], REBUFFI_RECIPE, SILU),
+    "wang": Card(METHODS["wang"], WANG_RECIPE, SILU),
+    **{
+        name: Card(METHODS[name], MMC_RECIPE, {"model": "resnet-32"})
+        for name in ("sce", "mmlda", "mmc", "lgm", "center", "gsce")
+    },
+    "rce": Card(METHODS["rce"], RCE_RECIPE, {"model": "resnet-tf-32"}),
+}
+"""`first=1` where the authors count epochs from 1; steps are told in epochs of 50,000 images."""
+
+AWP = {
+    "pgd-at": Card(PGDAT(bn="commit"), pytorch(200, 100, 150), WIDE | {"awp": 1e-2}),
+    "trades": Card(
+        METHODS["trades"], pytorch(200, 100, 150), RAW | {"awp": 5e-3, "awp_start": 10 / 200}
+    ),
+}
+
+BOT = {name: Card(method) for name, method in METHODS.items()}
+BOT["trades"] = Card(METHODS["trades"], options={"normalize": False})  # their PGD-AT's input is
+
+SOURCES = {
+    "bot": BOT,
+    "table1": {name: BOT[name]._replace(recipe=recipe) for name, recipe in TABLE1.items()}
+    | {"mmc": Card(MMC("untargeted"), TABLE1["mmc"])},
+    "repo": REPO,
+    "awp": AWP,
+}
+CARDS = {
+    name: {source: cards[name] for source, cards in SOURCES.items() if name in cards}
+    for name in METHODS
+}
+"""Method -> name of the card -> card."""
+
+RECIPES = {
+    name: REPO[name].recipe
+    for name in (
+        *("sce", "mmlda", "mmc", "lgm", "center", "gsce", "rce", "level-sets", "early-stopping"),
+        *("rst", "gowal", "rebuffi", "wang"),
+    )
+} | {name: TABLE1[name] for name in ("uat-ot", "uat-ft", "uat++")}
+"""The recipe of a method whose flags do not start from the baseline's where no card is named."""
+
+
+def card(method: str, name: str) -> Card:
+    """The method's card of this name.
+
+    Raises:
+      ValueError: there is none; the names of those that there are.
+    """
+    known = CARDS[method]
+    if name not in known:
+        raise ValueError(f"{method} has no card {name!r}; its cards: {', '.join(known)}")
+    return known[name]
