@@ -3,7 +3,7 @@
 Command:   python experiments/at_methods.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
            --only NAME for one row; --scale smoke: the path alone, on digits)
 Hardware:  smoke: a minute a row on two CPU cores; cpu: a narrow net, the first 10,000 images, 5
-           epochs; gpu: PreActResNet-18 in bfloat16, all images, 15 epochs, minutes a row of an
+           epochs, eight minutes a row; gpu: PreActResNet-18 in bfloat16, all images, 15 epochs, minutes a row of an
            H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110 epochs.
 Claim:     none ahead: the methods' papers use cards of their own, this table has one.
 Measured:  see at_methods_{data}_{scale}.json in results; nothing yet at full scale.
@@ -36,7 +36,7 @@ ROWS = {
 }
 SCALES = {  # flags of train, of evaluate
     "smoke": ("--model cnn --width 4 --epochs 4", "--n 32"),
-    "cpu": ("--model cnn --width 16 --epochs 5 --examples 10000", "--n 200"),
+    "cpu": ("--model resnet-8 --width 8 --epochs 5 --examples 10000", "--n 200"),
     "gpu": ("--model preact-resnet-18 --dtype bfloat16 --epochs 15", "--n 1000"),
     "full": ("--model wrn-34-10 --dtype bfloat16 --epochs 110", "--n 10000"),
 }
