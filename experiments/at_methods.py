@@ -3,8 +3,9 @@
 Command:   python experiments/at_methods.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
            --only NAME for one row; --scale smoke: the path alone, on digits)
 Hardware:  smoke: a minute a row on two CPU cores; cpu: a narrow net, the first 10,000 images, 5
-           epochs, eight minutes a row; gpu: PreActResNet-18 in bfloat16, all images, 15 epochs, minutes a row of an
-           H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110 epochs.
+           epochs, eight minutes a row; gpu: PreActResNet-18 in bfloat16, all images, 15 epochs,
+           minutes a row of an H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110
+           epochs.
 Claim:     none ahead: the methods' papers use cards of their own, this table has one.
 Measured:  see at_methods_{data}_{scale}.json in results; nothing yet at full scale.
 Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Table 1 names the
