@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import time
+from typing import Any
 
 import numpy as np
 from record import chosen, evaluated, place, scaled, slug, trained
@@ -84,7 +86,7 @@ SCALES = {
     "gpu": Scale(
         "--model preact-resnet-18 --width 16 --dtype bfloat16 --examples 10000 --epochs 30",
         "--n 1000",
-        3,
+        1,
         (8, 32),
     ),
     "full": Scale("--model preact-resnet-18 --epochs 110", "--n 10000", 5, (16, 128)),
@@ -105,46 +107,62 @@ def settings(scale: Scale) -> dict[str, dict[str, str]]:
     }
 
 
-def measure(flags: str, seed: int, scale: Scale, options: argparse.Namespace) -> dict[str, float]:
-    """Train and evaluate one setting: its columns."""
+def measure(flags: str, seed: int, scale: Scale, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and evaluate one setting: its columns, and where they are from."""
     name = slug(flags.replace("--", "").replace("/", "_").replace(" ", "-") or BASELINE)
     run = options.runs / f"tricks-{slug(options.data)}-{options.scale}" / f"{name}-seed-{seed}"
     words = ["pgd-at", *scale.train.split(), *flags.split(), "--seed", str(seed)]
     trained(run, words, options)
     found = evaluated(run, [*scale.evaluate.split(), *EVALUATION.split()], options)
-    return {"clean": found["clean"], **found["robust"]}
+    training = files.read_json(run / "training.json")
+    return {"clean": found["clean"], **found["robust"], "training": training, "report": found}
 
 
-def draw(table: dict[str, dict[str, list[dict[str, float]]]], png) -> None:
-    """A panel a takeaway: the mean of each column over seeds, and its standard deviation."""
-    with report.figure(png, 3, 2, (4.2, 3.2)) as axes:
-        for ax, (takeaway, choices) in zip(axes, table.items(), strict=True):
+def draw(table: dict[str, dict[str, list[dict[str, Any]]]], png) -> None:
+    """A panel a takeaway: each column's mean and standard deviation over seeds.
+
+    Of one seed: the standard error that its number of images leaves.
+    """
+    columns = min(3, len(table))
+    with report.figure(
+        png, columns, math.ceil(len(table) / columns), (4.2, 3.2), sharey=True
+    ) as axes:
+        for ax in axes[len(table) :]:
+            ax.remove()
+        for ax, (takeaway, choices) in zip(axes, table.items(), strict=False):
             for i, column in enumerate(COLUMNS):
-                values = [[100 * row[column] for row in seeds] for seeds in choices.values()]
-                spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
-                x = np.arange(len(values)) + 0.1 * (i - 1)
-                ax.errorbar(x, [np.mean(v) for v in values], spread, fmt="o", label=column)
+                cells = [mean_and_spread(column, seeds) for seeds in choices.values()]
+                x = np.arange(len(cells)) + 0.1 * (i - 1)
+                ax.errorbar(x, *zip(*cells, strict=True), fmt="o", label=column)
             ax.set_xticks(range(len(choices)), list(choices), rotation=30, ha="right", fontsize=6)
             ax.set(title=takeaway, ylabel="accuracy, %")
         axes[0].legend(fontsize=7)
 
 
+def mean_and_spread(column: str, seeds: list[dict[str, Any]]) -> tuple[float, float]:
+    """Of a column in percent, as `draw` shows it."""
+    values = [row[column] for row in seeds]
+    mean, n = np.mean(values), seeds[0]["report"]["n"]
+    spread = np.std(values, ddof=1) if len(values) > 1 else np.sqrt(mean * (1 - mean) / n)
+    return 100 * mean, 100 * spread
+
+
 def main(options: argparse.Namespace) -> None:
-    """Make what is missing, and write the table and the figure."""
+    """Make what is missing, and write the table and the figure after every takeaway."""
     started, scale = time.time(), SCALES[options.scale]
-    table: dict[str, dict[str, list[dict[str, float]]]] = {}
+    path = place(options) / f"bag_of_tricks_{slug(options.data)}_{options.scale}"
     for takeaway, choices in settings(scale).items():
         if options.only in (None, takeaway):
-            table[takeaway] = {
+            made = {
                 name: [measure(flags, seed, scale, options) for seed in range(scale.seeds)]
                 for name, flags in choices.items()
             }
-    if options.only:
-        return
-    path = place(options) / f"bag_of_tricks_{slug(options.data)}_{options.scale}"
-    origin = report.provenance(report.command_line(), 0, started)
-    files.write_json(path.with_suffix(".json"), {"provenance": origin, "takeaways": table})
-    draw(table, path.with_suffix(".png"))
+            known = path.with_suffix(".json")
+            table = files.read_json(known)["takeaways"] if known.exists() else {}
+            table[takeaway] = made
+            origin = report.provenance(report.command_line(), 0, started)
+            files.write_json(known, {"provenance": origin, "takeaways": table})
+            draw(table, path.with_suffix(".png"))
     print("| | | " + " | ".join(COLUMNS) + " |", "| --- | --- |" + " ---: |" * 3, sep="\n")
     for takeaway, choices in table.items():
         for name, seeds in choices.items():

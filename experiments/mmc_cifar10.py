@@ -168,12 +168,12 @@ def under(named: dict, logits_fn, test: data.Dataset, journal: Path) -> evaluati
 
 
 def main(options: argparse.Namespace) -> None:
-    """Train what is missing, measure it, and write the table and the figure."""
+    """Train what is missing, measure it, and write the table and the figure after every seed."""
     started, scale = time.time(), SCALES[options.scale]
     test = data.load(options.data, "test", options.data_dir)
     table: dict[str, list[dict]] = {}
     trainings: dict[str, list[dict]] = {}
-    for seed in range(scale.seeds):  # a table with one seed is there first
+    for seed in range(scale.seeds):
         for name in rows_of(scale):
             if options.only in (None, name) and not (seed and "AT" in name):
                 run = train(name, seed, scale, options)
@@ -181,8 +181,12 @@ def main(options: argparse.Namespace) -> None:
                 table.setdefault(name, []).append(row)
                 origin = files.read_json(run / "training.json")["provenance"]
                 trainings.setdefault(name, []).append(origin)
-    if options.only:
-        return
+        if not options.only:
+            write(table, trainings, scale, options, started)
+
+
+def write(table, trainings, scale: Scale, options: argparse.Namespace, started: float) -> None:
+    """The result as JSON, as a figure, and the table on the screen."""
     result = {
         "provenance": report.provenance(report.command_line(), 0, started),
         "scale": dataclasses.asdict(scale),

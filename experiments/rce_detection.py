@@ -39,7 +39,7 @@ import detection_tables as tables
 from detection_study import NETS, OBLIVIOUS, PHASES, Scale, Study
 from record import chosen, place, scaled, slug
 
-from robustjax import files, parallel, report
+from robustjax import files, report
 
 REPLICATION = {  # as reported in the paper on Siamese detection; eps after the name
     "cifar10": {
@@ -118,7 +118,6 @@ SCALES = {
 def main(options: argparse.Namespace) -> None:
     """Do what is asked and missing; if everything is asked, write the tables and figures."""
     started = time.time()
-    parallel.use_all_cores()
     study = Study(options, SCALES[options.scale])
     done: dict[str, dict[str, Any]] = {}
     phases = [options.phase] if options.phase else PHASES

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from robustjax import cli, files
+from robustjax import cli, files, parallel
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,8 +38,12 @@ def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
 
 
 def chosen(known: argparse.ArgumentParser) -> argparse.Namespace:
-    """The flags as typed, with the data set that the scale takes by default."""
+    """The flags as typed, with the data set that the scale takes by default.
+
+    Every core is a device from here on: once JAX has been asked anything it is too late.
+    """
     options = known.parse_args()
+    parallel.use_all_cores()
     options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
     return options
 
