@@ -3,13 +3,18 @@
 Command:   python experiments/bag_of_tricks.py --scale cpu --data-dir DIR   (DIR: prepared TFDS
            sets; --only 'weight decay' for one takeaway; --scale smoke: the path alone, on digits)
 Hardware:  smoke: four minutes of two CPU cores; cpu: a narrow net, the first 10,000 images, 5
-           epochs, 3 seeds, about two hours in any pieces; gpu: PreActResNet-18, 15 epochs, 3 seeds;
-           full: the paper's networks and 110 epochs, 5 seeds.
+           epochs, 3 seeds, about two hours in any pieces; gpu: PreActResNet-18 at a quarter of its
+           width, the first 10,000 images, 30 epochs, one seed, an hour of an H100; full: the
+           paper's networks and 110 epochs, 5 seeds.
 Claim:     1. weight decay matters most, 5e-4 is better than less; 2. a little label smoothing, and
            a learning rate that grows with the batch, help; 3. BatchNorm in eval mode while crafting
            helps; 4. an attack that stops early costs worst-case robustness; 5. a smooth activation
            helps where capacity is short.
-Measured:  nothing yet. Results go to results/bag_of_tricks_{data}_{scale}.json and .png.
+Measured:  gpu, robust accuracy under AutoAttack: 30.3, 32.0, 32.1, 33.0 % at decays of 1e-4, 2e-4,
+           5e-4, 1e-3; 32.9 with smoothing of .1; 30.9 with BatchNorm in train mode; 28.9 (and 69.3
+           against 58.6 clean) with an attack that stops early. A standard error is 1.5: only the
+           last is beyond doubt. Batch size and activations have no result, nor have cpu and full.
+           Results go to results/bag_of_tricks_{data}_{scale}.json and .png.
 Source:    Pang et al., ICLR 2021, whose tables are 110 epochs of ResNet-18 and WRN-34-10. Weight
            decay and early stopping need a net that over-fits: at cpu scale none does.
 
@@ -82,7 +87,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale("--model cnn --width 4 --epochs 2", "--n 32", 1, (2, 8)),
-    "cpu": Scale("--model cnn --width 16 --epochs 5 --examples 10000", "--n 200", 3, (8, 32)),
+    "cpu": Scale("--model resnet-8 --width 8 --epochs 5 --examples 10000", "--n 200", 3, (4, 16)),
     "gpu": Scale(
         "--model preact-resnet-18 --width 16 --dtype bfloat16 --examples 10000 --epochs 30",
         "--n 1000",

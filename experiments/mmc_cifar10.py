@@ -3,13 +3,15 @@
 Command:   python experiments/mmc_cifar10.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
            with --data mnist the same rows on MNIST; --scale smoke: the path alone, on digits)
 Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pieces: what is done
-           is not done again. gpu: ten minutes of an H100 (the natural rows,
-           30 epochs, batches of 100 and a warm-up of one epoch); full: 200 epochs of each row.
+           is not done again, and the table is there after the first seed. gpu: half an hour of an
+           H100 (30 epochs, AT rows 10, batches of 100 and a warm-up of one epoch); full: 200
+           epochs of each row.
 Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand) < MMC, and AT helps
            all; under attacks on the margins the natural rows collapse, MMC included.
-Measured:  gpu: PGD-10 at 8/256, targeted: SCE and Center 0, MMLDA 0.5, L-GM 3.5, MMC (rand) 14, MMC
-           17 %; every row at 0 in the worst case. Nothing at cpu or full scale, nor with AT, yet.
-           Results go to results/mmc_{data}_{scale}.json and .png.
+Measured:  gpu, natural rows: PGD-10 at 8/256, targeted: SCE and Center 0, MMLDA 0.5, L-GM 3.5, MMC
+           (rand) 14, MMC 17 %; every row at 0 in the worst case. cpu, first seed: natural rows at 0
+           from 8/256 on; AT-un SCE 16.5 %, AT-un MMC 18.5 % in the worst case at 8/256. Nothing at
+           full scale yet. Results go to results/mmc_{data}_{scale}.json and .png.
 Source:    Pang et al., ICLR 2020, Table 1, as the talk shows it (`PUBLISHED`). It has neither the
            worst case over strong attacks nor eps below 8/256.
 
