@@ -278,7 +278,7 @@ def test_detect_puts_the_threat_models_side_by_side(copy, capsys):
     assert "AUC / accepted and wrong, in %" in capsys.readouterr().out
 
 
-def test_all_detectors_may_be_named_at_once(copy, monkeypatch):
+def test_all_detectors_that_suit_the_network_may_be_named_at_once(copy, monkeypatch):
     asked = []
 
     def nothing(logits_fn, detectors, *args, **settings):
@@ -289,7 +289,22 @@ def test_all_detectors_may_be_named_at_once(copy, monkeypatch):
     monkeypatch.setattr(detection.Detector, "fit", lambda self, *args, **settings: self)
     with pytest.raises(Enough):
         cli.detect(cli.Detecting(copy, ("all",), adaptive=False))
-    assert asked == [(list(detection.DETECTORS), None)]
+    suited = [name for name in detection.DETECTORS if name not in detection.NEEDS]
+    assert asked == [(suited, None)] and suited[0] == "confidence"
+    message = refuse("detect", str(copy), "--detectors", "uncertainty:draws=3")
+    assert "uncertainty:draws=3 needs a network trained with --dropout" in message
+
+
+def test_dropout_is_left_on_for_the_uncertainty(copy, fitted):
+    assert "dropout" not in fitted("natural").model
+    assert fitted("natural", "--dropout", "1/2").model["dropout"] == 0.5
+    about = read(copy / "config.json")
+    about["model"]["dropout"] = 0.25  # which changes no weight
+    (copy / "config.json").write_text(json.dumps(about))
+    words = ["--detectors", "uncertainty:draws=3", "--attacks", "fgsm"]
+    cli.main(["detect", str(copy), *words, "--n", "64", "--fit", "64", "--steps", "2"])
+    found = read(copy / "detection.json")["found"]["uncertainty:draws=3"]
+    assert found["white-box"]["accepted_wrong"] >= found["fgsm"]["accepted_wrong"] > 0
 
 
 def test_a_substitute_of_other_data_is_refused(copy):

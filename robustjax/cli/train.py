@@ -43,6 +43,8 @@ class Options:
       width: base width; None is the architecture's own.
       activation: of the whole network; None is the architecture's own.
       dtype: of the computation; weights, images, logits and losses stay float32.
+      dropout: the probability with which a feature is zero before the head while training; a run
+        with dropout is what `detect --detectors uncertainty` needs.
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
       augment: auto is what suits the data; crops come from the image padded by its reflection, or
@@ -72,6 +74,7 @@ class Options:
     width: int | None = None
     activation: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    dropout: float = 0.0
     remat: bool = False
     normalize: bool = True
     augment: Literal["auto", *AUGMENT] = "auto"
@@ -116,6 +119,8 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")
     model = {"name": options.model} | {n: getattr(options, n) for n in names}
+    if options.dropout:  # the run of a network without is the one it was before there was any
+        model["dropout"] = options.dropout
     result = training.fit(
         method,
         train_set,

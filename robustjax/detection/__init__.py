@@ -28,7 +28,7 @@ from robustjax.detection.logit_scores import (
     NonME,
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
-from robustjax.detection.registry import DETECTORS
+from robustjax.detection.registry import DETECTORS, NEEDS
 from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing, NonLocalMeans
 from robustjax.detection.thresholding import (
     NOT_SURE,
@@ -45,6 +45,7 @@ from robustjax.detection.uncertainty import Uncertainty
 __all__ = [
     "DETECTORS",
     "LID",
+    "NEEDS",
     "NOT_SURE",
     "AdaptivePGD",
     "BitDepth",

@@ -15,6 +15,7 @@ from robustjax.detection.logit_scores import (
     NonME,
 )
 from robustjax.detection.squeezing import FeatureSqueezing
+from robustjax.detection.uncertainty import Uncertainty
 
 DETECTORS: dict[str, Detector] = {
     "confidence": Confidence(),
@@ -27,5 +28,9 @@ DETECTORS: dict[str, Detector] = {
     "mahalanobis": Mahalanobis(),
     "lid": LID(),
     "squeezing": FeatureSqueezing(),
+    "uncertainty": Uncertainty(),
 }
-"""`ReconstructionError`, `ReconstructionDivergence` and `Uncertainty` need more than a network."""
+"""`ReconstructionError` and `ReconstructionDivergence` need more than a network."""
+
+NEEDS = {"uncertainty": "dropout"}
+"""What some of them ask of the network: an argument of `models.create` that has to be set."""

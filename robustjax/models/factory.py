@@ -108,6 +108,7 @@ def create(
     remat: bool = False,
     adaptive_norm: bool = False,
     teacher: str | None = None,
+    dropout: float = 0.0,
 ) -> Classifier:
     """Build a network; every argument is JSON, so a run's config holds them as they are.
 
@@ -132,10 +133,11 @@ def create(
       adaptive_norm: scales and shifts of batch normalisation depend on the example.
       teacher: the name of a second network that is trained beside this one, with a linear head and
         its own width and activation; only `Classifier.taught` runs it.
+      dropout: the probability with which a feature is zero before the head while training.
 
     Raises:
       ValueError: an unknown name or an impossible depth, with what is known; centers that do not
-        fit, or options of another head; no batch normalisation to adapt.
+        fit, or options of another head; no batch normalisation to adapt; a dropout outside [0, 1).
     """
     if activation is not None:
         layers.activation(activation)
@@ -146,6 +148,8 @@ def create(
             raise ValueError(f"{size} must be at least {least}, got {value}")
     if std is not None and not all(s > 0 for s in std):
         raise ValueError(f"std must be positive, got {tuple(std)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
     options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
     options |= {"scale": scale}
     options = {option: value for option, value in options.items() if value is not None}
@@ -170,6 +174,7 @@ def create(
                 std=None if std is None else tuple(std),
                 dtype=DTYPES[dtype],
                 teacher=teacher and create(teacher, num_classes=num_classes, **shared),
+                dropout=dropout,
             )
     raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")
 

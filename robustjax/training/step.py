@@ -136,7 +136,7 @@ def create_state(
 
 
 def make_step(
-    module: nn.Module, recipe: Recipe, total_steps: int, num_classes: int
+    module: models.Classifier, recipe: Recipe, total_steps: int, num_classes: int
 ) -> Callable[[TrainState, Method, jax.Array, dict[str, jax.Array]], tuple[TrainState, dict]]:
     """Build the per-device step (state, method, key, batch) -> (state, metrics).
 
@@ -170,6 +170,7 @@ def make_step(
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
         own, of_method = keys[:, 0], keys[:, 1]
         of_box = jax.vmap(lambda key: jax.random.fold_in(key, CUTMIX))(own)
+        draws = jax.vmap(lambda key: jax.random.fold_in(key, DROPOUT))(own)
         shard = Batch(
             image=jax.vmap(recipe.augment)(own, to_float(batch["image"])),
             label=label,
@@ -182,7 +183,13 @@ def make_step(
         if recipe.cutmix:
             shard = mixed(shard, of_box)
         net = Net(
-            state.stats, progress, module, recipe.sync_bn, recipe.accumulate, frozen=state.frozen
+            state.stats,
+            progress,
+            module,
+            recipe.sync_bn,
+            recipe.accumulate,
+            frozen=state.frozen,
+            draws=draws if module.dropout else None,
         )
         strength = recipe.eps_schedule(progress) * warm_up(progress, recipe.eps_warmup)
         method = scale_eps(method, strength)
@@ -231,8 +238,8 @@ def mixed(batch: Batch, keys: jax.Array) -> Batch:
     )
 
 
-CUTMIX = 2
-"""What an example's key folds in for its box: a number that `augment` does not."""
+CUTMIX, DROPOUT = 2, 3
+"""What an example's key folds in for its box, and for its dropout: numbers `augment` does not."""
 
 
 def read_rows(table: Any, index: jax.Array, new: Any) -> Any:
