@@ -295,16 +295,19 @@ def test_all_detectors_that_suit_the_network_may_be_named_at_once(copy, monkeypa
     assert "uncertainty:draws=3 needs a network trained with --dropout" in message
 
 
-def test_dropout_is_left_on_for_the_uncertainty(copy, fitted):
+def test_dropout_is_left_on_and_an_autoencoder_trained(copy, fitted):
     assert "dropout" not in fitted("natural").model
     assert fitted("natural", "--dropout", "1/2").model["dropout"] == 0.5
     about = read(copy / "config.json")
     about["model"]["dropout"] = 0.25  # which changes no weight
     (copy / "config.json").write_text(json.dumps(about))
-    words = ["--detectors", "uncertainty:draws=3", "--attacks", "fgsm"]
-    cli.main(["detect", str(copy), *words, "--n", "64", "--fit", "64", "--steps", "2"])
-    found = read(copy / "detection.json")["found"]["uncertainty:draws=3"]
-    assert found["white-box"]["accepted_wrong"] >= found["fgsm"]["accepted_wrong"] > 0
+    names = ["uncertainty:draws=3", "reconstruction:autoencoder.epochs=2"]
+    words = ["--detectors", *names, "--attacks", "fgsm", "--no-adaptive"]
+    cli.main(["detect", str(copy), *words, "--n", "64", "--fit", "64"])
+    found = read(copy / "detection.json")
+    assert found["detectors"][names[1]]["fields"]["autoencoder"]["fields"]["epochs"] == 2
+    for name in names:
+        assert found["found"][name]["fgsm"]["accepted_wrong"] > 0
 
 
 def test_a_substitute_of_other_data_is_refused(copy):

@@ -22,7 +22,7 @@ class Detecting:
     Args:
       run: a run directory.
       detectors: names, with numbers where others are wanted, e.g. k-density:sigma2=1/2:count=100,
-        or all that suit the network.
+        or all that suit the network; reconstruction and divergence train an autoencoder each.
       attacks: names with steps, e.g. fgsm bim-10 cw-100; they do not know of the detectors.
       threat: the norm; None is the one trained against.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the one trained against.

@@ -6,6 +6,7 @@ found = report(labels, clean_predictions, scores(fitted, images), ..., threshold
 x_adv = perturb(JointPGD(Linf(8 / 255)), with_score(fitted, threshold), key, images, labels)
 """
 
+from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.carlini_wagner_wb import CarliniWagnerWB
 from robustjax.detection.combination import Combined, combine
 from robustjax.detection.detector import (
@@ -48,6 +49,7 @@ __all__ = [
     "NEEDS",
     "NOT_SURE",
     "AdaptivePGD",
+    "Autoencoder",
     "BitDepth",
     "CarliniWagnerWB",
     "CenterDistance",

@@ -1,4 +1,4 @@
-"""Detectors by the names of the command line: those that a trained network is enough for."""
+"""Detectors by the names of the command line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from robustjax.detection.logit_scores import (
     MaxMargin,
     NonME,
 )
+from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.squeezing import FeatureSqueezing
 from robustjax.detection.uncertainty import Uncertainty
 
@@ -28,9 +29,10 @@ DETECTORS: dict[str, Detector] = {
     "mahalanobis": Mahalanobis(),
     "lid": LID(),
     "squeezing": FeatureSqueezing(),
+    "reconstruction": ReconstructionError(),
+    "divergence": ReconstructionDivergence(),
     "uncertainty": Uncertainty(),
 }
-"""`ReconstructionError` and `ReconstructionDivergence` need more than a network."""
 
 NEEDS = {"uncertainty": "dropout"}
 """What some of them ask of the network: an argument of `models.create` that has to be set."""
