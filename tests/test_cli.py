@@ -310,6 +310,20 @@ def test_dropout_is_left_on_and_an_autoencoder_trained(copy, fitted):
         assert found["found"][name]["fgsm"]["accepted_wrong"] > 0
 
 
+def test_rectified_and_plain_rejection_side_by_side(run, tmp_path):
+    out = tmp_path / "rr"
+    flags = [*SMALL, "--eps", "1/10", "--inner.attack.steps", "1", "--validation-attack", "none"]
+    cli.main(["train", "rr", "--out", str(out), *flags, "--init-from", str(run)])
+    assert read(out / "config.json")["model"]["auxiliary"] is True
+    words = ["--detectors", "confidence", "rectified", "--attacks", "fgsm"]
+    cli.main(["detect", str(out), *words, "--n", "64", "--fit", "64", "--no-adaptive"])
+    found = read(out / "detection.json")["found"]
+    assert list(found) == ["confidence", "rectified"]
+    assert found["confidence"]["fgsm"] != found["rectified"]["fgsm"]
+    message = refuse("detect", str(run), "--detectors", "rectified")
+    assert "rectified needs a network trained by rr or rr-trades" in message
+
+
 def test_a_substitute_of_other_data_is_refused(copy):
     other = copy.parent / "other"
     shutil.copytree(copy, other)

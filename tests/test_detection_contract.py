@@ -23,6 +23,7 @@ from robustjax.detection import (
     NonME,
     ReconstructionDivergence,
     ReconstructionError,
+    Rectified,
     Uncertainty,
     combine,
     scores,
@@ -49,6 +50,7 @@ DETECTORS = {
         Autoencoder(epochs=2, pool=True), 2.0
     ),
     "uncertainty": Uncertainty(draws=4),
+    "rectified": Rectified(),
     "combined": None,
 }
 FITTED = {}

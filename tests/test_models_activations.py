@@ -59,6 +59,27 @@ def test_a_detector_of_every_layer():
     assert len(fitted.learned) == 3 and np.isfinite(scores(fitted, IMAGES)).all()
 
 
+def test_an_auxiliary_head_is_beside_the_network_and_changes_nothing_of_it():
+    model = create("cnn", num_classes=3, width=2, auxiliary=True)
+    variables = init(model, jax.random.key(0), IMAGES.shape[1:])
+    plain = model.clone(auxiliary=None)
+    alone = init(plain, jax.random.key(0), IMAGES.shape[1:])
+    for part in ("stem", "body", "head"):
+        jax.tree.map(
+            np.testing.assert_array_equal, variables["params"][part], alone["params"][part]
+        )
+    head, old = variables["params"]["auxiliary"], variables["batch_stats"]["auxiliary"]["norm"]
+    old |= {"mean": old["mean"] + 0.1, "var": old["var"] * 2}
+    output, without = jax.jit(activations(model, variables))(IMAGES), activations(plain, alone)
+    assert "auxiliary" not in jax.eval_shape(without, IMAGES)
+    np.testing.assert_array_equal(output["logits"], jax.jit(without)(IMAGES)["logits"])
+    hidden = output["features"][-1] @ head["hidden"]["kernel"] + head["hidden"]["bias"][None]
+    assert hidden.shape == (6, 16)
+    hidden = np.maximum((hidden - old["mean"][None]) / np.sqrt(old["var"] + 1e-5)[None], 0)
+    wanted = hidden @ head["last"]["kernel"][:, 0] + head["last"]["bias"]
+    np.testing.assert_allclose(output["auxiliary"], wanted, atol=1e-5)
+
+
 def test_a_network_with_its_dropout_left_on():
     model = create("cnn", num_classes=3, width=2, dropout=0.3)
     logits_fn, _ = apply(model, init(model, jax.random.key(0), IMAGES.shape[1:]))

@@ -121,14 +121,12 @@ def chosen_detectors(options: Detecting, settings: dict) -> dict[str, detection.
       ValueError: an unknown one, or one that needs what the network does not have.
     """
     known, has = detection.DETECTORS, settings["model"]
-    lacking = {name: part for name, part in detection.NEEDS.items() if not has.get(part)}
+    lacking = {name: how for name, (part, how) in detection.NEEDS.items() if not has.get(part)}
     if options.detectors == ("all",):
         return {name: detector for name, detector in known.items() if name not in lacking}
     for name in options.detectors:
-        if part := lacking.get(name.split(":")[0]):
-            raise ValueError(
-                f"{name} needs a network trained with --{part}, and {options.run} is not"
-            )
+        if how := lacking.get(name.split(":")[0]):
+            raise ValueError(f"{name} needs a network trained {how}, and {options.run} is not")
     return {name: read_variant(name, known) for name in options.detectors}
 
 

@@ -29,6 +29,7 @@ from robustjax.detection.logit_scores import (
     NonME,
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
+from robustjax.detection.rectified import Rectified
 from robustjax.detection.registry import DETECTORS, NEEDS
 from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing, NonLocalMeans
 from robustjax.detection.thresholding import (
@@ -70,6 +71,7 @@ __all__ = [
     "NonME",
     "ReconstructionDivergence",
     "ReconstructionError",
+    "Rectified",
     "Uncertainty",
     "accepted_and_wrong",
     "auc",

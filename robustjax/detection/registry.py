@@ -15,6 +15,7 @@ from robustjax.detection.logit_scores import (
     NonME,
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
+from robustjax.detection.rectified import Rectified
 from robustjax.detection.squeezing import FeatureSqueezing
 from robustjax.detection.uncertainty import Uncertainty
 
@@ -32,7 +33,11 @@ DETECTORS: dict[str, Detector] = {
     "reconstruction": ReconstructionError(),
     "divergence": ReconstructionDivergence(),
     "uncertainty": Uncertainty(),
+    "rectified": Rectified(),
 }
 
-NEEDS = {"uncertainty": "dropout"}
-"""What some of them ask of the network: an argument of `models.create` that has to be set."""
+NEEDS = {
+    "uncertainty": ("dropout", "with --dropout"),
+    "rectified": ("auxiliary", "by rr or rr-trades"),
+}
+"""What some ask of the network: an argument of `models.create`, and how one is trained with it."""

@@ -31,9 +31,14 @@ class _Layers:
             capture_intermediates=_is_layer,
             mutable=["intermediates"],
         )
+        more = {}
+        if self.model.auxiliary is not None:
+            more = {
+                "auxiliary": self.model.apply(variables, features, BN("running"), method="trust")
+            }
         found = traverse_util.flatten_dict(kept["intermediates"])
         layers = [found[path][0] for path in sorted(found, key=_place)]
-        return {"logits": logits, "features": (*layers, features)}
+        return {"logits": logits, "features": (*layers, features)} | more
 
 
 def activations(model: Classifier, variables: Any) -> Partial:
@@ -41,6 +46,7 @@ def activations(model: Classifier, variables: Any) -> Partial:
 
     The layers, in their order: the stem, every block (of a network without blocks, every
     convolution), and the features (B, D) that the head sees. A transformer's are tokens (B, N, D).
+    A network with an auxiliary head has 'auxiliary': (B,) beside them.
 
     Guarantees:
       The logits and the last layer are those of `apply`.

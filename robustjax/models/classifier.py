@@ -21,6 +21,7 @@ class Classifier(nn.Module):
       mean, std: of each image channel, in [0, 1] pixels; None is 0 and 1.
       dtype: what the stem and the body compute in; parameters are float32.
       teacher: another classifier whose parameters are kept beside these, for training alone.
+      auxiliary: (features, bn) -> log-odds (B,) that the prediction is to be trusted, or None.
       dropout: the probability with which a feature is zero before the head, in [0, 1), where a
         forward is given keys: (B,) one for each example, or () one draw for all of them.
 
@@ -39,12 +40,15 @@ class Classifier(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: Any = jnp.float32
     teacher: nn.Module | None = None
+    auxiliary: nn.Module | None = None
     dropout: float = 0.0
 
     def __call__(self, x: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
         """Images (B, H, W, C) float32 in [0, 1] -> logits (B, K)."""
         if self.teacher is not None and self.is_initializing():
             self.taught(x, bn)
+        if self.auxiliary is not None and self.is_initializing():
+            self.trust(self.features(x, bn), bn)
         return self.rest(self.stem_output(x, bn), bn, keys)
 
     def features(self, x: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
@@ -84,6 +88,11 @@ class Classifier(nn.Module):
     def rest(self, h: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
         """The first layer's output -> logits (B, K)."""
         return self.answer(self.body(h, bn), keys)
+
+    def trust(self, z: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
+        """Features (B, D) -> the auxiliary head's log-odds (B,)."""
+        del keys  # it sees all features
+        return self.auxiliary(z, bn)
 
     def answer(self, z: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Features (B, D) -> logits (B, K)."""

@@ -18,7 +18,7 @@ from robustjax.models.cnn import cnn
 from robustjax.models.densenet import densenet
 from robustjax.models.dpn import dpn
 from robustjax.models.googlenet import googlenet
-from robustjax.models.heads import attach
+from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.inverted import efficientnet_b0, mobilenet_v2
 from robustjax.models.layers import BN, torch_uniform, unit_uniform
 from robustjax.models.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
@@ -108,6 +108,7 @@ def create(
     remat: bool = False,
     adaptive_norm: bool = False,
     teacher: str | None = None,
+    auxiliary: bool = False,
     dropout: float = 0.0,
 ) -> Classifier:
     """Build a network; every argument is JSON, so a run's config holds them as they are.
@@ -133,6 +134,7 @@ def create(
       adaptive_norm: scales and shifts of batch normalisation depend on the example.
       teacher: the name of a second network that is trained beside this one, with a linear head and
         its own width and activation; only `Classifier.taught` runs it.
+      auxiliary: a second head, which says how far the prediction may be trusted.
       dropout: the probability with which a feature is zero before the head while training.
 
     Raises:
@@ -174,6 +176,7 @@ def create(
                 std=None if std is None else tuple(std),
                 dtype=DTYPES[dtype],
                 teacher=teacher and create(teacher, num_classes=num_classes, **shared),
+                auxiliary=Auxiliary() if auxiliary else None,
                 dropout=dropout,
             )
     raise ValueError(f"unknown model {name!r}; known: {', '.join(names())}")

@@ -37,6 +37,7 @@ from robustjax.training.methods import (
     MarginBlend,
     Method,
     Natural,
+    RectifiedRejection,
     TradesYOPO,
 )
 from robustjax.training.optimizers import Optimizer
@@ -104,6 +105,7 @@ __all__ = [
     "Natural",
     "Optimizer",
     "Recipe",
+    "RectifiedRejection",
     "Result",
     "Terminated",
     "TradesYOPO",

@@ -66,7 +66,7 @@ class Net:
           mode: how BatchNorm normalises and what it commits.
           stats: running statistics to start from; default `self.stats`.
           method: the module's method: `__call__` (logits), `features`, `both`, `stem_output`,
-            `rest`.
+            `rest`, `taught`, `trust`.
           axes: mapped axes besides the devices' that statistics are reduced over.
 
         Returns:
