@@ -298,7 +298,7 @@ def test_detect_puts_the_threat_models_side_by_side(copy, capsys):
     assert "AUC / accepted and wrong, in %" in capsys.readouterr().out
 
 
-def test_all_detectors_may_be_named_at_once(copy, monkeypatch):
+def test_all_detectors_that_suit_the_network_may_be_named_at_once(copy, monkeypatch):
     asked = []
 
     def nothing(logits_fn, detectors, *args, **settings):
@@ -309,7 +309,39 @@ def test_all_detectors_may_be_named_at_once(copy, monkeypatch):
     monkeypatch.setattr(detection.Detector, "fit", lambda self, *args, **settings: self)
     with pytest.raises(Enough):
         cli.detect(cli.Detecting(copy, ("all",), adaptive=False))
-    assert asked == [(list(detection.DETECTORS), None)]
+    suited = [name for name in detection.DETECTORS if name not in detection.NEEDS]
+    assert asked == [(suited, None)] and suited[0] == "confidence"
+    message = refuse("detect", str(copy), "--detectors", "uncertainty:draws=3")
+    assert "uncertainty:draws=3 needs a network trained with --dropout" in message
+
+
+def test_dropout_is_left_on_and_an_autoencoder_trained(copy, fitted):
+    assert "dropout" not in fitted("natural").model
+    assert fitted("natural", "--dropout", "1/2").model["dropout"] == 0.5
+    about = read(copy / "config.json")
+    about["model"]["dropout"] = 0.25  # which changes no weight
+    (copy / "config.json").write_text(json.dumps(about))
+    names = ["uncertainty:draws=3", "reconstruction:autoencoder.epochs=2"]
+    words = ["--detectors", *names, "--attacks", "fgsm", "--no-adaptive"]
+    cli.main(["detect", str(copy), *words, "--n", "64", "--fit", "64"])
+    found = read(copy / "detection.json")
+    assert found["detectors"][names[1]]["fields"]["autoencoder"]["fields"]["epochs"] == 2
+    for name in names:
+        assert found["found"][name]["fgsm"]["accepted_wrong"] > 0
+
+
+def test_rectified_and_plain_rejection_side_by_side(run, tmp_path):
+    out = tmp_path / "rr"
+    flags = [*SMALL, "--eps", "1/10", "--inner.attack.steps", "1", "--validation-attack", "none"]
+    cli.main(["train", "rr", "--out", str(out), *flags, "--init-from", str(run)])
+    assert read(out / "config.json")["model"]["auxiliary"] is True
+    words = ["--detectors", "confidence", "rectified", "--attacks", "fgsm"]
+    cli.main(["detect", str(out), *words, "--n", "64", "--fit", "64", "--no-adaptive"])
+    found = read(out / "detection.json")["found"]
+    assert list(found) == ["confidence", "rectified"]
+    assert found["confidence"]["fgsm"] != found["rectified"]["fgsm"]
+    message = refuse("detect", str(run), "--detectors", "rectified")
+    assert "rectified needs a network trained by rr or rr-trades" in message
 
 
 def test_a_substitute_of_other_data_is_refused(copy):

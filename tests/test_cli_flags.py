@@ -7,6 +7,7 @@ import pytest
 from robustjax.attacks import Adam, Gaussian, Momentum, Steepest, Uniform, Zero
 from robustjax.cli import choose_threat
 from robustjax.cli.flags import RULES, STARTS, VARIANTS, read_variant, write_variant
+from robustjax.detection import DETECTORS, Autoencoder, ReconstructionDivergence
 from robustjax.threats import L2, Linf
 from robustjax.training import SCHEDULES
 from robustjax.training.schedules import MultipleDecay, OneCycle, Piecewise
@@ -47,6 +48,16 @@ def test_variants_by_name_and_numbers(text, table, want):
     assert read_variant(write_variant(got, table), table) == want
     types = [[type(getattr(v, f.name)) for f in dataclasses.fields(v)] for v in (got, want)]
     assert types[0] == types[1]
+
+
+def test_a_dot_leads_into_a_config():
+    detector = read_variant(
+        "divergence:temperature=40:autoencoder.epochs=20:autoencoder.noise=1/40", DETECTORS
+    )
+    assert detector == ReconstructionDivergence(Autoencoder(epochs=20, noise=1 / 40), 40.0)
+    for wrong, known in (("autoencoder.epoch", "filters, pool"), ("temperature.x", "none")):
+        with pytest.raises(ValueError, match=f"divergence.{wrong.split('.')[0]} has no .*{known}"):
+            read_variant(f"divergence:{wrong}=3", DETECTORS)
 
 
 @pytest.mark.parametrize("table", VARIANTS.values())

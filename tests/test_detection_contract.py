@@ -8,6 +8,7 @@ from watched import AUTOENCODER, DROPOUT, IMAGES, LABELS, MODEL, PREDICTED, TRAC
 from robustjax.attacks import PGD, Zero, perturb
 from robustjax.detection import (
     LID,
+    Autoencoder,
     BitDepth,
     CenterDistance,
     Confidence,
@@ -22,6 +23,7 @@ from robustjax.detection import (
     NonME,
     ReconstructionDivergence,
     ReconstructionError,
+    Rectified,
     Uncertainty,
     combine,
     scores,
@@ -43,7 +45,12 @@ DETECTORS = {
     "squeezing": FeatureSqueezing((BitDepth(3), MedianSmoothing(2), NonLocalMeans(3, 3, 0.1))),
     "reconstruction-error": ReconstructionError(AUTOENCODER),
     "reconstruction-divergence": ReconstructionDivergence(AUTOENCODER, 2.0),
+    "reconstruction-error, trained": ReconstructionError(Autoencoder(epochs=2), p=2),
+    "reconstruction-divergence, trained, pooled": ReconstructionDivergence(
+        Autoencoder(epochs=2, pool=True), 2.0
+    ),
     "uncertainty": Uncertainty(draws=4),
+    "rectified": Rectified(),
     "combined": None,
 }
 FITTED = {}

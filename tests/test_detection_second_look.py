@@ -20,6 +20,7 @@ from robustjax.detection import (
     ReconstructionError,
     Uncertainty,
     scores,
+    with_score,
 )
 from robustjax.detection.reconstruction import divergence
 
@@ -98,6 +99,21 @@ def test_uncertainty_is_the_variance_over_the_draws():
     keys = jax.random.split(jax.random.clone(DROPOUT.key), 6)
     draws = [softmax(np.asarray(dropout(WEIGHTS, k, IMAGES)["logits"], float), -1) for k in keys]
     np.testing.assert_allclose(found, -np.var(draws, 0).sum(-1), rtol=1e-3, atol=1e-6)
+
+
+def test_uncertainty_is_of_the_draws_and_its_model_predicts_without_them():
+    def both(weights, key, images):
+        drawn = dropout(weights, key, images)["logits"]
+        return {"logits": network(weights, images)["logits"], "drawn": drawn}
+
+    alone, beside = (
+        Uncertainty(draws=4).fit(model, IMAGES, LABELS)
+        for model in (DROPOUT, Randomized(Partial(both, WEIGHTS)))
+    )
+    drawn, free = (jax.jit(with_score(fitted))(IMAGES) for fitted in (alone, beside))
+    np.testing.assert_allclose(drawn["score"], free["score"], rtol=1e-4)
+    np.testing.assert_allclose(free["logits"], LOGITS, atol=1e-5)
+    assert np.abs(drawn["logits"] - LOGITS).max() > 0.1
 
 
 def test_uncertainty_of_a_model_without_randomness_is_zero_or_refused():

@@ -142,3 +142,17 @@ def test_smoothing_refuses_an_unknown_convention():
 def test_the_list_of_names_holds_losses_only():
     assert "smooth" not in losses.__all__
     assert all(callable(getattr(losses, name)) for name in losses.__all__)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_focal_loss_and_the_gradient_of_a_certain_prediction(gamma):
+    ce = -log_softmax(Z.astype(float))
+    found = jax.vmap(losses.focal, (0, None))(ce.astype(np.float32), gamma)
+    np.testing.assert_allclose(found, (1 - np.exp(-ce)) ** gamma * ce, rtol=1e-5)
+    certain = jnp.array([200.0, 0, 0, 0])
+
+    def loss(z):
+        return losses.focal(losses.cross_entropy(z, 0), gamma)
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(certain)
+    assert value == 0 and not slope.any()

@@ -66,6 +66,7 @@ from robustjax.training import (
     MarginBlend,
     Natural,
     Optimizer,
+    RectifiedRejection,
     TradesYOPO,
     threat_of,
 )
@@ -116,6 +117,7 @@ METHODS = {  # every run keeps a moving average of the weights too: see RECIPE
     "level-sets": LevelSets(PGD(Linf(0.3), steps=3), reach=1.0, wrong=1.0),
     "lbgat": LBGAT(attack=NEAR),
     "hat": HAT(helper_run(), gamma=0.1, attack=NEAR),
+    "rr(trades)": RectifiedRejection(TRADES(attack=NEAR)),
     "adanet(pgd-at)": AdaNet(PGDAT(BOX)),
     "llr": LLR(attack=dataclasses.replace(BOX, rule=Adam(drop=1.0))),
 }
@@ -136,7 +138,7 @@ COMMITS = dict.fromkeys(
         "trades-yopo",
     ),
     2,
-) | {"lbgat": 3, "hat": 3, "tla": 4}
+) | {"lbgat": 3, "hat": 3, "rr(trades)": 3, "tla": 4}
 """How many forwards of a loss move the statistics, where it is not one."""
 PROBES = ("trades", "awp(trades)", "sat", "free", "center", "llr", "feature-scattering", "yopo")
 STEPS = 20

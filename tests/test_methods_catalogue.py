@@ -29,6 +29,8 @@ COSTS = {
     "level-sets": "22 FB + 22 F",
     "lbgat": "13 FB + 1 F",
     "hat": "13 FB + 2 F",
+    "rr": "12 FB",
+    "rr-trades": "13 FB + 1 F",
     "yopo": "5 FB",
     "rst": "12 FB + 1 F",
     "uat-ot": "12 FB",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from robustjax.detection import Mahalanobis, scores
-from robustjax.models import activations, apply, create, init, with_layers
+from robustjax.models import activations, apply, create, init, with_dropout, with_layers
 
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 
@@ -57,3 +57,42 @@ def test_a_detector_of_every_layer():
     watched = activations(model, init(model, jax.random.key(0), IMAGES.shape[1:]))
     fitted = Mahalanobis().fit(watched, IMAGES, np.arange(6) % 2)
     assert len(fitted.learned) == 3 and np.isfinite(scores(fitted, IMAGES)).all()
+
+
+def test_an_auxiliary_head_is_beside_the_network_and_changes_nothing_of_it():
+    model = create("cnn", num_classes=3, width=2, auxiliary=True)
+    variables = init(model, jax.random.key(0), IMAGES.shape[1:])
+    plain = model.clone(auxiliary=None)
+    alone = init(plain, jax.random.key(0), IMAGES.shape[1:])
+    for part in ("stem", "body", "head"):
+        jax.tree.map(
+            np.testing.assert_array_equal, variables["params"][part], alone["params"][part]
+        )
+    head, old = variables["params"]["auxiliary"], variables["batch_stats"]["auxiliary"]["norm"]
+    old |= {"mean": old["mean"] + 0.1, "var": old["var"] * 2}
+    output, without = jax.jit(activations(model, variables))(IMAGES), activations(plain, alone)
+    assert "auxiliary" not in jax.eval_shape(without, IMAGES)
+    np.testing.assert_array_equal(output["logits"], jax.jit(without)(IMAGES)["logits"])
+    hidden = output["features"][-1] @ head["hidden"]["kernel"] + head["hidden"]["bias"][None]
+    assert hidden.shape == (6, 16)
+    hidden = np.maximum((hidden - old["mean"][None]) / np.sqrt(old["var"] + 1e-5)[None], 0)
+    wanted = hidden @ head["last"]["kernel"][:, 0] + head["last"]["bias"]
+    np.testing.assert_allclose(output["auxiliary"], wanted, atol=1e-5)
+
+
+def test_a_network_with_its_dropout_left_on():
+    model = create("cnn", num_classes=3, width=2, dropout=0.3)
+    logits_fn, _ = apply(model, init(model, jax.random.key(0), IMAGES.shape[1:]))
+    drawing, keys = jax.jit(with_dropout(logits_fn)), jax.random.split(jax.random.key(1), 2000)
+    one, same, other = (drawing(key, IMAGES) for key in keys[np.array([0, 0, 1])])
+    np.testing.assert_array_equal(one["drawn"], same["drawn"])
+    assert (one["drawn"] != other["drawn"]).all()
+    for output in (one, other):
+        np.testing.assert_allclose(output["logits"], jax.jit(logits_fn)(IMAGES), atol=1e-5)
+    alike = drawing(keys[0], IMAGES[np.zeros(3, int)])["drawn"]
+    np.testing.assert_array_equal(alike, alike[:1].repeat(3, 0))
+    drawn = jax.jit(jax.vmap(drawing, (0, None)))(keys, IMAGES)["drawn"]
+    error = drawn.std(0) / np.sqrt(len(keys))
+    assert (np.abs(drawn.mean(0) - one["logits"]) < 5 * error).all()
+    with pytest.raises(ValueError, match="no dropout that could be left on"):
+        with_dropout(apply(model.clone(dropout=0.0), logits_fn.args[0])[0])

@@ -207,3 +207,46 @@ def test_images_of_the_wrong_kind_are_refused(small, images, message):
     nets, variables, _ = small
     with pytest.raises(ValueError, match=message):
         nets["float32"].apply(variables, images, BN("running"))
+
+
+def test_dropout_before_the_head_hangs_on_the_keys_alone():
+    plain, shape = build("cnn")
+    model, _ = build("cnn", dropout=0.25)
+    variables = models.init(model, jax.random.key(0), shape)
+    x, keys = (
+        jax.random.uniform(jax.random.key(1), (3, *shape)),
+        jax.random.split(jax.random.key(2), 3),
+    )
+
+    @jax.jit
+    def run(x, keys):
+        z, logits = model.apply(variables, x, BN("batch"), keys, method="both")
+        seen = jax.vmap(lambda key, z: model.apply({}, key, z, method="drop"))(keys, z)
+        by_hand = model.apply(variables, seen, method="answer")
+        return z, seen, by_hand, logits, model.apply(variables, x, BN("batch"), keys)
+
+    z, seen, by_hand, logits, called = run(x, keys)
+    for found in (logits, called):
+        np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+    np.testing.assert_allclose(seen[seen != 0], (z / 0.75)[seen != 0], rtol=1e-6)
+    dropped = np.mean(seen[z != 0] == 0)
+    assert 0.1 < dropped < 0.4 and len({tuple(row) for row in np.asarray(seen == 0).tolist()}) == 3
+    np.testing.assert_array_equal(run(x[::-1], keys[::-1])[3], logits[::-1])
+    without = jax.jit(
+        lambda x: (plain.apply(variables, x, BN("batch")), model.apply(variables, x, BN("batch")))
+    )
+    np.testing.assert_array_equal(*without(x))
+
+
+def test_a_dropout_of_zero_is_no_layer():
+    model, shape = build("cnn", dropout=0.0)
+    x, key = jnp.zeros((2, *shape)), jax.random.key(0)
+    variables = models.init(model, jax.random.key(0), shape)
+
+    def program(*keys):
+        return str(jax.make_jaxpr(lambda v, x: model.apply(v, x, BN("batch"), *keys))(variables, x))
+
+    assert program(key) == program()
+    half, _ = build("cnn", dropout=0.5)
+    both = (jax.tree.structure(models.init(m, key, shape)) for m in (model, half))
+    assert len(set(both)) == 1

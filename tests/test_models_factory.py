@@ -31,6 +31,7 @@ from robustjax.models import BN
         ({"width": 0}, "width must be at least 1"),
         ({"adaptive_norm": True}, "cnn has no batch normalisation that could adapt"),
         ({"teacher": "resnet"}, "unknown model 'resnet'"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"num_classes": 1}, "num_classes must be at least 2"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from tiny import CLASSES, RECIPE, examples, fresh, module
 
 from robustjax import parallel
+from robustjax.attacks import PGD, Uniform
 from robustjax.data import Augment, cutmix
 from robustjax.threats import L2, Linf
 from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural, Recipe
@@ -27,6 +28,8 @@ from robustjax.training.step import (
 )
 
 STEPS = 20
+UNAUGMENTED = dataclasses.replace(RECIPE, augment=Augment(pad=0, flip=False))
+CLIMBING = TRADES(attack=PGD(Linf(0.05), steps=1, start=Uniform()), bn="batch")
 
 
 def take(recipe, shards=1, batch=None):
@@ -34,6 +37,19 @@ def take(recipe, shards=1, batch=None):
     step = parallel.emulate(make_step(module(), recipe, STEPS, CLASSES), IN_AXES, OUT_AXES)
     before, batch = fresh(Natural(), shards, recipe), parallel.split(batch or examples(), shards)
     return before, *step(before, Natural(), jax.random.key(1), batch)
+
+
+def dropping(method=CLIMBING, recipe=UNAUGMENTED, shards=1, batch=None, rate=0.5):
+    """The state after one step of a network with dropout."""
+    batch = parallel.split(batch or examples(), shards)
+    state = fresh(Natural(), shards, recipe)
+    return dropping_step(recipe, rate)(state, method, jax.random.key(1), batch)[0]
+
+
+@functools.cache
+def dropping_step(recipe, rate):
+    step = make_step(module().clone(dropout=rate), recipe, STEPS, CLASSES)
+    return parallel.emulate(step, IN_AXES, OUT_AXES)
 
 
 def equal(a, b):
@@ -61,6 +77,25 @@ def test_augmentation_depends_on_the_example_and_not_on_its_place():
     assert equal(take(recipe)[1].params, take(recipe, 1, shuffled)[1].params)
     renamed = examples() | {"index": examples()["index"] + 1}
     assert not equal(take(recipe)[1].params, take(recipe, 1, renamed)[1].params)
+
+
+def test_dropout_depends_on_the_example_and_not_on_its_place():
+    one = dropping().params
+    assert equal(one, dropping(shards=4).params)
+    order = np.random.default_rng(0).permutation(len(examples()["label"]))
+    assert equal(one, dropping(batch={k: v[order] for k, v in examples().items()}).params)
+    renamed = examples() | {"index": examples()["index"] + 1}
+    assert not equal(one, dropping(batch=renamed).params)
+
+
+def test_slices_drop_as_the_whole_batch_would_and_a_rate_of_zero_changes_no_bit():
+    natural, stateless = Natural(), {"sync_bn": False, "accumulate": 2}
+    plain, none = take(UNAUGMENTED)[1].params, dropping(natural, rate=0.0).params
+    jax.tree.map(np.testing.assert_array_equal, plain, none)
+    assert not equal(plain, dropping(natural).params)
+    halves = dataclasses.replace(UNAUGMENTED, **stateless)
+    apart = dataclasses.replace(UNAUGMENTED, sync_bn=False)
+    assert equal(dropping(natural, halves).params, dropping(natural, apart, shards=2).params)
 
 
 def test_scatter_writes_all_shards_and_skips_negative_indices():

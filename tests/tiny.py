@@ -15,7 +15,7 @@ from flax import struct
 from robustjax import files, models, parallel
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
-from robustjax.models.heads import attach
+from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.layers import AdaptiveNorm, BatchNorm, Conv
 from robustjax.training import Optimizer, Recipe
 from robustjax.training.methods.base import Batch
@@ -53,8 +53,9 @@ def module(method=None):
     wanted = dict(method.model) if method else {}
     norm = AdaptiveNorm if wanted.pop("adaptive_norm", False) else BatchNorm
     teacher = module() if wanted.pop("teacher", None) else None
+    auxiliary = Auxiliary() if wanted.pop("auxiliary", False) else None
     body, head = attach(Body(norm), CLASSES, **wanted)
-    return Classifier(stem=Conv(4), body=body, head=head, teacher=teacher)
+    return Classifier(stem=Conv(4), body=body, head=head, teacher=teacher, auxiliary=auxiliary)
 
 
 class Flat(nn.Module):

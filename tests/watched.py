@@ -16,17 +16,20 @@ IMAGES = np.clip(CENTRES[LABELS] + RNG.normal(0, 0.08, (60, *SHAPE)), 0, 1).asty
 WEIGHTS = {
     "pixel": RNG.normal(size=(2, 5)).astype(np.float32),
     "hidden": RNG.normal(size=(80, 6)).astype(np.float32) / 4,
+    "auxiliary": np.linspace(-1, 2, 6, dtype=np.float32)[:, None],
 }
 TRACED = []
 """One entry for every call of the network from Python."""
 
 
 def network(weights, images):
-    """Every layer (B, ...) beside the logits: a 1x1 convolution, a dense layer."""
+    """Every layer (B, ...) beside the logits: a 1x1 convolution, a dense layer, and a head more."""
     TRACED.append(images.shape)
     first = jnp.tanh(product(images, weights["pixel"]))
     last = jnp.tanh(product(first.reshape(len(first), -1), weights["hidden"]))
-    return {"logits": product(last, weights["logits"]), "features": (first, last)}
+    auxiliary = product(last, weights["auxiliary"])[:, 0]
+    logits = product(last, weights["logits"])
+    return {"logits": logits, "features": (first, last), "auxiliary": auxiliary}
 
 
 def product(x, kernel):

@@ -22,7 +22,7 @@ class Detecting:
     Args:
       run: a run directory.
       detectors: names, with numbers where others are wanted, e.g. k-density:sigma2=1/2:count=100,
-        or all.
+        or all that suit the network; reconstruction and divergence train an autoencoder each.
       attacks: names with steps, e.g. fgsm bim-10 cw-100; they do not know of the detectors.
       threat: the norm; None is the one trained against.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the one trained against.
@@ -67,8 +67,7 @@ def detect(options: Annotated[Detecting, arg(name="")]) -> evaluation.Detections
     threat = config.decode(settings["threat"], FUNCTIONS)
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
-    chosen = detection.DETECTORS if options.detectors == ("all",) else options.detectors
-    chosen = {name: read_variant(name, detection.DETECTORS) for name in chosen}
+    chosen = chosen_detectors(options, settings)
     substitutes = {}
     if options.substitute is not None:
         substitutes = {options.substitute.name: substitute_of(options, settings)}
@@ -79,12 +78,12 @@ def detect(options: Annotated[Detecting, arg(name="")]) -> evaluation.Detections
     test = test.head(options.n)
     drawn = np.random.default_rng(options.seed).permutation(len(train))[: options.fit]
     train = train.take(np.sort(drawn))
-    watched = models.with_layers(logits_fn)
-    how = {"batch_size": options.batch_size}
-    fitted = {
-        name: detector.fit(watched, train.images, train.labels, **how)
-        for name, detector in chosen.items()
-    }
+    layers, how = models.with_layers(logits_fn), {"batch_size": options.batch_size}
+    fitted = {}
+    for name, detector in chosen.items():
+        drawn = isinstance(detector, detection.Uncertainty)
+        watched = attacks.Randomized(models.with_dropout(logits_fn)) if drawn else layers
+        fitted[name] = detector.fit(watched, train.images, train.labels, **how)
     found = evaluation.detect(
         logits_fn,
         fitted,
@@ -113,6 +112,22 @@ def detect(options: Annotated[Detecting, arg(name="")]) -> evaluation.Detections
     print("AUC / accepted and wrong, in %")
     print(report.detection_table(result))
     return found
+
+
+def chosen_detectors(options: Detecting, settings: dict) -> dict[str, detection.Detector]:
+    """The detectors that were named, or all that suit the run's network.
+
+    Raises:
+      ValueError: an unknown one, or one that needs what the network does not have.
+    """
+    known, has = detection.DETECTORS, settings["model"]
+    lacking = {name: how for name, (part, how) in detection.NEEDS.items() if not has.get(part)}
+    if options.detectors == ("all",):
+        return {name: detector for name, detector in known.items() if name not in lacking}
+    for name in options.detectors:
+        if how := lacking.get(name.split(":")[0]):
+            raise ValueError(f"{name} needs a network trained {how}, and {options.run} is not")
+    return {name: read_variant(name, known) for name in options.detectors}
 
 
 def substitute_of(options: Detecting, settings: dict) -> jax.tree_util.Partial:

@@ -105,7 +105,8 @@ def read_variant(text: str, table: dict[str, Any]) -> Any:
     """A config by its name, with other numbers where they are given.
 
     'one-cycle' is the one in `table`, 'gaussian:sigma=1/100' another, and a field of several
-    numbers is 'piecewise:boundaries=1/2,3/4:factor=0.2'.
+    numbers is 'piecewise:boundaries=1/2,3/4:factor=0.2'. A dot leads into a field that is a config
+    itself: 'reconstruction:autoencoder.epochs=20'.
 
     Raises:
       ValueError: an unknown name or field, or no number.
@@ -113,13 +114,26 @@ def read_variant(text: str, table: dict[str, Any]) -> Any:
     name, *settings = text.split(":")
     if name not in table:
         raise ValueError(f"unknown name {name!r}; choose one of {', '.join(table)}")
-    default, changes = table[name], {}
-    known = [f.name for f in dataclasses.fields(default)]
-    for field, _, value in (setting.partition("=") for setting in settings):
+    return _changed(name, table[name], [setting.partition("=")[::2] for setting in settings])
+
+
+def _changed(name: str, default: Any, settings: list[tuple[str, str]]) -> Any:
+    """The config with these numbers in these fields, all at once: they may depend on each other."""
+    known = (
+        [f.name for f in dataclasses.fields(default)] if dataclasses.is_dataclass(default) else []
+    )
+    changes, inside = {}, collections.defaultdict(list)
+    for path, value in settings:
+        field, _, rest = path.partition(".")
         if field not in known:
             raise ValueError(f"{name} has no field {field!r}; fields: {', '.join(known) or 'none'}")
-        kind, numbers = type(getattr(default, field)), map(config.number, value.split(","))
-        changes[field] = tuple(numbers) if kind is tuple else kind(*numbers)
+        if rest:
+            inside[field].append((rest, value))
+        else:
+            kind, numbers = type(getattr(default, field)), map(config.number, value.split(","))
+            changes[field] = tuple(numbers) if kind is tuple else kind(*numbers)
+    for field, deeper in inside.items():
+        changes[field] = _changed(f"{name}.{field}", getattr(default, field), deeper)
     return dataclasses.replace(default, **changes)
 
 

@@ -48,6 +48,8 @@ class Options:
       width: base width; None is the architecture's own.
       activation: of the whole network; None is the architecture's own.
       dtype: of the computation; weights, images, logits and losses stay float32.
+      dropout: the probability with which a feature is zero before the head while training; a run
+        with dropout is what `detect --detectors uncertainty` needs.
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
       augment: auto is the recipe's as it suits the data. By name: none, crop and crop-flip (of the
@@ -80,6 +82,7 @@ class Options:
     width: int | None = None
     activation: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    dropout: float = 0.0
     remat: bool = False
     normalize: bool = True
     augment: str = "auto"
@@ -125,6 +128,8 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")
     model = {"name": options.model} | {n: getattr(options, n) for n in names}
+    if options.dropout:  # the run of a network without is the one it was before there was any
+        model["dropout"] = options.dropout
     result = training.fit(
         method,
         train_set,

@@ -6,6 +6,7 @@ found = report(labels, clean_predictions, scores(fitted, images), ..., threshold
 x_adv = perturb(JointPGD(Linf(8 / 255)), with_score(fitted, threshold), key, images, labels)
 """
 
+from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.carlini_wagner_wb import CarliniWagnerWB
 from robustjax.detection.combination import Combined, combine
 from robustjax.detection.detector import (
@@ -28,7 +29,8 @@ from robustjax.detection.logit_scores import (
     NonME,
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
-from robustjax.detection.registry import DETECTORS
+from robustjax.detection.rectified import Rectified
+from robustjax.detection.registry import DETECTORS, NEEDS
 from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing, NonLocalMeans
 from robustjax.detection.thresholding import (
     NOT_SURE,
@@ -45,8 +47,10 @@ from robustjax.detection.uncertainty import Uncertainty
 __all__ = [
     "DETECTORS",
     "LID",
+    "NEEDS",
     "NOT_SURE",
     "AdaptivePGD",
+    "Autoencoder",
     "BitDepth",
     "CarliniWagnerWB",
     "CenterDistance",
@@ -67,6 +71,7 @@ __all__ = [
     "NonME",
     "ReconstructionDivergence",
     "ReconstructionError",
+    "Rectified",
     "Uncertainty",
     "accepted_and_wrong",
     "auc",

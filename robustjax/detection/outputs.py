@@ -11,6 +11,7 @@ import numpy as np
 
 from robustjax.attacks.examples import one_example
 from robustjax.attacks.tiles import over_tiles
+from robustjax.losses.output import logits_of
 
 
 def layers_of(output: Any) -> tuple[jax.Array, ...]:
@@ -36,6 +37,26 @@ def layers_of(output: Any) -> tuple[jax.Array, ...]:
 def features_of(output: Any) -> jax.Array:
     """The last layer before the logits, flat: (D,)."""
     return layers_of(output)[-1].reshape(-1)
+
+
+def auxiliary_of(output: Any) -> jax.Array:
+    """The log-odds () of an auxiliary head, the 'auxiliary' of a mapping.
+
+    Raises:
+      ValueError: the model has none.
+    """
+    if not isinstance(output, Mapping) or "auxiliary" not in output:
+        raise ValueError(
+            "this detector reads an auxiliary head; train one by the method rr, and let the model "
+            "return {'logits': (B, K), 'auxiliary': (B,)}, as models.with_layers does"
+        )
+    return output["auxiliary"]
+
+
+def drawn_of(output: Any) -> jax.Array:
+    """What one draw of a randomised model says: the 'drawn' of a mapping, or else its logits."""
+    drawn = isinstance(output, Mapping) and "drawn" in output
+    return output["drawn"] if drawn else logits_of(output)
 
 
 def collect(

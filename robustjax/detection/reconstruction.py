@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 from robustjax.attacks.examples import Examples, one_example
 from robustjax.config import check_number, config, static
+from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
 from robustjax.losses.output import logits_of
@@ -22,7 +23,8 @@ class ReconstructionError(Detector):
     """-mean |x - AE(x)|^p over the pixels.
 
     Args:
-      autoencoder: a `jax.tree_util.Partial` of a function (weights, images (B, H, W, C)) -> images.
+      autoencoder: an `Autoencoder`, which `fit` trains on the images that it is given, or one that
+        has been trained: a `jax.tree_util.Partial` of (weights, images (B, H, W, C)) -> images.
       p: 1 or 2.
 
     References: Meng & Chen, "MagNet: a two-pronged defense against adversarial examples", 2017,
@@ -32,20 +34,20 @@ class ReconstructionError(Detector):
       Zero where the reconstruction is exact, and negative elsewhere.
     """
 
-    autoencoder: Partial
+    autoencoder: Autoencoder | Partial = Autoencoder()
     p: int = static(1)
 
     def __post_init__(self):
         if self.p not in (1, 2):
             raise ValueError(f"p must be 1 or 2, got {self.p!r}")
 
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
-        """Nothing; the autoencoder is trained elsewhere."""
-        return check_autoencoder(self.autoencoder, examples)
+    def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
+        """The autoencoder."""
+        return trained(self.autoencoder, examples)
 
-    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+    def statistics(self, learned: Partial, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The mean error, negative."""
-        error = jnp.abs(x - one_example(self.autoencoder)(x)) ** self.p
+        error = jnp.abs(x - one_example(learned)(x)) ** self.p
         return -ordered_sum(error.reshape(-1)) / x.size
 
 
@@ -54,7 +56,8 @@ class ReconstructionDivergence(Detector):
     """-JSD(softmax(f(x) / T), softmax(f(AE(x)) / T)), the Jensen-Shannon divergence.
 
     Args:
-      autoencoder: a `jax.tree_util.Partial` of a function (weights, images (B, H, W, C)) -> images.
+      autoencoder: an `Autoencoder`, which `fit` trains on the images that it is given, or one that
+        has been trained: a `jax.tree_util.Partial` of (weights, images (B, H, W, C)) -> images.
       temperature: T; the paper takes 10 and 40.
 
     References: Meng & Chen, "MagNet", 2017, Sec. 4.2.2.
@@ -63,19 +66,19 @@ class ReconstructionDivergence(Detector):
       Between -log 2 and 0, which it is where the reconstruction is exact.
     """
 
-    autoencoder: Partial
+    autoencoder: Autoencoder | Partial = Autoencoder()
     temperature: float = 10.0
 
     def __post_init__(self):
         check_number("temperature", self.temperature, 1e-6)
 
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
-        """Nothing; the autoencoder is trained elsewhere."""
-        return check_autoencoder(self.autoencoder, examples)
+    def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
+        """The autoencoder."""
+        return trained(self.autoencoder, examples)
 
-    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+    def statistics(self, learned: Partial, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The divergence, negative."""
-        views = jnp.stack([x, one_example(self.autoencoder)(x)])
+        views = jnp.stack([x, one_example(learned)(x)])
         logits = jax.vmap(lambda v: logits_of(logits_fn(v)))(views)
         return -divergence(*jax.vmap(log_probabilities)(logits / self.temperature))
 
@@ -87,19 +90,21 @@ def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     return jnp.maximum(ordered_sum(sides) / 2, 0)
 
 
-def check_autoencoder(autoencoder: Any, examples: Examples) -> tuple:
-    """Nothing, if it is one.
+def trained(autoencoder: Autoencoder | Partial, examples: Examples) -> Partial:
+    """The autoencoder, trained on these images unless it has been before.
 
     Raises:
-      ValueError: it is no Partial, or its images have another shape.
+      ValueError: it is neither, or its images have another shape.
     """
+    if isinstance(autoencoder, Autoencoder):
+        return autoencoder.fit(examples.image)
     if not isinstance(autoencoder, Partial):
         raise ValueError(
-            "the autoencoder must be a jax.tree_util.Partial(function, weights), so that its "
-            "weights are data"
+            "the autoencoder must be an Autoencoder or a jax.tree_util.Partial(function, weights), "
+            "so that its weights are data"
         )
     images = examples.image[:1]
     shape = jax.eval_shape(autoencoder, images).shape
     if shape != images.shape:
         raise ValueError(f"the autoencoder makes images {shape} of images {images.shape}")
-    return ()
+    return autoencoder

@@ -1,4 +1,4 @@
-"""Detectors by the names of the command line: those that a trained network is enough for."""
+"""Detectors by the names of the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from robustjax.detection.logit_scores import (
     MaxMargin,
     NonME,
 )
+from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
+from robustjax.detection.rectified import Rectified
 from robustjax.detection.squeezing import FeatureSqueezing
+from robustjax.detection.uncertainty import Uncertainty
 
 DETECTORS: dict[str, Detector] = {
     "confidence": Confidence(),
@@ -27,5 +30,14 @@ DETECTORS: dict[str, Detector] = {
     "mahalanobis": Mahalanobis(),
     "lid": LID(),
     "squeezing": FeatureSqueezing(),
+    "reconstruction": ReconstructionError(),
+    "divergence": ReconstructionDivergence(),
+    "uncertainty": Uncertainty(),
+    "rectified": Rectified(),
 }
-"""`ReconstructionError`, `ReconstructionDivergence` and `Uncertainty` need more than a network."""
+
+NEEDS = {
+    "uncertainty": ("dropout", "with --dropout"),
+    "rectified": ("auxiliary", "by rr or rr-trades"),
+}
+"""What some ask of the network: an argument of `models.create`, and how one is trained with it."""

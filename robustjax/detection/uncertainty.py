@@ -12,7 +12,7 @@ from robustjax.attacks.randomized import Randomized, redraw
 from robustjax.config import check_number, config, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
-from robustjax.losses.output import logits_of
+from robustjax.detection.outputs import drawn_of
 from robustjax.sums import ordered_sum
 from robustjax.typing import LogitsFn
 
@@ -21,8 +21,10 @@ from robustjax.typing import LogitsFn
 class Uncertainty(Detector):
     """-sum_i Var_t F_i(x; key_t) over draws t of the model, such as dropout left on.
 
-    The draws hang on the key that the model holds, and are the same for every image, so that the
-    score is a function of the image; give the `attacks.Randomized` another key for other draws.
+    A model whose output has an entry 'drawn', as that of `models.with_dropout`, predicts by its
+    'logits', which no draw changes. The draws hang on the key that the model holds, and are the
+    same for every image, so that the score is a function of the image; give the
+    `attacks.Randomized` another key for other draws.
 
     Args:
       draws: T.
@@ -44,7 +46,7 @@ class Uncertainty(Detector):
         if not isinstance(model, Randomized):
             raise ValueError(
                 "the uncertainty is over draws of the model; give an attacks.Randomized, such as "
-                "one of (key, images) -> logits with dropout"
+                "attacks.Randomized(models.with_dropout(logits_fn))"
             )
         return ()
 
@@ -53,7 +55,7 @@ class Uncertainty(Detector):
         keys = jax.random.split(jax.random.clone(logits_fn.key), self.draws)
 
         def probabilities(key):
-            return jnp.exp(log_probabilities(logits_of(redraw(logits_fn, key)(x))))
+            return jnp.exp(log_probabilities(drawn_of(redraw(logits_fn, key)(x))))
 
         p = jax.vmap(probabilities)(keys)
         away = p - (ordered_sum(p) / self.draws)[None]

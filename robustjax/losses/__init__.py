@@ -16,6 +16,8 @@ from robustjax.losses.margin import (
     targeted_dlr,
     targeted_margin,
 )
+from robustjax.losses.rejection import confidence_odds as confidence_odds
+from robustjax.losses.rejection import rectified_odds as rectified_odds
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
 from robustjax.losses.softmax import brier, cross_entropy, kl, multi_target, rce, squared_error
 from robustjax.losses.softmax import focal as focal

@@ -77,8 +77,13 @@ def focal(cross_entropy: jax.Array, gamma: jax.Array) -> jax.Array:
 
     References: Lin et al., "Focal loss for dense object detection", ICCV 2017, Eq. 4. (The code of
       "Bag of tricks" takes p from the wrong rows of its batch.)
+
+    Guarantees:
+      The gradient is finite where the cross-entropy is 0, as that of a certain prediction is.
     """
-    return (1 - jnp.exp(-cross_entropy)) ** gamma * cross_entropy
+    missing = 1 - jnp.exp(-cross_entropy)
+    missing = jnp.where(missing > 0, missing, 1)  # 0^gamma has the derivative gamma / 0
+    return missing**gamma * cross_entropy
 
 
 @config

@@ -7,7 +7,7 @@ logits_fn, features_fn = apply(model, variables)
 logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 """
 
-from robustjax.models.activations import activations, with_layers
+from robustjax.models.activations import activations, with_dropout, with_layers
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, create, init, names
 from robustjax.models.heads import DISTANCE_HEADS
@@ -29,5 +29,6 @@ __all__ = [
     "names",
     "save_weights",
     "transplant",
+    "with_dropout",
     "with_layers",
 ]

@@ -1,4 +1,4 @@
-"""All layers of a network at once, for detectors that look at more than the logits."""
+"""Views of a network for detectors that look at more than the logits: its layers, its draws."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ class _Layers:
             capture_intermediates=_is_layer,
             mutable=["intermediates"],
         )
+        more = {}
+        if self.model.auxiliary is not None:
+            more = {
+                "auxiliary": self.model.apply(variables, features, BN("running"), method="trust")
+            }
         found = traverse_util.flatten_dict(kept["intermediates"])
         layers = [found[path][0] for path in sorted(found, key=_place)]
-        return {"logits": logits, "features": (*layers, features)}
+        return {"logits": logits, "features": (*layers, features)} | more
 
 
 def activations(model: Classifier, variables: Any) -> Partial:
@@ -41,6 +46,7 @@ def activations(model: Classifier, variables: Any) -> Partial:
 
     The layers, in their order: the stem, every block (of a network without blocks, every
     convolution), and the features (B, D) that the head sees. A transformer's are tokens (B, N, D).
+    A network with an auxiliary head has 'auxiliary': (B,) beside them.
 
     Guarantees:
       The logits and the last layer are those of `apply`.
@@ -52,6 +58,40 @@ def activations(model: Classifier, variables: Any) -> Partial:
 def with_layers(logits_fn: Partial) -> Partial:
     """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights."""
     return activations(logits_fn.func.model, *logits_fn.args)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """A forward pass without dropout, and its head once more with it."""
+
+    model: Classifier
+
+    def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+        features, logits = self.model.apply(variables, images, BN("running"), method="both")
+        drawn = self.model.apply(variables, features, key, method="answer")
+        return {"logits": logits, "drawn": drawn}
+
+
+def with_dropout(logits_fn: Partial) -> Partial:
+    """A network with its dropout left on, for `attacks.Randomized`.
+
+    Args:
+      logits_fn: from `apply` or `load`.
+
+    Returns:
+      (key, images (B, H, W, C)) -> {'logits': (B, K), 'drawn': (B, K)}: what the network predicts
+      by, without dropout, and one draw, of the same features for every image.
+
+    Raises:
+      ValueError: the network has no dropout.
+
+    Guarantees:
+      The logits are those of `logits_fn`, and of a linear head the mean over all draws.
+    """
+    model = logits_fn.func.model
+    if not model.dropout:
+        raise ValueError("the network has no dropout that could be left on; train with --dropout")
+    return Partial(_Draw(model), *logits_fn.args)
 
 
 def _is_layer(module: nn.Module, method: str) -> bool:

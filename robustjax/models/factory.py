@@ -19,7 +19,7 @@ from robustjax.models.cnn import cnn
 from robustjax.models.densenet import densenet
 from robustjax.models.dpn import dpn
 from robustjax.models.googlenet import googlenet
-from robustjax.models.heads import attach
+from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.inverted import efficientnet_b0, mobilenet_v2
 from robustjax.models.layers import BN, torch_uniform, unit_uniform
 from robustjax.models.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
@@ -112,6 +112,8 @@ def create(
     remat: bool = False,
     adaptive_norm: bool = False,
     teacher: str | None = None,
+    auxiliary: bool = False,
+    dropout: float = 0.0,
 ) -> Classifier:
     """Build a network; every argument is JSON, so a run's config holds them as they are.
 
@@ -137,10 +139,12 @@ def create(
       adaptive_norm: scales and shifts of batch normalisation depend on the example.
       teacher: the name of a second network that is trained beside this one, with a linear head and
         its own width and activation; only `Classifier.taught` runs it.
+      auxiliary: a second head, which says how far the prediction may be trusted.
+      dropout: the probability with which a feature is zero before the head while training.
 
     Raises:
       ValueError: an unknown name or an impossible depth, with what is known; centers that do not
-        fit, or options of another head; no batch normalisation to adapt.
+        fit, or options of another head; no batch normalisation to adapt; a dropout outside [0, 1).
     """
     if activation is not None:
         layers.activation(activation)
@@ -151,6 +155,8 @@ def create(
             raise ValueError(f"{size} must be at least {least}, got {value}")
     if std is not None and not all(s > 0 for s in std):
         raise ValueError(f"std must be positive, got {tuple(std)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
     options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
     options |= {"scale": scale}
     options = {option: value for option, value in options.items() if value is not None}
@@ -176,6 +182,8 @@ def create(
                 std=None if std is None else tuple(std),
                 dtype=DTYPES[dtype],
                 teacher=teacher and create(teacher, num_classes=num_classes, **shared),
+                auxiliary=Auxiliary() if auxiliary else None,
+                dropout=dropout,
             )
     known = {own.name.split()[0].lower(): own.name for own in ARCHITECTURES}
     near = difflib.get_close_matches(spelled, known, 1, 0.7)

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from robustjax import centers
 from robustjax.losses import gsce_logits
-from robustjax.models.layers import BN, torch_uniform
+from robustjax.models.layers import BN, BatchNorm, torch_uniform
 from robustjax.sums import ordered_sum
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -138,6 +138,23 @@ class Quadratic(nn.Module):
             sigma = jnp.exp(log) / 2
             b = self.param("biases", nn.initializers.zeros, classes, jnp.float32)
         return jax.vmap(gsce_logits, (0, None, None, None))(features, mu, sigma, b)
+
+
+class Auxiliary(nn.Module):
+    """A head beside the head: how far the prediction may be trusted, as log-odds.
+
+    A linear layer to half as many units, batch normalisation, ReLU, and a linear layer to one.
+
+    References: Pang et al., "Two coupled rejection metrics can tell adversarial examples apart",
+      CVPR 2022, and its code.
+    """
+
+    @nn.compact
+    def __call__(self, features: jax.Array, bn: BN) -> jax.Array:
+        """(B, D) -> float32 (B,)."""
+        hidden = Linear(max(1, features.shape[-1] // 2), name="hidden")(features)
+        hidden = nn.relu(BatchNorm(name="norm")(hidden, bn))
+        return Linear(1, name="last")(hidden)[:, 0]
 
 
 class Projected(nn.Module):

@@ -89,11 +89,11 @@ def load(
 
 
 def transplant(run_dir: str | os.PathLike[str], variables: dict[str, Any]) -> dict[str, Any]:
-    """Another run's best weights and statistics in place of these, all but the head's.
+    """Another run's best weights and statistics in place of these, all but the heads'.
 
     Args:
       run_dir: what `robustjax train` left.
-      variables: {'params': ..., ...} of a new model, whose head stays.
+      variables: {'params': ..., ...} of a new model, whose head, or heads, stay.
 
     Raises:
       FileNotFoundError, ValueError: see `load_weights`; the run's stem and body are not this
@@ -109,7 +109,7 @@ def transplant(run_dir: str | os.PathLike[str], variables: dict[str, Any]) -> di
 def _headless(variables: Any) -> dict[str, Any]:
     """The arrays of the stem and the body, under their names: 'params/body/.../kernel'."""
     flat = traverse_util.flatten_dict(variables, sep="/")
-    return {name: a for name, a in flat.items() if name.split("/")[1] != "head"}
+    return {name: a for name, a in flat.items() if name.split("/")[1] not in ("head", "auxiliary")}
 
 
 def _check_shapes(path: Path, found: Any, wanted: Any, model: str, advice: str) -> None:

@@ -128,7 +128,8 @@ def roc_curves(
             for i, (detector, row) in enumerate(curves.items()):
                 style = "-" if i < len(COLORS) else "--"
                 color = COLORS[i % len(COLORS)]
-                ax.plot(*row[attack], label=detector, color=color, linestyle=style)
+                label = detector.replace(":", "\n")  # in one line it may leave the axes no room
+                ax.plot(*row[attack], label=label, color=color, linestyle=style)
             ax.set(title=attack, xlabel="adversarial images accepted", aspect="equal")
             ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes[0].set_ylabel("clean images accepted")

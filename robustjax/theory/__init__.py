@@ -35,6 +35,11 @@ from robustjax.theory.discriminant import (
     sampled_efficiency,
     two_normals,
 )
+from robustjax.theory.rejection import (
+    auxiliary_error,
+    rejection_slack,
+    sufficient_confidence,
+)
 from robustjax.theory.reverse import (
     extreme_probabilities,
     one_hot_slack,
@@ -68,6 +73,7 @@ __all__ = [
     "Shell",
     "Sphere",
     "approximate_robustness",
+    "auxiliary_error",
     "bound_slack",
     "center_loss_course",
     "contour",
@@ -91,6 +97,7 @@ __all__ = [
     "mmc_shell",
     "one_hot_slack",
     "path_ratio",
+    "rejection_slack",
     "reverse_error",
     "reversed_probabilities",
     "robustness",
@@ -100,6 +107,7 @@ __all__ = [
     "sampled_probabilities",
     "shell_deviation",
     "strongest_rival_slack",
+    "sufficient_confidence",
     "two_normals",
     "uniformity_slack",
     "unit_distance",

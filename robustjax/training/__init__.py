@@ -38,6 +38,7 @@ from robustjax.training.methods import (
     MarginBlend,
     Method,
     Natural,
+    RectifiedRejection,
     TradesYOPO,
 )
 from robustjax.training.optimizers import Optimizer
@@ -88,6 +89,7 @@ __all__ = [
     "Natural",
     "Optimizer",
     "Recipe",
+    "RectifiedRejection",
     "Result",
     "Terminated",
     "TradesYOPO",

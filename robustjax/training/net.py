@@ -1,7 +1,9 @@
 """The model as a training method sees it: pure functions of the weights, BatchNorm's mode explicit.
 
 Every forward names its mode (see `robustjax.models.layers.BN`): `running`, `batch`, `commit` or
-`capture`. Collectives live here, so methods read like their papers.
+`capture`. Dropout, if the model has any, is on in all but `running`. An example keeps its draw in
+all forwards of a step, where PyTorch draws anew in each: what a loss compares, and what an attack
+in such a mode climbs, is one network. Collectives live here, so methods read like their papers.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Net:
       accumulate: number of slices a device's batch is worked off in.
       margin: what the training loss takes from the label's logit (HE).
       frozen: what the method keeps and nothing changes (HAT's helper).
+      draws: (B,) keys, one for each example's dropout; None where the model has none.
     """
 
     stats: Any
@@ -44,6 +47,7 @@ class Net:
     accumulate: int = struct.field(pytree_node=False, default=1)
     margin: float | jax.Array = 0.0
     frozen: Any = ()
+    draws: jax.Array | None = None
 
     def forward(
         self,
@@ -62,7 +66,7 @@ class Net:
           mode: how BatchNorm normalises and what it commits.
           stats: running statistics to start from; default `self.stats`.
           method: the module's method: `__call__` (logits), `features`, `both`, `stem_output`,
-            `rest`.
+            `rest`, `taught`, `trust`.
           axes: mapped axes besides the devices' that statistics are reduced over.
 
         Returns:
@@ -71,9 +75,10 @@ class Net:
         stats = self.stats if stats is None else stats
         bn = BN(mode, axes + ((AXIS,) if self.sync_bn else ()))
         variables = {"params": params, **stats}
+        args = (x, bn) if mode == "running" or self.draws is None else (x, bn, self.draws)
         if mode in ("running", "batch"):
-            return self.module.apply(variables, x, bn, method=method), stats
-        out, new = self.module.apply(variables, x, bn, method=method, mutable=list(stats))
+            return self.module.apply(variables, *args, method=method), stats
+        out, new = self.module.apply(variables, *args, method=method, mutable=list(stats))
         return out, {**stats, **new}
 
     def logits(self, params: Any, x: jax.Array, stats: Any = None) -> jax.Array:
@@ -114,17 +119,19 @@ class Net:
 
         attack = attack.at(self.progress)
 
-        def model(stats, image):
-            logits, stats = self.forward(params, image[None], mode, stats, axes=(EXAMPLE,))
-            return ((logits[0], image) if with_image else logits[0]), stats
+        def one(attack, stats, draw, key, image, label, target):
+            net = self if draw is None else self.replace(draws=draw[None])
 
-        def one(attack, stats, key, image, label, target):
+            def model(stats, image):
+                logits, stats = net.forward(params, image[None], mode, stats, axes=(EXAMPLE,))
+                return ((logits[0], image) if with_image else logits[0]), stats
+
             return attack.ascend(model, stats, key, image, label, target)
 
         own = jax.tree.map(lambda number: 0 if jnp.ndim(number) else None, attack)
-        in_axes = (own, None, 0, 0, 0, 0)
+        in_axes = (own, None, 0, 0, 0, 0, 0)
         vmapped = jax.vmap(one, in_axes=in_axes, out_axes=(0, None), axis_name=EXAMPLE)
-        return lax.stop_gradient(vmapped(attack, self.stats, keys, x, y, target))
+        return lax.stop_gradient(vmapped(attack, self.stats, self.draws, keys, x, y, target))
 
     def image_gradient(
         self,

@@ -143,7 +143,7 @@ def create_state(
 
 
 def make_step(
-    module: nn.Module, recipe: Recipe, total_steps: int, num_classes: int
+    module: models.Classifier, recipe: Recipe, total_steps: int, num_classes: int
 ) -> Callable[[TrainState, Method, jax.Array, dict[str, jax.Array]], tuple[TrainState, dict]]:
     """Build the per-device step (state, method, key, batch) -> (state, metrics).
 
@@ -174,10 +174,10 @@ def make_step(
         progress = (state.step + 1) / total_steps
         index, label = batch["index"], batch["label"]
         key = jax.random.fold_in(key, state.step)
-        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
-        own, of_method = keys[:, 0], keys[:, 1]
+        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 4))(index)
+        of_augment, of_method, of_mix, of_dropout = (keys[:, k] for k in range(4))
         shard = Batch(
-            image=jax.vmap(recipe.augment)(own, to_float(batch["image"])),
+            image=jax.vmap(recipe.augment)(of_augment, to_float(batch["image"])),
             label=label,
             target=smoothed(recipe, index, batch.get("target", label), num_classes),
             index=index,
@@ -186,9 +186,15 @@ def make_step(
             slot=state.slot,
         )
         if mix := mixer(recipe):
-            shard = mixed(mix, shard, jax.vmap(lambda key: jax.random.fold_in(key, MIX))(own))
+            shard = mixed(mix, shard, of_mix)
         net = Net(
-            state.stats, progress, module, recipe.sync_bn, recipe.accumulate, frozen=state.frozen
+            state.stats,
+            progress,
+            module,
+            recipe.sync_bn,
+            recipe.accumulate,
+            frozen=state.frozen,
+            draws=of_dropout if module.dropout else None,
         )
         strength = recipe.eps_schedule(progress) * warm_up(progress, recipe.eps_warmup)
         method = scale_eps(method, strength)
@@ -246,10 +252,6 @@ def mixed(mix: Mixer, batch: Batch, keys: jax.Array) -> Batch:
         target=share * batch.target + (1 - share) * others[1],
         label=jnp.where(kept >= 0.5, batch.label, others[2]),
     )
-
-
-MIX = 2
-"""What an example's key folds in to be mixed: a number that `augment` does not."""
 
 
 def read_rows(table: Any, index: jax.Array, new: Any) -> Any:

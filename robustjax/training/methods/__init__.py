@@ -24,6 +24,7 @@ from robustjax.training.methods.mma import MMA
 from robustjax.training.methods.natural import Natural
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
+from robustjax.training.methods.rectified_rejection import RectifiedRejection
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
 from robustjax.training.methods.tla import TLA
@@ -72,5 +73,6 @@ __all__ = [
     "MarginBlend",
     "Method",
     "Natural",
+    "RectifiedRejection",
     "TradesYOPO",
 ]

@@ -172,14 +172,14 @@ def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.A
     BatchNorm sees one slice at a time and commits in order, as it would on a smaller device.
     """
 
-    def one(stats, part, keys):
-        here = net.replace(stats=stats)
+    def one(stats, part, draws, keys):
+        here = net.replace(stats=stats, draws=draws)
         crafted = method.perturb(here, params, part, keys)
         return method.grads(here.replace(stats=crafted.stats), params, part, crafted)
 
     n = net.accumulate
     if n == 1:
-        return one(net.stats, batch, keys)
+        return one(net.stats, batch, net.draws, keys)
 
     def add(total, slice_):
         g = one(total.aux.stats, *slice_)
@@ -189,7 +189,8 @@ def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.A
         return Gradients(sums[0], Aux(g.aux.stats, {}), sums[1]), g.aux.replace(stats=())
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    slices = jax.tree.map(lambda a: a.reshape(n, -1, *a.shape[1:]), (batch, keys))
+    rows = batch, net.draws, keys
+    slices = jax.tree.map(lambda a: a.reshape(n, -1, *a.shape[1:]), rows)
     total, aux = lax.scan(add, Gradients(zeros, Aux(net.stats, {}), zeros), slices)
     metrics = jax.tree.map(lambda a: a.mean(0), aux.metrics)
     rows, slot = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (aux.rows, aux.slot))

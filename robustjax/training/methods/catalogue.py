@@ -31,6 +31,7 @@ from robustjax.training.methods.mma import MMA
 from robustjax.training.methods.natural import Natural
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.rce import RCE
+from robustjax.training.methods.rectified_rejection import RectifiedRejection
 from robustjax.training.methods.sat import SAT
 from robustjax.training.methods.score import SCORE
 from robustjax.training.methods.tla import TLA
@@ -117,6 +118,8 @@ CATALOGUE = {
     "alp-he": Entry(
         HE(ALP(weight=0.5 / 20**2), scale=20.0, margin=0.3), "Pang et al. 2020", "head"
     ),
+    "rr": Entry(RectifiedRejection(PGDAT()), "Pang et al. 2022", "head"),
+    "rr-trades": Entry(RectifiedRejection(TRADES()), "Pang et al. 2022", "head"),
     "pgd-at-adanet": Entry(AdaNet(PGDAT()), "Xu et al. 2020", "network"),
     "trades-adanet": Entry(AdaNet(TRADES()), "Xu et al. 2020", "network"),
     "lbgat": Entry(LBGAT(), "Cui et al. 2021", "network"),

@@ -1,0 +1,36 @@
+"""Rectified rejection: the confidence times what an auxiliary head says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from robustjax.config import config
+from robustjax.detection.detector import Detector
+from robustjax.detection.logit_scores import Confidence
+from robustjax.detection.outputs import auxiliary_of
+from robustjax.losses import rectified_odds
+from robustjax.typing import LogitsFn
+
+
+@config
+class Rectified(Detector):
+    """log(R / (1 - R)) of the rectified confidence R = F_yhat A, A the auxiliary head's.
+
+    The head is trained by the method `rr` so that R is near the probability of the true label, the
+    true confidence. `jax.nn.sigmoid(score)` is R, and a score of 0 the paper's threshold of 1/2:
+    `theory.rejection_slack` says what that proves.
+
+    References: Pang et al., "Two coupled rejection metrics can tell adversarial examples apart",
+    CVPR 2022.
+
+    Guarantees:
+      At most the score of `Confidence`, up to rounding.
+    """
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """The log-odds of R."""
+        output = logits_fn(x)
+        confidence = Confidence().statistics(learned, lambda _: output, x)
+        return rectified_odds(confidence, auxiliary_of(output))
