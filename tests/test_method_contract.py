@@ -82,8 +82,15 @@ N_FGSM = PGD(Linf(0.05), steps=1, rel_step=1.0, start=Uniform(2.0), rule=Unclipp
 METHODS = {  # every run keeps a moving average of the weights too: see RECIPE
     "natural": Natural(),
     "pgd-at": PGDAT(CE),
-    "multi-target pgd-at, batch statistics": PGDAT(
-        dataclasses.replace(CE, loss=losses.multi_target, label="any", redraw=True), bn="batch"
+    "early-stopped multi-target pgd-at, batch statistics": PGDAT(
+        dataclasses.replace(
+            CE,
+            loss=losses.multi_target,
+            label="any",
+            redraw=True,
+            stop=Misclassified(1, (0.5,)),
+        ),
+        bn="batch",
     ),
     "trades": TRADES(attack=KL),
     "awp(trades)": AWP(TRADES(attack=KL)),
@@ -104,7 +111,6 @@ METHODS = {  # every run keeps a moving average of the weights too: see RECIPE
     "avmixup": AVmixup(BOX, gamma=1.0, vertex=0.7),
     "n-fgsm, committed statistics": PGDAT(N_FGSM, "commit"),
     "grad-align, committed statistics": GradAlign(dataclasses.replace(BOX, start=Zero())),
-    "fat-trades": TRADES(attack=dataclasses.replace(NEAR, stop=Misclassified(1, (0.5,)))),
     "curriculum, committed statistics": Curriculum(BOX, strength=2),
     "he(free)": HE(Free(Linf(0.05), replays=2)),
     "he(awp(alp))": HE(AWP(ALP(BOX))),
@@ -131,7 +137,6 @@ COMMITS = dict.fromkeys(
         "score",
         "mart, extra data",
         "uat-ot, extra data",
-        "fat-trades",
         "grad-align, committed statistics",
         "he(awp(alp))",
         "mma",
@@ -140,7 +145,7 @@ COMMITS = dict.fromkeys(
     2,
 ) | {"lbgat": 3, "hat": 3, "rr(trades)": 3, "tla": 4}
 """How many forwards of a loss move the statistics, where it is not one."""
-PROBES = ("trades", "awp(trades)", "sat", "free", "center", "llr", "feature-scattering", "yopo")
+PROBES = ("awp(trades)", "sat", "free", "center")
 STEPS = 20
 
 
