@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
-from robustjax.attacks.ensemble import Ensemble
+from robustjax.attacks.ensemble import Ensemble, leaves
 from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
-from robustjax.attacks.iterative import Cost, Example, Iterative, MinimumNorm, within
+from robustjax.attacks.iterative import Cost, MinimumNorm, iterative, within
 from robustjax.attacks.randomized import redraw
-from robustjax.attacks.slots import Crafted, Keeper, over_slots
+from robustjax.attacks.slots import Crafted, Keeper, over_slots, program
 from robustjax.attacks.success import Success, fooled, logits_of, prediction
 from robustjax.attacks.tiles import over_tiles
-from robustjax.config import config
-from robustjax.typing import Attack, LogitsFn, Threat
+from robustjax.typing import Attack
 
 NOTHING = Keeper()
-UNKNOWN = Cost(-1, -1)
-"""The cost of an attack that does not say."""
-
-
-@runtime_checkable
-class Priced(Protocol):
-    """An attack in one call that knows what it asks of the model for one example."""
-
-    cost: Cost
 
 
 class Stage(NamedTuple):
@@ -206,6 +196,19 @@ def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None
     return over_tiles(_judge_one, shared, rows, setting.batch_size)
 
 
+def programs(
+    attacks: Iterable[Attack], setting: Setting, examples: Examples
+) -> Iterator[ClosedJaxpr]:
+    """What is computed for one example: the verdict, and a step of every kind of attack."""
+    row = jax.tree.map(lambda a: a[0], examples.rows() | {"target": None})
+    success = jax.tree_util.Partial(setting.success)
+    yield jax.make_jaxpr(_judge_one)(setting.model, setting.key, success, row)
+    classes = num_classes(setting.model, examples)
+    parts = [iterative(leaf) for attack in attacks for leaf in leaves(attack, classes)]
+    for part in {jax.tree.structure(part): part for part in parts}.values():
+        yield program(part, setting.model, setting.key, examples)
+
+
 def _judge_one(model, key, success, row):
     logits_fn = redraw(
         one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
@@ -235,7 +238,7 @@ def _craft_leaf(attack, setting, examples, progress, path):
 
 def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
     crafted, seconds = over_slots(
-        attack if isinstance(attack, Iterative) else AtOnce(attack),
+        iterative(attack),
         setting.model,
         setting.key,
         path,
@@ -246,39 +249,6 @@ def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
     )
     _verify(attack, crafted)
     return crafted, seconds
-
-
-@config
-class AtOnce(Iterative):
-    """An attack that is one call, as a state machine of one step."""
-
-    attack: Attack
-
-    @property
-    def threat(self) -> Threat:
-        """That of the attack."""
-        return self.attack.threat
-
-    def begin(self, logits_fn: LogitsFn, example: Example) -> tuple[jax.Array, jax.Array]:
-        """(has it been called?, image)."""
-        return jnp.asarray(False), example.x
-
-    def step(self, logits_fn: LogitsFn, example: Example, state: Any) -> Any:
-        """The call."""
-        x_adv = self.attack(logits_fn, *example)
-        return jnp.asarray(True), x_adv.astype(example.x.dtype)
-
-    def done(self, state: Any) -> jax.Array:
-        """After the call."""
-        return state[0]
-
-    def result(self, example: Example, state: Any) -> jax.Array:
-        """What it returned."""
-        return state[1]
-
-    def spent(self, state: Any) -> Cost:
-        """What the attack says."""
-        return self.attack.cost if isinstance(self.attack, Priced) else UNKNOWN
 
 
 def _verify(attack: Attack, crafted: Crafted) -> None:
