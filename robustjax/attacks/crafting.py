@@ -110,7 +110,7 @@ def perturb(
     targets: Any = None,
     indices: Any = None,
     batch_size: int | None = None,
-    success: Success = fooled,
+    success: Success | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Adversarial images for any number of images, on all devices.
@@ -124,7 +124,7 @@ def perturb(
       targets: arrays (N, ...) for attacks with a given target.
       indices: (N,) integers that name the examples; None: 0 to N - 1.
       batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
-      success: when a stage of an ensemble has won: (output, label) -> bool.
+      success: when a stage of an ensemble has won: (output, label) -> bool; None: its own.
       progress: show a progress bar.
 
     Returns:
@@ -143,6 +143,7 @@ def perturb(
     model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets
     )
+    success = getattr(attack, "success", fooled) if success is None else success
     setting = Setting(model, key, success, batch_size, Ledger())
     title = type(attack).__name__ if progress else None
     if isinstance(attack, Ensemble):
@@ -255,7 +256,9 @@ def _verify(attack: Attack, crafted: Crafted) -> None:
     """No number is reported for an image that the threat model does not allow."""
     name, images = type(attack).__name__, crafted.image
     if not np.isfinite(images).all():
-        raise RuntimeError(f"{name} returned NaN or infinite pixels")
+        raise RuntimeError(
+            f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient"
+        )
     if images.min() < 0 or images.max() > 1:
         raise RuntimeError(f"{name} returned pixels outside [0, 1]")
     outside = ~np.asarray(within(attack, crafted.distance))
