@@ -172,12 +172,13 @@ def curve(
     right = data[~_clean(setting, data).won]
     once = isinstance(attack, MinimumNorm)
     distances = np.zeros((len(eps), len(data)))
-    for i, radius in enumerate([float("inf")] if once else map(float, eps)):
+    if once and len(right):  # its eps may say where it starts: it stays
+        found = craft(attack, setting, right, type(attack).__name__ if progress else None)
+        distances[:, : len(right)] = found.distance
+    for i, radius in enumerate(() if once or not len(right) else map(float, eps)):
         title = f"eps {radius:g}" if progress else None
-        if len(right):
-            verdict = craft(with_eps(attack, radius), setting, right, title)
-            fallen = np.where(verdict.stage >= 0, verdict.distance if once else 0, np.inf)
-            distances[slice(None) if once else i, : len(right)] = fallen
+        verdict = craft(with_eps(attack, radius), setting, right, title)
+        distances[i, : len(right)] = np.where(verdict.stage >= 0, 0, np.inf)
     return points(eps, distances)
 
 
