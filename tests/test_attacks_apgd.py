@@ -145,6 +145,13 @@ def test_a_randomised_model_is_asked_eot_times_a_step_to_the_end():
     assert attack.spent(run[-1]) == Cost(50, 50)
 
 
+def test_a_loss_of_few_bits_is_kept_in_those_of_the_image():
+    """The loop of one example's call carries what it began with."""
+    attack = APGD(Linf(0.1), steps=3, loss=lambda output, y: -output[y])
+    z = attack(lambda x: (x.reshape(-1) @ W[4]).astype(jnp.bfloat16), *EXAMPLE[:3])
+    assert z.dtype == jnp.float32 and np.abs(z - EXAMPLE.x).max() <= 0.1 + 1e-6
+
+
 def test_late_gain_is_the_part_of_the_last_quarter():
     attack = APGD(Linf(0.3), steps=20, loss=margin, success=never)
     w = jnp.asarray(W[2])

@@ -244,7 +244,8 @@ class APGD(Iterative):
 
         def look(draw, x):
             output = draw(x)
-            return sense(self.loss, self.label) * self.loss(output, target), output
+            value = sense(self.loss, self.label) * self.loss(output, target)
+            return value.astype(x.dtype), output
 
         def objective(x):
             return expected(lambda draw: look(draw, x), logits_fn, key, self.eot)
