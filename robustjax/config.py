@@ -8,6 +8,7 @@ declared `static(...)` (functions, names, flags: what changes the program).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar, dataclass_transform
@@ -100,8 +101,15 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: encode(v) for k, v in value.items()}
     if callable(value):
-        return value.__name__
+        return _name(value)
     return value
+
+
+def _name(function: Callable) -> str:
+    """Of a function; of an object that can be called, what tells that it is no plain function."""
+    if isinstance(function, functools.partial):
+        return f"partial({_name(function.func)})"
+    return getattr(function, "__name__", f"{type(function).__name__}()")
 
 
 def decode(data: Any, functions: Mapping[str, Callable]) -> Any:

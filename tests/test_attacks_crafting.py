@@ -121,7 +121,7 @@ def test_unusable_images_are_refused(images, message):
         (LABELS[:5], "11 integers"),
         (LABELS.astype(np.float32), "11 integers"),
         (np.eye(5)[LABELS], "11 integers"),
-        (LABELS - 5, "not be negative"),
+        (LABELS - 5, "must lie in"),
         (LABELS + 5, "the model has 5 classes"),
     ],
 )
@@ -133,6 +133,8 @@ def test_unusable_labels_are_refused(labels, message):
 def test_unusable_indices_targets_and_models_are_refused():
     with pytest.raises(ValueError, match="indices must be 11 integers"):
         run(indices=np.arange(3))
+    with pytest.raises(ValueError, match=r"indices must lie in \[0, 2\^31\), got 4294967296"):
+        run(indices=np.arange(len(LABELS)) + 2**32 - len(LABELS) + 1)
     with pytest.raises(ValueError, match="leading axis 11"):
         run(targets=np.arange(3))
     with pytest.raises(ValueError, match="must take a batch"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import (
+    FAB,
     FGSM,
     PGD,
     MultiTargeted,
@@ -109,6 +110,15 @@ def test_the_first_success_is_returned_else_the_last_try():
     assert pick(0.1, 0.5, 0.9) == pytest.approx(0.5)
     assert pick(0.9, 0.5, 0.1) == pytest.approx(0.9)
     assert pick(0.1, 0.3, 0.2) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("eps", [1e-4, 0.05])
+def test_restarts_of_a_minimum_norm_attack_stay_in_the_ball(eps):
+    """It finds images far outside; whether inside a `WorstOf` or not, they are none of its."""
+    restarts = Restarts(FAB(Linf(eps), steps=5, random_start=True), 2)
+    for attack in (restarts, WorstOf((restarts,))):
+        direct = jax.jit(jax.vmap(lambda x, y: attack(one, jax.random.key(0), x, y)))  # noqa: B023
+        assert np.abs(direct(IMAGES, LABELS) - IMAGES).max() <= eps + 1e-6
 
 
 def test_nan_logits_are_fooled_here_and_on_the_host():

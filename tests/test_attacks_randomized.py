@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import PGD, Randomized, Restarts, Zero, perturb
+from robustjax.attacks import APGD, PGD, SPSA, Randomized, Restarts, Zero, perturb
 from robustjax.attacks.crafting import Ledger, Setting, judge
 from robustjax.attacks.examples import check_examples, check_model
 from robustjax.attacks.randomized import expected, redraw
@@ -82,6 +82,21 @@ def test_restarts_have_their_own_draws():
         Restarts(climbing(1), 2), COINS, KEY, IMAGES, LABELS, success=never
     )  # fmt: skip
     assert (np.round((last - IMAGES) / 0.01).reshape(N, 16) != signs(1)).any(1).all()
+
+
+def offset(w, key, x):
+    """Noise on the logits alone: an image at the boundary fools every second draw."""
+    return x.reshape(len(x), -1) @ w + jax.random.normal(key, (1, 3))
+
+
+@pytest.mark.parametrize("attack", [APGD(Linf(0.5), 20, eot=4), SPSA(Linf(0.5), 20, 32, 0.1)])
+def test_an_attack_does_not_stop_where_some_draws_are_fooled(attack):
+    images = np.tile(IMAGES, (4, 1, 1, 1))
+    labels = (images.reshape(len(images), -1) @ W).argmax(-1)
+    z = perturb(attack, Randomized(jax.tree_util.Partial(offset, W)), KEY, images, labels)
+    logits = z.reshape(len(z), -1) @ W
+    ahead = logits.max(-1) - logits[np.arange(len(z)), labels]
+    assert (ahead > 4).mean() > 0.7  # of a noise of deviation sqrt(2)
 
 
 def setting(model):

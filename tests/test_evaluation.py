@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import BIM, FGSM, PGD, RFGSM, Restarts, WorstOf, Zero
+from robustjax.attacks import BIM, DDN, FAB, FGSM, PGD, RFGSM, Restarts, WorstOf, Zero
 from robustjax.evaluation import curve, evaluate, zero_gradient
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf
@@ -196,6 +196,20 @@ def test_the_curve_is_the_closed_form_in_one_compilation():
     assert points["eps"] == radii
     assert points["accuracy"] == pytest.approx([robust_linf(eps) for eps in radii])
     assert points["stderr"][0] == pytest.approx(np.sqrt(0.9 * 0.1 / 60))
+
+
+def test_the_curve_of_a_minimum_norm_attack_keeps_its_own_start():
+    """A random start lies in a ball of its eps, so the one run is at that eps, not at infinity."""
+    attack = FAB(Linf(EPS), steps=10, random_start=True)
+    points = curve(model(), IMAGES, LABELS, attack, [EPS, 4 * EPS], jax.random.key(0))
+    assert points["accuracy"] == pytest.approx([robust_linf(EPS), robust_linf(4 * EPS)], abs=0.05)
+
+
+def test_where_no_radius_is_enough_an_infinite_one_is_not():
+    found = evaluate(
+        model(0.0), IMAGES, 0 * LABELS, {"ddn": DDN(steps=2)}, jax.random.key(0), diagnose=False
+    )
+    assert found.curve("ddn", [1e6, np.inf])["accuracy"] == [1.0, 1.0]
 
 
 def test_new_weights_compile_nothing():

@@ -137,5 +137,7 @@ def test_every_constraint_is_tried_on_what_is_left():
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="named white-box"):
         run({"white-box": FGSM()})
+    with pytest.raises(ValueError, match="at least one attack"):
+        detect(MODEL, FITTED, IMAGES, LABELS, CLEAN, {}, KEY)
     with pytest.raises(ValueError, match="at least one detector"):
-        detect(MODEL, {}, IMAGES, LABELS, CLEAN, {}, KEY)
+        detect(MODEL, {}, IMAGES, LABELS, CLEAN, {"fgsm": FGSM()}, KEY)

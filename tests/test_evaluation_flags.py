@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import BIM, PGD, Iterative, Randomized, Restarts, WorstOf
+from robustjax.attacks import BIM, FAB, PGD, Iterative, Randomized, Restarts, WorstOf
 from robustjax.attacks.iterative import Cost
 from robustjax.config import config
 from robustjax.evaluation import evaluate
@@ -44,6 +44,18 @@ def honest():
 
 def test_an_honest_evaluation_has_no_flags(honest):
     assert honest == []
+
+
+def test_a_gradient_of_nan_is_told():
+    """A minimum-norm attack that follows it finds nothing and reports full robustness."""
+
+    def root(x):
+        return linear(x) + 0 * jnp.sqrt(jnp.maximum(x - 1, 0)).sum((1, 2, 3))[:, None]
+
+    (flag,) = flags(root, {"fab": FAB(THREAT, steps=2)})
+    assert "gradient is NaN or infinite at 100.0%" in flag
+    with pytest.raises(RuntimeError, match="look for NaN in the model's gradient"):
+        flags(root, {"pgd": PGD(THREAT)})
 
 
 def test_flags_are_warnings_too():

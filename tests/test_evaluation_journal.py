@@ -1,5 +1,6 @@
 """A long evaluation that is killed ends with the report that it would have had."""
 
+import functools
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import FGSM, PGD, Restarts, WorstOf
+from robustjax.detection import BitDepth, FeatureSqueezing, accepted_and_wrong, with_score
 from robustjax.evaluation import evaluate, journal
+from robustjax.losses import margin
 from robustjax.threats import Linf
 
 N = 40
@@ -112,6 +115,41 @@ def never(output, y):
     return output[0] > 1e9
 
 
+def scaled(factor):
+    @jax.jit
+    def loss(output, target):
+        return (factor * margin(output, target)).sum()
+
+    return loss
+
+
+def test_an_edited_loss_is_not_given_the_snapshots_of_the_old_one(tmp_path):
+    """The name stays; the body, a number or an array that it closes over does not."""
+    factors = 1.0, -1.0, np.ones(1, np.float32), -np.ones(1, np.float32)
+    for loss in (*map(scaled, factors), functools.partial(margin)):
+        attacks = {"edited": PGD(Linf(0.06), steps=3, loss=loss)}
+        assert run(tmp_path, attacks).robust == run(None, attacks).robust
+    assert len(list(tmp_path.iterdir())) == 5
+    assert run(None, attacks).attacks["edited"]["fields"]["loss"] == "partial(margin)"
+
+
+def test_a_detector_with_other_flags_is_another_model(tmp_path):
+    """A flag is no array, and the logits are those of the classifier, whatever watches it."""
+    for bits in (1, 2):
+        squeezing = FeatureSqueezing((BitDepth(bits),))
+        watched = with_score(squeezing.fit(jax.tree_util.Partial(apply, W), IMAGES, LABELS), -0.1)
+        subject = watched, IMAGES, LABELS, {"weak": WEAK}, jax.random.key(0)
+        evaluate(*subject, success=accepted_and_wrong, journal=tmp_path, diagnose=False)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_two_stages_share_a_file(tmp_path):
+    names = ("a/b", "a_b", "a", "a-0", "..")
+    attacks = {name: PGD(Linf(0.02 * i), steps=2) for i, name in enumerate(names)}
+    attacks["a"] = Restarts(WEAK, 2)
+    assert run(tmp_path, attacks).robust == run(None, attacks).robust
+
+
 def test_a_torn_snapshot_says_what_to_do(tmp_path):
     run(tmp_path)
     file = next(tmp_path.rglob("weak-0.npz"))
@@ -160,3 +198,4 @@ def test_sigkill_at_a_random_moment(whole, tmp_path):
     with start() as second:
         output, _ = second.communicate(timeout=120)
     assert json.loads(output.splitlines()[-1]) == pytest.approx(whole.robust)
+    assert len(list(tmp_path.iterdir())) == 1  # it went on, and did not begin anew

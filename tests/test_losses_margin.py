@@ -84,3 +84,10 @@ def test_values_and_gradients_are_finite_for_ties_and_extreme_logits(logits):
     for loss, target in ((margin, 3), (dlr, 3), (targeted_dlr, (0, 3))):
         value, gradient = jax.value_and_grad(loss)(logits, target)
         assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_logits_of_few_bits_make_a_loss_of_many(dtype):
+    """Of equal logits the ratio is 0 / 0, and 256 + 1 is 256 in bfloat16."""
+    assert dlr(jnp.zeros(4, dtype), 0) == 0
+    assert margin(jnp.array([-256.0, 1.0], dtype), 0) == 257

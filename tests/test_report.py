@@ -320,6 +320,12 @@ def test_the_stages_of_an_ensemble_share_a_row_each():
     assert lines[3].split() == ["PGD", "x2", "60", "50.0", "±", "1.0", "1150", "1035", "3.0"]
 
 
+def test_calls_that_an_attack_does_not_count_are_not_summed():
+    row = {"attack": "mine", "path": [0], "attacked": 1, "accuracy": 1, "stderr": 0, "seconds": 1.0}
+    row |= {"forwards": -1, "backwards": -1}
+    assert report.stage_table([row] * 3).splitlines()[2].split()[-3:] == ["-", "-", "3.0"]
+
+
 def test_a_stage_says_what_it_ascends():
     def name(**fields):
         row = {"attack": config.encode(PGD(**fields)), "path": [0], "attacked": 1}
@@ -360,6 +366,7 @@ def test_a_run_that_was_not_attacked_has_a_row(tmp_path):
         (1.0, "1"),
         (0.0, "0"),
         (0.031, "0.031"),
+        (float("inf"), "inf"),
     ],
 )
 def test_eps_reads_as_it_is_written(eps, text):

@@ -111,6 +111,16 @@ def test_the_loss_is_constant_on_the_sphere(seed, beyond):
             theory.contour_deviation(gsce, *pair, none)
 
 
+def test_a_loss_beyond_the_range_of_its_exponential_has_a_contour():
+    """e^1000 is no float64; R^2 grows linearly there."""
+    gsce = model(0)
+    for pair in lying(gsce):
+        near, far, farther = (
+            theory.contour(gsce, *pair, c).squared_radius for c in (500, 1e3, 2e3)
+        )
+        assert farther - far == pytest.approx(2 * (far - near))
+
+
 def test_the_loss_at_the_middle_of_the_spheres_is_extreme():
     for seed in range(10):
         gsce = model(seed)

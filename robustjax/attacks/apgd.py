@@ -64,7 +64,8 @@ class APGD(Iterative):
 
     In Linf and L2: momentum, steps of 2 eps at first, halved at checkpoints (`ascent.Halving`); in
     L1 sparse updates of adaptive sparsity (`ascent.Sparse`). The start is noise scaled to the
-    ball's surface. It ends at the first success, else returns the point with the largest loss.
+    ball's surface. It ends at the first success, else returns the point with the largest loss. Of a
+    `Randomized` model it takes all steps: what fools some draws at the boundary is right on others.
     APGD-DLR is APGD(loss=dlr), APGD-T is MultiTargeted(APGD(loss=targeted_dlr)).
 
     Args:
@@ -82,9 +83,8 @@ class APGD(Iterative):
     Differences from the authors' code: noise and step size belong to the example, not the batch;
     the first checkpoint counts whether the first step raised the loss, as in the paper, where the
     code reads a row that it has not written yet; the L2 projection is onto ball and box together,
-    not one after the other; an L1 step moves one component less if their number is a fraction;
-    success of a randomised model is that of the mean output, not of the last draw's; a run ends at
-    its first success (the code goes on, and returns its last one).
+    not one after the other; an L1 step moves one component less if their number is a fraction; a
+    run ends at its first success (the code goes on, and returns its last one).
 
     References:
       Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1 (Linf, L2).
@@ -154,7 +154,8 @@ class APGD(Iterative):
         number = state.calls - phase.before
         draw = jax.random.fold_in(jax.random.fold_in(example.key, 1), state.calls)
         (loss, output), gradient = self._look(logits_fn, state.x_adv, state.target, draw)
-        won = self.success(output, example.y) & self._is_last(state.calls)
+        random = isinstance(logits_fn, Randomized)
+        won = self.success(output, example.y) & self._is_last(state.calls) & (not random)
         better = won | (loss > state.loss_best)
         seen = Seen(
             number,
@@ -166,7 +167,7 @@ class APGD(Iterative):
             loss_best=jnp.where(better, loss, state.loss_best),
         )
         x_adv, memory = rule(state.memory, seen, x, phase.threat, phase.steps)
-        draws = self.eot if isinstance(logits_fn, Randomized) else 1
+        draws = self.eot if random else 1
         state = state._replace(
             calls=state.calls + 1,
             cost=Cost(state.cost.forwards + draws, state.cost.backwards + draws),
@@ -243,7 +244,8 @@ class APGD(Iterative):
 
         def look(draw, x):
             output = draw(x)
-            return sense(self.loss, self.label) * self.loss(output, target), output
+            value = sense(self.loss, self.label) * self.loss(output, target)
+            return value.astype(x.dtype), output
 
         def objective(x):
             return expected(lambda draw: look(draw, x), logits_fn, key, self.eot)

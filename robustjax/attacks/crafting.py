@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
-from robustjax.attacks.ensemble import Ensemble
+from robustjax.attacks.ensemble import Ensemble, leaves
 from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
-from robustjax.attacks.iterative import Cost, Example, Iterative, MinimumNorm, within
+from robustjax.attacks.iterative import Cost, MinimumNorm, iterative, within
 from robustjax.attacks.randomized import redraw
-from robustjax.attacks.slots import Crafted, Keeper, over_slots
+from robustjax.attacks.slots import Crafted, Keeper, over_slots, program
 from robustjax.attacks.success import Success, fooled, logits_of, prediction
 from robustjax.attacks.tiles import over_tiles
-from robustjax.config import config
-from robustjax.typing import Attack, LogitsFn, Threat
+from robustjax.typing import Attack
 
 NOTHING = Keeper()
-UNKNOWN = Cost(-1, -1)
-"""The cost of an attack that does not say."""
-
-
-@runtime_checkable
-class Priced(Protocol):
-    """An attack in one call that knows what it asks of the model for one example."""
-
-    cost: Cost
 
 
 class Stage(NamedTuple):
@@ -120,7 +110,7 @@ def perturb(
     targets: Any = None,
     indices: Any = None,
     batch_size: int | None = None,
-    success: Success = fooled,
+    success: Success | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Adversarial images for any number of images, on all devices.
@@ -134,7 +124,7 @@ def perturb(
       targets: arrays (N, ...) for attacks with a given target.
       indices: (N,) integers that name the examples; None: 0 to N - 1.
       batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
-      success: when a stage of an ensemble has won: (output, label) -> bool.
+      success: when a stage of an ensemble has won: (output, label) -> bool; None: its own.
       progress: show a progress bar.
 
     Returns:
@@ -153,6 +143,7 @@ def perturb(
     model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets
     )
+    success = getattr(attack, "success", fooled) if success is None else success
     setting = Setting(model, key, success, batch_size, Ledger())
     title = type(attack).__name__ if progress else None
     if isinstance(attack, Ensemble):
@@ -206,6 +197,19 @@ def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None
     return over_tiles(_judge_one, shared, rows, setting.batch_size)
 
 
+def programs(
+    attacks: Iterable[Attack], setting: Setting, examples: Examples
+) -> Iterator[ClosedJaxpr]:
+    """What is computed for one example: the verdict, and a step of every kind of attack."""
+    row = jax.tree.map(lambda a: a[0], examples.rows() | {"target": None})
+    success = jax.tree_util.Partial(setting.success)
+    yield jax.make_jaxpr(_judge_one)(setting.model, setting.key, success, row)
+    classes = num_classes(setting.model, examples)
+    parts = [iterative(leaf) for attack in attacks for leaf in leaves(attack, classes)]
+    for part in {jax.tree.structure(part): part for part in parts}.values():
+        yield program(part, setting.model, setting.key, examples)
+
+
 def _judge_one(model, key, success, row):
     logits_fn = redraw(
         one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
@@ -235,7 +239,7 @@ def _craft_leaf(attack, setting, examples, progress, path):
 
 def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
     crafted, seconds = over_slots(
-        attack if isinstance(attack, Iterative) else AtOnce(attack),
+        iterative(attack),
         setting.model,
         setting.key,
         path,
@@ -248,44 +252,13 @@ def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
     return crafted, seconds
 
 
-@config
-class AtOnce(Iterative):
-    """An attack that is one call, as a state machine of one step."""
-
-    attack: Attack
-
-    @property
-    def threat(self) -> Threat:
-        """That of the attack."""
-        return self.attack.threat
-
-    def begin(self, logits_fn: LogitsFn, example: Example) -> tuple[jax.Array, jax.Array]:
-        """(has it been called?, image)."""
-        return jnp.asarray(False), example.x
-
-    def step(self, logits_fn: LogitsFn, example: Example, state: Any) -> Any:
-        """The call."""
-        x_adv = self.attack(logits_fn, *example)
-        return jnp.asarray(True), x_adv.astype(example.x.dtype)
-
-    def done(self, state: Any) -> jax.Array:
-        """After the call."""
-        return state[0]
-
-    def result(self, example: Example, state: Any) -> jax.Array:
-        """What it returned."""
-        return state[1]
-
-    def spent(self, state: Any) -> Cost:
-        """What the attack says."""
-        return self.attack.cost if isinstance(self.attack, Priced) else UNKNOWN
-
-
 def _verify(attack: Attack, crafted: Crafted) -> None:
     """No number is reported for an image that the threat model does not allow."""
     name, images = type(attack).__name__, crafted.image
     if not np.isfinite(images).all():
-        raise RuntimeError(f"{name} returned NaN or infinite pixels")
+        raise RuntimeError(
+            f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient"
+        )
     if images.min() < 0 or images.max() > 1:
         raise RuntimeError(f"{name} returned pixels outside [0, 1]")
     outside = ~np.asarray(within(attack, crafted.distance))

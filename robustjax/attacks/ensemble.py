@@ -67,15 +67,14 @@ class Restarts(Ensemble):
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
-        """The first restart that succeeds, else the last."""
+        """The first restart that succeeds, else the last inside the threat, else the image."""
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         tries = jax.vmap(lambda k: self.attack(logits_fn, k, x, y, target))(keys)
-        won = jax.vmap(
-            lambda z: (
-                self.success(logits_fn(z), y) & within(self.attack, distance_of(self.attack, z, x))
-            )
-        )(tries)
-        return tries[jnp.where(jnp.any(won), jnp.argmax(won), self.n - 1)]
+        inside = jax.vmap(lambda z: within(self.attack, distance_of(self.attack, z, x)))(tries)
+        won = inside & jax.vmap(lambda z: self.success(logits_fn(z), y))(tries)
+        last = self.n - 1 - jnp.argmax(inside[::-1])
+        best = tries[jnp.where(jnp.any(won), jnp.argmax(won), last)]
+        return jnp.where(jnp.any(inside), best, x)
 
 
 @config

@@ -98,8 +98,9 @@ def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any =
                 f"{name} must be {len(images)} integers, one per image; "
                 f"got {values.dtype} of shape {values.shape}"
             )
-        if values.min() < 0:
-            raise ValueError(f"{name} must not be negative, got {values.min()}")
+        if values.min() < 0 or values.max() >= 2**31:
+            bad = values.min() if values.min() < 0 else values.max()
+            raise ValueError(f"{name} must lie in [0, 2^31), got {bad}")
     targets = jax.tree.map(np.asarray, targets)
     for leaf in jax.tree.leaves(targets):
         if leaf.shape[:1] != labels.shape:

@@ -8,12 +8,13 @@ a run that was killed goes on from the states it had (`attacks/slots.py`).
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from robustjax.typing import LogitsFn, Threat
+from robustjax.config import config
+from robustjax.typing import Attack, LogitsFn, Threat
 
 
 class Example(NamedTuple):
@@ -117,3 +118,52 @@ class MinimumNorm(Iterative):
     """
 
     threat: Threat
+
+
+UNKNOWN = Cost(-1, -1)
+"""The cost of an attack that does not say."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """An attack in one call that knows what it asks of the model for one example."""
+
+    cost: Cost
+
+
+@config
+class AtOnce(Iterative):
+    """An attack that is one call, as a state machine of one step."""
+
+    attack: Attack
+
+    @property
+    def threat(self) -> Threat:
+        """That of the attack."""
+        return self.attack.threat
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> tuple[jax.Array, jax.Array]:
+        """(has it been called?, image)."""
+        return jnp.asarray(False), example.x
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: Any) -> Any:
+        """The call."""
+        x_adv = self.attack(logits_fn, *example)
+        return jnp.asarray(True), x_adv.astype(example.x.dtype)
+
+    def done(self, state: Any) -> jax.Array:
+        """After the call."""
+        return state[0]
+
+    def result(self, example: Example, state: Any) -> jax.Array:
+        """What it returned."""
+        return state[1]
+
+    def spent(self, state: Any) -> Cost:
+        """What the attack says."""
+        return self.attack.cost if isinstance(self.attack, Priced) else UNKNOWN
+
+
+def iterative(attack: Attack) -> Iterative:
+    """The attack as a state machine, whatever it is."""
+    return attack if isinstance(attack, Iterative) else AtOnce(attack)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from tqdm import tqdm
 
 from robustjax.attacks.examples import Examples, one_example
@@ -201,6 +202,19 @@ def _result(attack, example, state) -> Crafted:
     cost = Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state)))
     distance = distance_of(attack, image, example.x)
     return Crafted(image, distance, cost, attack.unfinished(state))
+
+
+def program(attack: Iterative, model: Callable, key: jax.Array, examples: Examples) -> ClosedJaxpr:
+    """What the attack computes for one example: the beginning, a step, the result."""
+
+    def one(shared, row):
+        logits_fn, example = _problem(shared, row)
+        attack = shared[0]
+        state = attack.step(logits_fn, example, attack.begin(logits_fn, example))
+        return attack.done(state), _result(attack, example, state)
+
+    row = jax.tree.map(lambda a: a[0], examples.rows())
+    return jax.make_jaxpr(one)((attack, model, key, np.zeros(0, np.int32)), row)
 
 
 def _where(mask: jax.Array, yes: Any, no: Any) -> Any:

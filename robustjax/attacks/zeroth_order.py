@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from robustjax.attacks.aims import Label, sense
 from robustjax.attacks.gradient import LINF, PGD
 from robustjax.attacks.iterative import Cost, Example, Iterative
-from robustjax.attacks.randomized import redraw
+from robustjax.attacks.randomized import Randomized, redraw
 from robustjax.attacks.rules import Adam, Momentum, Steepest, Step
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 from robustjax.attacks.success import Success, fooled
@@ -39,6 +39,8 @@ class Ascent(NamedTuple):
 @config
 class ZerothOrder(Iterative):
     """`PGD` on gradients estimated from pairs of queries x +- delta u, until it succeeds.
+
+    Of a `Randomized` model it takes all steps: one draw is soon fooled, the next one is not.
 
     With z+- = clip(x +- delta u, 0, 1) and d = z+ - z- for each random direction u,
         g = sum (loss(z+) - loss(z-)) d / sum d^2, per component.
@@ -114,7 +116,7 @@ class ZerothOrder(Iterative):
         if target is None:
             target = self.ascent.aim(logits_fn, key_target, example.x, example.y)
         x_adv = self.start(key_start, example.x, self.threat)
-        won = self.success(logits_fn(x_adv), example.y)
+        won = self._won(logits_fn, x_adv, example)
         return Ascent(jnp.zeros((), jnp.int32), x_adv, self.rule.init(x_adv), target, won)
 
     def step(self, logits_fn: LogitsFn, example: Example, state: Ascent) -> Ascent:
@@ -124,8 +126,11 @@ class ZerothOrder(Iterative):
         progress, size = state.k / self.steps, self.ascent.size
         move = Step(gradient, state.x_adv, example.x, self.threat, size, progress)
         x_adv, memory = self.rule(state.memory, move)
-        won = self.success(logits_fn(x_adv), example.y)
+        won = self._won(logits_fn, x_adv, example)
         return Ascent(state.k + 1, x_adv, memory, state.target, won)
+
+    def _won(self, logits_fn, x_adv, example):
+        return self.success(logits_fn(x_adv), example.y) & (not isinstance(logits_fn, Randomized))
 
     def gradient(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, target: Any) -> jax.Array:
         """The estimated direction of ascent at `x`, from `samples` queries, one pair at a time.

@@ -112,13 +112,16 @@ def detect(
       progress: show progress bars.
 
     Raises:
-      ValueError: no detectors, an attack of a reserved name, or as `perturb` and `threshold_at`.
+      ValueError: no detectors, no attacks, an attack of a reserved name, or as `perturb` and
+        `threshold_at`.
 
     References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 4;
     Carlini et al., "On evaluating adversarial robustness", 2019: why the white-box column.
     """
     if not detectors:
         raise ValueError("name at least one detector")
+    if not attacks and white_box is None:
+        raise ValueError("name at least one attack, or give a white_box")
     if reserved := {"clean", WHITE_BOX} & set(attacks):
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     given = images, labels, indices, batch_size

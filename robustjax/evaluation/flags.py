@@ -14,10 +14,10 @@ from robustjax.attacks.aims import Label
 from robustjax.attacks.crafting import Judgement, Setting, Stage, Verdict, judge
 from robustjax.attacks.ensemble import leaves
 from robustjax.attacks.examples import Examples, num_classes, one_example
-from robustjax.attacks.randomized import Randomized
+from robustjax.attacks.randomized import Randomized, redraw
 from robustjax.attacks.success import logits_of
 from robustjax.attacks.tiles import over_tiles
-from robustjax.losses import dlr, targeted_dlr
+from robustjax.losses import dlr, margin, targeted_dlr
 from robustjax.typing import Attack, Loss
 
 FEW = 256
@@ -80,6 +80,7 @@ def of_attack(
     parts = leaves(attack, classes)
     found = [*_unreachable(parts), *_few_classes(parts, classes), *_unfinished(stages)]
     found += [*_black_box(stages, total), *_restarts(stages, total)]
+    found += _broken(stages, setting, examples)
     objectives = {(type(p), p.loss, p.label): p for p in parts if isinstance(p, FollowsGradient)}
     if not objectives:
         return found, None
@@ -91,6 +92,28 @@ def of_attack(
             "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
         )
     return found, blind
+
+
+def _broken(stages, setting, examples):
+    """A search along NaN finds nothing, which reads as robustness."""
+    if not any(stage.cost.backwards > 0 for stage in stages):
+        return []
+    few = examples[np.arange(min(len(examples), FEW))].rows() | {"target": None}
+    shared = (setting.model, setting.key)
+    nan = over_tiles(_nan_gradient_one, shared, few, setting.batch_size).mean()
+    if not nan:
+        return []
+    return [
+        f"the model's gradient is NaN or infinite at {nan:.1%} of the attacked images, so an "
+        "attack that follows it finds nothing there: look for a root, a logarithm or a quotient at "
+        "0, also in the branch of a jnp.where that is not taken"
+    ]
+
+
+def _nan_gradient_one(model, key, row):
+    logits_fn = redraw(one_example(model), jax.random.fold_in(key, row["index"]))
+    gradient = jax.grad(lambda x: margin(logits_fn(x), row["label"]))(row["image"])
+    return ~jnp.all(jnp.isfinite(gradient))
 
 
 def _blind(objectives, setting, examples, verdict) -> float:

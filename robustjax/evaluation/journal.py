@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from robustjax.attacks.crafting import Ledger
 from robustjax.attacks.slots import Keeper, Snapshot
@@ -37,7 +40,9 @@ class Journal(Ledger):
 
     def keeper(self, path: tuple[int, ...]) -> Keeper:
         """The file of the stage at `path`."""
-        stem = "-".join([self.name.replace("/", "_"), *map(str, path)])
+        # A name keeps no dash and no slash, so that no two stages share a file.
+        name = quote(self.name, safe="").replace("-", "%2D")
+        stem = "-".join([name, *map(str, path)])
         return FileKeeper(self.folder / f"{stem}.npz")
 
 
@@ -82,14 +87,22 @@ class FileKeeper(Keeper):
         self._next = now + max(INTERVAL, 20 * (now - begun))
 
 
-def fingerprint(arrays: Any, about: Any) -> str:
-    """Sixteen hex digits of what decides a result: a pytree of arrays and keys, and a JSON value.
+def fingerprint(arrays: Any, about: Any, programs: Iterable[ClosedJaxpr]) -> str:
+    """Sixteen hex digits of what decides a result.
 
     JAX's version and the platform count, since kernels may round in another way.
+
+    Args:
+      arrays: a pytree of arrays and keys.
+      about: a JSON value.
+      programs: what is computed: a function that was edited keeps its name and changes the result.
     """
+    programs = list(programs)
     platform = jax.local_devices()[0].platform
-    digest = hashlib.sha256(json.dumps([about, jax.__version__, platform], default=repr).encode())
-    for leaf in jax.tree.leaves(arrays):
+    text = json.dumps([about, jax.__version__, platform], default=repr)
+    text = "\n".join([text, *(str(program.jaxpr) for program in programs)])
+    digest = hashlib.sha256(re.sub("0x[0-9a-f]+", "", text).encode())  # no address of an object
+    for leaf in jax.tree.leaves((arrays, [program.consts for program in programs])):
         is_key = jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
         array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())

@@ -108,7 +108,7 @@ def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]
         anyway, inf where there is none.
     """
     radii = np.asarray([float(radius) for radius in eps])
-    fallen = (distances <= allowed(radii)[:, None]) | (distances == 0)
+    fallen = np.isfinite(distances) & (distances <= allowed(radii)[:, None]) | (distances == 0)
     accuracy = [float(p) for p in 1 - fallen.mean(-1)]
     return {
         "eps": radii.tolist(),

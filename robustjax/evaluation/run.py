@@ -12,7 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from robustjax.attacks.crafting import Judgement, Ledger, Setting, Stage, Verdict, craft, judge
+from robustjax.attacks.crafting import (
+    Judgement,
+    Ledger,
+    Setting,
+    Stage,
+    Verdict,
+    craft,
+    judge,
+    programs,
+)
 from robustjax.attacks.ensemble import with_eps
 from robustjax.attacks.examples import Examples, check_request
 from robustjax.attacks.iterative import MinimumNorm
@@ -56,7 +65,8 @@ def evaluate(
         logit with the label; with a detector it is 'wrong and not detected'. Attacks that stop at
         success have a field of the same name.
       journal: a folder for snapshots. The same call finds them again after a kill and goes on; the
-        report is the same. Delete the folder when the report is safe.
+        report is the same. A call that differs in anything that decides the result, the code of a
+        loss included, begins anew. Delete the folder when the report is safe.
       diagnose: look for what makes the numbers doubtful (`evaluation.flags`).
       progress: show progress bars.
 
@@ -162,12 +172,13 @@ def curve(
     right = data[~_clean(setting, data).won]
     once = isinstance(attack, MinimumNorm)
     distances = np.zeros((len(eps), len(data)))
-    for i, radius in enumerate([float("inf")] if once else map(float, eps)):
+    if once and len(right):  # its eps may say where it starts: it stays
+        found = craft(attack, setting, right, type(attack).__name__ if progress else None)
+        distances[:, : len(right)] = found.distance
+    for i, radius in enumerate(() if once or not len(right) else map(float, eps)):
         title = f"eps {radius:g}" if progress else None
-        if len(right):
-            verdict = craft(with_eps(attack, radius), setting, right, title)
-            fallen = np.where(verdict.stage >= 0, verdict.distance if once else 0, np.inf)
-            distances[slice(None) if once else i, : len(right)] = fallen
+        verdict = craft(with_eps(attack, radius), setting, right, title)
+        distances[i, : len(right)] = np.where(verdict.stage >= 0, 0, np.inf)
     return points(eps, distances)
 
 
@@ -243,5 +254,4 @@ def _folder(journal, setting, data, clean, attacks) -> Path:
     """The snapshots' own folder: its name is made of all that decides the result."""
     about = {name: describe(attack) for name, attack in attacks.items()}
     arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits
-    about = [about, setting.success.__name__]
-    return Path(journal) / fingerprint(arrays, about)
+    return Path(journal) / fingerprint(arrays, about, programs(attacks.values(), setting, data))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from robustjax.typing import Loss
 
@@ -19,10 +20,14 @@ def logits_of(output: Any) -> jax.Array:
 
 
 def of_logits(loss: Callable[[jax.Array, Any], jax.Array]) -> Loss:
-    """A loss of the logits, whatever else the model returns beside them."""
+    """A loss of the logits, whatever else the model returns beside them, in float32 at least.
+
+    Eight or eleven bits tell few losses apart, and 1e-12 is 0 in float16.
+    """
 
     @functools.wraps(loss)
     def reading(output, target):
-        return loss(logits_of(output), target)
+        logits = jnp.asarray(logits_of(output))
+        return loss(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), target)
 
     return reading

@@ -94,11 +94,11 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     cells = [["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]]
     for _, group in itertools.groupby(stages, lambda row: row["path"][:1]):
         rows = list(group)
-        calls = [sum(row[kind] for row in rows) for kind in ("forwards", "backwards")]
+        calls = [_calls([row[kind] for row in rows]) for kind in ("forwards", "backwards")]
         accuracy = _percent(rows[-1]["accuracy"], rows[-1]["stderr"])
         seconds = f"{sum(row['seconds'] for row in rows):.1f}"
         name = _stage_name(rows[0]["attack"], len(rows))
-        cells.append([name, str(rows[0]["attacked"]), accuracy, *map(str, calls), seconds])
+        cells.append([name, str(rows[0]["attacked"]), accuracy, *calls, seconds])
     return align(cells, numbers_from=1, markdown=markdown)
 
 
@@ -135,6 +135,11 @@ def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     return align(cells, numbers_from=1, markdown=markdown)
 
 
+def _calls(counts: Sequence[int]) -> str:
+    """Their sum; "-" where an attack does not say."""
+    return "-" if min(counts) < 0 else str(sum(counts))
+
+
 def _stage_name(encoded: Any, count: int) -> str:
     """The type, its loss and its label, where it has them; and how many where there are several."""
     if not isinstance(encoded, Mapping):
@@ -150,9 +155,11 @@ def _stage_name(encoded: Any, count: int) -> str:
 
 def format_eps(eps: float) -> str:
     """8/255 where it is one, else three digits."""
+    if not eps < 0.2:  # inf too
+        return f"{eps:.3g}"
     levels = eps * 255
     whole = round(levels)
-    return f"{whole}/255" if whole and abs(levels - whole) < 1e-3 and eps < 0.2 else f"{eps:.3g}"
+    return f"{whole}/255" if whole and abs(levels - whole) < 1e-3 else f"{eps:.3g}"
 
 
 def _method(encoded: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ def contour(model: GSCE, label: int, rival: int, loss: float) -> Sphere:
     if s_y == s_r:
         raise ValueError("classes of equal scale have hyperplanes as contours: see `hyperplane`")
     apart = s_y * s_r * np.sum((m_y - m_r) ** 2) / (s_y - s_r) ** 2
-    squared = apart + (b_y - b_r + np.log(np.expm1(loss))) / (s_y - s_r)
+    squared = apart + (b_y - b_r + _log_expm1(loss)) / (s_y - s_r)
     return Sphere((s_y * m_y - s_r * m_r) / (s_y - s_r), float(squared))
 
 
@@ -137,7 +137,7 @@ def hyperplane(model: GSCE, label: int, rival: int, loss: float) -> Hyperplane:
     if s_y != s_r:
         raise ValueError("classes of unlike scale have spheres as contours: see `contour`")
     normal = 2 * s_y * (m_y - m_r)
-    level = s_y * (m_y @ m_y - m_r @ m_r) - (b_y - b_r) - np.log(np.expm1(loss))
+    level = s_y * (m_y @ m_y - m_r @ m_r) - (b_y - b_r) - _log_expm1(loss)
     length = np.linalg.norm(normal)
     return Hyperplane(normal / length, float(level / length))
 
@@ -180,3 +180,8 @@ def _pair(model: GSCE, label: int, rival: int, loss: float) -> list[np.ndarray]:
     if not loss > 0:
         raise ValueError(f"this loss is positive, got {loss}")
     return [part[[label, rival]] for part in model]
+
+
+def _log_expm1(loss: float) -> float:
+    """log(e^C - 1), where e^C has no place in a float64 too."""
+    return loss + np.log(-np.expm1(-loss))
