@@ -179,6 +179,15 @@ def test_half_of_a_meeting_point_is_refused(flags):
     assert "--distributed alone" in refuse("train", "natural", "--out", "never", *flags)
 
 
+def test_a_run_that_died_before_its_record_was_written_gets_one(copy):
+    """All is trained then: a record that only training writes would be missing for ever."""
+    (copy / "training.json").unlink()
+    attack = ["--attack.steps", "2", "--eps", "1/10", "--validation-attack", "pgd-2"]
+    cli.main(["train", "pgd-at", "--out", str(copy), "--resume", *SMALL, *attack])
+    record = read(copy / "training.json")
+    assert record["resumed_from_step"] > 0 and 0 <= record["best"] <= 1
+
+
 # ---- evaluate and report
 
 
