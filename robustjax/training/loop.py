@@ -196,7 +196,7 @@ def fit(
                     save(best)
                     save_weights(out / "weights.npz", state)
                 current, action = method.control(history)
-                if action == "rollback":
+                if action == "rollback" and at < total:  # else nothing would follow
                     state, best_score = rolled_back(state, best, identity), -1.0
             if save_now or stop:
                 save(last)
