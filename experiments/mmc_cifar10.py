@@ -30,7 +30,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from record import chosen, once, place, scaled, slug, trained
+from record import chosen, once, place, scaled, slug, trained, wanted
 from tables import draw, markdown
 
 from robustjax import attacks, data, evaluation, files, models, report
@@ -176,8 +176,8 @@ def main(options: argparse.Namespace) -> None:
     table: dict[str, list[dict]] = {}
     trainings: dict[str, list[dict]] = {}
     for seed in range(scale.seeds):
-        for name in rows_of(scale):
-            if options.only in (None, name) and not (seed and "AT" in name):
+        for name in wanted(options, rows_of(scale)):
+            if not (seed and "AT" in name):
                 run = train(name, seed, scale, options)
                 row = once(run / "table.json", partial(measure, name, seed, run, scale, test))
                 table.setdefault(name, []).append(row)

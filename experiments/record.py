@@ -48,6 +48,15 @@ def chosen(known: argparse.ArgumentParser) -> argparse.Namespace:
     return options
 
 
+def wanted(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """The rows to make: all of these, or the one of --only."""
+    if options.only is None:
+        return list(names)
+    if options.only not in names:
+        raise SystemExit(f"there is no row {options.only!r}; choose one of {', '.join(names)}")
+    return [options.only]
+
+
 def slug(data: str) -> str:
     """A data set's name as part of a file's: of 'arrays:DIR' the last folder."""
     return Path(data.removeprefix("arrays:")).name
@@ -85,12 +94,12 @@ def once(path: Path, measure: Callable[[], Any]) -> Any:
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:
     """Train and evaluate the rows, name -> (flags of train, flags of evaluate); keep results."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []
-    for name, (train, evaluate) in rows.items():
-        if options.only in (None, name):
-            run = options.runs / name
-            cli.main(["train", *train.split(), "--out", str(run), "--resume", *where])
-            cli.main(["evaluate", str(run), *evaluate.split(), *where])
-            keep(run)
+    for name in wanted(options, rows):
+        train, evaluate = rows[name]
+        run = options.runs / name
+        cli.main(["train", *train.split(), "--out", str(run), "--resume", *where])
+        cli.main(["evaluate", str(run), *evaluate.split(), *where])
+        keep(run)
 
 
 def keep(run: Path) -> None:
