@@ -37,13 +37,14 @@ def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
     return made
 
 
-def chosen(known: argparse.ArgumentParser) -> argparse.Namespace:
+def chosen(known: argparse.ArgumentParser, batch_size: int = 16) -> argparse.Namespace:
     """The flags as typed, with the data set that the scale takes by default.
 
-    Every core is a device from here on: once JAX has been asked anything it is too late.
+    Every core is a device from here on, as far as this batch size, or the usual ones, divide over
+    them: once JAX has been asked anything it is too late.
     """
     options = known.parse_args()
-    parallel.use_all_cores()
+    parallel.use_all_cores(batch_size)
     options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
     return options
 

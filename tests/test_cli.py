@@ -134,6 +134,14 @@ def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
     assert robust.validation_attack is not None and robust.recipe.lr == 0.05
 
 
+def test_training_takes_the_cores_that_its_batches_divide_over(fitted, monkeypatch):
+    """Before anybody else takes all: batches of 50 would not divide over four."""
+    calls = []
+    monkeypatch.setattr(parallel, "use_all_cores", lambda *sizes: calls.append(sizes))
+    fitted("mmc", "--accumulate", "2")
+    assert calls == [(25,)]
+
+
 def test_configs_inside_a_method_by_name(fitted):
     flags = ["--attack.start", "gaussian:sigma=1/100", "--attack.rule", "momentum"]
     asked = fitted("pgd-at", *flags, "--schedule", "one-cycle:peak=0.4", "--attack.loss", "margin")

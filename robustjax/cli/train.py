@@ -109,6 +109,7 @@ class Options:
 def train(method: training.Method, recipe: Recipe, options: Options) -> training.Result:
     """Train a model and leave a run directory."""
     started = time.time()
+    parallel.use_all_cores(recipe.batch_size // recipe.accumulate)
     join(options)
     first = jax.process_index() == 0
     train_set = data.load(options.data, "train", options.data_dir)

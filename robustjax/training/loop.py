@@ -111,7 +111,8 @@ def fit(
     if recipe.batch_size % (devices * recipe.accumulate):
         raise ValueError(
             f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
-            f"{devices} x {recipe.accumulate}"
+            f"{devices} x {recipe.accumulate}; choose another (on a CPU JAX_NUM_CPU_DEVICES=1 "
+            "makes one device of all cores)"
         )
     total = recipe.epochs * steps_per_epoch
     model = agreed(model, method) | {"num_classes": train.num_classes}
