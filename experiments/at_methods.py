@@ -25,7 +25,7 @@ import itertools
 import time
 from pathlib import Path
 
-from record import chosen, evaluated, place, scaled, slug, trained
+from record import chosen, evaluated, place, scaled, slug, trained, wanted
 
 from robustjax import files, report, training
 
@@ -79,13 +79,12 @@ def main(options: argparse.Namespace) -> None:
     """Make the rows that are missing, and write the table of all that are there."""
     started = time.time()
     path = place(options) / f"at_methods_{slug(options.data)}_{options.scale}.json"
-    for name in rows_of(options.scale):
-        if options.only in (None, name):
-            made = row(name, options)  # hours; others may have written the table meanwhile
-            rows = files.read_json(path)["rows"] if path.exists() else {}
-            rows[name] = made
-            origin = report.provenance(report.command_line(), 0, started)
-            files.write_json(path, {"provenance": origin, "rows": rows})
+    for name in wanted(options, rows_of(options.scale)):
+        made = row(name, options)  # hours; others may have written the table meanwhile
+        rows = files.read_json(path)["rows"] if path.exists() else {}
+        rows[name] = made
+        origin = report.provenance(report.command_line(), 0, started)
+        files.write_json(path, {"provenance": origin, "rows": rows})
     columns = ("clean", "pgd-50", "autoattack")
     print("| | clean | PGD-50 | AutoAttack | ms a step |", "| --- |" + " ---: |" * 4, sep="\n")
     for name, found in rows.items():

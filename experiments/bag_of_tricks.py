@@ -30,7 +30,7 @@ import time
 from typing import Any
 
 import numpy as np
-from record import chosen, evaluated, place, scaled, slug, trained
+from record import chosen, evaluated, place, scaled, slug, trained, wanted
 
 from robustjax import files, report
 
@@ -156,18 +156,18 @@ def main(options: argparse.Namespace) -> None:
     """Make what is missing, and write the table and the figure after every takeaway."""
     started, scale = time.time(), SCALES[options.scale]
     path = place(options) / f"bag_of_tricks_{slug(options.data)}_{options.scale}"
-    for takeaway, choices in settings(scale).items():
-        if options.only in (None, takeaway):
-            made = {
-                name: [measure(flags, seed, scale, options) for seed in range(scale.seeds)]
-                for name, flags in choices.items()
-            }
-            known = path.with_suffix(".json")
-            table = files.read_json(known)["takeaways"] if known.exists() else {}
-            table[takeaway] = made
-            origin = report.provenance(report.command_line(), 0, started)
-            files.write_json(known, {"provenance": origin, "takeaways": table})
-            draw(table, path.with_suffix(".png"))
+    asked = settings(scale)
+    for takeaway in wanted(options, asked):
+        made = {
+            name: [measure(flags, seed, scale, options) for seed in range(scale.seeds)]
+            for name, flags in asked[takeaway].items()
+        }
+        known = path.with_suffix(".json")
+        table = files.read_json(known)["takeaways"] if known.exists() else {}
+        table[takeaway] = made
+        origin = report.provenance(report.command_line(), 0, started)
+        files.write_json(known, {"provenance": origin, "takeaways": table})
+        draw(table, path.with_suffix(".png"))
     print("| | | " + " | ".join(COLUMNS) + " |", "| --- | --- |" + " ---: |" * 3, sep="\n")
     for takeaway, choices in table.items():
         for name, seeds in choices.items():

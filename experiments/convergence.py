@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from mmc_cifar10 import SCALES, train
+from mmc_cifar10 import BATCH_SIZE, SCALES, train
 from record import chosen, place, scaled, slug
 
 from robustjax import files, report
@@ -63,4 +63,4 @@ def main(options) -> None:
 
 
 if __name__ == "__main__":
-    main(chosen(scaled(__doc__, SCALES)))
+    main(chosen(scaled(__doc__, SCALES), BATCH_SIZE))

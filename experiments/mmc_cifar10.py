@@ -30,10 +30,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from record import chosen, once, place, scaled, slug, trained
+from record import chosen, once, place, scaled, slug, trained, wanted
 from tables import draw, markdown
 
-from robustjax import attacks, data, evaluation, files, models, report
+from robustjax import attacks, data, evaluation, files, models, report, training
 from robustjax.losses import cross_entropy, mmc
 from robustjax.threats import Linf
 
@@ -101,6 +101,10 @@ SCALES = {
         "--model resnet-32 --augment shift-flip", (200, 200), 1, 10_000, 1000, restarts=5
     ),
 }
+
+
+BATCH_SIZE = training.RECIPES["mmc"].batch_size
+"""Of every scale, or half of it: what the devices have to divide."""
 
 
 def rows_of(scale: Scale) -> list[str]:
@@ -176,8 +180,8 @@ def main(options: argparse.Namespace) -> None:
     table: dict[str, list[dict]] = {}
     trainings: dict[str, list[dict]] = {}
     for seed in range(scale.seeds):
-        for name in rows_of(scale):
-            if options.only in (None, name) and not (seed and "AT" in name):
+        for name in wanted(options, rows_of(scale)):
+            if not (seed and "AT" in name):
                 run = train(name, seed, scale, options)
                 row = once(run / "table.json", partial(measure, name, seed, run, scale, test))
                 table.setdefault(name, []).append(row)
@@ -203,4 +207,4 @@ def write(table, trainings, scale: Scale, options: argparse.Namespace, started: 
 
 
 if __name__ == "__main__":
-    main(chosen(scaled(__doc__, SCALES)))
+    main(chosen(scaled(__doc__, SCALES), BATCH_SIZE))

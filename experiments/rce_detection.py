@@ -38,7 +38,7 @@ from typing import Any
 
 import detection_tables as tables
 from detection_study import NETS, OBLIVIOUS, PHASES, Scale, Study
-from record import chosen, place, scaled, slug
+from record import chosen, place, scaled, slug, wanted
 
 from robustjax import files, report
 
@@ -123,8 +123,7 @@ def main(options: argparse.Namespace) -> None:
     done: dict[str, dict[str, Any]] = {}
     phases = [options.phase] if options.phase else PHASES
     for phase in [phase for phase in phases if phase not in options.without]:
-        names = [options.only] if options.only else NETS
-        done[phase] = {name: study.phase(phase, name) for name in names}
+        done[phase] = {name: study.phase(phase, name) for name in wanted(options, NETS)}
     if options.only or options.phase:
         return
     result = {

@@ -37,15 +37,25 @@ def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
     return made
 
 
-def chosen(known: argparse.ArgumentParser) -> argparse.Namespace:
+def chosen(known: argparse.ArgumentParser, batch_size: int = 16) -> argparse.Namespace:
     """The flags as typed, with the data set that the scale takes by default.
 
-    Every core is a device from here on: once JAX has been asked anything it is too late.
+    Every core is a device from here on, as far as this batch size, or the usual ones, divide over
+    them: once JAX has been asked anything it is too late.
     """
     options = known.parse_args()
-    parallel.use_all_cores()
+    parallel.use_all_cores(batch_size)
     options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
     return options
+
+
+def wanted(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """The rows to make: all of these, or the one of --only."""
+    if options.only is None:
+        return list(names)
+    if options.only not in names:
+        raise SystemExit(f"there is no row {options.only!r}; choose one of {', '.join(names)}")
+    return [options.only]
 
 
 def slug(data: str) -> str:
@@ -85,12 +95,12 @@ def once(path: Path, measure: Callable[[], Any]) -> Any:
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:
     """Train and evaluate the rows, name -> (flags of train, flags of evaluate); keep results."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []
-    for name, (train, evaluate) in rows.items():
-        if options.only in (None, name):
-            run = options.runs / name
-            cli.main(["train", *train.split(), "--out", str(run), "--resume", *where])
-            cli.main(["evaluate", str(run), *evaluate.split(), *where])
-            keep(run)
+    for name in wanted(options, rows):
+        train, evaluate = rows[name]
+        run = options.runs / name
+        cli.main(["train", *train.split(), "--out", str(run), "--resume", *where])
+        cli.main(["evaluate", str(run), *evaluate.split(), *where])
+        keep(run)
 
 
 def keep(run: Path) -> None:

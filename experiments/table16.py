@@ -24,7 +24,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import chosen, evaluated, place, scaled, slug, trained
+from record import chosen, evaluated, place, scaled, slug, trained, wanted
 
 from robustjax import files, report
 
@@ -118,15 +118,13 @@ def main(options: argparse.Namespace) -> None:
     """Make what is missing of the rows, and write the table of all that are there."""
     started = time.time()
     path = place(options) / f"table16_{slug(options.data)}_{options.scale}.json"
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for name, row in ROWS.items():
-        if options.only in (None, name):
-            seeds = 1 if options.scale == "smoke" else row.seeds
-            made = [measure(name, seed, options) for seed in range(seeds)]
-            rows = files.read_json(path)["rows"] if path.exists() else {}
-            rows[name] = made
-            origin = report.provenance(report.command_line(), 0, started)
-            files.write_json(path, {"provenance": origin, "rows": rows})
+    for name in wanted(options, ROWS):
+        seeds = 1 if options.scale == "smoke" else ROWS[name].seeds
+        made = [measure(name, seed, options) for seed in range(seeds)]
+        rows = files.read_json(path)["rows"] if path.exists() else {}
+        rows[name] = made
+        origin = report.provenance(report.command_line(), 0, started)
+        files.write_json(path, {"provenance": origin, "rows": rows})
     print(markdown(rows, slug(options.data) == "cifar10"))
 
 

@@ -6,6 +6,7 @@ its contract (a per-device function with explicit collectives) is the one the tr
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,17 +123,17 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def use_all_cores() -> None:
+def use_all_cores(batch_size: int = 16) -> None:
     """On the CPU, make a device of each core: faster than one device with many threads.
 
-    A power of two of them, at most 16, so that the usual batch sizes divide over them.
+    A power of two of them, at most 16, that divides the batch size: by default the usual ones.
 
     Call it before anything touches a device; it leaves GPUs and TPUs, and a number that was set
     already (`JAX_NUM_CPU_DEVICES`), as they are.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        cores = min(usable_cores(), 16)
-        jax.config.update("jax_num_cpu_devices", 1 << (cores.bit_length() - 1))
+        devices = 1 << (min(usable_cores(), 16).bit_length() - 1)
+        jax.config.update("jax_num_cpu_devices", math.gcd(devices, batch_size))
 
 
 def usable_cores() -> int:

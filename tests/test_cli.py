@@ -134,6 +134,14 @@ def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
     assert robust.validation_attack is not None and robust.recipe.lr == 0.05
 
 
+def test_training_takes_the_cores_that_its_batches_divide_over(fitted, monkeypatch):
+    """Before anybody else takes all: batches of 50 would not divide over four."""
+    calls = []
+    monkeypatch.setattr(parallel, "use_all_cores", lambda *sizes: calls.append(sizes))
+    fitted("mmc", "--accumulate", "2")
+    assert calls == [(25,)]
+
+
 def test_configs_inside_a_method_by_name(fitted):
     flags = ["--attack.start", "gaussian:sigma=1/100", "--attack.rule", "momentum"]
     asked = fitted("pgd-at", *flags, "--schedule", "one-cycle:peak=0.4", "--attack.loss", "margin")
@@ -177,6 +185,15 @@ def test_processes_meet_where_the_flags_say(fitted, monkeypatch, flags, want):
 )
 def test_half_of_a_meeting_point_is_refused(flags):
     assert "--distributed alone" in refuse("train", "natural", "--out", "never", *flags)
+
+
+def test_a_run_that_died_before_its_record_was_written_gets_one(copy):
+    """All is trained then: a record that only training writes would be missing for ever."""
+    (copy / "training.json").unlink()
+    attack = ["--attack.steps", "2", "--eps", "1/10", "--validation-attack", "pgd-2"]
+    cli.main(["train", "pgd-at", "--out", str(copy), "--resume", *SMALL, *attack])
+    record = read(copy / "training.json")
+    assert record["resumed_from_step"] > 0 and 0 <= record["best"] <= 1
 
 
 # ---- evaluate and report

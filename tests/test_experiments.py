@@ -233,6 +233,37 @@ def test_an_array_folder_and_a_set_by_name_make_file_names():
     assert record.slug("arrays:/some/where/mnist/") == record.slug("mnist") == "mnist"
 
 
+@pytest.mark.parametrize(
+    ("experiment", "known"),
+    [
+        (at_methods, "PGD-AT"),
+        (bag_of_tricks, "weight decay"),
+        (mmc_cifar10, "MMC-10"),
+        (rce_detection, "RCE"),
+        (table16, "Ours"),
+    ],
+)
+def test_a_row_that_does_not_exist_is_answered_with_those_that_do(experiment, known, tmp_path):
+    flags = {"data": "digits", "data_dir": None, "scale": "smoke", "runs": tmp_path, "phase": None}
+    with pytest.raises(SystemExit, match=f"no row 'PGT'; choose one of .*{known}"):
+        experiment.main(argparse.Namespace(**flags, only="PGT", without=()))
+
+
+def test_rows_by_name_are_reproduced_and_kept(tmp_path, monkeypatch):
+    lines, kept = [], []
+    monkeypatch.setattr(record.cli, "main", lines.append)
+    monkeypatch.setattr(record, "keep", kept.append)
+    rows = {"a": ("natural", "--n 1"), "b": ("mmc --weight 2", "--n 2")}
+    options = argparse.Namespace(runs=tmp_path, data_dir="sets", only="b")
+    record.reproduce(rows, options)
+    out, where = str(tmp_path / "b"), ["--data-dir", "sets"]
+    assert lines == [
+        ["train", "mmc", "--weight", "2", "--out", out, "--resume", *where],
+        ["evaluate", out, "--n", "2", *where],
+    ]
+    assert kept == [tmp_path / "b"]
+
+
 def test_something_measured_is_measured_once(tmp_path):
     calls = []
 

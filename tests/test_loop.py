@@ -222,3 +222,10 @@ def test_a_method_goes_back_to_the_best_and_ends_when_it_says_so(digits, tmp_pat
     assert (again.start, again.best) == (12, result.best)
     for a, b in zip(*(jax.tree.leaves(r.state.params) for r in (result, again)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_last_epoch_that_asks_to_go_back_is_still_judged(digits, tmp_path):
+    """There is nothing to go on with, and the best that was found stays the best."""
+    given = {"model": MODEL, "out": tmp_path / "run", "recipe": replace(epochs=2)}
+    result = fit(Scripted(), *digits, **given, progress=False)
+    assert result.best == max(row["accuracy"] for row in validation_rows(tmp_path / "run"))

@@ -215,6 +215,16 @@ def test_llr_is_its_formula():
     assert loss == pytest.approx(want.mean(), rel=1e-4)
 
 
+def test_llr_s_gap_is_that_of_one_network_where_there_is_dropout():
+    """At the image itself it is 0, and not the distance between a network with and without it."""
+    state, net, batch = net_and_batch(LLR())
+    keys = jax.random.split(jax.random.key(0), SIZE)
+    net = net.replace(module=net.module.clone(dropout=0.5), draws=keys)
+    given = Crafted(batch.image, net.stats)
+    _, aux = on_one_device(lambda: LLR().loss(net, state.params, batch, given))
+    assert float(aux.metrics["gap"]) < 1e-5
+
+
 def test_llr_sees_the_neighbourhood_by_the_clean_batch_s_statistics():
     """At the image itself there is no gap, although BatchNorm normalises by the batch there."""
     state, net, batch = net_and_batch(LLR())

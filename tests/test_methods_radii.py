@@ -79,6 +79,16 @@ def test_bisection_finds_the_distance_to_a_plane():
     assert np.abs(height[near]).max() < 0.1 * np.abs(net.logits(params, batch.image)).max()
 
 
+@pytest.mark.parametrize("method", [MMA(least=0.0), MMA(PGD(Linf(0.0)))])
+def test_a_radius_of_zero_is_no_nan(method):
+    """All are 0 at first: nothing moves, and no boundary is found within reach."""
+    params, net, batch, _ = plane()
+    found = crafted(method, (params, net, batch))
+    np.testing.assert_array_equal(found.x_adv, batch.image)
+    margin, counts = found.extra
+    assert jnp.isfinite(margin).all() and not counts[margin > 0].any()
+
+
 def test_mma_is_its_formula_and_keeps_the_margins():
     params, net, batch = flat_net(MMA())
     x, x_adv = batch.image, jnp.clip(batch.image + 0.05, 0, 1)

@@ -144,3 +144,16 @@ def test_scaling_features_or_a_class_s_weights_changes_no_cosine():
         np.testing.assert_allclose(same, logits, atol=1e-5)
     gradient = jax.grad(lambda z: head.apply(variables, z).sum())(z)
     assert jnp.isfinite(gradient).all() and (gradient[0] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e25])
+def test_features_whose_squares_are_no_numbers_have_a_cosine_and_a_gradient(scale):
+    """That of z / 1e-15 is 1e15 times that of z, and no infinity."""
+    z = jax.random.normal(jax.random.key(0), (5, D))
+    head = HEADS["cosine"][0](K)
+    variables = head.init(jax.random.key(1), z)
+    np.testing.assert_allclose(
+        head.apply(variables, scale * z), head.apply(variables, z), atol=1e-5
+    )
+    first = jax.grad(lambda z: head.apply(variables, z)[:, 0].sum())
+    np.testing.assert_allclose(scale * first(scale * z), first(z), atol=1e-5)

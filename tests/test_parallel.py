@@ -89,14 +89,14 @@ def test_two_processes_equal_one(tmp_path):
     assert [row["split"] for row in rows[0]] == [row["split"] for row in rows[1]]
 
 
-def devices_of(monkeypatch, cores, before=-1):
+def devices_of(monkeypatch, cores, before=-1, **batch):
     """What the number of CPU devices is after `use_all_cores` on a machine of some cores."""
     config = SimpleNamespace(jax_num_cpu_devices=before)
     config.update = lambda name, value: setattr(config, name, value)
     monkeypatch.setattr(parallel, "jax", SimpleNamespace(config=config))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 96)
-    parallel.use_all_cores()
+    parallel.use_all_cores(**batch)
     return config.jax_num_cpu_devices
 
 
@@ -107,8 +107,14 @@ def test_cores_this_process_may_use_become_devices(monkeypatch, cores, devices):
     assert devices_of(monkeypatch, cores) == devices
 
 
+@pytest.mark.parametrize(("batch_size", "devices"), [(50, 2), (60, 4), (51, 1), (128, 8)])
+def test_a_batch_divides_over_the_cores_that_are_used(monkeypatch, batch_size, devices):
+    assert devices_of(monkeypatch, cores=8, batch_size=batch_size) == devices
+
+
 def test_a_number_of_devices_that_is_set_stays(monkeypatch):
     assert devices_of(monkeypatch, cores=8, before=3) == 3
+    assert devices_of(monkeypatch, cores=8, before=3, batch_size=50) == 3
 
 
 def test_all_cores_count_where_the_platform_knows_no_affinity(monkeypatch):

@@ -48,5 +48,9 @@ def test_bad_fractions_are_refused():
         Piecewise((100.0, 105.0))
     with pytest.raises(ValueError, match="peak"):
         OneCycle(2.0)
+    with pytest.raises(ValueError, match="drops"):
+        MultipleDecay(0)
+    with pytest.raises(ValueError, match="4 times and 2 values"):
+        Linear(values=(1.0, 0.0))
     assert MultipleDecay(5)(jnp.float32(0.5)) == pytest.approx(0.6)
     assert Linear((0.0, 1.0), (1.0, 0.0))(jnp.float32(0.25)) == 0.75

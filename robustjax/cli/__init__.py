@@ -41,7 +41,8 @@ def main(args: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     try:
-        parallel.use_all_cores()
+        if words[:1] != ["train"]:  # it does so itself, when it knows its batches
+            parallel.use_all_cores()
         tyro.extras.subcommand_cli_from_dict(
             {
                 "quickstart": quickstart,

@@ -109,6 +109,7 @@ class Options:
 def train(method: training.Method, recipe: Recipe, options: Options) -> training.Result:
     """Train a model and leave a run directory."""
     started = time.time()
+    parallel.use_all_cores(recipe.batch_size // recipe.accumulate)
     join(options)
     first = jax.process_index() == 0
     train_set = data.load(options.data, "train", options.data_dir)
@@ -169,11 +170,12 @@ def join(options: Options) -> None:
 
 
 def write_record(result: training.Result, options: Options, started: float) -> None:
-    """Write training.json (unless the run was complete before) and training.png, and say so."""
-    if result.start < int(result.state.step):
+    """Write training.json, unless a complete run has one, and training.png, and say so."""
+    path = options.out / "training.json"
+    if result.start < int(result.state.step) or not path.exists():
         origin = report.provenance(report.command_line(), options.seed, started)
         record = {"best": result.best, "resumed_from_step": result.start, "provenance": origin}
-        report.write_json(options.out / "training.json", record)
+        report.write_json(path, record)
     report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
     print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
 

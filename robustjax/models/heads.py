@@ -68,6 +68,8 @@ class Cosine(nn.Module):
 
 def directions(rows: jax.Array) -> jax.Array:
     """The rows (N, D) over their lengths; one of zeros stays, and has no gradient."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
+    rows = rows / jnp.where(largest > 0, largest, 1)  # squares of tiny or huge ones are no numbers
     squares = ordered_sum((rows**2).T)[:, None]
     return rows * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 

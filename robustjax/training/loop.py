@@ -111,7 +111,8 @@ def fit(
     if recipe.batch_size % (devices * recipe.accumulate):
         raise ValueError(
             f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
-            f"{devices} x {recipe.accumulate}"
+            f"{devices} x {recipe.accumulate}; choose another (on a CPU JAX_NUM_CPU_DEVICES=1 "
+            "makes one device of all cores)"
         )
     total = recipe.epochs * steps_per_epoch
     model = agreed(model, method) | {"num_classes": train.num_classes}
@@ -196,7 +197,7 @@ def fit(
                     save(best)
                     save_weights(out / "weights.npz", state)
                 current, action = method.control(history)
-                if action == "rollback":
+                if action == "rollback" and at < total:  # else nothing would follow
                     state, best_score = rolled_back(state, best, identity), -1.0
             if save_now or stop:
                 save(last)

@@ -53,6 +53,13 @@ class Linear:
     times: tuple[float, ...] = (0.0, 1 / 3, 2 / 3, 1.0)
     values: tuple[float, ...] = (1.0, 1.0, 0.1, 0.01)
 
+    def __post_init__(self):
+        if len(self.times) != len(self.values):
+            raise ValueError(
+                "a linear schedule needs a value at each time, got "
+                f"{len(self.times)} times and {len(self.values)} values"
+            )
+
     def __call__(self, t: jax.Array) -> jax.Array:
         """The factor at t."""
         return jnp.interp(t, jnp.array(self.times), jnp.array(self.values))
@@ -77,6 +84,9 @@ class MultipleDecay:
     """1 - floor(n t) / n: n equal drops (Rice et al. 2020 use 10)."""
 
     drops: int = 10
+
+    def __post_init__(self):
+        check_number("drops", self.drops, 1)
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """The factor at t."""

@@ -89,9 +89,12 @@ class LLR(Method):
 def tangent(net: Net, params: Any, batch: Batch) -> tuple[Any, Any]:
     """The losses' tangent planes at a batch's images, and the batch's own statistics.
 
+    Dropout, if the model has any, is off: it is where the plane is compared with the loss.
+
     Returns:
       ((images, targets, losses (B,), gradients), statistics).
     """
+    net = net.replace(draws=None)
 
     def objective(logits):
         return jax.vmap(losses.cross_entropy)(logits, batch.target)

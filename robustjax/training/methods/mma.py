@@ -70,7 +70,7 @@ class MMA(OnPair):
             self.attack, threat=threat, loss=losses.soft_margin, label="true", targeted=False
         )
         x_adv, stats = net.craft(attack, params, keys, x, batch.label)
-        direction = (x_adv - x) / per_image(radius)
+        direction = (x_adv - x) / per_image(jnp.where(radius > 0, radius, 1))
 
         def at(r):
             return jnp.clip(x + per_image(r) * direction, 0, 1)
