@@ -82,7 +82,7 @@ def test_killed_again_and_again(tmp_path, monkeypatch):
         nonlocal lives
         save(keeper, take, last)
         lives += 1
-        if lives % 5 == 0:
+        if lives % 9 == 0:
             raise Killed
 
     monkeypatch.setattr(journal.FileKeeper, "save", save_and_die)

@@ -40,9 +40,8 @@ class Journal(Ledger):
 
     def keeper(self, path: tuple[int, ...]) -> Keeper:
         """The file of the stage at `path`."""
-        # A name keeps no dash and no slash, so that no two stages share a file.
-        name = quote(self.name, safe="").replace("-", "%2D")
-        stem = "-".join([name, *map(str, path)])
+        # A quoted name holds no comma and no slash, so no two stages share a file.
+        stem = ",".join([quote(self.name, safe=""), *map(str, path)])
         return FileKeeper(self.folder / f"{stem}.npz")
 
 
