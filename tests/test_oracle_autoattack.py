@@ -21,22 +21,15 @@ def name(request):
 
 
 def test_the_files_say_what_a_standard_evaluation_says(name):
-    """Stages run on survivors only, so nobody rises again, and no stage comes before its turn."""
+    """Stages run on survivors only, so nobody rises again; all seeds ran to their end."""
     known = truth.read(name)
     assert list(known.stages) == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert known.eps == pytest.approx({"mnist": 0.3, "cifar10": 0.7 / 255}[name])
     np.testing.assert_array_equal(known.clean, known.logits.argmax(1) == known.labels)
     for robust in known.robust:
-        before = known.clean.astype(int)
-        for after in robust:
-            if (after != truth.NOT_RUN).all():
-                assert (after <= before).all()
-                before = after
-            else:
-                assert (after == truth.NOT_RUN).all()
-                before = np.zeros_like(before) + truth.NOT_RUN
-    if known.complete.any():  # an evaluation under way is a valid file too
-        assert 0.3 <= known.lowest / len(known.labels) < known.clean.mean()
+        assert (np.diff([known.clean.astype(int), *robust], axis=0) <= 0).all()
+    assert known.complete.all()
+    assert 0.3 <= known.lowest / len(known.labels) < known.clean.mean()
     assert truth.path_of(name).stat().st_size < 200_000
 
 
