@@ -3,7 +3,7 @@
 Command:   python experiments/bag_of_tricks.py --scale cpu --data-dir DIR   (DIR: prepared TFDS
            sets; --only 'weight decay' for one takeaway; --scale smoke: the path alone, on digits)
 Hardware:  smoke: four minutes of two CPU cores; cpu: a narrow net, the first 10,000 images, 5
-           epochs, 3 seeds, about two hours in any pieces; gpu: PreActResNet-18 at a quarter of its
+           epochs, 3 seeds, five hours in any pieces; gpu: PreActResNet-18 at a quarter of its
            width, the first 10,000 images, 30 epochs, one seed, an hour of an H100; full: the
            paper's networks and 110 epochs, 5 seeds.
 Claim:     1. weight decay matters most, 5e-4 is better than less; 2. a little label smoothing, and
@@ -30,7 +30,7 @@ import time
 from typing import Any
 
 import numpy as np
-from record import chosen, evaluated, place, scaled, slug, trained, wanted
+from record import added, chosen, evaluated, place, scaled, slug, trained, wanted
 
 from robustjax import files, report
 
@@ -162,11 +162,7 @@ def main(options: argparse.Namespace) -> None:
             name: [measure(flags, seed, scale, options) for seed in range(scale.seeds)]
             for name, flags in asked[takeaway].items()
         }
-        known = path.with_suffix(".json")
-        table = files.read_json(known)["takeaways"] if known.exists() else {}
-        table[takeaway] = made
-        origin = report.provenance(report.command_line(), 0, started)
-        files.write_json(known, {"provenance": origin, "takeaways": table})
+        table = added(path.with_suffix(".json"), "takeaways", takeaway, made, started)
         draw(table, path.with_suffix(".png"))
     print("| | | " + " | ".join(COLUMNS) + " |", "| --- | --- |" + " ---: |" * 3, sep="\n")
     for takeaway, choices in table.items():

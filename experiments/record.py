@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from robustjax import cli, files, parallel
+from robustjax import cli, files, parallel, report
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -90,6 +90,15 @@ def once(path: Path, measure: Callable[[], Any]) -> Any:
     if not path.exists():
         files.write_json(path, measure())
     return files.read_json(path)
+
+
+def added(path: Path, part: str, name: str, made: Any, started: float) -> dict[str, Any]:
+    """The table `part` of a results file, with this row in it: others may have written others."""
+    rows = files.read_json(path)[part] if path.exists() else {}
+    rows[name] = made
+    origin = report.provenance(report.command_line(), 0, started)
+    files.write_json(path, {"provenance": origin, part: rows})
+    return rows
 
 
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:

@@ -24,9 +24,9 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import chosen, evaluated, place, scaled, slug, trained, wanted
+from record import added, chosen, evaluated, place, scaled, slug, trained, wanted
 
-from robustjax import files, report
+from robustjax import files
 
 
 class Row(NamedTuple):
@@ -121,10 +121,7 @@ def main(options: argparse.Namespace) -> None:
     for name in wanted(options, ROWS):
         seeds = 1 if options.scale == "smoke" else ROWS[name].seeds
         made = [measure(name, seed, options) for seed in range(seeds)]
-        rows = files.read_json(path)["rows"] if path.exists() else {}
-        rows[name] = made
-        origin = report.provenance(report.command_line(), 0, started)
-        files.write_json(path, {"provenance": origin, "rows": rows})
+        rows = added(path, "rows", name, made, started)
     print(markdown(rows, slug(options.data) == "cifar10"))
 
 
