@@ -227,7 +227,10 @@ def test_the_method_and_the_caller_agree_on_the_model():
     [
         (lambda: MMC("both"), "adversarial must be one of none, untargeted, targeted, got 'both'"),
         (lambda: SCE(attack="pgd-10"), "attack must be a PGD"),
-        (lambda: MMLDA(temperature=-1.0), "temperature"),
+        (lambda: SCE(bn="eval"), "bn must be one of running, batch, commit, got 'eval'"),
+        (lambda: MMLDA(temperature=0.0), "temperature"),
+        (lambda: MMC(centers="rand"), "centers must be one of max-mahalanobis, random, got 'rand'"),
+        (lambda: GSCE(precisions="half"), "precisions must be one of diagonal, isotropic"),
         (lambda: MMC(weight=-1.0), "weight"),
         (lambda: LGM(margin=-1.0), "margin"),
         (lambda: LGM(likelihood=-1.0), "likelihood"),
