@@ -229,6 +229,8 @@ def test_the_formulas_are_those_written_out():
     np.testing.assert_allclose(exact, 3 / (surface * (2 * loss) ** 1.5), rtol=1e-12)
     paper = theory.density_paper(3.0, theory.mmc_shell(loss), dim)
     np.testing.assert_allclose(paper, 3 / (surface * (2 * loss) ** 2), rtol=1e-12)
+    plane = theory.density_exact(3.0, theory.mmc_shell(loss), 2)
+    np.testing.assert_allclose(plane, 3 / (2 * np.pi), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [2, 5])
@@ -270,6 +272,7 @@ def test_the_table_of_efron():
     found = [theory.efron_efficiency(d) for d in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4)]
     expected = [1.000, 1.000, 0.995, 0.968, 0.899, 0.786, 0.641, 0.486, 0.343]
     np.testing.assert_allclose(found, expected, atol=5.1e-4)
+    assert 0 < theory.efron_efficiency(60.0) < 1e-100  # where the cosh of the formula overflows
 
 
 def test_both_rules_learn_as_efron_says():
@@ -348,6 +351,8 @@ def test_batches_have_one_size():
 
 # Errors.
 
+ONE_CENTER = theory.GSCE(np.ones((2, 3)), np.ones(2), np.zeros(2))
+
 
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -360,7 +365,21 @@ def test_batches_have_one_size():
         (lambda: theory.sampled_distance(np.ones((2, 2)), np.eye(2)), "no boundary"),
         (lambda: theory.robustness_bound(1, 1.0), "num_classes"),
         (lambda: theory.contour(model(0), 0, 1, 0.0), "loss is positive"),
+        (lambda: theory.sampled_distance(np.eye(2), np.eye(2), samples=1), "samples"),
+        (lambda: theory.sampled_distance(np.eye(2), np.tri(2)), "covariance is symmetric"),
+        (lambda: theory.bound_slack(np.ones(3)), r"centers must be \(L >= 2, dim\)"),
         (lambda: theory.hyperplane(model(0), 0, 1, np.nan), "loss is positive"),
+        (lambda: theory.contour(model(0), 0, 4, 1.0), "two of the 4 classes, got 0 and 4"),
+        (lambda: theory.contour(model(0), 0, -1, 1.0), "two of the 4 classes, got 0 and -1"),
+        (lambda: theory.hyperplane(ONE_CENTER, 1, 1, 1.0), "two of the 2 classes, got 1 and 1"),
+        (lambda: theory.hyperplane(ONE_CENTER, 0, 1, 1.0), "all features have the same loss"),
+        (lambda: theory.strongest_rival_slack(np.zeros(1), 0), "number of logits"),
+        (lambda: theory.strongest_rival_slack(np.zeros(3), 3), "label"),
+        (lambda: theory.mmc_shell(0.0), "loss of a shell is positive"),
+        (lambda: theory.density_exact(1.0, theory.mmc_shell(1.0), 0), "dim"),
+        (lambda: theory.unit_distance(np.ones((4, 2)), np.arange(4) % 2), "class means coincide"),
+        (lambda: theory.two_normals(-1.0, 2), "delta"),
+        (lambda: theory.error_rate(-1.0), "delta"),
         (lambda: theory.efron_efficiency(-1.0), "delta"),
     ],
 )
