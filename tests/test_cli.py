@@ -131,7 +131,10 @@ def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
     assert natural.validation_attack is None and natural.recipe.lr == 0.01
     robust = fitted("sce", "--adversarial", "targeted", "--eps", "1/10", "--lr", "1/20")
     assert robust.method == training.SCE("targeted", attacks.PGD(Linf(0.1)))
-    assert robust.validation_attack is not None and robust.recipe.lr == 0.05
+    assert robust.validation_attack == attacks.parse("pgd-10", Linf(0.1))
+    assert robust.recipe.lr == 0.05
+    blinding = fitted("mmc", "--adversarial", "untargeted", "--eps", "1/10")
+    assert blinding.validation_attack == attacks.parse("margin-un-10", Linf(0.1))
 
 
 def test_training_takes_the_cores_that_its_batches_divide_over(fitted, monkeypatch):
