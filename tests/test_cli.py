@@ -249,12 +249,18 @@ def test_a_distance_head_is_attacked_on_its_distances(copy, monkeypatch, capsys)
         first = attacks.PGD(threat, steps=2, loss=losses.margin)
         return attacks.worst_of_losses(first, (losses.margin, losses.mmc))
 
+    def level(logits_fn, images, labels, attack, radii, key, **settings):
+        assert attack == attacks.parse("margin-un-20", Linf(0.1))
+        return {"eps": radii, "accuracy": [0.5] * 9, "stderr": [0.0] * 9}
+
     monkeypatch.setattr(attacks, "Adaptive", two)
     monkeypatch.setattr(models, "load", confident)
-    cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64", "--curve", "none"])
+    monkeypatch.setattr(evaluation, "curve", level)
+    cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64"])
     report, out = read(copy / "report.json"), capsys.readouterr().out
     assert set(report["robust"]) == {"fgsm", "adaptive"} and "adaptive, stage by stage" in out
     assert report["stages"]["adaptive"][1]["attack"]["fields"]["loss"] == "mmc"
+    assert report["curve"]["attack"] == "margin-un-20"
     blind = report["cross_entropy_without_gradient"]
     assert blind > 0.5 and f"is exactly zero at {blind:.1%} of the images" in out
     without = cli.Evaluation(copy, ("fgsm",), n=64, curve="none", adaptive=False)
