@@ -240,6 +240,8 @@ def test_neighbours_find_a_known_density(dim):
     truth = np.log(20_000) - dim / 2 * np.log(2 * np.pi) - np.sum(queries**2, 1) / 2
     error = theory.knn_log_density(z, queries) - truth
     assert abs(error.mean()) < 0.03 * dim and error.std() < 0.35
+    few = theory.knn_log_density(z, queries, 3) - truth  # log 3 instead of digamma(3) adds 0.18
+    assert abs(few.mean()) < 0.08
     own = theory.knn_log_density(z)
     np.testing.assert_allclose(own[:50], theory.knn_log_density(z, z[:50], 21)[:50], atol=0.1)
 
@@ -261,6 +263,8 @@ def test_the_density_knows_the_scale_until_classes_are_a_unit_apart():
     np.testing.assert_allclose(
         theory.unit_distance(z, labels), theory.unit_distance(10 * z, labels), rtol=1e-12
     )
+    corners = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])  # 3, 4 and 5 apart
+    np.testing.assert_allclose(theory.unit_distance(corners, np.arange(3)), corners / 4)
     with pytest.raises(ValueError, match=r"L >= 2"):
         theory.unit_distance(z, np.zeros(300))
 
