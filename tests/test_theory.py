@@ -4,9 +4,11 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from robustjax import centers, theory
+from robustjax.theory import discriminant
 
 MEANS = np.random.default_rng(1).standard_normal((2, 5))
 ROOT = np.tril(np.random.default_rng(2).uniform(0.3, 1.5, (5, 5)))
@@ -283,6 +285,15 @@ def test_both_rules_learn_as_efron_says():
     assert abs(theory.efron_deviation(3.0, 3, 1000, 100)) < 4
 
 
+def test_errors_in_proportion_have_a_ratio_without_error(monkeypatch):
+    """It is paired: both rules learn from the same samples."""
+    above = np.array([[0.01, 0.02, 0.06]])
+    bayes = theory.error_rate(2.0)
+    errors = {"LDA": bayes + 0.5 * above, "logistic regression": bayes + above}
+    monkeypatch.setattr(discriminant, "learned_errors", lambda *args: errors)
+    assert theory.sampled_efficiency(2.0, 3, 100, 3) == pytest.approx((0.5, 0.0), abs=1e-9)
+
+
 def test_the_exact_error_is_the_one_of_many_samples():
     mixture = theory.Mixture(
         np.array([[0.0, 0.0], [2.0, 1.0], [9.0, 0.0]]),
@@ -346,6 +357,26 @@ def test_under_center_loss_its_path_bends_and_depends_on_the_batch(courses):
         np.testing.assert_array_equal(course.positions[0], found["mmc"][0].positions[0])
     for a, b in ((0, 1), (1, 2), (0, 2)):
         assert np.linalg.norm(ends[a] - ends[b], axis=1).mean() > 0.1
+
+
+def test_center_loss_moves_points_head_and_centers_as_it_is_written():
+    """One point after the other; all are in the batch, so their order means nothing."""
+    triangle, lr, weight = centers.max_mahalanobis(3, 2).astype(float), 0.1, 0.7
+    found = theory.center_loss_course(triangle, 6, 6, 2, lr, weight, seed=4)
+    z, labels = found.positions[0].copy(), found.labels
+    head, bias = np.random.default_rng(4).standard_normal((3, 2)), np.zeros(3)
+    running = np.zeros((3, 2))
+    for after in found.positions[1:]:
+        wrong = softmax(z @ head.T + bias, 1) - np.eye(3)[labels]
+        away = [z[i] - running[y] for i, y in enumerate(labels)]
+        moved = [z[i] - lr * (wrong[i] @ head + weight * away[i]) for i in range(6)]
+        head = head - lr * np.mean([np.outer(wrong[i], z[i]) for i in range(6)], 0)
+        bias = bias - lr * wrong.mean(0)
+        for j in range(3):
+            members = np.flatnonzero(labels == j)
+            running[j] += 0.5 * sum(away[i] for i in members) / (1 + len(members))
+        z = np.array(moved)
+        np.testing.assert_allclose(z, after, rtol=1e-12)
 
 
 def test_batches_have_one_size():
