@@ -204,7 +204,10 @@ def test_the_card_is_that_of_the_authors_code():
     assert recipe.augment == data.Augment(pad=0, shift=0.1, flip=True)
 
 
-def test_random_centers_are_a_choice():
+def test_a_member_s_choices_reach_its_model():
+    assert GSCE(precisions="isotropic").model["precisions"] == "isotropic"
+    assert MMLDA(center_norm=3.0).model["center_norm"] == 3.0
+    assert MMC(center_norm=3.0).model["center_norm"] == 3.0
     assert MMC(centers="random", center_seed=3).model == {
         "head": "random-centers",
         "feature_dim": 64,
