@@ -9,15 +9,18 @@ Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pie
 Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand) < MMC, and AT helps
            all; under attacks on the margins the natural rows collapse, MMC included.
 Measured:  gpu, natural rows: PGD-10 at 8/256, targeted: SCE and Center 0, MMLDA 0.5, L-GM 3.5, MMC
-           (rand) 14, MMC 17 %; every row at 0 in the worst case. cpu, first seed: natural rows at 0
-           from 8/256 on; AT-un SCE 16.5 %, AT-un MMC 18.5 % in the worst case at 8/256. Nothing at
-           full scale yet. Results go to results/mmc_{data}_{scale}.json and .png.
+           (rand) 14, MMC 17 %, and not that order under the table's other attacks; every row at 0
+           in the worst case. cpu, first seed: natural rows at 0 from 8/256 on; AT-un SCE 16.5 %,
+           AT-un MMC 18.5 % in the worst case at 8/256. Nothing at full scale yet. Results go to
+           results/mmc_{data}_{scale}.json and .png.
 Source:    Pang et al., ICLR 2020, Table 1, as the talk shows it (`PUBLISHED`). It has neither the
            worst case over strong attacks nor eps below 8/256.
 
-As in the authors' code eps is k/256, the attacks step by 2/256, MMC lacks the 1/2 and MMLDA's
-temperature is 1/2; the last weights are evaluated. The net is the small ResNet with a linear layer
-of 64 features (ResNet-8 at cpu scale, ResNet-32 on a GPU).
+As in the authors' code eps is k/256, the attacks step by 2/256, MMC lacks the 1/2 and MMLDA is
+trained at temperature 1/2; the last weights are evaluated, where MMC is attacked by its own loss
+and every other row by the cross-entropy of its logits. Of the strong columns `adaptive` is what
+`pgd-mt` and it leave together, and `worst` what AutoAttack leaves of that. The net is the small
+ResNet with a linear layer of 64 features (ResNet-8 at cpu scale, ResNet-32 on a GPU).
 """
 
 from __future__ import annotations

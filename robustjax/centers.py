@@ -36,7 +36,7 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
       All centers have norm `radius`, and they sum to zero.
       All pairs have the distance radius sqrt(2 L / (L - 1)); no other centers do better.
     """
-    check_size(num_classes, dim, radius)
+    _check_size(num_classes, dim, radius)
     if dim < num_classes - 1:
         raise ValueError(
             f"{num_classes} equidistant centers need {num_classes - 1} dimensions, got {dim}: "
@@ -87,7 +87,7 @@ def packing(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> n
       All centers have norm `radius`, and the same arguments give the same centers.
       It meets the known optima: the polygons, L <= 2 dim, (L, dim) = (8, 3), (12, 3), (240, 8) ...
     """
-    check_size(num_classes, dim, radius)
+    _check_size(num_classes, dim, radius)
     if num_classes > 2 and dim == 1:
         raise ValueError(
             f"one dimension has room for two centers of one norm, not {num_classes}: take dim >= 2"
@@ -135,7 +135,7 @@ def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np
       All centers have norm `radius`.
       The same seed gives the same centers on every machine and with every release of NumPy.
     """
-    check_size(num_classes, dim, radius)
+    _check_size(num_classes, dim, radius)
     # A saved model finds its centers again by their seed; RandomState's stream is frozen (NEP 19).
     centers = np.random.RandomState(seed).standard_normal((num_classes, dim))
     return (radius * _unit(centers)).astype(np.float32)
@@ -159,7 +159,7 @@ def smallest_distance(centers: np.ndarray) -> float:
     return float(pdist(_checked(centers)).min())
 
 
-def check_size(num_classes: int, dim: int, radius: float) -> None:
+def _check_size(num_classes: int, dim: int, radius: float) -> None:
     """Raise ValueError unless there can be `num_classes` centers of this norm."""
     check_number("num_classes", num_classes, 2)
     check_number("dim", dim, 1)

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
@@ -29,7 +30,7 @@ def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass, a pytree, and known by its name to `decode`.
 
     `__post_init__` also runs when JAX rebuilds the object around tracers, so checks belong in
-    `check_number`, which looks at Python numbers only.
+    `check_number`, which looks at single numbers only.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     _register(cls)
@@ -86,8 +87,8 @@ def write_number(value: float) -> str:
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
-    """Raise ValueError unless a Python number lies in [low, high]; tracers and arrays pass."""
-    if isinstance(value, int | float) and not low <= value <= high:
+    """Raise ValueError unless a number of Python or NumPy lies in [low, high]; arrays pass."""
+    if isinstance(value, int | float | np.number) and not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 

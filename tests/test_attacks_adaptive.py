@@ -223,6 +223,10 @@ def test_the_table_s_steps_do_not_follow_eps():
         assert list(attacks) == ["pgd-10-tar", "pgd-10-un", "pgd-50-tar", "pgd-50-un"]
         assert all(float(attack.size) == pytest.approx(2 / 256) for attack in attacks.values())
         assert {attack.threat for attack in attacks.values()} == {Linf(eps)}
+        assert [attack.label for attack in attacks.values()] == ["random", "predicted"] * 2
+        assert {attack.loss for attack in attacks.values()} == {mmc}
+        softmax = table_attacks(eps, cross_entropy)
+        assert {attack.loss for attack in softmax.values()} == {cross_entropy}
     start = RNG.uniform(-16, 16, 10**5)  # 10 steps of 2 to the face at 16
     assert (start >= 16 - 10 * 2).mean() == pytest.approx(0.62, abs=0.01)
 

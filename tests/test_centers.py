@@ -157,7 +157,7 @@ def test_random_directions_are_uniform():
     np.testing.assert_allclose(np.mean(found**4, 0), 1 / 5, atol=0.01)
 
 
-BAD = [(1, 3), (4, 0), (4, 3, 0.0), (4, 3, -1.0), (4, 3, np.inf), (4, 3, np.nan)]
+BAD = [(1, 3), (np.int64(1), 3), (4, 0), (4, 3, 0.0), (4, 3, -1.0), (4, 3, np.inf), (4, 3, np.nan)]
 
 
 @pytest.mark.parametrize("make", [centers.max_mahalanobis, centers.packing, centers.random])

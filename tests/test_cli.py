@@ -131,7 +131,10 @@ def test_a_member_of_the_family_starts_from_its_papers_card(fitted):
     assert natural.validation_attack is None and natural.recipe.lr == 0.01
     robust = fitted("sce", "--adversarial", "targeted", "--eps", "1/10", "--lr", "1/20")
     assert robust.method == training.SCE("targeted", attacks.PGD(Linf(0.1)))
-    assert robust.validation_attack is not None and robust.recipe.lr == 0.05
+    assert robust.validation_attack == attacks.parse("pgd-10", Linf(0.1))
+    assert robust.recipe.lr == 0.05
+    blinding = fitted("mmc", "--adversarial", "untargeted", "--eps", "1/10")
+    assert blinding.validation_attack == attacks.parse("margin-un-10", Linf(0.1))
 
 
 def test_training_takes_the_cores_that_its_batches_divide_over(fitted, monkeypatch):
@@ -246,12 +249,18 @@ def test_a_distance_head_is_attacked_on_its_distances(copy, monkeypatch, capsys)
         first = attacks.PGD(threat, steps=2, loss=losses.margin)
         return attacks.worst_of_losses(first, (losses.margin, losses.mmc))
 
+    def level(logits_fn, images, labels, attack, radii, key, **settings):
+        assert attack == attacks.parse("margin-un-20", Linf(0.1))
+        return {"eps": radii, "accuracy": [0.5] * 9, "stderr": [0.0] * 9}
+
     monkeypatch.setattr(attacks, "Adaptive", two)
     monkeypatch.setattr(models, "load", confident)
-    cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64", "--curve", "none"])
+    monkeypatch.setattr(evaluation, "curve", level)
+    cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64"])
     report, out = read(copy / "report.json"), capsys.readouterr().out
     assert set(report["robust"]) == {"fgsm", "adaptive"} and "adaptive, stage by stage" in out
     assert report["stages"]["adaptive"][1]["attack"]["fields"]["loss"] == "mmc"
+    assert report["curve"]["attack"] == "margin-un-20"
     blind = report["cross_entropy_without_gradient"]
     assert blind > 0.5 and f"is exactly zero at {blind:.1%} of the images" in out
     without = cli.Evaluation(copy, ("fgsm",), n=64, curve="none", adaptive=False)

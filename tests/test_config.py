@@ -2,6 +2,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,8 +59,9 @@ def test_numbers_are_data_and_functions_are_program():
 
 
 def test_a_traced_number_passes_the_checks_a_wrong_one_does_not():
-    with pytest.raises(ValueError, match="eps"):
-        Linf(-1.0)
+    for wrong in (-1.0, np.float32(-1), np.int64(-1), np.nan):
+        with pytest.raises(ValueError, match="eps"):
+            Linf(wrong)
     scaled = jax.jit(lambda s: dataclasses.replace(Linf(), eps=s).eps)(jnp.float32(-1.0))
     assert scaled == -1.0
 

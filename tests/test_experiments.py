@@ -1,7 +1,9 @@
 """The experiments' commands are understood, and their tables say what their rows hold."""
 
 import argparse
+import csv
 import itertools
+import json
 import pathlib
 import sys
 
@@ -74,6 +76,37 @@ def test_the_published_table_has_the_same_rows_and_columns():
     assert mmc_cifar10.PUBLISHED.keys() == mmc_cifar10.ROWS.keys()
     assert {len(row) for row in mmc_cifar10.PUBLISHED.values()} == {1 + len(RADII) * 4}
     assert set(convergence.LOSSES) < set(mmc_cifar10.ROWS)
+
+
+def shown(header):
+    """The README's table whose columns begin like this: name -> cells."""
+    lines = (FOLDER.parent / "README.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| | {header}"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return {
+        name.strip(): [c.strip() for c in cells]
+        for _, name, *cells, _ in csv.reader(rows, delimiter="|")
+    }
+
+
+NATURAL = ["clean", *COLUMNS[:4], "worst@8", "zero gradient of CE"]
+BOTH = ["clean", "pgd-50-tar@8", "pgd-50-un@8", "worst@2", "worst@8", "worst@16"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "header", "columns"),
+    [("gpu", "clean | PGD-10", NATURAL), ("cpu", "clean | PGD-50", BOTH)],
+)
+def test_the_readme_shows_what_was_measured(scale, header, columns):
+    found = json.loads((FOLDER / "results" / f"mmc_cifar10_{scale}.json").read_text())
+    for name, cells in shown(header).items():
+        row = name.replace("MMC", "MMC-10")
+        beside = found["published"][row][:5] if scale == "gpu" else ()
+        pairs = itertools.zip_longest(columns, beside)
+        want = [tables.cell(found["rows"][row], column, known) for column, known in pairs]
+        if scale == "gpu":
+            want[-1] = f"{float(want[-1]):.0f}"
+        assert cells == want
 
 
 def test_a_table_and_its_figure(tmp_path):

@@ -150,6 +150,15 @@ def test_lgm_is_its_definition(label):
     assert float(one_hot) == pytest.approx(float(got), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("loss", "setting"),
+    [(losses.lgm, "margin"), (losses.lgm, "weight"), (losses.mmlda, "temperature")],
+)
+def test_settings_that_turn_a_loss_around_are_refused(loss, setting):
+    with pytest.raises(ValueError, match=setting):
+        loss(jnp.asarray(H), 0, **{setting: -1.0})
+
+
 def test_the_margin_of_lgm_makes_it_harder():
     values = [float(losses.lgm(jnp.asarray(H), 0, margin)) for margin in (0.0, 0.3, 1.0)]
     assert values == sorted(set(values))

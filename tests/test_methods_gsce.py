@@ -193,7 +193,21 @@ def test_every_member_has_its_head_and_card(name):
     assert RECIPES[name] is RECIPES["mmc"] and RECIPES[name].optimizer.decay == "convolutions"
 
 
-def test_random_centers_are_a_choice():
+def test_the_card_is_that_of_the_authors_code():
+    """Epochs of 50,000 / 50 steps; Keras's strict `epoch > 100`, from 0, is after epoch 101."""
+    recipe = RECIPES["mmc"]
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer.momentum) == (200, 50, 0.9)
+    assert recipe.optimizer.weight_decay == pytest.approx(2 * 1e-4)  # of Keras's l2(1e-4)
+    middles = (np.array([1, 101, 102, 151, 152, 200]) - 0.5) / recipe.epochs
+    rates = [recipe.lr * float(recipe.schedule(t)) for t in middles]
+    np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
+    assert recipe.augment == data.Augment(pad=0, shift=0.1, flip=True)
+
+
+def test_a_member_s_choices_reach_its_model():
+    assert GSCE(precisions="isotropic").model["precisions"] == "isotropic"
+    assert MMLDA(center_norm=3.0).model["center_norm"] == 3.0
+    assert MMC(center_norm=3.0).model["center_norm"] == 3.0
     assert MMC(centers="random", center_seed=3).model == {
         "head": "random-centers",
         "feature_dim": 64,
@@ -227,7 +241,10 @@ def test_the_method_and_the_caller_agree_on_the_model():
     [
         (lambda: MMC("both"), "adversarial must be one of none, untargeted, targeted, got 'both'"),
         (lambda: SCE(attack="pgd-10"), "attack must be a PGD"),
-        (lambda: MMLDA(temperature=-1.0), "temperature"),
+        (lambda: SCE(bn="eval"), "bn must be one of running, batch, commit, got 'eval'"),
+        (lambda: MMLDA(temperature=0.0), "temperature"),
+        (lambda: MMC(centers="rand"), "centers must be one of max-mahalanobis, random, got 'rand'"),
+        (lambda: GSCE(precisions="half"), "precisions must be one of diagonal, isotropic"),
         (lambda: MMC(weight=-1.0), "weight"),
         (lambda: LGM(margin=-1.0), "margin"),
         (lambda: LGM(likelihood=-1.0), "likelihood"),

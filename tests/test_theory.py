@@ -4,9 +4,11 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from robustjax import centers, theory
+from robustjax.theory import discriminant
 
 MEANS = np.random.default_rng(1).standard_normal((2, 5))
 ROOT = np.tril(np.random.default_rng(2).uniform(0.3, 1.5, (5, 5)))
@@ -229,6 +231,8 @@ def test_the_formulas_are_those_written_out():
     np.testing.assert_allclose(exact, 3 / (surface * (2 * loss) ** 1.5), rtol=1e-12)
     paper = theory.density_paper(3.0, theory.mmc_shell(loss), dim)
     np.testing.assert_allclose(paper, 3 / (surface * (2 * loss) ** 2), rtol=1e-12)
+    plane = theory.density_exact(3.0, theory.mmc_shell(loss), 2)
+    np.testing.assert_allclose(plane, 3 / (2 * np.pi), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [2, 5])
@@ -238,6 +242,8 @@ def test_neighbours_find_a_known_density(dim):
     truth = np.log(20_000) - dim / 2 * np.log(2 * np.pi) - np.sum(queries**2, 1) / 2
     error = theory.knn_log_density(z, queries) - truth
     assert abs(error.mean()) < 0.03 * dim and error.std() < 0.35
+    few = theory.knn_log_density(z, queries, 3) - truth  # log 3 instead of digamma(3) adds 0.18
+    assert abs(few.mean()) < 0.08
     own = theory.knn_log_density(z)
     np.testing.assert_allclose(own[:50], theory.knn_log_density(z, z[:50], 21)[:50], atol=0.1)
 
@@ -259,6 +265,8 @@ def test_the_density_knows_the_scale_until_classes_are_a_unit_apart():
     np.testing.assert_allclose(
         theory.unit_distance(z, labels), theory.unit_distance(10 * z, labels), rtol=1e-12
     )
+    corners = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])  # 3, 4 and 5 apart
+    np.testing.assert_allclose(theory.unit_distance(corners, np.arange(3)), corners / 4)
     with pytest.raises(ValueError, match=r"L >= 2"):
         theory.unit_distance(z, np.zeros(300))
 
@@ -270,10 +278,20 @@ def test_the_table_of_efron():
     found = [theory.efron_efficiency(d) for d in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4)]
     expected = [1.000, 1.000, 0.995, 0.968, 0.899, 0.786, 0.641, 0.486, 0.343]
     np.testing.assert_allclose(found, expected, atol=5.1e-4)
+    assert 0 < theory.efron_efficiency(60.0) < 1e-100  # where the cosh of the formula overflows
 
 
 def test_both_rules_learn_as_efron_says():
     assert abs(theory.efron_deviation(3.0, 3, 1000, 100)) < 4
+
+
+def test_errors_in_proportion_have_a_ratio_without_error(monkeypatch):
+    """It is paired: both rules learn from the same samples."""
+    above = np.array([[0.01, 0.02, 0.06]])
+    bayes = theory.error_rate(2.0)
+    errors = {"LDA": bayes + 0.5 * above, "logistic regression": bayes + above}
+    monkeypatch.setattr(discriminant, "learned_errors", lambda *args: errors)
+    assert theory.sampled_efficiency(2.0, 3, 100, 3) == pytest.approx((0.5, 0.0), abs=1e-9)
 
 
 def test_the_exact_error_is_the_one_of_many_samples():
@@ -341,12 +359,34 @@ def test_under_center_loss_its_path_bends_and_depends_on_the_batch(courses):
         assert np.linalg.norm(ends[a] - ends[b], axis=1).mean() > 0.1
 
 
+def test_center_loss_moves_points_head_and_centers_as_it_is_written():
+    """One point after the other; all are in the batch, so their order means nothing."""
+    triangle, lr, weight = centers.max_mahalanobis(3, 2).astype(float), 0.1, 0.7
+    found = theory.center_loss_course(triangle, 6, 6, 2, lr, weight, seed=4)
+    z, labels = found.positions[0].copy(), found.labels
+    head, bias = np.random.default_rng(4).standard_normal((3, 2)), np.zeros(3)
+    running = np.zeros((3, 2))
+    for after in found.positions[1:]:
+        wrong = softmax(z @ head.T + bias, 1) - np.eye(3)[labels]
+        away = [z[i] - running[y] for i, y in enumerate(labels)]
+        moved = [z[i] - lr * (wrong[i] @ head + weight * away[i]) for i in range(6)]
+        head = head - lr * np.mean([np.outer(wrong[i], z[i]) for i in range(6)], 0)
+        bias = bias - lr * wrong.mean(0)
+        for j in range(3):
+            members = np.flatnonzero(labels == j)
+            running[j] += 0.5 * sum(away[i] for i in members) / (1 + len(members))
+        z = np.array(moved)
+        np.testing.assert_allclose(z, after, rtol=1e-12)
+
+
 def test_batches_have_one_size():
     with pytest.raises(ValueError, match=r"batch_size must divide the 100 points, got 7"):
         theory.mmc_course(np.eye(2), 100, 7, 1)
 
 
 # Errors.
+
+ONE_CENTER = theory.GSCE(np.ones((2, 3)), np.ones(2), np.zeros(2))
 
 
 @pytest.mark.parametrize(
@@ -360,7 +400,21 @@ def test_batches_have_one_size():
         (lambda: theory.sampled_distance(np.ones((2, 2)), np.eye(2)), "no boundary"),
         (lambda: theory.robustness_bound(1, 1.0), "num_classes"),
         (lambda: theory.contour(model(0), 0, 1, 0.0), "loss is positive"),
+        (lambda: theory.sampled_distance(np.eye(2), np.eye(2), samples=1), "samples"),
+        (lambda: theory.sampled_distance(np.eye(2), np.tri(2)), "covariance is symmetric"),
+        (lambda: theory.bound_slack(np.ones(3)), r"centers must be \(L >= 2, dim\)"),
         (lambda: theory.hyperplane(model(0), 0, 1, np.nan), "loss is positive"),
+        (lambda: theory.contour(model(0), 0, 4, 1.0), "two of the 4 classes, got 0 and 4"),
+        (lambda: theory.contour(model(0), 0, -1, 1.0), "two of the 4 classes, got 0 and -1"),
+        (lambda: theory.hyperplane(ONE_CENTER, 1, 1, 1.0), "two of the 2 classes, got 1 and 1"),
+        (lambda: theory.hyperplane(ONE_CENTER, 0, 1, 1.0), "all features have the same loss"),
+        (lambda: theory.strongest_rival_slack(np.zeros(1), 0), "number of logits"),
+        (lambda: theory.strongest_rival_slack(np.zeros(3), 3), "label"),
+        (lambda: theory.mmc_shell(0.0), "loss of a shell is positive"),
+        (lambda: theory.density_exact(1.0, theory.mmc_shell(1.0), 0), "dim"),
+        (lambda: theory.unit_distance(np.ones((4, 2)), np.arange(4) % 2), "class means coincide"),
+        (lambda: theory.two_normals(-1.0, 2), "delta"),
+        (lambda: theory.error_rate(-1.0), "delta"),
         (lambda: theory.efron_efficiency(-1.0), "delta"),
     ],
 )

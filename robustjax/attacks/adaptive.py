@@ -89,7 +89,8 @@ def table_attacks(eps: float, loss: Loss = mmc) -> dict[str, PGD]:
 
     Args:
       eps: of the Linf ball; the paper has 8/256 and 16/256.
-      loss: `mmc` for a distance head, `cross_entropy` for a softmax classifier.
+      loss: the one that was trained: `mmc` for MMC, `cross_entropy` for the softmax losses, those
+        over distances too.
     """
     pgd = partial(PGD, Linf(eps), step_size=2 / 256, loss=loss)
     return {

@@ -33,7 +33,8 @@ class Evaluation:
       weights: the best on validation, or the last.
       dtype: of the computation; None is as it was trained.
       curve: the attack that accuracy over eps is measured under (a minimum-norm attack needs one
-        run for all radii, others one each); 'none' skips it.
+        run for all radii, others one each); None is pgd-20, or margin-un-20 on a head of distances;
+        'none' skips it.
       adaptive: attack a head of distances to class centers by 'adaptive' too, if it is not named.
       keep_images: also write adversarial.npz: under each attack's name the images (N, H, W, C).
       data_dir: the folder of prepared TFDS sets.
@@ -48,7 +49,7 @@ class Evaluation:
     seed: int = 0
     weights: Literal["best", "last"] = "best"
     dtype: Literal["float32", "bfloat16"] | None = None
-    curve: str = "pgd-20"
+    curve: str | None = None
     adaptive: bool = True
     keep_images: bool = False
     data_dir: str | None = None
@@ -75,7 +76,8 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     named_already = any(name.startswith("adaptive") for name in named)
     if distances and options.adaptive and not named_already:
         named["adaptive"] = attacks.Adaptive(threat)
-    over_eps = None if options.curve == "none" else attacks.parse(options.curve, threat)
+    chosen = options.curve or ("margin-un-20" if distances else "pgd-20")
+    over_eps = None if chosen == "none" else attacks.parse(chosen, threat)
     test = data.load(settings["data"]["name"], "test", options.data_dir)
     if options.n > len(test):
         print(f"{test.name} has {len(test)} test images, all are evaluated (--n {options.n})")
@@ -109,9 +111,9 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     if over_eps is not None:
         radii = [threat.eps * k / 4 for k in range(9)]
         curve = evaluation.curve(*subject, over_eps, radii, key, **how)
-        write(result | {"curve": {"attack": options.curve, **curve}})
+        write(result | {"curve": {"attack": chosen, **curve}})
         norm = type(threat).__name__.lower()
-        report.accuracy_over_eps({options.curve: curve}, run / "accuracy_over_eps.png", norm)
+        report.accuracy_over_eps({chosen: curve}, run / "accuracy_over_eps.png", norm)
     for name, rows in result["stages"].items():
         if len(rows) > 1:
             print(f"{name}, stage by stage", report.stage_table(rows), "", sep="\n")

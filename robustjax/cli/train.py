@@ -13,7 +13,7 @@ import jax
 from tyro import MISSING
 from tyro.conf import arg, subcommand
 
-from robustjax import attacks, data, parallel, report, training
+from robustjax import attacks, data, models, parallel, report, training
 from robustjax.cli.flags import Norm, choose_threat, read_variant
 from robustjax.config import check_number
 from robustjax.training import METHODS, RECIPES, Card, Recipe
@@ -63,7 +63,8 @@ class Options:
       awp_start: the fraction of training before which the weights are not perturbed.
       seed: of weights, batches, augmentation and attacks.
       resume: go on from the newest checkpoint in OUT.
-      validation_attack: chooses the best checkpoint; 'none': clean accuracy does.
+      validation_attack: chooses the best checkpoint; None is pgd-10, or margin-un-10 where the
+        head decides by distances, whose softmax may hide its gradient; 'none': clean accuracy does.
       checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
       coordinator: host:port of process 0, where a run has several processes (jax.distributed).
       processes: their number; each reads its own part of every batch.
@@ -93,7 +94,7 @@ class Options:
     awp_start: float = 0.0
     seed: int = 0
     resume: bool = False
-    validation_attack: str = "pgd-10"
+    validation_attack: str | None = None
     checkpoint_every: int | None = None
     coordinator: str | None = None
     processes: int | None = None
@@ -119,8 +120,10 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     extra = None if options.extra is None else data.load_extra(options.extra, classes)
     threat = choose_threat(options.threat, options.eps, training.threat_of(method))
     method = training.with_threat(method, threat)
-    on_clean = method.on_clean or options.validation_attack == "none"
-    validation_attack = None if on_clean else attacks.parse(options.validation_attack, threat)
+    distances = method.model.get("head") in models.DISTANCE_HEADS
+    chooser = options.validation_attack or ("margin-un-10" if distances else "pgd-10")
+    on_clean = method.on_clean or chooser == "none"
+    validation_attack = None if on_clean else attacks.parse(chooser, threat)
     if options.awp:
         method = training.AWP(method, options.awp, options.awp_start)
     usual = data.default_augment(options.data, train_set.image_shape, recipe.augment)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
+from robustjax.config import check_number
 from robustjax.losses.output import logits_of
 from robustjax.losses.softmax import TemperedCrossEntropy, cross_entropy
 from robustjax.sums import ordered_sum, spread
@@ -109,6 +110,8 @@ def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1
     References: Wan et al., "Rethinking feature distribution for loss functions in image
       classification", 2018, with unit covariances and equal priors, as in the authors' experiments.
     """
+    check_number("margin", margin)
+    check_number("weight", weight)
     logits = logits_of(output)
     if jnp.ndim(target) == 0:
         target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)

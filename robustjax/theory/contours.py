@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
+from robustjax.config import check_number
+
 
 class GSCE(NamedTuple):
     """The parameters of isotropic g-SCE, for L classes in d dimensions."""
@@ -65,7 +67,8 @@ def contour(model: GSCE, label: int, rival: int, loss: float) -> Sphere:
       loss: C > 0.
 
     Raises:
-      ValueError: scales that are equal (then the contour is a hyperplane), or a loss <= 0.
+      ValueError: scales that are equal (then the contour is a hyperplane), classes that are no
+        pair, or a loss <= 0.
 
     References:
       Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness", 2020,
@@ -128,7 +131,8 @@ def hyperplane(model: GSCE, label: int, rival: int, loss: float) -> Hyperplane:
       loss: C > 0.
 
     Raises:
-      ValueError: scales that differ (then the contour is a sphere), or a loss <= 0.
+      ValueError: scales that differ (then the contour is a sphere), classes that are no pair or
+        have one center or no scale (then the loss has no contour), or a loss <= 0.
 
     Guarantees:
       Every point of the hyperplane has the loss C, however far it is.
@@ -139,6 +143,8 @@ def hyperplane(model: GSCE, label: int, rival: int, loss: float) -> Hyperplane:
     normal = 2 * s_y * (m_y - m_r)
     level = s_y * (m_y @ m_y - m_r @ m_r) - (b_y - b_r) - _log_expm1(loss)
     length = np.linalg.norm(normal)
+    if length == 0:
+        raise ValueError("with one center, or scale 0, all features have the same loss")
     return Hyperplane(normal / length, float(level / length))
 
 
@@ -166,19 +172,27 @@ def strongest_rival_slack(logits: np.ndarray, label: int) -> float:
     Returns:
       The distance of the error to the nearer end of that interval: negative if it were outside.
 
+    Raises:
+      ValueError: fewer than two logits, or a label that none of them is of.
+
     Guarantees:
       Never negative, to rounding; zero at the ends, which are one rival alone and L - 1 equal ones
       that leave the label no probability.
     """
+    check_number("the number of logits", len(logits), 2)
+    check_number("label", label, 0, len(logits) - 1)
     exact = logsumexp(logits) - logits[label]
     kept = np.logaddexp(0, np.delete(logits, label).max() - logits[label])
     return float(min(exact - kept, np.log(len(logits) - 1) - (exact - kept)))
 
 
 def _pair(model: GSCE, label: int, rival: int, loss: float) -> list[np.ndarray]:
-    """Centers, scales and biases of two classes, once the loss is one that can be."""
+    """Centers, scales and biases of two classes, once they are and the loss is one that can be."""
     if not loss > 0:
         raise ValueError(f"this loss is positive, got {loss}")
+    classes = range(len(model.centers))
+    if label == rival or label not in classes or rival not in classes:
+        raise ValueError(f"take two of the {len(classes)} classes, got {label} and {rival}")
     return [part[[label, rival]] for part in model]
 
 

@@ -9,7 +9,8 @@ between two spheres, of volume S_d R^(d-1) |dR/dC| dC with S_d = 2 pi^(d/2) / Ga
 
 The paper's theorems divide by the surface alone: the thickness |dR/dC| of the shell is missing,
 and it is no constant (1 / R for MMC). What they conclude, that features crowd where the MMC loss
-goes to 0 and need not where a softmax loss does, holds of both.
+goes to 0 and need not where a softmax loss does, holds of both from three dimensions on; in the
+plane the exact density of MMC is N p(C) / (2 pi), and does not grow as C falls.
 """
 
 from __future__ import annotations
@@ -34,8 +35,15 @@ class Shell(NamedTuple):
 
 
 def mmc_shell(loss: np.ndarray | float) -> Shell:
-    """MMC, |z - m_y|^2 / 2 = C: a sphere around the center, R = sqrt(2 C), dR/dC = 1 / R."""
-    radius = np.sqrt(2 * np.asarray(loss))
+    """MMC, |z - m_y|^2 / 2 = C: a sphere around the center, R = sqrt(2 C), dR/dC = 1 / R.
+
+    Raises:
+      ValueError: a loss <= 0.
+    """
+    loss = np.asarray(loss, float)
+    if not (loss > 0).all():
+        raise ValueError(f"the loss of a shell is positive, got {loss.min()}")
+    radius = np.sqrt(2 * loss)
     return Shell(radius, 1 / radius)
 
 
@@ -64,6 +72,9 @@ def density_exact(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarra
     Returns:
       mass / (S_d R^(d-1) |dR/dC|). For MMC: N p(C) / (S_d (2 C)^((d-2)/2)).
 
+    Raises:
+      ValueError: dim < 1.
+
     Guarantees:
       The number of features in a thin shell is this times its volume.
     """
@@ -73,13 +84,14 @@ def density_exact(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarra
 def density_paper(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarray | float:
     """What the paper states: `density_exact` without the thickness of the shell.
 
-    It is meant up to a factor, here S_d. For MMC it is too small by R = sqrt(2 C), so the ratio of
-    two densities is wrong by the square root of that of the losses.
+    It is meant up to a factor, here S_d. For MMC a factor of R = sqrt(2 C) is missing, so the ratio
+    of two densities is wrong by the square root of that of the losses.
 
     References:
       Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness", 2020, Eq. 7
         and 9.
     """
+    check_number("dim", dim, 1)
     surface = np.log(2) + dim / 2 * np.log(np.pi) - gammaln(dim / 2)
     return mass * np.exp(-surface - (dim - 1) * np.log(shell.radius))
 
@@ -153,14 +165,17 @@ def unit_distance(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     A network can scale its features by a at no cost to its predictions, and SD by a^-d with it.
 
     Raises:
-      ValueError: fewer than two classes.
+      ValueError: fewer than two classes, or class means that all coincide.
 
     Guarantees:
       The same for features and any multiple of them.
     """
     means = [features[labels == label].mean(0) for label in np.unique(labels)]
     distances = pairwise_distances(np.stack(means))
-    return features / distances[np.triu_indices(len(means), 1)].mean()
+    unit = distances[np.triu_indices(len(means), 1)].mean()
+    if unit == 0:
+        raise ValueError("the class means coincide, so their distance is no unit of length")
+    return features / unit
 
 
 def _log_ball(dim: int) -> float:

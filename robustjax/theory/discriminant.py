@@ -50,6 +50,8 @@ class Mixture(NamedTuple):
 
 def two_normals(delta: float, dim: int) -> Mixture:
     """Equally likely classes N(+-Delta / 2 e_1, I): LDA's own model."""
+    check_number("delta", delta)
+    check_number("dim", dim, 1)
     means = np.zeros((2, dim))
     means[:, 0] = -delta / 2, delta / 2
     return Mixture(means, np.full(2, 0.5), np.arange(2))
@@ -57,6 +59,7 @@ def two_normals(delta: float, dim: int) -> Mixture:
 
 def error_rate(delta: float) -> float:
     """Bayes' error of two equally likely normal classes at Mahalanobis distance Delta."""
+    check_number("delta", delta)
     return float(ndtr(-delta / 2))
 
 
@@ -67,7 +70,7 @@ def learned_errors(
 
     Args:
       mixture: of the features.
-      sizes: of the samples.
+      sizes: of the samples; large enough that each holds both classes.
       repeats: samples of each size; both rules learn from the same ones.
       seed: of the samples.
 
@@ -108,9 +111,10 @@ def efron_efficiency(delta: float) -> float:
     check_number("delta", delta)
 
     def integrand(x: float) -> float:
-        return np.exp(-(x**2 + delta**2 / 4) / 2) / np.cosh(delta * x / 2)
+        log_2_cosh = np.logaddexp(delta * x / 2, -delta * x / 2)
+        return np.exp(-(x**2 + delta**2 / 4) / 2 - log_2_cosh)
 
-    return float((1 + delta**2 / 4) * quad(integrand, -30, 30)[0] / np.sqrt(2 * np.pi))
+    return float((2 + delta**2 / 2) * quad(integrand, -30, 30)[0] / np.sqrt(2 * np.pi))
 
 
 def sampled_efficiency(

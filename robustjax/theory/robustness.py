@@ -56,23 +56,27 @@ def sampled_distance(
       covariance: (d, d), positive definite, of both.
       prior: of the first class. One half is what the theorem assumes; another moves the boundary by
         log(prior / (1 - prior)) / Delta away from that class.
-      samples: of both classes together.
+      samples: of both classes together, at least 2.
       seed: of the samples.
 
     Returns:
       The mean Mahalanobis distance to the boundary, and its standard error.
 
     Raises:
-      ValueError: arrays that are no pair of classes, equal means, or a prior not in (0, 1).
+      ValueError: arrays that are no pair of classes, equal means, a covariance that is none, or a
+        prior not in (0, 1).
     """
     means, covariance = np.asarray(means, float), np.asarray(covariance, float)
     if not 0 < prior < 1:
         raise ValueError(f"prior must lie between 0 and 1, got {prior}")
+    check_number("samples", samples, 2)
     if means.ndim != 2 or len(means) != 2 or covariance.shape != 2 * means.shape[1:]:
         raise ValueError(
             "two classes have means (2, d) and a covariance (d, d), got "
             f"{means.shape} and {covariance.shape}"
         )
+    if not np.allclose(covariance, covariance.T):
+        raise ValueError("a covariance is symmetric, and this one is not")
     if (means[0] == means[1]).all():
         raise ValueError("classes of one mean have no boundary: take two means")
     rng = np.random.default_rng(seed)
@@ -136,5 +140,6 @@ def bound_slack(centers: np.ndarray) -> float:
     Guarantees:
       Never negative, to rounding; zero for Max-Mahalanobis centers and their rotations alone.
     """
+    half = approximate_robustness(centers)
     radius = float(np.linalg.norm(centers, axis=1).max())
-    return robustness_bound(len(centers), radius) - approximate_robustness(centers)
+    return robustness_bound(len(centers), radius) - half

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from robustjax.training.methods.base import (
     Crafted,
     Method,
     accuracy,
+    check_choice,
     check_type,
     cross_entropy,
 )
@@ -61,9 +62,7 @@ class CAT(Method):
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
-        if self.variant not in get_args(Variant):
-            known = ", ".join(get_args(Variant))
-            raise ValueError(f"variant must be one of {known}, got {self.variant!r}")
+        check_choice("variant", self.variant, Variant)
         for name in ("eta", "smoothing", "margin", "kappa"):
             check_number(name, getattr(self, name))
 

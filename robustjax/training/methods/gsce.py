@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import jax
 
@@ -17,13 +17,24 @@ from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.threats import Linf
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
+from robustjax.training.methods.base import (
+    Aux,
+    Batch,
+    Crafted,
+    Method,
+    accuracy,
+    check_choice,
+    check_type,
+)
+from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
 
 ATTACK = PGD(Linf(8 / 256))
 """Ten sign steps of 2/256 from a uniform start."""
 
 Adversarial = Literal["none", "untargeted", "targeted"]
+FixedCenters = Literal["max-mahalanobis", "random"]
+Precisions = Literal["diagonal", "isotropic"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +53,13 @@ class Member(Method):
     head: ClassVar[str]
     adversarial: Adversarial = static("none")
     attack: PGD = ATTACK
-    bn: Literal["running", "batch", "commit"] = static("batch")
+    bn: BNMode = static("batch")
     feature_dim: int | None = static(64)
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
-        if self.adversarial not in get_args(Adversarial):
-            known = ", ".join(get_args(Adversarial))
-            raise ValueError(f"adversarial must be one of {known}, got {self.adversarial!r}")
+        check_choice("adversarial", self.adversarial, Adversarial)
+        check_choice("bn", self.bn, BNMode)
 
     @abc.abstractmethod
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
@@ -118,7 +128,7 @@ class MMLDA(Member):
 
     def __post_init__(self):
         super().__post_init__()
-        check_number("temperature", self.temperature)
+        check_number("temperature", self.temperature, 1e-6)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """CE of the logits over the temperature."""
@@ -147,13 +157,14 @@ class MMC(Member):
     """
 
     weight: float = 1.0
-    centers: Literal["max-mahalanobis", "random"] = static("max-mahalanobis")
+    centers: FixedCenters = static("max-mahalanobis")
     center_norm: float = static(10.0)
     center_seed: int = static(0)
 
     def __post_init__(self):
         super().__post_init__()
         check_number("weight", self.weight)
+        check_choice("centers", self.centers, FixedCenters)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """Half the squared distance, weighted."""
@@ -206,7 +217,11 @@ class GSCE(Member):
     """
 
     head = "gsce"
-    precisions: Literal["diagonal", "isotropic"] = static("diagonal")
+    precisions: Precisions = static("diagonal")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("precisions", self.precisions, Precisions)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """CE."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 from jax import lax
@@ -18,6 +18,7 @@ from robustjax.training.methods.base import (
     Crafted,
     Method,
     accuracy,
+    check_choice,
     check_type,
     cross_entropy,
 )
@@ -74,9 +75,7 @@ class TRADES(OnPair):
         check_number("beta", self.beta)
         check_start(self.attack)
         for name, known in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
-            if getattr(self, name) not in get_args(known):
-                choices = ", ".join(get_args(known))
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), known)
 
     @property
     def craft_cost(self) -> Cost:
