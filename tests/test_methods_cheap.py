@@ -143,7 +143,10 @@ def test_more_steps_move_further_on_one_co_state():
         (lambda: FeatureScattering(smoothing=2.0), "smoothing"),
         (lambda: FeatureScattering(iterations=0), "iterations"),
         (lambda: YOPO(rounds=0), "rounds"),
-        (lambda: YOPO(first_layer="none"), "first_layer must be both or hamiltonian, got 'none'"),
+        (
+            lambda: YOPO(first_layer="none"),
+            "first_layer must be one of both, hamiltonian, got 'none'",
+        ),
         (lambda: TradesYOPO(beta=-1.0), "beta"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -61,9 +61,7 @@ class CAT(Method):
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
-        if self.variant not in get_args(Variant):
-            known = ", ".join(get_args(Variant))
-            raise ValueError(f"variant must be one of {known}, got {self.variant!r}")
+        check_choice("variant", self.variant, Variant)
         for name in ("eta", "smoothing", "margin", "kappa"):
             check_number(name, getattr(self, name))
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
 from robustjax.training.net import Net
@@ -47,9 +47,7 @@ class Member(Method):
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
-        if self.adversarial not in get_args(Adversarial):
-            known = ", ".join(get_args(Adversarial))
-            raise ValueError(f"adversarial must be one of {known}, got {self.adversarial!r}")
+        check_choice("adversarial", self.adversarial, Adversarial)
 
     @abc.abstractmethod
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:

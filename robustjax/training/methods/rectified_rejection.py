@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.pgd_at import PGDAT
@@ -53,9 +53,7 @@ class RectifiedRejection(Wrapper):
     def __post_init__(self):
         super().__post_init__()
         check_number("weight", self.weight)
-        if self.stopped not in get_args(Stopped):
-            known = ", ".join(get_args(Stopped))
-            raise ValueError(f"stopped must be one of {known}, got {self.stopped!r}")
+        check_choice("stopped", self.stopped, Stopped)
         method = self.inner
         while isinstance(method, Wrapper) and not isinstance(method, AWP):
             method = method.inner

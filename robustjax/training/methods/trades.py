@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 from jax import lax
@@ -11,7 +11,7 @@ from jax import lax
 from robustjax import losses
 from robustjax.attacks import PGD, Gaussian, Zero
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -73,10 +73,8 @@ class TRADES(OnPair):
     def __post_init__(self):
         check_number("beta", self.beta)
         check_start(self.attack)
-        for name, known in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
-            if getattr(self, name) not in get_args(known):
-                choices = ", ".join(get_args(known))
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        for name, choices in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
+            check_choice(name, getattr(self, name), choices)
 
     @property
     def craft_cost(self) -> Cost:
