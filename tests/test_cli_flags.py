@@ -29,7 +29,7 @@ def test_threats_fall_back(norm, eps, want):
 
 
 def test_a_radius_in_grey_levels_is_refused():
-    with pytest.raises(ValueError, match="is 8/255 meant?"):
+    with pytest.raises(ValueError, match=r"is 8/255 meant\?"):
         choose_threat(None, 8.0, Linf(0.1))
     with pytest.raises(ValueError, match="eps must lie in"):
         choose_threat(None, -1.0, Linf(0.1))

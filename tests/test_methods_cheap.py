@@ -9,7 +9,7 @@ from tiny import SIZE, flat_net, net_and_batch, on_one_device
 from robustjax import losses
 from robustjax.attacks import Gaussian
 from robustjax.threats import Linf
-from robustjax.training import PGDAT, YOPO, FeatureScattering, TradesYOPO
+from robustjax.training import PGDAT, TRADES, YOPO, FeatureScattering, TradesYOPO
 from robustjax.training.methods.base import Crafted
 from robustjax.training.methods.feature_scattering import scattering, sinkhorn
 
@@ -69,6 +69,25 @@ def test_scattering_moves_outputs_further_than_chance_and_reads_no_label():
     assert far(x_adv) > 3 * far(start)
 
 
+def test_scattering_is_one_step_along_the_gradient_of_the_transport_plan_included():
+    params, net, batch = flat_net(FeatureScattering())
+    method = FeatureScattering(BALL, regularisation=0.5, iterations=20)
+    start = jax.vmap(BALL.sample)(keys(), batch.image)
+
+    def distance(images):
+        cost = scattering(*(net.logits(params, x) for x in (batch.image, images)))
+        return (sinkhorn(cost, 0.5, 20) * cost).sum()
+
+    @jax.jit
+    def both():
+        found = on_one_device(lambda: method.perturb(net, params, batch, keys())).x_adv
+        moved = start + BALL.eps * jnp.sign(jax.grad(distance)(start))
+        return found, jax.vmap(BALL.project)(moved, batch.image)
+
+    found, want = both()
+    assert np.mean(np.abs(found - want) < 1e-6) > 0.999
+
+
 def test_half_the_label_is_smoothed_away_whatever_the_recipe_says():
     params, net, batch = flat_net(FeatureScattering())
     found = Crafted(batch.image, net.stats)
@@ -99,6 +118,53 @@ def test_a_round_without_steps_is_plain_backpropagation():
             np.testing.assert_allclose(got, times * want, atol=1e-5)
         for a, b in zip(*(jax.tree.leaves(g.aux.stats) for g in (found, plain)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_rounds_sum_their_passes_and_the_first_layer_s_gradient_where_each_has_gone():
+    """With one step a round that is a step of projected gradient ascent."""
+    state, net, batch = net_and_batch(PGDAT())
+    method = YOPO(BALL, rounds=2, steps=1, rel_step=0.3)
+    x = jnp.clip(batch.image + 0.02 * jnp.sin(1e3 * batch.image), 0, 1)
+
+    def layer(p, x):
+        return net.forward(p, x, method="stem_output")[0]
+
+    def loss(p, x, stats):
+        here = net.replace(stats=stats)
+        return PGDAT().loss(here, p, batch, Crafted(x, stats))
+
+    def by_hand():
+        at, stats, total = x, net.stats, jax.tree.map(jnp.zeros_like, state.params)
+        for _ in range(2):
+            full, aux = jax.grad(loss, has_aux=True)(state.params, at, stats)
+            hidden = layer(state.params, at)
+
+            def rest(h, stats=stats):
+                logits, _ = net.forward(state.params, h, "commit", stats, method="rest")
+                return jax.vmap(losses.cross_entropy)(logits, batch.label).mean()
+
+            costate, slope = jax.grad(rest)(hidden), jax.grad(loss, 1, has_aux=True)
+            step = 0.3 * BALL.eps * jnp.sign(slope(state.params, at, stats)[0])
+            at, stats = jax.vmap(BALL.project)(at + step, batch.image), aux.stats
+            (more,) = jax.vjp(lambda p, at=at: layer(p, at), state.params)[1](costate)
+            total = jax.tree.map(lambda *g: sum(g), total, full, more)
+        return total, stats
+
+    grads, stats = jax.jit(lambda: on_one_device(by_hand))()
+    found = gradients(method, Crafted(x, net.stats))
+    for got, want in ((found.grads, grads), (found.aux.stats, stats)):
+        for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()))
+
+
+def test_trades_through_one_layer_has_the_loss_of_trades():
+    params, net, batch = flat_net(PGDAT())
+    found = Crafted(jnp.clip(batch.image + 0.1, 0, 1), net.stats)
+    ours, theirs = (
+        on_one_device(lambda m=m: m.loss(net, params, batch, found)[0])
+        for m in (TradesYOPO(beta=3.0), TRADES(beta=3.0))
+    )
+    assert ours == theirs
 
 
 def test_rounds_of_one_step_are_those_of_projected_gradient_ascent():

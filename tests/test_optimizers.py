@@ -90,10 +90,10 @@ def test_what_is_no_kernel_does_not_count_as_one_whatever_its_shape(options):
     params = jax.eval_shape(
         lambda key: models.init(model, key, (8, 8, 1))["params"], jax.random.key(0)
     )
-    chosen = jax.tree.leaves_with_path(kernels(params))
+    leaves, chosen = jax.tree.leaves(params), jax.tree.leaves_with_path(kernels(params))
     named = {jax.tree_util.keystr(path[-1:]) for path, yes in chosen if yes}
     assert named == {"['kernel']"}
-    assert any(w.ndim > 1 for w, (_, yes) in zip(jax.tree.leaves(params), chosen) if not yes)
+    assert any(w.ndim > 1 for w, (_, yes) in zip(leaves, chosen, strict=True) if not yes)
 
 
 def test_clipping_bounds_the_first_step():

@@ -77,7 +77,7 @@ def centralised(gradients: Any, params: Any) -> Any:
 
 
 def kernels(params: Any) -> Any:
-    """True for convolution and dense kernels, False for all else: biases, norms, tokens, centers."""
+    """True for convolution and dense kernels, False for biases, norms, tokens and centers."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
