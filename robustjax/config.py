@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform, get_args
 
 import jax
 import numpy as np
@@ -90,6 +90,13 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = float("i
     """Raise ValueError unless a number of Python or NumPy lies in [low, high]; arrays pass."""
     if isinstance(value, int | float | np.number) and not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError unless `value` is one of a `Literal`'s."""
+    if value not in get_args(choices):
+        known = ", ".join(get_args(choices))
+        raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
 
 def encode(value: Any) -> Any:

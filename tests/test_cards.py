@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustjax import cli, config, losses, models, training
-from robustjax.attacks import PGD, Gaussian, Misclassified, Zero
+from robustjax.attacks import PGD, Adam, Gaussian, Misclassified, Zero
 from robustjax.cli.flags import read_variant
 from robustjax.cli.methods import changes, methods
 from robustjax.cli.train import AUGMENT
@@ -148,12 +148,19 @@ def test_samples_of_what_other_code_does():
     assert (yopo.epochs, yopo.batch_size, yopo.lr) == (36, 256, 0.1 * 4 / 5)
     adam = card("curriculum", "repo").recipe
     assert (adam.optimizer.name, adam.lr, float(adam.schedule(0.9))) == ("adam", 1e-4, 1.0)
+    gowal = training.TRADES(
+        attack=PGD(step_size=0.1, rule=Adam()), bn="batch", commits="adversarial"
+    )
+    assert card("gowal", "repo").method == gowal
+    assert card("rebuffi", "repo").method == dataclasses.replace(gowal, aim="target")
+    assert card("wang", "repo").method == training.TRADES(5.0, PGD(), bn="batch")
     assert card("rebuffi", "repo").recipe.cutmix and not card("gowal", "repo").recipe.cutmix
     assert card("mmc", "table1").method.adversarial == "untargeted"
-    assert (
-        card("trades", "awp").options["awp"] == 5e-3
-        and card("pgd-at", "awp").options["awp"] == 1e-2
-    )
+    assert card("sat", "repo").method.start == 0.69  # after 69 epochs: they count from 1
+    assert card("pgd-at", "awp").options["awp"] == 1e-2
+    awp = card("trades", "awp")
+    assert (awp.options["awp"], awp.options["awp_start"]) == (5e-3, 9 / 200)
+    assert awp.recipe.schedule.boundaries == (99 / 200, 149 / 200)
 
 
 @every

@@ -28,6 +28,15 @@ def test_threats_fall_back(norm, eps, want):
     assert choose_threat(norm, eps, Linf(0.1)) == want
 
 
+def test_a_radius_in_grey_levels_is_refused():
+    with pytest.raises(ValueError, match=r"is 8/255 meant\?"):
+        choose_threat(None, 8.0, Linf(0.1))
+    with pytest.raises(ValueError, match="eps must lie in"):
+        choose_threat(None, -1.0, Linf(0.1))
+    assert choose_threat("l2", 8.0, Linf(0.1)) == L2(8.0)
+    assert choose_threat("linf", 1.0, L2()) == Linf(1.0)
+
+
 @pytest.mark.parametrize(
     ("text", "table", "want"),
     [

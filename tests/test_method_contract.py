@@ -283,6 +283,31 @@ def test_forwards_that_commit_are_counted(name):
     assert watched.modes.count("commit") == COMMITS.get(name, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "modes"),
+    [
+        ("avmixup", {"batch"}),
+        ("tla", {"running"}),
+        ("mma", {"running"}),
+        ("cat", {"running"}),
+        ("feature-scattering", {"running"}),
+        ("trades-yopo", {"running"}),
+        ("llr", {"capture", "running"}),  # the running ones then are those that were captured
+        ("level-sets", {"running", "batch"}),  # the search, and the boundary's gradient
+    ],
+)
+def test_crafting_sees_the_statistics_that_the_authors_see(name, modes):
+    state, net, batch = net_and_batch(METHODS[name])
+    watched = Watched(net.stats, net.progress, net.module, modes=[])
+
+    def perturb(keys):
+        return METHODS[name].perturb(watched, state.params, batch, keys)
+
+    keys = jax.random.split(jax.random.key(0), (1, SIZE))
+    jax.eval_shape(jax.vmap(perturb, axis_name=parallel.AXIS), keys)
+    assert set(watched.modes) == modes
+
+
 @rows
 def test_the_step_lowers_for_accelerators(name):
     batch = parallel.split(batch_of(name), 1)

@@ -12,7 +12,7 @@ from robustjax import losses
 from robustjax.attacks import BIM, PGD, Gaussian, Restarts
 from robustjax.parallel import AXIS
 from robustjax.threats import L2
-from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural
+from robustjax.training import AWP, MART, PGDAT, SAT, TRADES, AVmixup, Natural
 from robustjax.training.methods.base import Crafted
 
 
@@ -141,6 +141,22 @@ def test_sat_weighs_by_confidence_relative_to_the_batch():
     np.testing.assert_allclose(loss_of(SAT(start=0.1), shift=0.0)[0], want, rtol=1e-5)
 
 
+def test_sat_s_targets_and_weights_carry_no_gradient_and_the_kl_no_weight():
+    params, net, batch = flat_net(SAT())
+    x_adv = jnp.clip(batch.image + 0.1, 0, 1)
+    t = 0.6 * jax.nn.softmax(net.logits(params, batch.image)) + 0.4 * batch.rows
+    w = t.max(-1) / t.max(-1).mean()
+
+    def by_hand(p):
+        clean, moved = net.logits(p, batch.image), net.logits(p, x_adv)
+        natural = (w * jax.vmap(losses.cross_entropy)(clean, t)).mean()
+        return natural + 6 * jax.vmap(losses.kl)(moved, clean).mean()
+
+    sat = SAT(start=0.1, momentum=0.4)
+    found = on_one_device(lambda: sat.grads(net, params, batch, Crafted(x_adv, {})).grads)
+    np.testing.assert_allclose(found["kernel"], jax.grad(by_hand)(params)["kernel"], atol=1e-5)
+
+
 def gradients(method):
     state, net, batch = net_and_batch(PGDAT())
     crafted = Crafted(jnp.clip(batch.image + 0.05, 0, 1), net.stats)
@@ -175,8 +191,10 @@ def test_awp_moves_kernels_by_gamma_and_takes_the_gradient_there():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_awp_waits_for_its_start():
-    params, wrapped = gradients(AWP(PGDAT(), gamma=0.02, start=0.9))
+@pytest.mark.parametrize("start", [0.5, 0.9])
+def test_awp_waits_for_its_start(start):
+    """The step that ends there is the last one before."""
+    params, wrapped = gradients(AWP(PGDAT(), gamma=0.02, start=start))
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wrapped.anchor), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -216,6 +234,12 @@ def test_an_attack_from_where_the_kl_is_flat_is_refused(method):
 def test_an_attack_of_another_kind_is_refused(make, attack):
     with pytest.raises(ValueError, match="attack must be a PGD, got"):
         make(attack)
+
+
+@pytest.mark.parametrize("method", [PGDAT, MART, AVmixup])
+def test_a_mode_of_batch_normalisation_that_is_none_is_refused(method):
+    with pytest.raises(ValueError, match="bn must be one of running, batch, commit, got 'frozen'"):
+        method(bn="frozen")
 
 
 def test_awp_wraps_methods_only():

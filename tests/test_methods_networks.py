@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from scipy.special import log_softmax, rel_entr, softmax
-from tiny import CLASSES, SHAPE, SIZE, Flat, flat_net, helper_run, on_one_device
+from tiny import CLASSES, SHAPE, SIZE, Flat, flat_net, helper_run, net_and_batch, on_one_device
 
 from robustjax import models
 from robustjax.attacks import BIM, PGD, Gaussian
@@ -67,6 +67,33 @@ def test_lbgat_is_its_formula(beta):
     assert float(loss) == pytest.approx(want, rel=1e-5)
     right = (guide.argmax(-1) == np.asarray(batch.label)).mean()
     assert float(aux.metrics["teacher_accuracy"]) == pytest.approx(right)
+
+
+@pytest.mark.parametrize("method", [LBGAT(), HAT(helper_run())])
+def test_statistics_are_committed_in_the_authors_order(method):
+    """LBGAT: adversarial, clean, the teacher's own; HAT: clean, adversarial, beyond."""
+    state, net, batch = net_and_batch(method)
+    x_adv = jnp.clip(batch.image + 0.1, 0, 1)
+    found = Crafted(x_adv, net.stats, batch.label)
+
+    def by_hand():
+        if isinstance(method, LBGAT):
+            passes = [(x_adv, "__call__"), (batch.image, "__call__"), (batch.image, "taught")]
+        else:
+            beyond = batch.image + 2 * (x_adv - batch.image)
+            passes = [(x, "__call__") for x in (batch.image, x_adv, beyond)]
+        stats = net.stats
+        for x, which in passes:
+            _, stats = net.forward(state.params, x, "commit", stats, method=which)
+        return stats
+
+    @jax.jit
+    def both():
+        loss = on_one_device(lambda: method.loss(net, state.params, batch, found)[1].stats)
+        return loss, on_one_device(by_hand)
+
+    for a, b in zip(*map(jax.tree.leaves, both()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_a_halted_teacher_changes_the_teacher_s_gradient_alone():

@@ -6,12 +6,15 @@ MART, ALP and the mixture, SCORE, UAT, AVmixup and LLR: each against its paper's
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 from tiny import CLASSES, SIZE, flat_net, net_and_batch, on_one_device
 
 from robustjax import losses
 from robustjax.attacks import BIM, PGD, Gaussian, Zero
+from robustjax.models.layers import BN, BatchNorm, Conv
 from robustjax.threats import Linf
 from robustjax.training import (
     ALP,
@@ -28,6 +31,17 @@ from robustjax.training import (
 from robustjax.training.methods.base import Crafted
 from robustjax.training.methods.llr import gap, tangent
 from robustjax.training.methods.mart import boost
+
+
+class Smooth(nn.Module):
+    """A layer, BatchNorm, tanh, a layer: weights move the statistics, and nothing has a kink."""
+
+    @nn.compact
+    def __call__(self, x, bn):
+        h = Conv(6, 1)(x)
+        h = nn.tanh(BatchNorm()(h, bn))
+        kernel = self.param("kernel", nn.initializers.normal(0.1), (h[0].size, CLASSES))
+        return h.reshape(len(x), -1) @ kernel
 
 
 def linear(method, shift=0.1, scale=0.1):
@@ -172,7 +186,7 @@ def test_uat_s_target_has_no_gradient_as_that_of_trades_has():
 
 def test_avmixup_of_all_the_image_is_the_image_and_of_none_its_vertex():
     method, x = AVmixup(), jnp.array([[[0.5, 0.99]]])
-    x_adv, target, label = x + 0.02, jax.nn.one_hot(1, 10), jnp.int32(1)
+    x_adv, target, label = x + 0.02, losses.smooth(jnp.int32(1), 10, 0.3), jnp.int32(1)
     image, hot = method.mix(1.0, x, x_adv, target, label)
     np.testing.assert_allclose(image, x)
     np.testing.assert_allclose(hot, target)
@@ -223,6 +237,22 @@ def test_llr_s_gap_is_that_of_one_network_where_there_is_dropout():
     given = Crafted(batch.image, net.stats)
     _, aux = on_one_device(lambda: LLR().loss(net, state.params, batch, given))
     assert float(aux.metrics["gap"]) < 1e-5
+
+
+def test_llr_climbs_what_the_clean_batch_s_statistics_say():
+    """Running ones play no part, and images go where the loss is less linear than at random."""
+    _, net, batch = net_and_batch(TRADES())
+    variables = Smooth().init(jax.random.key(1), batch.image, BN())
+    params = {"params": variables.pop("params")}["params"]
+    method = LLR(attack=PGD(Linf(0.1), steps=2))
+
+    @jax.jit
+    def perturbed(stats):
+        given = net.replace(module=Smooth(), stats=stats)
+        return crafted(method, (params, given, batch)).x_adv
+
+    other = jax.tree.map(lambda a: 3 * a + 1, variables)
+    np.testing.assert_array_equal(perturbed(variables), perturbed(other))
 
 
 def test_llr_sees_the_neighbourhood_by_the_clean_batch_s_statistics():
@@ -299,3 +329,33 @@ def test_the_blend_goes_from_cross_entropy_to_a_margin():
 
     up = jnp.clip(batch.image + 0.1 * jnp.sign(jax.grad(climbed)(batch.image)), 0, 1)
     np.testing.assert_allclose(crafted.x_adv, up, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", [TRADES(), ALP(), SCORE(), LLR()], ids=lambda m: type(m).__name__
+)
+def test_nothing_is_held_fixed_in_the_gradient(method):
+    """Along the gradient it is the loss's slope, whatever the batch's statistics do."""
+    _, net, batch = net_and_batch(TRADES())
+    variables = Smooth().init(jax.random.key(1), batch.image, BN())
+    params = variables.pop("params")
+    net = net.replace(module=Smooth(), stats=variables)
+    x_adv = jnp.clip(batch.image + 0.1 * jnp.sign(jnp.sin(1e3 * batch.image)), 0, 1)
+    found = Crafted(x_adv, net.stats)
+
+    def loss(params):
+        return on_one_device(lambda: method.loss(net, params, batch, found)[0])
+
+    @jax.jit
+    def slopes():
+        grads = on_one_device(lambda: method.grads(net, params, batch, found).grads)
+        length = optax.tree.norm(grads)
+
+        def along(t):
+            return loss(jax.tree.map(lambda w, g: w + t * g / length, params, grads))
+
+        h = 5e-3
+        return length, (along(h) - along(-h)) / (2 * h)
+
+    length, slope = slopes()
+    assert slope == pytest.approx(float(length), rel=5e-3)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import struct
 from scipy.special import log_softmax
 from tiny import SIZE, flat_net, on_one_device
 
@@ -15,8 +16,30 @@ from robustjax.attacks import PGD
 from robustjax.threats import Linf
 from robustjax.training import CAT, MMA
 from robustjax.training.methods.base import Crafted
+from robustjax.training.methods.cat import FIRST, SECOND
+from robustjax.training.net import Net
 
 EPS = 0.02
+
+
+@struct.dataclass
+class Noted(Net):
+    """A net that notes what it is asked to craft."""
+
+    asked: list = struct.field(pytree_node=False, default_factory=list)
+
+    def craft(self, attack, params, keys, x, y, target=None, *args, **kwargs):
+        self.asked.append((attack, target))
+        return super().craft(attack, params, keys, x, y, target, *args, **kwargs)
+
+
+def noted(method, rows):
+    """(attack, target of the attack, what was crafted) for examples that have these rows."""
+    params, net, batch = flat_net(method)
+    net = Noted(net.stats, net.progress, net.module)
+    found = method.perturb(net, params, batch.replace(rows=rows), keys())
+    ((attack, target),) = net.asked
+    return attack, target, found
 
 
 def keys():
@@ -105,8 +128,14 @@ def test_mma_is_its_formula_and_keeps_the_margins():
     np.testing.assert_array_equal(aux.rows, margin)
 
 
-def test_an_attack_has_the_radius_that_was_found_before():
-    """From there the bisection begins; with no halving to do it would end there."""
+def test_an_attack_s_radius_is_the_margin_found_before_and_at_least_the_least():
+    attack, _, _ = noted(MMA(PGD(Linf(EPS), steps=1), least=0.3), jnp.linspace(0, 0.02, SIZE))
+    want = np.maximum(np.linspace(0, 0.02, SIZE), 0.3 * EPS)
+    np.testing.assert_allclose(attack.threat.eps, want, rtol=1e-6)
+    assert attack.loss is losses.soft_margin
+
+
+def test_margins_converge_whatever_was_found_before():
     params, net, batch, distance = plane()
     rows = jnp.full(SIZE, 0.004)
     first = crafted(MMA(PGD(Linf(EPS))), (params, net, batch))
@@ -176,6 +205,20 @@ def test_targets_soften_with_the_radius():
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-5)
     share = np.take_along_axis(targets, np.asarray(batch.label)[:, None], -1)[:, 0]
     assert share[0] == 1 and (share >= 1 - 5 * radius - 1e-6).all() and share[-1] < 1
+
+
+def test_the_attack_and_the_loss_aim_at_targets_of_their_own_draws_and_radii():
+    """The attack's are those of the grown radius, the loss's of what is left of it."""
+    method, rows = CAT(PGD(Linf(EPS), steps=1), eta=0.005), jnp.linspace(0, 0.01, SIZE)
+    _, _, batch = flat_net(method)
+    attack, aimed, found = noted(method, rows)
+    new, targets = found.extra
+    grown = rows + 0.005
+    np.testing.assert_allclose(attack.threat.eps, grown, rtol=1e-6)
+    np.testing.assert_allclose(aimed, method.targets(keys(), FIRST, batch, grown), rtol=1e-6)
+    np.testing.assert_allclose(targets, method.targets(keys(), SECOND, batch, new), rtol=1e-6)
+    assert 0 < (new == grown).sum() < SIZE
+    np.testing.assert_allclose(new, np.where(new == grown, grown, rows), atol=1e-8)
 
 
 @pytest.mark.parametrize("margin", [0.0, 3.0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import SIZE, flat_net, on_one_device
 
-from robustjax.attacks import PGD, Misclassified, Stationary, Zero
+from robustjax.attacks import PGD, Misclassified, Stationary, Unclipped, Zero
 from robustjax.parallel import AXIS
 from robustjax.threats import Linf
 from robustjax.training import AWP, METHODS, PGDAT, Curriculum, GradAlign, Natural
@@ -80,6 +80,31 @@ def test_grad_align_is_the_mean_angle_over_images_with_a_gradient():
     assert loss(2.0) - loss(0.0) == pytest.approx(2 * (1 - cos).mean(), rel=1e-3)
 
 
+def test_grad_align_turns_the_gradient_near_the_image_towards_that_at_it():
+    """And not the other way: the one at the image carries no gradient."""
+    params, net, batch = flat_net(GradAlign())
+    found = crafted(
+        GradAlign(PGD(Linf(0.5), steps=1, start=Zero()), "running"), (params, net, batch)
+    )
+
+    def term(method):
+        return on_one_device(lambda: method.grads(net, params, batch, found).grads["kernel"])
+
+    def misaligned(p, fixed):
+        def gradients(p, x):
+            residual = jax.nn.softmax(net.logits(p, x)) - batch.target
+            return residual @ p["kernel"].T
+
+        g, h = gradients(fixed, batch.image), gradients(p, found.extra)
+        lengths = jnp.linalg.norm(g, axis=-1) * jnp.linalg.norm(h, axis=-1)
+        return (1 - (g * h).sum(-1) / lengths).mean()
+
+    want = jax.grad(misaligned)(params, params)["kernel"]
+    got = jax.jit(lambda: term(GradAlign(weight=1.0)) - term(GradAlign(weight=0.0)))()
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert np.abs(want).max() > 1e-3
+
+
 def test_no_gradient_is_no_angle_and_no_nan():
     zero, one = jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1))
     for pair in ((zero, one), (one, zero), (zero, zero)):
@@ -128,6 +153,18 @@ def test_a_slice_of_one_step_is_fgsm_from_a_random_start():
     x = np.asarray(batch.image)[SIZE // 2 :]
     low, high = np.maximum(x - BALL.eps, 0), np.minimum(x + BALL.eps, 1)
     assert np.minimum(np.abs(found - low), np.abs(found - high)).max() < 1e-6
+
+
+def test_steps_of_a_slice_are_of_twice_eps_over_their_number_and_up_to_ten_over_it_longer():
+    """Where nothing clips, all steps together go 2 eps u, u ~ U(1, 10 / j), one u an image."""
+    params, net, batch = flat_net(Curriculum())
+    batch = batch.replace(image=0.3 + 0.4 * batch.image)
+    attack = PGD(Linf(0.002), start=Zero(), rule=Unclipped())
+    found = crafted(Curriculum(attack, strength=3), (params, net, batch)).x_adv
+    far = np.abs(found - batch.image).max((1, 2, 3)).reshape(4, -1) / 0.004
+    for j in (1, 2, 3):
+        assert (far[j] >= 1 - 1e-4).all() and (far[j] <= 10 / j + 1e-4).all()
+        assert far[j].max() > 0.5 * (1 + 10 / j) and len(np.unique(far[j])) == SIZE // 4
 
 
 def test_the_curriculum_goes_on_when_the_score_has_not_risen_for_long():

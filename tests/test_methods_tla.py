@@ -71,6 +71,13 @@ def test_positives_are_drawn_alike():
     assert counts[[0, 3]].sum() == 400 and abs(counts[0] - 200) < 50
 
 
+def test_opposite_features_are_as_near_as_equal_ones():
+    anchor, across, opposite = jnp.array([[[1.0, 0.0]], [[0.0, 3.0]], [[-2.0, 0.0]]])
+    method = TLA(margin=0.2, norm=0.0)
+    np.testing.assert_allclose(method.triplet(anchor, across, opposite), 1.2, rtol=1e-6)
+    np.testing.assert_allclose(method.triplet(anchor, opposite, across), 0.0)
+
+
 def test_the_loss_is_its_formula(crafted):
     method, params, net, batch, found = crafted
     loss, _ = on_one_device(lambda: method.loss(net, params, batch, found))

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from robustjax import models
 from robustjax.training import Optimizer
+from robustjax.training.optimizers import kernels
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
 GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
@@ -78,6 +80,22 @@ def test_the_convolution_mask_spares_dense_kernels_too():
     }
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"name": "vit-ti-4"}, {"name": "cnn", "head": "gsce", "feature_dim": 3}],
+)
+def test_what_is_no_kernel_does_not_count_as_one_whatever_its_shape(options):
+    """A transformer's tokens and positions; a family's centers and precisions."""
+    model = models.create(**options, num_classes=3)
+    params = jax.eval_shape(
+        lambda key: models.init(model, key, (8, 8, 1))["params"], jax.random.key(0)
+    )
+    leaves, chosen = jax.tree.leaves(params), jax.tree.leaves_with_path(kernels(params))
+    named = {jax.tree_util.keystr(path[-1:]) for path, yes in chosen if yes}
+    assert named == {"['kernel']"}
+    assert any(w.ndim > 1 for w, (_, yes) in zip(leaves, chosen, strict=True) if not yes)
+
+
 def test_clipping_bounds_the_first_step():
     got = run(Optimizer(weight_decay=0.0, clip=0.01), steps=1, rate=1.0)
     moved = np.sqrt(sum(float(jnp.sum((got[k] - PARAMS[k]) ** 2)) for k in PARAMS))
@@ -97,19 +115,20 @@ def test_unknown_optimizers_are_refused():
 def test_centralised_gradients_have_no_mean_in_any_output_channel(decoupled):
     """Momentum off, the direction is the gradient: coupled decay is centralised with it."""
     rng = np.random.default_rng(0)
-    params = {"conv": rng.normal(size=(3, 3, 2, 4)), "dense": rng.normal(size=(5, 4)), "bias": 1.0}
+    conv, dense = rng.normal(size=(3, 3, 2, 4)), rng.normal(size=(5, 4))
+    params = {"conv": {"kernel": conv}, "dense": {"kernel": dense, "bias": 1.0}}
     params = jax.tree.map(jnp.float32, params)
     grads = jax.tree.map(lambda w: w**2, params)
-    for which, kernels in (("kernels", ("conv", "dense")), ("convolutions", ("conv",))):
+    for which, centred in (("kernels", (4, 2)), ("convolutions", (4,))):
         card = Optimizer(momentum=0, weight_decay=0.1, decoupled=decoupled, centralise=which)
         tx = card.transform()
         got, _ = tx.update(grads, tx.init(params), params)
-        for name, w in params.items():
-            w, want = np.float64(w), np.float64(grads[name])
+        for w, g, d in zip(*map(jax.tree.leaves, (params, grads, got)), strict=True):
+            w, want = np.float64(w), np.float64(g)
             want = want if decoupled else want + 0.1 * w
-            if name in kernels:
+            if want.ndim in centred:
                 want -= want.reshape(-1, want.shape[-1]).mean(0)
-            np.testing.assert_allclose(got[name], want + decoupled * 0.1 * w, atol=1e-5)
+            np.testing.assert_allclose(d, want + decoupled * 0.1 * w, atol=1e-5)
 
 
 def test_an_unknown_centralisation_is_refused():

@@ -194,7 +194,11 @@ REPO = {
         ),
         WIDE,
     ),
-    "sat": Card(near("sat"), pytorch(100, 75, 90, first=1, weight_decay=2e-4), WIDE),
+    "sat": Card(
+        dataclasses.replace(near("sat"), start=(70 - 1) / 100),
+        pytorch(100, 75, 90, first=1, weight_decay=2e-4),
+        WIDE,
+    ),
     "mma": Card(
         METHODS["mma"],
         pytorch(
@@ -233,7 +237,9 @@ REPO = {
 AWP = {
     "pgd-at": Card(PGDAT(bn="commit"), pytorch(200, 100, 150), WIDE | {"awp": 1e-2}),
     "trades": Card(
-        METHODS["trades"], pytorch(200, 100, 150), RAW | {"awp": 5e-3, "awp_start": 10 / 200}
+        METHODS["trades"],
+        pytorch(200, 100, 150, first=1),
+        RAW | {"awp": 5e-3, "awp_start": (10 - 1) / 200},
     ),
 }
 

@@ -77,8 +77,8 @@ def centralised(gradients: Any, params: Any) -> Any:
 
 
 def kernels(params: Any) -> Any:
-    """True for convolution and dense kernels, False for biases and BatchNorm's scale and bias."""
-    return jax.tree.map(lambda w: w.ndim > 1, params)
+    """True for convolution and dense kernels, False for biases, norms, tokens and centers."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def convolutions(params: Any) -> Any:

@@ -12,6 +12,7 @@ from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.wrapper import Wrapper
 from robustjax.training.net import Net
+from robustjax.training.optimizers import kernels
 from robustjax.training.state import TrainState
 
 
@@ -20,13 +21,13 @@ class AWP(Wrapper):
     """Take the inner method's gradient at w + v, v the worst small change of the kernels.
 
     v_l = gamma ||w_l|| g_l / ||g_l|| for every kernel w_l, g the gradient of the inner loss under
-    batch statistics at w; biases and BatchNorm stay. The examples are crafted at w. As in the
+    batch statistics at w; all that is no kernel stays. The examples are crafted at w. As in the
     authors' code weight decay acts on w + v.
 
     Attributes:
       inner: the method that is wrapped.
       gamma: relative size of the perturbation; the authors' 5e-3 for TRADES, 1e-2 for PGD-AT.
-      start: fraction of training before which the weights are not perturbed (TRADES-AWP: 10 / 200).
+      start: fraction of training before which the weights are not perturbed (TRADES-AWP: 9 / 200).
 
     References: Wu et al., NeurIPS 2020, eq. (8) to (10).
     """
@@ -47,14 +48,14 @@ class AWP(Wrapper):
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         """The inner method's gradients at w + v."""
         ascent = net.mean_grad(lambda p: self.inner.loss(net, p, batch, crafted)[0])(params)
-        gamma = jnp.where(net.progress >= self.start, self.gamma, 0.0)
+        gamma = jnp.where(net.progress > self.start, self.gamma, 0.0)
 
-        def move(w, g):
-            if w.ndim < 2:
+        def move(w, g, is_kernel):
+            if not is_kernel:
                 return w
             return w + gamma * jnp.linalg.norm(w) * g / (jnp.linalg.norm(g) + 1e-12)
 
-        moved = jax.tree.map(move, params, ascent)
+        moved = jax.tree.map(move, params, ascent, kernels(params))
         return self.inner.grads(net, moved, batch, crafted)
 
     def update(

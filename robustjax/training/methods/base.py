@@ -20,7 +20,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -164,13 +164,6 @@ def check_type(name: str, value: Any, kind: type) -> None:
     """Raise ValueError unless the field `name` of a method holds a `kind`."""
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}")
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError unless the field `name` of a method holds one of a Literal's values."""
-    if value not in get_args(choices):
-        known = ", ".join(get_args(choices))
-        raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
 
 def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Gradients:

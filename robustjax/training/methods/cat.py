@@ -11,14 +11,13 @@ import jax.numpy as jnp
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
     Crafted,
     Method,
     accuracy,
-    check_choice,
     check_type,
     cross_entropy,
 )

@@ -15,7 +15,7 @@ import jax
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.threats import Linf
 from robustjax.training.methods.base import (
     Aux,
@@ -23,7 +23,6 @@ from robustjax.training.methods.base import (
     Crafted,
     Method,
     accuracy,
-    check_choice,
     check_type,
 )
 from robustjax.training.methods.pgd_at import BNMode

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.net import Net
@@ -38,9 +38,7 @@ class MarginBlend(OnAttack):
     def __post_init__(self):
         super().__post_init__()
         check_number("share", self.share, 0, 1)
-        if self.loss_on_margins not in get_args(Margin):
-            known = " or ".join(get_args(Margin))
-            raise ValueError(f"loss_on_margins must be {known}, got {self.loss_on_margins!r}")
+        check_choice("loss_on_margins", self.loss_on_margins, Margin)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Maximise the blend."""

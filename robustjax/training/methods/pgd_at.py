@@ -11,7 +11,7 @@ import jax
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import (
     Action,
     Aux,
@@ -46,6 +46,7 @@ class OnAttack(Method):
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
         self.attack.check_aim()
+        check_choice("bn", self.bn, BNMode)
 
     @property
     def craft_cost(self) -> Cost:

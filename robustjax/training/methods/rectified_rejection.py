@@ -11,7 +11,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import (
     Aux,
@@ -20,7 +20,6 @@ from robustjax.training.methods.base import (
     Descend,
     Gradients,
     Method,
-    check_choice,
 )
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.wrapper import Wrapper

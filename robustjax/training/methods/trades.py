@@ -11,14 +11,13 @@ from jax import lax
 from robustjax import losses
 from robustjax.attacks import PGD, Gaussian, Zero
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
     Crafted,
     Method,
     accuracy,
-    check_choice,
     check_type,
     cross_entropy,
 )
@@ -74,8 +73,8 @@ class TRADES(OnPair):
     def __post_init__(self):
         check_number("beta", self.beta)
         check_start(self.attack)
-        for name, known in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
-            check_choice(name, getattr(self, name), known)
+        for name, choices in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
+            check_choice(name, getattr(self, name), choices)
 
     @property
     def craft_cost(self) -> Cost:

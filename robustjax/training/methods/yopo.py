@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from robustjax import losses
 from robustjax.attacks import Gaussian
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import (
     Aux,
@@ -56,9 +56,7 @@ class YOPO(Method):
         check_number("rounds", self.rounds, 1)
         check_number("steps", self.steps)
         check_number("rel_step", self.rel_step)
-        if self.first_layer not in get_args(FirstLayer):
-            known = " or ".join(get_args(FirstLayer))
-            raise ValueError(f"first_layer must be {known}, got {self.first_layer!r}")
+        check_choice("first_layer", self.first_layer, FirstLayer)
 
     @property
     def loss_cost(self) -> Cost:
