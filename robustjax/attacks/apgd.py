@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.randomized import Randomized, expected
 from robustjax.attacks.starts import Surface
 from robustjax.attacks.success import Success, fooled, logits_of
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Threat
@@ -113,8 +113,7 @@ class APGD(Iterative):
         check_number("alpha", self.alpha, high=1.0)
         check_number("rank", self.rank, 1)
         check_number("eot", self.eot, 1)
-        if self.label not in get_args(Label):
-            raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
+        check_choice("label", self.label, Label)
         if isinstance(self.threat, L0):
             raise ValueError("APGD is defined for Linf, L2 and L1; in L0 use PGD")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
 from robustjax.attacks.apgd import APGD
 from robustjax.attacks.ensemble import Ensemble, MultiTargeted, Restarts
 from robustjax.attacks.fab import FAB
 from robustjax.attacks.square import Square
 from robustjax.attacks.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import dlr, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Attack
@@ -52,8 +52,7 @@ class AutoAttack(Ensemble):
     def __post_init__(self):
         check_number("steps", self.steps)
         check_number("queries", self.queries)
-        if self.version not in get_args(Version):
-            raise ValueError(f"version must be one of {get_args(Version)}, got {self.version!r}")
+        check_choice("version", self.version, Version)
         if isinstance(self.threat, L0):
             raise ValueError("AutoAttack is defined for Linf, L2 and L1, not for L0")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +10,7 @@ from robustjax.attacks.boundary import Seen, Walk
 from robustjax.attacks.iterative import Example
 from robustjax.attacks.radius import RadiusSearch, widest
 from robustjax.attacks.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L2
 from robustjax.typing import Loss
@@ -66,8 +64,7 @@ class DDN(RadiusSearch):
         check_number("init_eps", self.init_eps)
         check_number("gamma", self.gamma, high=1.0)
         check_number("rank", self.rank, 1)
-        if self.label not in get_args(Label):
-            raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
+        check_choice("label", self.label, Label)
 
     def remember(self, example: Example) -> jax.Array:
         """The radius."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from robustjax.attacks.iterative import Example
 from robustjax.attacks.planes import dual_norm
 from robustjax.attacks.radius import RadiusSearch, annealed, widest
 from robustjax.attacks.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Loss
@@ -69,8 +68,7 @@ class FMN(RadiusSearch):
         check_number("steps", self.steps)
         check_number("gamma", self.gamma, high=1.0)
         check_number("rank", self.rank, 1)
-        if self.label not in get_args(Label):
-            raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
+        check_choice("label", self.label, Label)
 
     def remember(self, example: Example) -> jax.Array:
         """The radius."""

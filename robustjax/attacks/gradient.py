@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from robustjax.attacks.transforms import (
     TranslationInvariant,
     through,
 )
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import cross_entropy, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Model, Threat
@@ -92,8 +92,7 @@ class PGD:
             check_number(name, getattr(self, name))
         for name in ("rank", "eot"):
             check_number(name, getattr(self, name), 1)
-        if self.label not in get_args(Label):
-            raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
+        check_choice("label", self.label, Label)
 
     @property
     def size(self) -> jax.Array:

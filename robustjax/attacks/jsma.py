@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.success import Success, fooled, logits_of
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0
 from robustjax.typing import LogitsFn, Loss
@@ -83,8 +83,7 @@ class JSMA(Iterative):
         check_number("theta", self.theta, -1, 1)
         check_number("gamma", self.gamma, 0, 1)
         check_number("rank", self.rank, 1)
-        if self.label not in get_args(Label):
-            raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
+        check_choice("label", self.label, Label)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
         """A forward pass to choose a class, and the first map."""

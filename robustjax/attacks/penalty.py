@@ -6,7 +6,7 @@ Rounds of descent, each with a constant for that weight, inside a binary search 
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from robustjax.attacks import constants
 from robustjax.attacks.aims import Label, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost, Example, MinimumNorm
 from robustjax.attacks.success import Success, fooled, logits_of
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import margin
 from robustjax.typing import LogitsFn, Loss, Threat
 
@@ -132,8 +132,7 @@ class Penalty(MinimumNorm):
             check_number(name, getattr(self, name))
         for name in ("steps", "rounds", "rank"):
             check_number(name, getattr(self, name), 1)
-        if self.label not in get_args(Label):
-            raise ValueError(f"label must be one of {get_args(Label)}, got {self.label!r}")
+        check_choice("label", self.label, Label)
 
     @abc.abstractmethod
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Any:

@@ -6,7 +6,7 @@ random directions. What the model gives is queries, and they are counted.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from robustjax.attacks.randomized import Randomized, redraw
 from robustjax.attacks.rules import Adam, Momentum, Steepest, Step
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 from robustjax.attacks.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Threat
@@ -92,8 +92,7 @@ class ZerothOrder(Iterative):
         check_number("delta", self.delta)
         if isinstance(self.samples, int) and self.samples % 2:
             raise ValueError(f"samples come in pairs, so give an even number, not {self.samples}")
-        if self.noise not in get_args(Noise):
-            raise ValueError(f"noise must be one of {get_args(Noise)}, got {self.noise!r}")
+        check_choice("noise", self.noise, Noise)
 
     @property
     def ascent(self) -> PGD:

@@ -13,7 +13,7 @@ from robustjax.attacks.gradient import LINF
 from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
 from robustjax.attacks.success import fooled, logits_of
-from robustjax.config import check_number, config, static
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.losses import margin
 from robustjax.sums import ordered_sum
@@ -93,10 +93,7 @@ class JointPGD(Iterative):
             check_number(name, getattr(self, name))
         check_number("rank", self.rank, 1)
         for name, known in (("constraint", Constraint), ("label", Label)):
-            if getattr(self, name) not in get_args(known):
-                raise ValueError(
-                    f"{name} must be one of {get_args(known)}, got {getattr(self, name)!r}"
-                )
+            check_choice(name, getattr(self, name), known)
 
     @property
     def reach(self) -> float:
