@@ -18,9 +18,9 @@ import time
 
 import numpy as np
 from mmc_cifar10 import BATCH_SIZE, SCALES, train
-from record import chosen, place, scaled, slug
+from record import added, chosen, place, scaled, slug, wanted
 
-from robustjax import files, report
+from robustjax import report
 
 LOSSES = ("SCE", "Center", "MMLDA", "L-GM", "MMC-10")
 
@@ -49,15 +49,12 @@ def draw(courses: dict[str, list[dict]], png) -> None:
 
 
 def main(options) -> None:
-    """Train what is missing; write the courses and the figure."""
+    """Train what is missing; write the courses and the figure of all that are there."""
     started, scale = time.time(), SCALES[options.scale]
-    courses = {
-        name: [course(train(name, seed, scale, options)) for seed in range(scale.seeds)]
-        for name in LOSSES
-    }
     path = place(options) / f"convergence_{slug(options.data)}_{options.scale}"
-    origin = report.provenance(report.command_line(), 0, started)
-    files.write_json(path.with_suffix(".json"), {"provenance": origin, "courses": courses})
+    for name in wanted(options, LOSSES):
+        seeds = [course(train(name, seed, scale, options)) for seed in range(scale.seeds)]
+        courses = added(path.with_suffix(".json"), "courses", name, seeds, started)
     draw(courses, path.with_suffix(".png"))
     for name, seeds in courses.items():
         print(name, [f"{100 * e:.1f}" for e in np.mean([c["error"] for c in seeds], 0)])

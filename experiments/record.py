@@ -6,7 +6,6 @@ A run that was interrupted goes on where it was; one that is complete is evaluat
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> 
 
 def keep(run: Path) -> None:
     """Put a run's configuration, training record and report into one results file."""
-    parts = {part: json.loads((run / f"{part}.json").read_text()) for part in PARTS}
+    parts = {part: files.read_json(run / f"{part}.json") for part in PARTS}
     files.write_json(RESULTS / f"{run.name}.json", parts)
 
 

@@ -65,7 +65,10 @@ class Checkpoints:
                     stacklevel=2,
                 )
         if last_error is not None:
-            raise ValueError(f"no checkpoint in {self.folder} can be read") from last_error
+            raise ValueError(
+                f"no checkpoint in {self.folder} can be read: put a copy back, or delete the run's "
+                "folder and begin again"
+            ) from last_error
         return None
 
 

@@ -88,6 +88,8 @@ def write_number(value: float) -> str:
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
     """Raise ValueError unless a number of Python or NumPy lies in [low, high]; arrays pass."""
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
     if isinstance(value, int | float | np.number) and not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,13 +37,38 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise
 
 
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""How JSON, which has no such numbers (RFC 8259), holds them here: as strings, like Protobuf's."""
+
+
+def to_json(data: Any, indent: int | None = None) -> str:
+    """Strict JSON: NumPy and JAX scalars and arrays are numbers, NaN and infinities are strings.
+
+    Raises:
+      TypeError: something in `data` is neither of JSON nor an array.
+
+    Guarantees:
+      `from_json` gives the same numbers back, NaN and infinities too.
+    """
+    return json.dumps(_strict(data), indent=indent, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+    """What `to_json` wrote, or another writer who leaves NaN and Infinity bare.
+
+    Raises:
+      json.JSONDecodeError: it is no JSON.
+    """
+    return _numbers(json.loads(text))
+
+
 def write_json(path: str | os.PathLike, data: Any) -> None:
-    """Write indented JSON, whole or not at all; NumPy and JAX scalars and arrays are numbers.
+    """Write `data` as `to_json` does, indented, whole or not at all.
 
     Raises:
       TypeError: something in `data` is neither of JSON nor an array.
     """
-    text = json.dumps(data, indent=2, default=_plain) + "\n"
+    text = to_json(data, indent=2) + "\n"
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -54,7 +80,7 @@ def read_json(path: str | os.PathLike) -> Any:
       ValueError: it is torn; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return from_json(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is torn: {error}; make it anew or put a copy back") from error
 
@@ -76,15 +102,31 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(from_json(line))
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}, is not JSON: {line[:60]!r}") from error
     return rows
 
 
-def _plain(value: Any) -> Any:
-    try:
-        return value.tolist()
-    except AttributeError:
-        raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}") from None
+def _strict(value: Any) -> Any:
+    """The same with lists for arrays and the strings of `NOT_FINITE` for what is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _strict(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if not isinstance(value, str | int | float | None):
+        raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value

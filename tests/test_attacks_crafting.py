@@ -209,3 +209,30 @@ def test_nan_logits_are_never_a_right_prediction():
     model = check_model(jax.tree_util.Partial(batch, W * np.nan), examples)
     said = judge(Setting(model, jax.random.key(0), fooled, 11, Ledger()), examples)
     assert (said.prediction == -1).all() and said.won.all()
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (PGD, "an attack is an object such as PGD"),
+        (Linf(0.1), "an attack is an object such as PGD"),
+        (PGD(0.1), "PGD needs a threat such as Linf"),
+        (PGD(Linf(0.1), loss="dlr"), r"PGD needs a loss such as .*, got 'dlr'"),
+    ],
+)
+def test_what_is_no_attack_is_refused(attack, message):
+    with pytest.raises(ValueError, match=message):
+        run(attack)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda x: np.asarray(x).reshape(len(x), -1) @ W, "must be a JAX function of a batch"),
+        (lambda x: x @ jnp.ones((7, 5)), r"given one image of shape \(4, 4, 1\), it fails"),
+        (lambda x: x.sum((1, 2, 3)), r"return \(B, K\)"),
+    ],
+)
+def test_a_model_that_fails_says_on_what(model, message):
+    with pytest.raises(ValueError, match=message):
+        run(model=model)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import APGD, PGD, SPSA, Randomized, Restarts, Zero, perturb
+from robustjax.attacks import APGD, PGD, SPSA, Randomized, Restarts, Square, Zero, perturb
 from robustjax.attacks.crafting import Ledger, Setting, judge
 from robustjax.attacks.examples import check_examples, check_model
 from robustjax.attacks.randomized import expected, redraw
@@ -89,7 +89,10 @@ def offset(w, key, x):
     return x.reshape(len(x), -1) @ w + jax.random.normal(key, (1, 3))
 
 
-@pytest.mark.parametrize("attack", [APGD(Linf(0.5), 20, eot=4), SPSA(Linf(0.5), 20, 32, 0.1)])
+@pytest.mark.parametrize(
+    "attack",
+    [APGD(Linf(0.5), 20, eot=4), SPSA(Linf(0.5), 20, 32, 0.1), Square(Linf(0.5), queries=100)],
+)
 def test_an_attack_does_not_stop_where_some_draws_are_fooled(attack):
     images = np.tile(IMAGES, (4, 1, 1, 1))
     labels = (images.reshape(len(images), -1) @ W).argmax(-1)

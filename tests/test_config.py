@@ -72,3 +72,8 @@ def test_a_name_is_taken_once():
         @config.config
         class Linf:
             eps: float = 1.0
+
+
+def test_text_is_no_number_in_python():
+    with pytest.raises(ValueError, match=r"eps must be a number, such as 8 / 255, not .*'8/255'"):
+        config.check_number("eps", "8/255")

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import BIM, FAB, PGD, Iterative, Randomized, Restarts, WorstOf
+from robustjax.attacks import (
+    BIM,
+    FAB,
+    PGD,
+    SPSA,
+    Iterative,
+    Randomized,
+    Restarts,
+    Square,
+    WorstOf,
+)
 from robustjax.attacks.iterative import Cost
 from robustjax.config import config
 from robustjax.evaluation import evaluate
@@ -92,6 +102,14 @@ def test_a_random_model():
     (flag,) = flags(Randomized(noisy))
     assert "output is random" in flag and "version 'rand'" in flag
     assert flags(Randomized(lambda key, x: linear(x))) == []
+
+
+def test_an_attack_on_one_draw_of_a_random_model():
+    """SPSA draws anew for every pair and PGD for every step; Square does not."""
+    square = {"sq": Square(THREAT, queries=2)}
+    others = {"spsa": SPSA(THREAT, 1, 2), "pgd": dataclasses.replace(BIM(THREAT, 4), loss=margin)}
+    (flag,) = flags(Randomized(lambda key, x: linear(x)), square | others)
+    assert flag.startswith("sq: one fixed draw") and "that Square looked at" in flag
 
 
 def test_batch_normalisation_in_train_mode():

@@ -271,6 +271,7 @@ def test_an_array_folder_and_a_set_by_name_make_file_names():
     [
         (at_methods, "PGD-AT"),
         (bag_of_tricks, "weight decay"),
+        (convergence, "MMC-10"),
         (mmc_cifar10, "MMC-10"),
         (rce_detection, "RCE"),
         (table16, "Ours"),
@@ -280,6 +281,19 @@ def test_a_row_that_does_not_exist_is_answered_with_those_that_do(experiment, kn
     flags = {"data": "digits", "data_dir": None, "scale": "smoke", "runs": tmp_path, "phase": None}
     with pytest.raises(SystemExit, match=f"no row 'PGT'; choose one of .*{known}"):
         experiment.main(argparse.Namespace(**flags, only="PGT", without=()))
+
+
+def test_courses_are_added_to_those_that_are_there(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(convergence, "train", lambda name, *rest: trained.append(name))
+    course = {"epoch": [1.0, 2.0], "seconds": [3.0, 6.0], "error": [0.5, 0.25]}
+    monkeypatch.setattr(convergence, "course", lambda run: course)
+    flags = {"data": "digits", "scale": "smoke", "runs": tmp_path}
+    for name in ("SCE", "MMC-10"):
+        convergence.main(argparse.Namespace(**flags, only=name))
+    assert set(trained) == {"SCE", "MMC-10"}
+    kept = record.files.read_json(tmp_path / "convergence_digits_smoke.json")["courses"]
+    assert kept == {name: [course] * trained.count(name) for name in ("SCE", "MMC-10")}
 
 
 def test_rows_by_name_are_reproduced_and_kept(tmp_path, monkeypatch):

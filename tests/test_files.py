@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.files import check_keys, read_json, read_metrics, replacing, write_json
+from robustjax.files import (
+    check_keys,
+    read_json,
+    read_metrics,
+    replacing,
+    to_json,
+    write_json,
+)
 
 
 def test_takes_the_place_of_the_old_file(tmp_path):
@@ -51,6 +58,23 @@ def test_json_takes_arrays_and_refuses_the_rest(tmp_path):
     with pytest.raises(TypeError, match="object has no place in JSON"):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text())["a"] == 0.5
+
+
+def test_json_is_strict_and_keeps_what_is_not_finite(tmp_path):
+    def refuse(token):
+        raise AssertionError(f"{token} is not JSON")
+
+    path, old = tmp_path / "a.json", tmp_path / "old.json"
+    data = {"eps": np.inf, "auc": np.nan, "far": [jnp.float32(-np.inf), {"d": np.full(2, np.inf)}]}
+    want = {"eps": np.inf, "auc": np.nan, "far": [-np.inf, {"d": [np.inf, np.inf]}]}
+    write_json(path, data)
+    assert json.loads(path.read_text(), parse_constant=refuse)["eps"] == "Infinity"
+    old.write_text(json.dumps(want))  # as it was written once: bare NaN and Infinity
+    for found in (read_json(path), read_json(old)):
+        np.testing.assert_equal(found, want)
+    line = tmp_path / "m.jsonl"
+    line.write_text(to_json({"loss": np.inf}) + "\n")
+    assert read_metrics(line) == [{"loss": np.inf}]
 
 
 @pytest.mark.parametrize("damaged", [b"", b'{"a": 1', b"\xff\xfe"])

@@ -86,6 +86,18 @@ def test_values_and_gradients_are_finite_for_ties_and_extreme_logits(logits):
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("logits", [np.zeros(4), [5, 5, 5, 0], [1, 1 - 1e-6, 1 - 1e-6, -3]])
+def test_a_least_divisor_bounds_the_ratio_s_gradient_where_logits_tie(logits):
+    logits = jnp.array(logits, jnp.float32)
+    value, gradient = jax.value_and_grad(lambda z: dlr(z, 3, least=0.1))(logits)
+    assert value == pytest.approx(float(margin(logits, 3)) / 0.1, rel=1e-5)
+    assert np.abs(gradient).sum() == pytest.approx(20, rel=1e-5)
+
+
+def test_a_least_divisor_changes_nothing_where_the_spread_is_larger():
+    assert dlr(LOGITS[10], 1, least=0.1) == dlr(LOGITS[10], 1)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_logits_of_few_bits_make_a_loss_of_many(dtype):
     """Of equal logits the ratio is 0 / 0, and 256 + 1 is 256 in bfloat16."""

@@ -11,7 +11,7 @@ from tiny import CLASSES, SIZE, flat_net, on_one_device
 
 from robustjax.attacks import PGD, Gaussian
 from robustjax.threats import Linf
-from robustjax.training import ALP, AWP, HE, METHODS, PGDAT, TRADES, Free
+from robustjax.training import ALP, AWP, HE, LGM, METHODS, MMC, MMLDA, PGDAT, TRADES, Free
 from robustjax.training.methods.base import Crafted
 
 
@@ -96,6 +96,12 @@ def test_bad_numbers_are_refused(field):
         dataclasses.replace(HE(), **{field: -1.0})
     with pytest.raises(ValueError, match="inner must be a Method"):
         HE(PGD())
+
+
+@pytest.mark.parametrize("inner", [MMC(), MMLDA(), AWP(LGM()), HE()])
+def test_a_method_with_a_head_of_its_own_is_refused(inner):
+    with pytest.raises(ValueError, match=f"{type(inner).__name__} needs a head of its own, '"):
+        HE(inner)
 
 
 def test_alp_is_half_and_half():

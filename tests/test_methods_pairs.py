@@ -308,6 +308,18 @@ def test_a_list_of_commits_has_the_adversarial_forward_once(commits):
         PGDAT(commits=commits)
 
 
+@pytest.mark.parametrize("margin", ["dlr", "margin"])
+def test_tied_logits_do_not_cost_the_blend_its_weights(margin):
+    """A head of zeros ties them all: the authors' divisor makes a gradient of 1e11 of it."""
+    method = MarginBlend(share=0.8, loss_on_margins=margin)
+    params, net, batch = flat_net(method, 0.1)
+    params = jax.tree.map(jnp.zeros_like, params)
+    net = net.replace(progress=jnp.float32(1.0))
+    found = Crafted(batch.image, net.stats)
+    grads = on_one_device(lambda: method.grads(net, params, batch, found).grads)
+    assert 0 < max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) < 100
+
+
 def test_the_blend_goes_from_cross_entropy_to_a_margin():
     """Half way through training, b = share / 2; crafting climbs the same function."""
     method = MarginBlend(PGD(Linf(0.1), steps=1, start=Zero()), share=0.8, loss_on_margins="margin")

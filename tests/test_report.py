@@ -287,6 +287,8 @@ def test_a_missing_report_is_named_with_its_command(tmp_path):
     assert f"{tmp_path / 'none'} is not a run directory" in text
     with pytest.raises(FileNotFoundError, match="robustjax evaluate"):
         report.read_run(bad)
+    with pytest.raises(FileNotFoundError, match=r"robustjax evaluate .*; .*none is not a run"):
+        report.table([bad, tmp_path / "none"])
 
 
 @pytest.mark.parametrize("name", ["config.json", "report.json"])

@@ -11,7 +11,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from robustjax.attacks.ensemble import Ensemble, leaves
-from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
+from robustjax.attacks.examples import (
+    Examples,
+    check_attack,
+    check_request,
+    num_classes,
+    one_example,
+)
 from robustjax.attacks.iterative import Cost, MinimumNorm, iterative, within
 from robustjax.attacks.randomized import redraw
 from robustjax.attacks.slots import Crafted, Keeper, over_slots, program
@@ -131,7 +137,7 @@ def perturb(
       (N, H, W, C) float32 in [0, 1].
 
     Raises:
-      ValueError: unusable images, labels, model, key or batch size.
+      ValueError: unusable attack, images, labels, model, key or batch size.
       RuntimeError: the attack left its ball or the pixel box, or returned NaN.
 
     Guarantees:
@@ -140,6 +146,7 @@ def perturb(
       device and more on the CPU).
       Three eps, and new weights of a `Partial`, compile once.
     """
+    check_attack(attack)
     model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets
     )

@@ -14,6 +14,7 @@ from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.success import logits_of
 from robustjax.attacks.tiles import default_batch_size
 from robustjax.parallel import place
+from robustjax.threats import Linf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,17 @@ def check_request(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     examples = check_examples(images, labels, indices, targets)
     return check_model(logits_fn, examples), key, examples, min(batch_size, len(examples))
+
+
+def check_attack(attack: Any) -> None:
+    """Raise ValueError unless `attack` looks like one: JAX says less of it, and much later."""
+    name = type(attack).__name__
+    if isinstance(attack, type) or not callable(attack):
+        raise ValueError(f"an attack is an object such as PGD(Linf(8 / 255)), got {attack!r}")
+    if not hasattr(threat := getattr(attack, "threat", Linf()), "project"):
+        raise ValueError(f"{name} needs a threat such as Linf(8 / 255), got {threat!r}")
+    if not callable(loss := getattr(attack, "loss", check_attack)):
+        raise ValueError(f"{name} needs a loss such as robustjax.losses.dlr, got {loss!r}")
 
 
 def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any = None) -> Examples:
@@ -120,8 +132,8 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
       examples: what it will see.
 
     Raises:
-      ValueError: a leaf of a Partial that is no array, an output without the batch axis, or a label
-        the model has no logit for.
+      ValueError: a leaf of a Partial that is no array, a model that fails on these images, an
+        output without the batch axis or without classes, or a label the model has no logit for.
     """
     if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):
         logits_fn = jax.tree_util.Partial(logits_fn)
@@ -131,9 +143,16 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
                 "a Partial model may hold arrays and numbers only, not "
                 f"{type(leaf).__name__}; put {leaf!r} inside the function"
             )
-    output = _output_of(logits_fn, examples)
+    try:
+        output = _output_of(logits_fn, examples)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"logits_fn must be a JAX function of a batch (B, H, W, C); given one image of shape "
+            f"{examples.image.shape[1:]}, it fails: {reason}"
+        ) from error
     shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
-    if any(shape[:1] != (1,) for shape in shapes):
+    if any(shape[:1] != (1,) for shape in shapes) or shapes == [(1,)]:
         raise ValueError(
             "logits_fn must take a batch (B, H, W, C) and return (B, K); for B = 1 it returned "
             f"{shapes}"

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 class Randomized:
     """A model whose output depends on a key: `function(key, images)` -> logits (B, K).
 
-    Calling it with images uses the key it holds, so an attack that knows nothing of randomness
-    sees one fixed draw; those with a field `eot` draw anew at every step. The final verdict on an
-    adversarial image always uses a draw that no attack has seen.
+    Calling it with images uses the key it holds. Attacks with an attribute `eot` draw anew at every
+    step. The others (Square, HopSkipJump, the minimum-norm attacks) see one fixed draw: if every
+    query had its own, the best point would be that of the luckiest draw, which no other confirms.
+    The final verdict on an adversarial image always uses a draw that no attack has seen, so what
+    they find at the boundary of one draw is often lost; an evaluation flags them.
 
     Args:
       function: (key, images (B, H, W, C)) -> (B, K); a `jax.tree_util.Partial` keeps weights out

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks.aims import check_aim
 from robustjax.attacks.iterative import Cost, Example, Iterative
+from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.success import Success, fooled
 from robustjax.attacks.windows import grid, move, recolour, stripes
 from robustjax.config import check_number, config, static
@@ -36,7 +37,8 @@ class Square(Iterative):
     It starts from vertical stripes of +-eps (Linf) or a grid of bumps (L2, L1). A proposal sets a
     square window of about p H W pixels to x +- eps, one sign per channel (Linf), or moves the norm
     of one window into another, with a bump added there (L2, L1); p shrinks along the way. It ends
-    at the first success.
+    at the first success; of a `Randomized` model, of which it sees one draw, it takes all queries:
+    what just fools one draw is right on others.
 
     Args:
       threat: the ball.
@@ -93,7 +95,7 @@ class Square(Iterative):
         )
         output = logits_fn(z)
         loss = self.loss(output, example.y if example.target is None else example.target)
-        won = self.success(output, example.y)
+        won = self.success(output, example.y) & (not isinstance(logits_fn, Randomized))
         better = won | (loss > state.loss_best)
         return Search(
             state.queries + 1,

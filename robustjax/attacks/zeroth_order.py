@@ -108,6 +108,11 @@ class ZerothOrder(Iterative):
             rank=self.rank,
         )
 
+    @property
+    def eot(self) -> int:
+        """Draws of a `Randomized` model that a gradient is the mean of."""
+        return self.samples // 2
+
     def begin(self, logits_fn: LogitsFn, example: Example) -> Ascent:
         """Choose the target and look at the start."""
         key_start, key_target = jax.random.split(jax.random.fold_in(example.key, 0))

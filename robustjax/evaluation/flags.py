@@ -53,6 +53,13 @@ class Travels(Protocol):
     reach: Any
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """An attack that draws a `Randomized` model anew at every step."""
+
+    eot: Any
+
+
 def of_model(setting: Setting, examples: Examples, clean: Judgement) -> list[str]:
     """Flags of the model, before any attack: looks at the first few images only."""
     few = examples[np.arange(min(len(examples), FEW))]
@@ -79,6 +86,7 @@ def of_attack(
     classes = num_classes(setting.model, examples)
     parts = leaves(attack, classes)
     found = [*_unreachable(parts), *_few_classes(parts, classes), *_unfinished(stages)]
+    found += _one_draw(parts, setting.model)
     found += [*_black_box(stages, total), *_restarts(stages, total)]
     found += _broken(stages, setting, examples)
     objectives = {(type(p), p.loss, p.label): p for p in parts if isinstance(p, FollowsGradient)}
@@ -218,6 +226,17 @@ def _unreachable(parts):
         "reach from some starts"
         for part in parts
         if isinstance(part, Travels) and part.reach < 1 - 1e-6
+    ]
+
+
+def _one_draw(parts, model):
+    names = dict.fromkeys(type(part).__name__ for part in parts if not isinstance(part, Draws))
+    if not isinstance(model, Randomized) or not names:
+        return []
+    return [
+        f"one fixed draw of the randomised model is all that {', '.join(names)} looked at, and the "
+        "verdict is another draw's, so its accuracy is too high: trust attacks that draw anew at "
+        "every step (PGD and APGD with the field eot, SPSA, NES)"
     ]
 
 

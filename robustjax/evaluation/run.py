@@ -23,7 +23,7 @@ from robustjax.attacks.crafting import (
     programs,
 )
 from robustjax.attacks.ensemble import with_eps
-from robustjax.attacks.examples import Examples, check_request
+from robustjax.attacks.examples import Examples, check_attack, check_request
 from robustjax.attacks.iterative import MinimumNorm
 from robustjax.attacks.success import Success, fooled
 from robustjax.evaluation import flags
@@ -71,7 +71,7 @@ def evaluate(
       progress: show progress bars.
 
     Raises:
-      ValueError: unusable images, labels, model, key, batch size or attack names, NaN logits on
+      ValueError: unusable attacks, images, labels, model, key, batch size or names, NaN logits on
         clean images, or a torn snapshot.
       RuntimeError: an attack left its ball or the pixel box.
     """
@@ -80,6 +80,8 @@ def evaluate(
             "attacks must be a mapping from the names of the report to attacks, such as "
             f"{{'pgd': PGD()}}; got {attacks!r}"
         )
+    for attack in attacks.values():
+        check_attack(attack)
     reserved = {"clean", "worst_case", "index", "label", "prediction"} & set(attacks)
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")

@@ -38,12 +38,18 @@ def soft_margin(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 @of_logits
-def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
+def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
     """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ... the sorted logits.
 
     The difference-of-logits ratio does not change when the logits are shifted or scaled. With two
     classes there is no third logit and the ratio would be the constant sign of the margin, so there
     the margin itself is returned: shift-invariant, not scale-invariant.
+
+    Args:
+      logits: (K,), K >= 2.
+      label: () integer.
+      least: the divisor is at least this. With 0 the gradient is as large as 1e24 where the three
+        largest logits tie; an attack takes its direction only, training must bound it.
 
     References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Eq. 6.
     """
@@ -51,7 +57,7 @@ def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
     if logits.size < 3:
         return ahead
     z = jnp.sort(logits, descending=True)
-    return _ratio(ahead, z[0] - z[2])
+    return _ratio(ahead, jnp.maximum(z[0] - z[2], least))
 
 
 @of_logits

@@ -26,8 +26,9 @@ def of_logits(loss: Callable[[jax.Array, Any], jax.Array]) -> Loss:
     """
 
     @functools.wraps(loss)
-    def reading(output, target):
+    def reading(output, target, **options):
         logits = jnp.asarray(logits_of(output))
-        return loss(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), target)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return loss(logits, target, **options)
 
     return reading

@@ -63,6 +63,9 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
     Args:
       runs: what `read_run` reads; one without a report is named with the command that makes it.
       markdown: a Markdown table; otherwise plain columns.
+
+    Raises:
+      FileNotFoundError: none of them has a report.
     """
     rows, notes = [], []
     for run in runs:
@@ -70,6 +73,8 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
             rows.append(read_run(run))
         except FileNotFoundError as error:
             notes.append(str(error))
+    if notes and not rows:
+        raise FileNotFoundError("; ".join(notes))
     attacks = dict.fromkeys(name for row in rows for name in row["report"]["robust"])
     cells = [["run", "method", "data", "model", "threat", "clean", *attacks, "worst case"]]
     for row in rows:

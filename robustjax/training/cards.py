@@ -275,6 +275,8 @@ def card(method: str, name: str) -> Card:
     Raises:
       ValueError: there is none; the names of those that there are.
     """
+    if method not in CARDS:
+        raise ValueError(f"there is no method {method!r}; choose one of {', '.join(CARDS)}")
     known = CARDS[method]
     if name not in known:
         raise ValueError(f"{method} has no card {name!r}; its cards: {', '.join(known)}")

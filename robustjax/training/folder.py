@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def write_metrics(out: Path, row: Mapping[str, Any]) -> None:
     """Append one line to metrics.jsonl."""
     if jax.process_index() == 0:
         with (out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(files.to_json(row) + "\n")
 
 
 def keep_metrics(out: Path, step: int) -> float:
@@ -50,7 +49,7 @@ def keep_metrics(out: Path, step: int) -> float:
         return 0.0
     rows = [row for row in files.read_metrics(path) if row["step"] <= step]
     with files.replacing(path) as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        file.write("".join(files.to_json(row) + "\n" for row in rows).encode())
     return rows[-1].get("seconds", 0.0) if rows else 0.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from robustjax import config, data, models, parallel
+from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
 from robustjax.threats import Linf, Threats, map_threats
@@ -138,7 +137,7 @@ def fit(
     }
     if jax.tree.leaves(state.slot):
         identity["devices"] = devices  # the slot is spread over them
-    identity = json.loads(json.dumps(identity))
+    identity = files.from_json(files.to_json(identity))
     new = open_run(out, identity, resume)
     last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
     state, best_score = place(state), -1.0

@@ -28,6 +28,9 @@ class HE(Wrapper):
 
     References: Pang et al., "Boosting adversarial training with hypersphere embedding", NeurIPS
       2020, Eq. 9.
+
+    Raises:
+      ValueError: the inner method needs a head of its own.
     """
 
     scale: float = static(15.0)
@@ -35,6 +38,11 @@ class HE(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
+        if "head" in self.inner.model:
+            raise ValueError(
+                f"HE brings the cosine head, and {type(self.inner).__name__} needs a head of its "
+                f"own, {self.inner.model['head']!r}: wrap a method without one, such as TRADES"
+            )
         check_number("scale", self.scale)
         check_number("margin", self.margin)
 

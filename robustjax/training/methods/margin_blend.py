@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,6 +17,8 @@ from robustjax.training.net import Net
 from robustjax.typing import Loss
 
 Margin = Literal["dlr", "margin"]
+LEAST = 0.1
+"""The least divisor of the ratio, in logits; the authors' 1e-12 bounds no gradient of training."""
 
 
 @config
@@ -28,8 +31,15 @@ class MarginBlend(OnAttack):
       share: b at the end; 0.8 in the authors' code.
       loss_on_margins: M: the difference-of-logits ratio, or the margin of Carlini and Wagner.
 
+    Differences from the authors' code: the ratio is divided by max(z_(1) - z_(3), 0.1), not by
+    z_(1) - z_(3) + 1e-12, with which one image whose three largest logits tie has a gradient of up
+    to 1e24, and no weights are left.
+
     References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, their code's
       use_DLRloss and use_CWloss.
+
+    Guarantees:
+      Where logits tie, the loss and its gradient are of the size of the other images'.
     """
 
     share: float = 0.8
@@ -52,7 +62,7 @@ class MarginBlend(OnAttack):
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """The blend of the cross-entropy to the batch's targets and the margin loss."""
         logits, stats = net.train(params, crafted.x_adv)
-        ahead = jax.vmap(getattr(losses, self.loss_on_margins))(logits, batch.label)
+        ahead = jax.vmap(MARGINS[self.loss_on_margins])(logits, batch.label)
         share = self.share * net.progress
         blend = (1 - share) * cross_entropy(net, logits, batch) + share * ahead
         return blend.mean(), Aux(stats, {"robust_accuracy": accuracy(logits, batch.label)})
@@ -68,4 +78,5 @@ def blended(margin: Loss) -> Loss:
     return loss
 
 
-BLENDS = {name: blended(getattr(losses, name)) for name in get_args(Margin)}
+MARGINS = {"dlr": functools.partial(losses.dlr, least=LEAST), "margin": losses.margin}
+BLENDS = {name: blended(margin) for name, margin in MARGINS.items()}
