@@ -29,9 +29,19 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass, a pytree, and known by its name to `decode`.
 
-    `__post_init__` also runs when JAX rebuilds the object around tracers, so checks belong in
-    `check_number`, which looks at single numbers only.
+    Its fields of type int take no float. `__post_init__` also runs when JAX rebuilds the object
+    around tracers, so checks belong in `check_number`, which looks at single numbers only.
     """
+    checks = getattr(cls, "__post_init__", lambda self: None)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and isinstance(value, float):
+                raise ValueError(f"{field.name} must be a whole number such as 10, got {value!r}")
+        checks(self)
+
+    cls.__post_init__ = __post_init__
     cls = dataclasses.dataclass(frozen=True)(cls)
     _register(cls)
     if cls.__name__ in _CLASSES:

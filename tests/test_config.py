@@ -52,6 +52,12 @@ def test_unknown_names_are_refused():
         config.decode(encoded, FUNCTIONS)
 
 
+@pytest.mark.parametrize("value", [2.5, 100.0])
+def test_a_count_is_no_float(value):
+    with pytest.raises(ValueError, match=f"steps must be a whole number such as 10, got {value}"):
+        PGD(steps=value)
+
+
 def test_numbers_are_data_and_functions_are_program():
     assert jax.tree.structure(PGD(Linf(0.1))) == jax.tree.structure(PGD(Linf(0.2)))
     assert jax.tree.structure(PGD(Linf(0.1))) != jax.tree.structure(PGD(L2(0.1)))
