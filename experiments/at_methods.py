@@ -43,7 +43,7 @@ SCALES = {  # flags of train, of evaluate
     "gpu": ("--model preact-resnet-18 --dtype bfloat16 --epochs 15", "--n 1000"),
     "full": ("--model wrn-34-10 --dtype bfloat16 --epochs 110", "--n 10000"),
 }
-LBGAT = {  # its teacher, a ResNet-18, outgrows a small net, and the card's lr diverges from the start
+LBGAT = {  # its teacher, a ResNet-18, outgrows a small net and diverges at the card's first steps
     "smoke": "--teacher cnn",
     "cpu": "--teacher resnet-8",
     "gpu": "--lr-warmup 1/15",
