@@ -16,9 +16,10 @@ Rows = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def cell(seeds: Sequence[Mapping[str, float]], column: str, published: float | None = None) -> str:
-    """The mean over seeds in percent, the published figure behind it."""
+    """The mean over seeds in percent, their standard deviation, the published figure behind it."""
     values = [100 * row[column] for row in seeds if column in row]
     text = f"{np.mean(values):.1f}" if values else ""
+    text += f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return text if published is None else f"{text} ({published:g})"
 
 

@@ -115,7 +115,7 @@ def test_a_table_and_its_figure(tmp_path):
     rows = {"SCE": [seed, weak_only], "AT-un SCE": [seed]}
     text = tables.markdown(rows, {"SCE": range(9)}, RADII).splitlines()
     sce = next(line for line in text if line.startswith("| SCE"))
-    assert sce.split("|")[2].strip() == "92.5 (0)" and sce.split("|")[3].strip() == "27.5 (1)"
+    assert [cell.strip() for cell in sce.split("|")[2:4]] == ["92.5 ± 3.5 (0)", "27.5 ± 3.5 (1)"]
     assert text[-1].split("|")[2:4] == [" 80.0 ", " 25.0 "]
     tables.draw(rows, RADII, tmp_path / "table.png")
     assert (tmp_path / "table.png").stat().st_size > 5000
