@@ -18,7 +18,8 @@ Measured:  gpu, robust accuracy under AutoAttack: 30.3, 32.0, 32.1, 33.0 % at de
 Source:    Pang et al., ICLR 2021, whose tables are 110 epochs of ResNet-18 and WRN-34-10. Weight
            decay and early stopping need a net that over-fits: at cpu scale none does.
 
-A setting names what it changes of the baseline, which is trained once for all takeaways.
+A setting names what it changes of the baseline, which is trained once for all takeaways. Seeds, and
+settings that differ in numbers alone, share one compiled program (`training.step.program`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The host loop on bundled digits: interrupted, resumed, refused, stopped."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,9 +16,10 @@ from robustjax import data, files, models
 from robustjax.attacks import PGD
 from robustjax.config import config
 from robustjax.threats import Linf
-from robustjax.training import PGDAT, TRADES, Natural, Recipe, fit
+from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, fit, step
 from robustjax.training.loop import started_from
 from robustjax.training.schedules import Linear
+from robustjax.training.step import make_step
 
 POOL = data.load("digits", "test").head(100)
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
@@ -127,6 +129,31 @@ def test_a_loss_that_is_not_finite_stops_the_run(digits, tmp_path):
         )
     kept = [p.name for p in (tmp_path / "bad/checkpoints/last").glob("[0-9]*")]
     assert kept == ["1"]
+
+
+def test_runs_that_differ_in_numbers_share_a_program(digits, tmp_path, monkeypatch):
+    traced = []
+
+    def counted(*args):
+        traced.append(args)
+        return make_step(*args)
+
+    monkeypatch.setattr(step, "make_step", counted)
+    slow = replace(schedule=Linear(), ema=0.9)
+    fast = dataclasses.replace(
+        slow,
+        lr=0.02,
+        lr_warmup=0.5,
+        eps_warmup=0.5,
+        label_smoothing=0.1,
+        ema=0.5,
+        schedule=Linear(values=(0.5, 0.5, 0.5, 0.5)),
+        optimizer=Optimizer(weight_decay=1e-3, momentum=0.5),
+    )
+    given = {"model": {"name": "cnn", "width": 3}, "progress": False}
+    for seed, (recipe, attack) in enumerate([(slow, PGD(steps=1)), (fast, PGD(Linf(0.1), 2))]):
+        fit(PGDAT(attack), *digits, out=tmp_path / str(seed), recipe=recipe, seed=seed, **given)
+    assert len(traced) == 1
 
 
 def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):

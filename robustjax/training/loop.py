@@ -29,7 +29,7 @@ from robustjax.training.folder import (
 )
 from robustjax.training.methods.base import Method
 from robustjax.training.state import AXES, TrainState
-from robustjax.training.step import IN_AXES, OUT_AXES, Recipe, create_state, make_step
+from robustjax.training.step import Recipe, create_state, program
 from robustjax.typing import Attack
 
 BASELINE = Recipe()
@@ -149,9 +149,7 @@ def fit(
     current, action = method.control(history)
     begun = time.monotonic() - keep_metrics(out, start)
 
-    step = parallel.data_parallel(
-        make_step(module, recipe, total, train.num_classes), IN_AXES, OUT_AXES, donate_argnums=0
-    )
+    step, given = program(module, total, train.num_classes), parallel.place(recipe, None)
     pending: list[dict[str, jax.Array]] = []
 
     def log(split: str, values: Mapping[str, Any]) -> None:
@@ -174,7 +172,7 @@ def fit(
         for at in range(start + 1, start if action == "stop" else total + 1):
             batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
             batch = parallel.split(batch, jax.local_device_count())
-            state, metrics = step(state, current, step_key, batch)
+            state, metrics = step(state, current, given, step_key, batch)
             if new and at == start + 1:  # what cannot even take a step leaves no run behind
                 write_config(out, identity)
             pending.append(metrics)

@@ -108,4 +108,4 @@ SCHEDULES = {
 
 def warm_up(t: jax.Array, fraction: float) -> jax.Array:
     """t / fraction up to 1; 1 throughout where fraction is 0."""
-    return jnp.minimum(1.0, t / fraction) if fraction else jnp.ones_like(t)
+    return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # of no run is a step so short

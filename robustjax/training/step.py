@@ -1,6 +1,6 @@
 """The training step of one device: augment, let the method update, keep the state sound.
 
-`parallel.data_parallel(step, IN_AXES, OUT_AXES)` is the program that trains; `emulate` its proof.
+`program` is it on all devices, compiled once for all numbers; `parallel.emulate` is its proof.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Recipe:
       extra_smoothing: label smoothing of extra examples; None: as of the others.
       cutmix: paste a box of another image of the batch into each, and mix their targets.
       mixup: alpha of the mean of each image and another of the batch, weighted by Beta(alpha,
-        alpha), and of their targets; 0 mixes none. An attack on the label goes against the one of
-        the larger share.
+        alpha), and of their targets; None mixes none. An attack on the label goes against the one
+        of the larger share.
       ema: decay of the moving average of the weights; 0 keeps none.
       accumulate: slices each device works its share of the batch off in.
       sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
@@ -76,7 +76,7 @@ class Recipe:
     extra_fraction: float = 0.5
     extra_smoothing: float | None = None
     cutmix: bool = static(False)
-    mixup: float = 0.0
+    mixup: float | None = None
     ema: float = 0.0
     accumulate: int = static(1)
     sync_bn: bool = static(True)
@@ -86,8 +86,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate"):
             check_number(name, getattr(self, name), low=1)
         check_number("lr", self.lr)
-        check_number("mixup", self.mixup)
-        if self.cutmix and self.mixup:
+        check_number("mixup", self.mixup, 1e-6)
+        if self.cutmix and self.mixup is not None:
             raise ValueError("cutmix and mixup both mix pairs of the batch; choose one of them")
         fractions = "lr_warmup", "eps_warmup", "label_smoothing", "extra_smoothing", "ema"
         for name in (*fractions, "extra_fraction"):
@@ -147,11 +147,11 @@ def make_step(
 ) -> Callable[[TrainState, Method, jax.Array, dict[str, jax.Array]], tuple[TrainState, dict]]:
     """Build the per-device step (state, method, key, batch) -> (state, metrics).
 
-    `method` is an argument: its numbers are traced, so a new eps or beta compiles nothing. `batch`
-    holds this device's image (b, H, W, C) uint8 and label, index (b,) int32, and may hold target
-    (b, K) float32. An example of negative index is an extra one: it has no row in the per-example
-    state, and is a new example to it each time. `key` is the run's: all randomness depends on (key,
-    step, index) alone.
+    The numbers of `method` and `recipe` may be traced ones: see `program`. `batch` holds this
+    device's image (b, H, W, C) uint8 and label, index (b,) int32, and may hold target (b, K)
+    float32. An example of negative index is an extra one: it has no row in the per-example state,
+    and is a new example to it each time. `key` is the run's: all randomness depends on (key, step,
+    index) alone.
 
     Guarantees:
       A step whose loss or gradients are not finite changes nothing but `bad_step`.
@@ -165,7 +165,7 @@ def make_step(
         direction, opt_state = tx.update(grads, state.opt_state, anchor)
         params = jax.tree.map(lambda w, d: w - rate(progress) * d, state.params, direction)
         updates, ema = state.updates + 1, state.ema
-        if recipe.ema:
+        if jax.tree.leaves(ema):
             decay = jnp.minimum(recipe.ema, updates / (9.0 + updates))
             ema = optax.incremental_update(params, ema, 1 - decay)
         return state.replace(params=params, opt_state=opt_state, ema=ema, updates=updates)
@@ -212,6 +212,21 @@ def make_step(
     return step
 
 
+@functools.cache
+def program(module: models.Classifier, total_steps: int, num_classes: int) -> Callable:
+    """The step on all devices: (state, method, recipe, key, batch) -> (state, metrics).
+
+    Guarantees:
+      Methods and recipes that differ in numbers alone, and all seeds, share one compilation.
+    """
+
+    def step(state, method, recipe, key, batch):
+        return make_step(module, recipe, total_steps, num_classes)(state, method, key, batch)
+
+    in_axes = (*IN_AXES[:2], None, *IN_AXES[2:])
+    return parallel.data_parallel(step, in_axes, OUT_AXES, donate_argnums=0)
+
+
 def scale_eps(tree: T, factor: jax.Array) -> T:
     """The same method with the eps of every threat in it multiplied."""
     return map_threats(lambda threat: type(threat)(threat.eps * factor), tree)
@@ -233,7 +248,7 @@ def mixer(recipe: Recipe) -> Mixer | None:
     """How pairs of images are mixed, if they are."""
     if recipe.cutmix:
         return cutmix
-    return functools.partial(mixup, alpha=recipe.mixup) if recipe.mixup else None
+    return None if recipe.mixup is None else functools.partial(mixup, alpha=recipe.mixup)
 
 
 def mixed(mix: Mixer, batch: Batch, keys: jax.Array) -> Batch:
