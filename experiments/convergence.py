@@ -15,20 +15,22 @@ Source:    Pang et al., ICLR 2020; the talk shows test error over epochs and tim
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from mmc_cifar10 import BATCH_SIZE, SCALES, train
 from record import added, chosen, place, scaled, slug, wanted
 
-from robustjax import report
+from robustjax import files, report
 
 LOSSES = ("SCE", "Center", "MMLDA", "L-GM", "MMC-10")
 
 
-def course(run) -> dict[str, list[float]]:
-    """A run's epochs, seconds and error after each epoch."""
+def course(run) -> dict[str, Any]:
+    """A run's device, and its epochs, seconds and error after each epoch."""
     rows = [r for r in report.read_metrics(run / "metrics.jsonl") if r["split"] == "validation"]
     return {
+        "device": files.read_json(run / "training.json")["provenance"]["device"],
         "epoch": [r["epoch"] for r in rows],
         "seconds": [r["seconds"] for r in rows],
         "error": [1 - r["accuracy"] for r in rows],
@@ -36,15 +38,19 @@ def course(run) -> dict[str, list[float]]:
 
 
 def draw(courses: dict[str, list[dict]], png) -> None:
-    """The mean over seeds, every seed beside it."""
-    with report.figure(png, 2, 1, (4.6, 3.4)) as axes:
-        for ax, unit in zip(axes, ("epoch", "seconds"), strict=True):
+    """The mean over seeds, every seed beside it; over seconds if all were trained on one device."""
+    devices = {c.get("device") for seeds in courses.values() for c in seeds}
+    units = ("epoch", "seconds")[: 1 + (len(devices) == 1)]
+    with report.figure(png, len(units), 1, (4.6, 3.4)) as axes:
+        for ax, unit in zip(axes, units, strict=True):
             for i, (name, seeds) in enumerate(courses.items()):
                 x, y = (np.mean([c[k] for c in seeds], 0) for k in (unit, "error"))
                 ax.plot(x, 100 * y, marker="o", markersize=3, color=f"C{i}", label=name)
                 for c in seeds:
                     ax.plot(c[unit], 100 * np.array(c["error"]), color=f"C{i}", alpha=0.25, lw=0.8)
             ax.set(xlabel=unit, ylabel="validation error, %", yscale="log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("{x:g}")
         axes[0].legend()
 
 
