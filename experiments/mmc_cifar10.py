@@ -10,9 +10,10 @@ Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand)
            all; under attacks on the margins the natural rows collapse, MMC included.
 Measured:  gpu, natural rows: PGD-10 at 8/256, targeted: SCE and Center 0, MMLDA 0.5, L-GM 3.5, MMC
            (rand) 14, MMC 17 %, and not that order under the table's other attacks; every row at 0
-           in the worst case. cpu, first seed: natural rows at 0 from 8/256 on; AT-un SCE 16.5 %,
-           AT-un MMC 18.5 % in the worst case at 8/256. Nothing at full scale yet. Results go to
-           results/mmc_{data}_{scale}.json and .png.
+           in the worst case. cpu: PGD-50 at 8/256 leaves MMC and MMC (rand) 9 %, the other natural
+           rows less than 1; in the worst case all are at 0 there, AT-un SCE at 16.5 and AT-un MMC
+           at 18.5 %. Nothing at full scale yet. Results go to results/mmc_{data}_{scale}.json and
+           .png.
 Source:    Pang et al., ICLR 2020, Table 1, as the talk shows it (`PUBLISHED`). It has neither the
            worst case over strong attacks nor eps below 8/256.
 
