@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -44,8 +45,16 @@ def whole(tmp_path_factory):
     return out
 
 
+PROGRAMS = tempfile.TemporaryDirectory()
+"""Where the processes that train the same network share what they compiled."""
+
+
 def environment():
-    return os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    return os.environ | {
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 def interrupt(out, number, after, *more):

@@ -133,7 +133,7 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
 
     Raises:
       ValueError: a leaf of a Partial that is no array, a model that fails on these images, an
-        output without the batch axis or without classes, or a label the model has no logit for.
+        output without the batch axis, or a label the model has no logit for.
     """
     if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):
         logits_fn = jax.tree_util.Partial(logits_fn)
@@ -152,7 +152,7 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
             f"{examples.image.shape[1:]}, it fails: {reason}"
         ) from error
     shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
-    if any(shape[:1] != (1,) for shape in shapes) or shapes == [(1,)]:
+    if any(shape[:1] != (1,) for shape in shapes):
         raise ValueError(
             "logits_fn must take a batch (B, H, W, C) and return (B, K); for B = 1 it returned "
             f"{shapes}"
