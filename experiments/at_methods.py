@@ -7,8 +7,9 @@ Hardware:  smoke: a minute a row on two CPU cores; cpu: a narrow net, the first 
            minutes a row of an H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110
            epochs.
 Claim:     none ahead: the methods' papers use cards of their own, this table has one.
-Measured:  gpu: PGD-AT, TRADES and Fast AT (at_methods_cifar10_gpu.json in results: 43.1, 42.8 and
-           40.8 % under AutoAttack). No other row yet, and nothing at cpu or full scale.
+Measured:  gpu: PGD-AT, TRADES and Fast AT: 43.1, 42.8 and 40.8 % under AutoAttack. cpu: 17 rows
+           (seconds a step are of a busy machine): Free 21.5, PGD-AT 18.5, TRADES 13.0 %. Nothing
+           at full scale. Results go to results/at_methods_{data}_{scale}.json.
 Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Table 1 names the
            methods; its unified baseline is the card: lr .1, weight decay 5e-4, drops at 100/110
            and 105/110 of training, BatchNorm in eval mode while crafting.
