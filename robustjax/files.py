@@ -118,7 +118,7 @@ def _strict(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _strict(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return json.dumps(value)  # its name
     if not isinstance(value, str | int | float | None):
         raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
     return value

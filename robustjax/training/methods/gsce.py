@@ -17,14 +17,7 @@ from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.threats import Linf
-from robustjax.training.methods.base import (
-    Aux,
-    Batch,
-    Crafted,
-    Method,
-    accuracy,
-    check_type,
-)
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
 from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
 

@@ -13,14 +13,7 @@ from robustjax import losses
 from robustjax.attacks.iterative import Cost
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.awp import AWP
-from robustjax.training.methods.base import (
-    Aux,
-    Batch,
-    Crafted,
-    Descend,
-    Gradients,
-    Method,
-)
+from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.wrapper import Wrapper
 from robustjax.training.net import Net
