@@ -33,7 +33,6 @@ from robustjax.attacks import (
 )
 from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
-from robustjax.data import Augment
 from robustjax.threats import L2, Linf
 from robustjax.training import (
     ALP,
@@ -94,7 +93,6 @@ METHODS = {  # every run keeps a moving average of the weights too: see RECIPE
     ),
     "trades": TRADES(attack=KL),
     "awp(trades)": AWP(TRADES(attack=KL)),
-    "sat": SAT(attack=KL, start=0.0),
     "awp(sat)": AWP(SAT(attack=KL, start=0.0)),
     "free": Free(THREAT, replays=2),
     "mmc, untargeted": MMC("untargeted", CE, feature_dim=3, center_norm=1.0),
@@ -131,7 +129,6 @@ COMMITS = dict.fromkeys(
     (
         "trades",
         "awp(trades)",
-        "sat",
         "awp(sat)",
         "focal dynamic-at, clean statistics too",
         "score",
@@ -145,7 +142,7 @@ COMMITS = dict.fromkeys(
     2,
 ) | {"lbgat": 3, "hat": 3, "rr(trades)": 3, "tla": 4}
 """How many forwards of a loss move the statistics, where it is not one."""
-PROBES = ("awp(trades)", "sat", "free", "center")
+PROBES = ("awp(trades)", "awp(sat)", "free", "center")
 STEPS = 20
 
 
@@ -220,7 +217,7 @@ def test_loss_falls(name):
     names = ("teacher_accuracy", "robust_accuracy", "accuracy")
     correct = [next(m[n] for n in names if n in m) for m in trace]
     assert np.isfinite(loss).all()
-    share = 0.9 if name in ("sat", "awp(sat)", "avmixup") else 0.8
+    share = 0.9 if name in ("awp(sat)", "avmixup") else 0.8
     assert np.mean(loss[-3:]) < share * np.mean(loss[:3])
     assert np.mean(correct[-3:]) > max(0.7, np.mean(correct[:3]))
 
@@ -391,7 +388,7 @@ def test_a_bad_step_costs_nothing():
     ("card", "factor"), [({"eps_warmup": 1.0}, 1 / STEPS), ({"eps_schedule": Piecewise((0,))}, 0.1)]
 )
 def test_eps_follows_its_warm_up_and_its_schedule(card, factor):
-    recipe = dataclasses.replace(RECIPE, augment=Augment(pad=0, flip=False), **card)
+    recipe = dataclasses.replace(RECIPE, **card)
     state, _ = run("free", 1, 1, recipe)
     image = examples()["image"] / 255.0
     moved = np.sqrt(((state.slot[0]) ** 2).sum((1, 2, 3)))

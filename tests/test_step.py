@@ -28,7 +28,6 @@ from robustjax.training.step import (
 )
 
 STEPS = 20
-UNAUGMENTED = dataclasses.replace(RECIPE, augment=Augment(pad=0, flip=False))
 CLIMBING = TRADES(attack=PGD(Linf(0.05), steps=1, start=Uniform()), bn="batch")
 
 
@@ -39,7 +38,7 @@ def take(recipe, shards=1, batch=None):
     return before, *step(before, Natural(), jax.random.key(1), batch)
 
 
-def dropping(method=CLIMBING, recipe=UNAUGMENTED, shards=1, batch=None, rate=0.5):
+def dropping(method=CLIMBING, recipe=RECIPE, shards=1, batch=None, rate=0.5):
     """The state after one step of a network with dropout."""
     batch = parallel.split(batch or examples(), shards)
     state = fresh(Natural(), shards, recipe)
@@ -90,11 +89,11 @@ def test_dropout_depends_on_the_example_and_not_on_its_place():
 
 def test_slices_drop_as_the_whole_batch_would_and_a_rate_of_zero_changes_no_bit():
     natural, stateless = Natural(), {"sync_bn": False, "accumulate": 2}
-    plain, none = take(UNAUGMENTED)[1].params, dropping(natural, rate=0.0).params
+    plain, none = take(RECIPE)[1].params, dropping(natural, rate=0.0).params
     jax.tree.map(np.testing.assert_array_equal, plain, none)
     assert not equal(plain, dropping(natural).params)
-    halves = dataclasses.replace(UNAUGMENTED, **stateless)
-    apart = dataclasses.replace(UNAUGMENTED, sync_bn=False)
+    halves = dataclasses.replace(RECIPE, **stateless)
+    apart = dataclasses.replace(RECIPE, sync_bn=False)
     assert equal(dropping(natural, halves).params, dropping(natural, apart, shards=2).params)
 
 
