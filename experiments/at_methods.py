@@ -16,9 +16,10 @@ Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Tab
 
 Methods that come with a card of their own (`training.RECIPES`: extra data, other optimisers) are no
 rows, nor is HAT, which needs a second run, nor AdaNet where there is no batch normalisation. LBGAT
-has a teacher of the net's size, or the first epoch's warm-up of its authors. Rows that are there
-are not made again; a row that was interrupted goes on where it was. Every net is evaluated in
-float32, at the weights that PGD-10 on validation images chose, as the baseline says.
+has a teacher of the net's size, or the first epoch's warm-up of its authors; the patience of
+Curriculum, ten epochs of its authors' many, would leave it natural where there are few. Rows that
+are there are not made again; a row that was interrupted goes on where it was. Every net is
+evaluated in float32, at the weights that PGD-10 on validation images chose, as the baseline says.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ SCALES = {  # flags of train, of evaluate
     "gpu": ("--model preact-resnet-18 --dtype bfloat16 --epochs 15", "--n 1000"),
     "full": ("--model wrn-34-10 --dtype bfloat16 --epochs 110", "--n 10000"),
 }
-LBGAT = {  # its teacher, a ResNet-18, outgrows a small net and diverges at the card's first steps
-    "smoke": "--teacher cnn",
-    "cpu": "--teacher resnet-8",
-    "gpu": "--lr-warmup 1/15",
-    "full": "--lr-warmup 1/110",
+OWN = {  # flags that a row has beside its scale's
+    "lbgat": {  # its teacher, a ResNet-18, outgrows a small net and diverges at the first steps
+        "smoke": "--teacher cnn",
+        "cpu": "--teacher resnet-8",
+        "gpu": "--lr-warmup 1/15",
+        "full": "--lr-warmup 1/110",
+    },
+    "curriculum": dict.fromkeys(("smoke", "cpu", "gpu"), "--patience 1"),
 }
 EVALUATION = "--attacks pgd-50 autoattack --curve none --dtype float32"
 
@@ -61,9 +65,9 @@ def rows_of(scale: str) -> list[str]:
 def row(name: str, options: argparse.Namespace) -> dict:
     """Train and evaluate one method; what the table says of it, and the whole report."""
     train, evaluate = SCALES[options.scale]
-    train += f" {LBGAT[options.scale]}" if name == "lbgat" else ""
+    own = OWN.get(name, {}).get(options.scale, "")
     run = options.runs / f"at-{slug(options.data)}-{options.scale}" / name.lower()
-    trained(run, [*ROWS[name].split(), *train.split()], options)
+    trained(run, [*ROWS[name].split(), *train.split(), *own.split()], options)
     found = evaluated(run, [*evaluate.split(), *EVALUATION.split()], options)
     origin, settings = (files.read_json(run / f"{part}.json") for part in ("training", "config"))
     return {

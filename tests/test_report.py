@@ -443,8 +443,11 @@ def test_the_commit_is_that_of_the_tracked_file(tmp_path, monkeypatch):
     other.touch()
     assert commit(file) is None  # no checkout
     git("init", "-q")
-    git("add", "a.py")
+    results = tmp_path / "results.json"
+    results.touch()
+    git("add", "a.py", "results.json")
     git("commit", "-qm", "a")
+    results.write_text("{}")  # is no code
     head = git("rev-parse", "HEAD").stdout.strip()
     assert commit(file) == head
     assert commit(other) is None  # lies in a checkout that does not know it

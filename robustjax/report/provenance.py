@@ -28,7 +28,7 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
       started: `time.time()` when the run began.
 
     Returns:
-      command, seed, commit (None outside a git checkout; "-dirty" if files differ from it),
+      command, seed, commit (None outside a git checkout; "-dirty" if code differs from it),
       device, versions, wall_time_s and date (UTC). No path or host name.
     """
     return {
@@ -55,9 +55,10 @@ def _without_folders(command: str) -> str:
 
 
 def commit(file: Path) -> str | None:
-    """The commit a file is at, "-dirty" if its checkout is not; None if git does not track it.
+    """The commit a file is at, "-dirty" if its checkout's code is not; None if it is untracked.
 
-    An installed package may lie inside some checkout: only tracked files belong to one.
+    Code is Python files: an experiment's results, which it writes row by row, are none. An
+    installed package may lie inside some checkout: only tracked files belong to one.
     """
 
     def git(*arguments: str) -> str:
@@ -69,7 +70,8 @@ def commit(file: Path) -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", file.name)
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
