@@ -7,7 +7,7 @@ Hardware:  smoke: a minute a row on two CPU cores; cpu: a narrow net, the first 
            minutes a row of an H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110
            epochs.
 Claim:     none ahead: the methods' papers use cards of their own, this table has one.
-Measured:  gpu: PGD-AT, TRADES and Fast AT: 43.1, 42.8 and 40.8 % under AutoAttack. cpu: 17 rows
+Measured:  gpu: PGD-AT, TRADES and Fast AT: 43.1, 42.8 and 40.8 % under AutoAttack. cpu: all 33 rows
            (seconds a step are of a busy machine): Free 21.5, PGD-AT 18.5, TRADES 13.0 %. Nothing
            at full scale. Results go to results/at_methods_{data}_{scale}.json.
 Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Table 1 names the
