@@ -93,6 +93,7 @@ METHODS = {  # every run keeps a moving average of the weights too: see RECIPE
     ),
     "trades": TRADES(attack=KL),
     "awp(trades)": AWP(TRADES(attack=KL)),
+    "sat": SAT(attack=KL, start=0.0),
     "awp(sat)": AWP(SAT(attack=KL, start=0.0)),
     "free": Free(THREAT, replays=2),
     "mmc, untargeted": MMC("untargeted", CE, feature_dim=3, center_norm=1.0),
@@ -129,6 +130,7 @@ COMMITS = dict.fromkeys(
     (
         "trades",
         "awp(trades)",
+        "sat",
         "awp(sat)",
         "focal dynamic-at, clean statistics too",
         "score",
@@ -142,7 +144,7 @@ COMMITS = dict.fromkeys(
     2,
 ) | {"lbgat": 3, "hat": 3, "rr(trades)": 3, "tla": 4}
 """How many forwards of a loss move the statistics, where it is not one."""
-PROBES = ("awp(trades)", "awp(sat)", "free", "center")
+PROBES = ("awp(trades)", "sat", "free", "center")
 STEPS = 20
 
 
@@ -217,7 +219,7 @@ def test_loss_falls(name):
     names = ("teacher_accuracy", "robust_accuracy", "accuracy")
     correct = [next(m[n] for n in names if n in m) for m in trace]
     assert np.isfinite(loss).all()
-    share = 0.9 if name in ("awp(sat)", "avmixup") else 0.8
+    share = 0.9 if name in ("sat", "awp(sat)", "avmixup") else 0.8
     assert np.mean(loss[-3:]) < share * np.mean(loss[:3])
     assert np.mean(correct[-3:]) > max(0.7, np.mean(correct[:3]))
 

@@ -74,6 +74,7 @@ def test_augmentation_depends_on_the_example_and_not_on_its_place():
     order = np.random.default_rng(0).permutation(len(examples()["label"]))
     shuffled = {k: v[order] for k, v in examples().items()}
     assert equal(take(recipe)[1].params, take(recipe, 1, shuffled)[1].params)
+    assert equal(take(recipe)[1].params, take(recipe, 4)[1].params)
     renamed = examples() | {"index": examples()["index"] + 1}
     assert not equal(take(recipe)[1].params, take(recipe, 1, renamed)[1].params)
 

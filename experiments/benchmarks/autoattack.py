@@ -22,19 +22,19 @@ hardly changes.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
+import contest
 import jax
 import numpy as np
 import torch
-from pgd_step import cpu_name, torch_network, versions
+from pgd_step import torch_network
 from pyautoattack import AutoAttack as PyAutoAttack
 
-from robustjax import data, evaluation, files, models, parallel, report
+from robustjax import data, evaluation, models, report
 from robustjax.attacks import AutoAttack
 from robustjax.threats import Linf
 
@@ -105,21 +105,16 @@ def theirs(twin, images, labels, eps, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = contest.parser(__doc__.splitlines()[0])
     parser.add_argument("subject", help="a run directory, or mnist")
     parser.add_argument("--data", help="arrays:DIR with the images; None: the network's own set")
     parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     parser.add_argument("--n", type=int, default=100, help="the first n test images")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--one-core", action="store_true", help="CPU seconds on one core")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
     options = parser.parse_args()
     began = time.time()
 
-    if options.one_core:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    clock = time.process_time if options.one_core else time.perf_counter
-    parallel.use_all_cores()
+    clock = contest.start(options)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     mnist = options.subject == "mnist"
     logits_fn, twin, name, eps = bundled() if mnist else trained(Path(options.subject))
@@ -143,24 +138,19 @@ def main():
         print(f"{contender:20s} {value:8.1f} s   robust {100 * robust[contender]:.1f} %")
     print(f"robustjax / pyautoattack = {ratio:.2f}")
 
-    if options.out:
-        record = {
-            **report.provenance(report.command_line(), options.seed, began),
-            "peers": versions(),
-            "cpu": cpu_name(),
-            "devices": jax.device_count(),
-            "clock": "CPU seconds" if options.one_core else "wall seconds",
-            "load_average": os.getloadavg()[0],
-            "n": len(labels),
-            "eps": eps,
-            "clean": found.clean,
-            "robust": robust,
-            "agree": float(np.mean(resists == ~found.examples["autoattack"]["fooled"])),
-            "seconds": seconds,
-            "ratio": ratio,
-            "stages": found.stages["autoattack"],
-        }
-        files.write_json(options.out, record)
+    contest.keep(
+        options,
+        began,
+        options.seed,
+        n=len(labels),
+        eps=eps,
+        clean=found.clean,
+        robust=robust,
+        agree=float(np.mean(resists == ~found.examples["autoattack"]["fooled"])),
+        seconds=seconds,
+        ratio=ratio,
+        stages=found.stages["autoattack"],
+    )
 
 
 if __name__ == "__main__":

@@ -18,19 +18,16 @@ on one core and counts CPU seconds, which a busy machine hardly changes.
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
 import importlib.util
 import os
-import platform
 import time
-from pathlib import Path
 
+import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax import files, models, parallel, report
+from robustjax import models, parallel
 from robustjax.attacks import PGD
 from robustjax.threats import Linf
 
@@ -163,54 +160,15 @@ def torch_network(torch, width):
     return Network()
 
 
-def race(contenders, repeats, clock):
-    """Seconds of every round of each: everybody runs once a round."""
-    for run in contenders.values():  # compile, choose kernels
-        run()
-        run()
-    rounds = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, run in contenders.items():
-            time.sleep(0.5)
-            start = clock()
-            run()
-            rounds[name].append(clock() - start)
-    for name, seconds in rounds.items():
-        print(
-            f"  {name:28s} best {min(seconds):7.3f} s   all "
-            + " ".join(f"{s:.3f}" for s in seconds),
-            flush=True,
-        )
-    return rounds
-
-
-def versions():
-    wanted = ("jax", "jaxlib", "flax", "numpy", "torch", "torchattacks")
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    return {"python": platform.python_version()} | {n: found[n] for n in wanted if n in found}
-
-
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = contest.parser(__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--one-core", action="store_true", help="CPU seconds on one core")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
     options = parser.parse_args()
     began = time.time()
 
-    if options.one_core:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    clock = time.process_time if options.one_core else time.perf_counter
-    parallel.use_all_cores()
+    clock = contest.start(options)
     device = jax.devices()[0].device_kind
     on_cpu = jax.default_backend() == "cpu"
     with_torch = on_cpu and all(map(importlib.util.find_spec, ("torch", "torchattacks")))
@@ -230,7 +188,7 @@ def main():
             for name, form in (("", example_wise), (", batched", batched)):
                 run = jax_contender(form, width, x, y, "bfloat16")
                 contenders[f"robustjax, bfloat16{name}"] = run
-        rounds = race(contenders, options.repeats, clock)
+        rounds = contest.race(contenders, options.repeats, clock)
         work = flops(network(width)[1]["params"], options.batch)
         result = {"width": width, "flops": work, "seconds": rounds}
         peak = next((p for name, p in PEAK_FLOPS.items() if name in device), None)
@@ -249,18 +207,7 @@ def main():
             print(f"  robustjax / best PyTorch = {ratio:.2f}")
         results.append(result)
 
-    if options.out:
-        record = {
-            **report.provenance(report.command_line(), 0, began),
-            "peers": versions(),
-            "cpu": cpu_name(),
-            "devices": jax.device_count(),
-            "batch": options.batch,
-            "clock": "CPU seconds" if options.one_core else "wall seconds",
-            "load_average": os.getloadavg()[0],
-            "results": results,
-        }
-        files.write_json(options.out, record)
+    contest.keep(options, began, batch=options.batch, results=results)
 
 
 if __name__ == "__main__":

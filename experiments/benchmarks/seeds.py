@@ -14,17 +14,14 @@ every seed has a state, a key and a batch of its own.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
-from pathlib import Path
 
+import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pgd_step import cpu_name, race
 
-from robustjax import files, models, parallel, report, training
+from robustjax import models, parallel, training
 from robustjax.attacks import PGD
 from robustjax.threats import Linf
 from robustjax.training.step import IN_AXES, OUT_AXES, create_state, make_step
@@ -73,40 +70,25 @@ def contenders(model: str, width: int, batch_size: int, seeds: int) -> dict:
 
 def main() -> None:
     """Print, and write where --out says, the seconds of both and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = contest.parser(__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet-8")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--one-core", action="store_true", help="CPU seconds on one core")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
     options = parser.parse_args()
     began = time.time()
-    if options.one_core:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    clock = time.process_time if options.one_core else time.perf_counter
-    parallel.use_all_cores(options.batch)
+    clock = contest.start(options, options.batch)
     results = []
     for seeds in options.seeds:
         print(f"{options.model} width {options.width}, batch {options.batch}, {seeds} seeds")
         made = contenders(options.model, options.width, options.batch, seeds)
-        rounds = race(made, options.repeats, clock)
+        rounds = contest.race(made, options.repeats, clock)
         ratio = min(rounds["vmapped"]) / min(rounds["seed by seed"])
         print(f"  vmapped / seed by seed = {ratio:.2f}")
         results.append({"seeds": seeds, "seconds": rounds, "ratio": ratio})
-    if options.out:
-        record = {
-            **report.provenance(report.command_line(), 0, began),
-            "cpu": cpu_name(),
-            "devices": jax.device_count(),
-            "model": options.model,
-            "width": options.width,
-            "batch": options.batch,
-            "clock": "CPU seconds" if options.one_core else "wall seconds",
-            "results": results,
-        }
-        files.write_json(options.out, record)
+    about = {name: getattr(options, name) for name in ("model", "width", "batch")}
+    contest.keep(options, began, **about, results=results)
 
 
 if __name__ == "__main__":
