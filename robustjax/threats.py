@@ -7,11 +7,13 @@ only 0.991 to 0.999 of the optimum in L2. `step` is what projected gradient asce
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from robustjax.config import check_number, config
 from robustjax.sums import ordered_sum
@@ -22,12 +24,21 @@ _TINY = 1e-30
 
 @config
 class Linf:
-    """Every component may change by at most eps (pixels in [0, 1])."""
+    """Every component may change by at most eps (pixels in [0, 1]).
+
+    Raises:
+      ValueError: eps is negative or, unless infinite, larger than 2: that is in grey levels.
+    """
 
     eps: float = 8 / 255
 
     def __post_init__(self):
         check_number("eps", self.eps)
+        # Pixels differ by 1 at most, and robustness curves go to twice an eps.
+        if isinstance(self.eps, int | float | np.number) and 2 < self.eps < math.inf:
+            raise ValueError(
+                f"pixels lie in [0, 1], and so does eps in linf; is {self.eps:g}/255 meant?"
+            )
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point in the ball around `x` and in [0, 1]: a clip per component."""

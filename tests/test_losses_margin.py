@@ -69,6 +69,13 @@ def test_dlr_does_not_change_under_scale_and_shift(k, scale):
     assert changed == pytest.approx(float(targeted_dlr(z, (1, 2))), rel=1e-3)
 
 
+def test_the_ratio_falls_as_a_wrong_logit_rises_where_the_label_is_not_among_three():
+    """What the docstring of MarginBlend warns of."""
+    order = np.argsort(-LOGITS[10])
+    rises = [float(jax.grad(dlr)(jnp.asarray(LOGITS[10]), y)[order[0]]) > 0 for y in order[1:]]
+    assert rises[0] and not any(rises[2:])
+
+
 @pytest.mark.parametrize("k", LOGITS)
 def test_negative_exactly_while_the_label_wins(k):
     winner = int(LOGITS[k].argmax())

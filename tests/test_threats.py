@@ -116,7 +116,7 @@ def test_step_ends_inside_and_never_loses_on_a_linear_function(norm, eps, x, v, 
 @fixed
 @given(x=images, g=gradients, size=st.floats(0, 1, width=32))
 def test_step_has_at_most_its_length(norm, x, g, size):
-    moved = np.asarray(step(norm(5.0), x, g, size, x)).astype(np.float64) - x
+    moved = np.asarray(step(norm(2.0), x, g, size, x)).astype(np.float64) - x
     assert norm_of(norm, moved) <= size * (1 + 1e-5) + 1e-6
 
 
@@ -193,7 +193,7 @@ def test_bits_do_not_depend_on_the_neighbours(norm):
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(128, 8, 8, 3)).astype(np.float32)
     v, g = (x + 0.3 * rng.normal(size=(2, *x.shape))).astype(np.float32)
-    both = jax.jit(jax.vmap(lambda x, v, g: norm(3.0).step(norm(3.0).project(v, x), g, 0.5, x)))
+    both = jax.jit(jax.vmap(lambda x, v, g: norm(2.0).step(norm(2.0).project(v, x), g, 0.5, x)))
     whole = np.asarray(both(x, v, g))
     parts = [both(x[i : i + 4], v[i : i + 4], g[i : i + 4]) for i in range(0, 128, 4)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
@@ -203,6 +203,14 @@ def test_bits_do_not_depend_on_the_neighbours(norm):
 def test_a_negative_radius_is_refused(norm):
     with pytest.raises(ValueError, match="eps must lie in"):
         norm(-0.1)
+
+
+def test_a_radius_in_grey_levels_is_refused_where_it_is_made():
+    for eps in (8, 8.0, np.float32(8)):
+        with pytest.raises(ValueError, match=r"is 8/255 meant\?"):
+            Linf(eps)
+    for eps in (2.0, float("inf"), jnp.float32(8)):  # a curve's end, none at all, one of a program
+        assert Linf(eps).eps == eps
 
 
 def test_no_two_threats_share_a_compiled_program():

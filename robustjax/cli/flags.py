@@ -17,7 +17,7 @@ from tyro.constructors import (
 )
 
 from robustjax import attacks, config, data, losses
-from robustjax.threats import NORMS, Linf, Threats
+from robustjax.threats import NORMS, Threats
 from robustjax.training import SCHEDULES
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -54,12 +54,10 @@ def choose_threat(norm: Norm | None, eps: float | None, default: Threats) -> Thr
     """The threat of the flags --threat and --eps, each falling back on `default`.
 
     Raises:
-      ValueError: eps is negative, or in linf in units of grey levels.
+      ValueError: the threat's own, of its eps.
     """
     same = norm is None or NORMS[norm] is type(default)
     threat = default if same else NORMS[norm]()
-    if isinstance(threat, Linf) and eps is not None and eps > 1:
-        raise ValueError(f"pixels lie in [0, 1], and so does --eps in linf; is {eps:g}/255 meant?")
     return threat if eps is None else type(threat)(eps)
 
 

@@ -35,6 +35,9 @@ class MarginBlend(OnAttack):
     z_(1) - z_(3) + 1e-12, with which one image whose three largest logits tie has a gradient of up
     to 1e24, and no weights are left.
 
+    The ratio wants a network that is right already: where the label is not among the three largest
+    logits, it falls as the largest, a wrong one, rises.
+
     References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, their code's
       use_DLRloss and use_CWloss.
 
