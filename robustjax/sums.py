@@ -1,4 +1,4 @@
-"""Sums whose last bits do not depend on what else is in the batch."""
+"""Sums whose last bits do not depend on what else is in the batch, and a safe maximum."""
 
 from __future__ import annotations
 
@@ -30,3 +30,13 @@ def spread(value: jax.Array, n: int) -> jax.Array:
     while len(copies) < n:
         copies = jnp.concatenate([copies, copies])
     return copies[:n]
+
+
+def largest(values: jax.Array) -> jax.Array:
+    """The maximum of values (n,); its gradient goes to the first of those that are largest.
+
+    That of `jnp.max` goes to all entries that equal the maximum. Where XLA computes one of the two
+    a second time and rounds it otherwise, there are none, and the gradient is 0 / 0.
+    """
+    first = jnp.arange(values.size) == jnp.argmax(values)
+    return jnp.sum(jnp.where(first, values, 0))

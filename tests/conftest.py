@@ -5,14 +5,11 @@ import os
 import jax
 import pytest
 
-QUICK = ["opt_preset=FAST_COMPILE"]
+QUICK = "--xla_cpu_opt_preset=FAST_COMPILE --xla_backend_optimization_level=0"
+QUICK += " --xla_llvm_disable_expensive_passes=true"
 if jax.__version_info__ < (0, 11):  # newer ones have only the emitters that compile slower
-    QUICK += ["use_fusion_emitters=false", "parallel_codegen_split_count=1"]
-os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", "")]
-    + [f"--xla_cpu_{flag}" for flag in QUICK]
-    + ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-)
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + QUICK
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")

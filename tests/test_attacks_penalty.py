@@ -121,7 +121,7 @@ def test_a_target_is_reached_whoever_chose_it(name="cw-l2"):
     z = run(replace(name, label="ranked"), y=y)
     np.testing.assert_array_equal(np.asarray(MODEL(z)).argmax(-1), second)
     given = run(replace(name, targeted=True), y=y, targets=second)
-    np.testing.assert_array_equal(given, z)
+    np.testing.assert_allclose(given, z, atol=1e-6)  # another program, which may round otherwise
     far = run(replace(name, label="ranked", rank=K - 1), y=y)
     np.testing.assert_array_equal(np.asarray(MODEL(far)).argmax(-1), logits.argmin(-1))
 

@@ -13,7 +13,7 @@ from robustjax.config import config
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import squared_distances
 from robustjax.detection.outputs import collect, layers_of
-from robustjax.sums import ordered_sum
+from robustjax.sums import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
 NEGLIGIBLE = 1e-12
@@ -69,7 +69,7 @@ def log_density(gaussian: Gaussian, f: jax.Array) -> jax.Array:
     """max_k -||W (f - mu_k)||^2 / 2 of one layer."""
     # Full float32: on GPUs and TPUs a product is otherwise rounded to about 10 bits.
     z = jnp.dot(gaussian.whitening, f - gaussian.mean, precision=jax.lax.Precision.HIGHEST)
-    return -jnp.min(squared_distances(z, jnp.asarray(gaussian.centers))) / 2
+    return largest(-squared_distances(z, jnp.asarray(gaussian.centers))) / 2
 
 
 def pooled_layers(output: Any) -> tuple[jax.Array, ...]:

@@ -13,7 +13,7 @@ from robustjax.config import check_number, config, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import squared_distances
 from robustjax.detection.outputs import collect, layers_of
-from robustjax.sums import ordered_sum
+from robustjax.sums import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
 LARGEST = 1e4
@@ -95,7 +95,7 @@ def lid(squares: jax.Array, k: int, same: jax.Array | float = 0.0) -> jax.Array:
     Those that are at most `same` are left out.
     """
     # The largest stands for one left out: where it is among the k nearest it adds log 1.
-    apart = jnp.where(squares > same, squares, jnp.maximum(jnp.max(squares), 1e-30))
+    apart = jnp.where(squares > same, squares, jnp.maximum(largest(squares), 1e-30))
     nearest = -jax.lax.top_k(-apart, k)[0]
     mean = ordered_sum(jnp.log(nearest[-1]) - jnp.log(nearest)) / (2 * k)
     return 1 / jnp.maximum(mean, 1 / LARGEST)

@@ -11,7 +11,7 @@ from robustjax.config import check_number, config
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities, log_sum_exp, others
 from robustjax.losses.output import logits_of
-from robustjax.sums import ordered_sum
+from robustjax.sums import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
 
@@ -29,7 +29,7 @@ class Confidence(Detector):
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """z_yhat - log sum_{i != yhat} exp z_i."""
         logits = logits_of(logits_fn(x))
-        return jnp.max(logits) - log_sum_exp(others(logits))
+        return largest(logits) - log_sum_exp(others(logits))
 
 
 @config
@@ -87,7 +87,7 @@ class MaxMargin(Detector):
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The margin."""
         logits = logits_of(logits_fn(x))
-        return jnp.max(logits) - jnp.max(others(logits))
+        return largest(logits) - largest(others(logits))
 
 
 @config
@@ -100,7 +100,7 @@ class CenterDistance(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The largest logit."""
-        return jnp.max(logits_of(logits_fn(x)))
+        return largest(logits_of(logits_fn(x)))
 
 
 def entropy(log_p: jax.Array) -> jax.Array:

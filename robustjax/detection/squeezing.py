@@ -12,7 +12,7 @@ from robustjax.config import check_number, config, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
 from robustjax.losses.output import logits_of
-from robustjax.sums import ordered_sum
+from robustjax.sums import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
 
@@ -140,4 +140,4 @@ class FeatureSqueezing(Detector):
         """The largest change, negative."""
         views = jnp.stack([x, *(squeeze(x) for squeeze in self.squeezers)])
         p, *others = jnp.exp(jax.vmap(lambda v: log_probabilities(logits_of(logits_fn(v))))(views))
-        return -jnp.max(jnp.stack([ordered_sum(jnp.abs(p - q)) for q in others]))
+        return -largest(jnp.stack([ordered_sum(jnp.abs(p - q)) for q in others]))

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.losses.output import of_logits
+from robustjax.sums import largest
 
 
 @of_logits
 def best_wrong(logits: jax.Array, label: jax.Array) -> jax.Array:
     """max_{j != y} z_j: the logit of the best wrong class, however the label does."""
-    return jnp.max(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
+    return largest(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
 
 
 @of_logits
