@@ -112,8 +112,12 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def encode(value: Any) -> Any:
-    """Configs -> JSON: {"type": class name, "fields": {...}}; a function becomes its name."""
-    if type(value).__name__ in _CLASSES and dataclasses.is_dataclass(value):
+    """Configs -> JSON: {"type": class name, "fields": {...}}; a function becomes its name.
+
+    Any other dataclass is written like a config, which `decode` does not know, and of arrays of
+    more than a few numbers the type and the shape.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, "fields": fields}
     if isinstance(value, tuple | list):
@@ -122,6 +126,8 @@ def encode(value: Any) -> Any:
         return {k: encode(v) for k, v in value.items()}
     if callable(value):
         return _name(value)
+    if isinstance(value, np.ndarray | jax.Array) and value.size > 16:
+        return f"{value.dtype}{list(value.shape)}"
     return value
 
 

@@ -18,7 +18,7 @@ from robustjax.attacks.deepfool import DeepFool
 from robustjax.attacks.fab import FAB
 from robustjax.attacks.fmn import FMN
 from robustjax.attacks.iterative import Example
-from robustjax.losses import margin
+from robustjax.losses import kl, margin, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
 
 N, SHAPE, K, HIDDEN = 24, (3, 4, 1), 3, 6
@@ -272,3 +272,13 @@ def test_every_point_costs_one_forward_pass(row):
         assert (forwards == 2).all()
     else:
         assert (forwards == ROWS[row].attack.steps + 1).all()
+
+
+@pytest.mark.parametrize("search", [DDN, FMN])
+def test_what_would_leave_a_search_blind_is_refused(search):
+    with pytest.raises(ValueError, match="label must be one of"):
+        search(label="any")
+    x = np.full(SHAPE, 0.5, np.float32)
+    for loss in (targeted_margin, kl):
+        with pytest.raises(ValueError, match="needs a target"):
+            search(loss=loss)(lambda z: z.reshape(-1)[:K], jax.random.key(0), x, 0)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import FGSM, PGD, Restarts, perturb
+from robustjax.attacks import (
+    APGD,
+    FGSM,
+    PGD,
+    CarliniWagnerLinf,
+    HopSkipJump,
+    Restarts,
+    perturb,
+)
 from robustjax.attacks.crafting import Ledger, Setting, judge
 from robustjax.attacks.examples import check_examples, check_model
 from robustjax.attacks.success import fooled
@@ -93,6 +101,8 @@ def test_a_model_may_return_any_pytree():
 
     z = run(PGD(Linf(0.1), loss=brightness), model=features)
     np.testing.assert_allclose(z, np.minimum(IMAGES + 0.1, 1), atol=1e-6)
+    with pytest.raises(ValueError, match="the model has 5 classes, but there is a label 5"):
+        run(model=features, labels=np.append(LABELS[1:], 5))
 
 
 def brightness(output, target):
@@ -139,6 +149,16 @@ def test_unusable_indices_targets_and_models_are_refused():
         run(targets=np.arange(3))
     with pytest.raises(ValueError, match="must take a batch"):
         run(model=lambda x: x.mean((1, 2, 3)) @ jnp.ones(1))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [APGD(steps=2), HopSkipJump(queries=9), CarliniWagnerLinf(steps=2, rounds=1)],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_where_jax_computes_in_64_bits_images_have_32(attack):
+    with jax.enable_x64(True):
+        assert run(attack).dtype == np.float32
 
 
 KEYS = (jax.random.PRNGKey(0), jax.random.key(0))

@@ -60,7 +60,15 @@ def test_a_random_start_needs_an_eps():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"label": "predicted"}, {"label": "x"}, {"beta": 1.5}, {"eta": 0.9}, {"alpha_max": 2.0}]
+    "bad",
+    [
+        {"label": "predicted"},
+        {"label": "any"},
+        {"label": "x"},
+        {"beta": 1.5},
+        {"eta": 0.9},
+        {"alpha_max": 2.0},
+    ],
 )
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

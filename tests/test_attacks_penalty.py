@@ -229,6 +229,8 @@ def test_a_detector_is_attacked_from_another_start(name="cw-l2"):
         ({"confidence": -1.0}, "confidence"),
         ({"steps": 0}, "steps"),
         ({"label": "best"}, "label"),
+        ({"label": "any"}, "label"),  # may be the true class, from which no image differs
+        ({"constant": 0.0}, "constant"),
         ({"beta": -1.0}, "beta"),
         ({"rule": "L2"}, "rule"),
     ],

@@ -152,7 +152,7 @@ def test_pairs_share_a_draw_and_each_has_its_own():
     [
         ({"samples": 7}, "even number"),
         ({"samples": 0}, "samples must lie in"),
-        ({"delta": -1.0}, "delta must lie in"),
+        ({"delta": 0.0}, "delta must lie in"),
         ({"noise": "uniform"}, "noise must be one of"),
         ({"label": "wrong"}, "label must be one of"),
         ({"steps": -1}, "steps must lie in"),

@@ -1,6 +1,7 @@
 """Laws of all detectors, fitted to one tiny model: a new one is a row in DETECTORS."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from watched import AUTOENCODER, DROPOUT, IMAGES, LABELS, MODEL, PREDICTED, TRACED
@@ -119,6 +120,17 @@ def test_pixels_of_255_and_unknown_labels_are_refused():
         KDensity().fit(MODEL, IMAGES, LABELS + 5)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         scores(Confidence().fit(MODEL, IMAGES, LABELS), 255 * IMAGES)
+
+
+def test_thresholds_of_another_number_are_refused():
+    watched = with_score(fit("confidence"), np.zeros(4))
+    with pytest.raises(ValueError, match="4 thresholds for 3 classes"):
+        watched(IMAGES[:2])
+
+
+def test_logits_of_few_bits_have_scores_of_many():
+    half = Confidence().fit(lambda x: MODEL(x)["logits"].astype(jnp.bfloat16), IMAGES, LABELS)
+    assert scores(half, IMAGES).dtype == np.float32
 
 
 def test_layers_of_every_form_of_output():

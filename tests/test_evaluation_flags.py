@@ -157,6 +157,10 @@ def test_an_attack_without_gradients_that_beats_those_with_them():
     assert any("gradient is exactly zero at 100.0%" in flag for flag in found)
     alone = flags(quantised, {"alone": Known()}, labels)
     assert alone == []
+    tiny = dataclasses.replace(both["both"].attacks[0], threat=Linf(1e-4))
+    assert not any(
+        "sees no gradient" in flag for flag in flags(attacks={"b": WorstOf((tiny, Known()))})
+    )
 
 
 def test_more_restarts_would_help():

@@ -1,5 +1,6 @@
 """A long evaluation that is killed ends with the report that it would have had."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -131,6 +132,29 @@ def test_an_edited_loss_is_not_given_the_snapshots_of_the_old_one(tmp_path):
         assert run(tmp_path, attacks).robust == run(None, attacks).robust
     assert len(list(tmp_path.iterdir())) == 5
     assert run(None, attacks).attacks["edited"]["fields"]["loss"] == "partial(margin)"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """An attack of one step that is no config."""
+
+    threat: Linf
+    size: float
+
+    def __call__(self, logits_fn, key, x, y, target=None):
+        gradient = jax.grad(lambda z: margin(logits_fn(z), y))(x)
+        return self.threat.step(x, gradient, self.size, x)
+
+
+def test_an_attack_that_is_no_config_is_known_by_its_numbers_too(tmp_path):
+    for size in (0.0, 0.05):
+        found = run(tmp_path, {"plain": Plain(Linf(0.05), size)})
+        assert found.attacks["plain"]["fields"]["size"] == size
+        assert (
+            found.robust["plain"] == run(None, {"plain": Plain(Linf(0.05), size)}).robust["plain"]
+        )
+    assert found.robust["plain"] < found.clean
 
 
 def test_a_detector_with_other_flags_is_another_model(tmp_path):

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from robustjax.losses import GIVEN_TARGETS, PAIRED
 from robustjax.typing import Loss
 
-Label = Literal["true", "predicted", "least_likely", "random", "any", "ranked"]
+WrongLabel = Literal["true", "predicted", "least_likely", "random", "ranked"]
+"""Those of a search for the nearest adversarial image: away from y, or towards another class."""
+Label = Literal[WrongLabel, "any"]
 TARGETED = ("least_likely", "random", "any", "ranked")
 """The labels that are classes to go towards."""
 

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+LEAST = 1e-12
+"""The smallest first constant: ten times 0 is 0 for ever."""
+
 
 class Search(NamedTuple):
     """Where the search of one example is.
@@ -45,10 +48,11 @@ def count(
 ) -> tuple[Search, jax.Array]:
     """Take note of one step of a round of at most `steps`: (search, whether the round is over).
 
-    There is a check at every tenth of a round. The round is over once a tenth has changed the
-    objective by less than a ten-thousandth, and won if it has since its last check: a long first
-    step may win with any constant and tells nothing. The next constant is the middle of the
-    smallest that is enough and the largest that failed, or ten times as large while none is enough.
+    There is a check at every tenth of a round. The round is over once nothing of the objective is
+    left or a tenth has changed it by less than a ten-thousandth, and won if it has since its last
+    check: a long first step may win with any constant and tells nothing. The next constant is the
+    middle of the smallest that is enough and the largest that failed, or ten times as large while
+    none is enough.
 
     Args:
       search: where the search is.
@@ -65,7 +69,7 @@ def count(
     won = won | (search.won & ~check)
     change = jnp.abs(objective - search.objective)
     stalled = check & (search.step > 0) & ~(change > 1e-4 * jnp.abs(objective))
-    over = stalled | (search.step + 1 >= steps)
+    over = stalled | (objective == 0) | (search.step + 1 >= steps)
     low = jnp.where(over & ~won, jnp.maximum(search.low, search.constant), search.low)
     high = jnp.where(over & won, jnp.minimum(search.high, enough), search.high)
     middle = jnp.where(jnp.isinf(high), 10 * search.constant, (low + high) / 2)

@@ -264,7 +264,8 @@ def _verify(attack: Attack, crafted: Crafted) -> None:
     name, images = type(attack).__name__, crafted.image
     if not np.isfinite(images).all():
         raise RuntimeError(
-            f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient"
+            f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient, or for "
+            "a random start in a ball of infinite eps"
         )
     if images.min() < 0 or images.max() > 1:
         raise RuntimeError(f"{name} returned pixels outside [0, 1]")

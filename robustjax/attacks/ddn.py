@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import Label
+from robustjax.attacks.aims import WrongLabel
 from robustjax.attacks.boundary import Seen, Walk
 from robustjax.attacks.iterative import Example
 from robustjax.attacks.radius import RadiusSearch, widest
@@ -55,7 +55,7 @@ class DDN(RadiusSearch):
     init_eps: float = 1.0
     gamma: float = 0.05
     loss: Loss = static(cross_entropy)
-    label: Label = static("true")
+    label: WrongLabel = static("true")
     rank: int = 1
     success: Success = static(fooled)
 
@@ -64,7 +64,7 @@ class DDN(RadiusSearch):
         check_number("init_eps", self.init_eps)
         check_number("gamma", self.gamma, high=1.0)
         check_number("rank", self.rank, 1)
-        check_choice("label", self.label, Label)
+        check_choice("label", self.label, WrongLabel)
 
     def remember(self, example: Example) -> jax.Array:
         """The radius."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -157,9 +157,11 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
             "logits_fn must take a batch (B, H, W, C) and return (B, K); for B = 1 it returned "
             f"{shapes}"
         )
-    if len(shapes) == 1 and len(shapes[0]) == 2 and examples.label.max() >= shapes[0][1]:
+    logits = output if isinstance(output, Mapping) and "logits" not in output else logits_of(output)
+    shape = getattr(logits, "shape", ())
+    if len(shape) == 2 and examples.label.max() >= shape[1]:
         raise ValueError(
-            f"the model has {shapes[0][1]} classes, but there is a label {examples.label.max()}"
+            f"the model has {shape[1]} classes, but there is a label {examples.label.max()}"
         )
     return place(logits_fn, None)
 

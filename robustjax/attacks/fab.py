@@ -8,7 +8,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import Label, choose
+from robustjax.attacks.aims import WrongLabel, choose
 from robustjax.attacks.boundary import Seen, Walk
 from robustjax.attacks.iterative import Example
 from robustjax.attacks.planes import GapSearch, nearest_plane, rivals, shift
@@ -63,7 +63,7 @@ class FAB(GapSearch):
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
-    label: Label = static("true")
+    label: WrongLabel = static("true")
     rank: int = 1
     random_start: bool = static(False)
     success: Success = static(fooled)
@@ -74,7 +74,7 @@ class FAB(GapSearch):
         check_number("eta", self.eta, 1.0)
         check_number("beta", self.beta, high=1.0)
         check_number("rank", self.rank, 1)
-        if self.label not in get_args(Label) or self.label == "predicted":
+        if self.label not in get_args(WrongLabel) or self.label == "predicted":
             raise ValueError(
                 "label must be 'true' (all wrong classes), 'ranked', 'least_likely' or 'random', "
                 f"got {self.label!r}"

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import Label
+from robustjax.attacks.aims import WrongLabel
 from robustjax.attacks.boundary import Seen, Walk
 from robustjax.attacks.iterative import Example
 from robustjax.attacks.planes import dual_norm
@@ -60,7 +60,7 @@ class FMN(RadiusSearch):
     steps: int = 300
     gamma: float = 0.05
     loss: Loss = static(margin)
-    label: Label = static("true")
+    label: WrongLabel = static("true")
     rank: int = 1
     success: Success = static(fooled)
 
@@ -68,7 +68,7 @@ class FMN(RadiusSearch):
         check_number("steps", self.steps)
         check_number("gamma", self.gamma, high=1.0)
         check_number("rank", self.rank, 1)
-        check_choice("label", self.label, Label)
+        check_choice("label", self.label, WrongLabel)
 
     def remember(self, example: Example) -> jax.Array:
         """The radius."""

@@ -203,7 +203,10 @@ class PGD:
 
     @property
     def cost(self) -> Cost:
-        """Both passes per step, draw and copy, those of the start, a forward to choose a class."""
+        """Both passes per step, draw and copy, those of the start, a forward to choose a class.
+
+        On a model and transforms without randomness the draws are one, whatever `eot` says.
+        """
         copies = math.prod(transform.copies for transform in self.transforms)
         calls = self.steps * self.eot * copies + self.start.calls
         return Cost(calls + (self.label != "true"), calls)

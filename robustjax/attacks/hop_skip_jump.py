@@ -143,7 +143,9 @@ class HopSkipJump(MinimumNorm):
             return jnp.clip(state.point + self._delta(state) * L2().steepest(noise), 0, 1)
 
         def jump():
-            length = state.high / jnp.sqrt(state.turn) * 0.5**state.count
+            length = (
+                state.high / jnp.sqrt(jnp.float32(state.turn)) * jnp.float32(0.5) ** state.count
+            )
             return jnp.clip(state.point + length * state.normal, 0, 1)
 
         return jax.lax.switch(state.phase, (find, shrink, estimate, jump))
@@ -170,7 +172,7 @@ class HopSkipJump(MinimumNorm):
             normal=state.normal + jnp.where(won, u, -u), mean=state.mean + u, wins=state.wins + won
         )
         ended = state.count >= jnp.floor(self.samples * jnp.sqrt(state.turn))
-        balance = 2 * state.wins / state.count - 1
+        balance = 2 * state.wins / jnp.float32(state.count) - 1
         both = (state.wins > 0) & (state.wins < state.count)
         normal = state.normal - jnp.where(both, balance, 0) * state.mean
         ready = _enter(state, JUMP)._replace(normal=self.threat.steepest(normal))

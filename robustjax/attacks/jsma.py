@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import Label, aim, check_aim, sense
+from robustjax.attacks.aims import WrongLabel, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost, Example, Iterative
 from robustjax.attacks.success import Success, fooled, logits_of
 from robustjax.config import check_choice, check_number, config, static
@@ -76,14 +76,14 @@ class JSMA(Iterative):
     pair: bool = static(False)
     loss: Loss = static(cross_entropy)
     success: Success = static(fooled)
-    label: Label = static("least_likely")
+    label: WrongLabel = static("least_likely")
     rank: int = 1
 
     def __post_init__(self):
         check_number("theta", self.theta, -1, 1)
         check_number("gamma", self.gamma, 0, 1)
         check_number("rank", self.rank, 1)
-        check_choice("label", self.label, Label)
+        check_choice("label", self.label, WrongLabel)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
         """A forward pass to choose a class, and the first map."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import constants
-from robustjax.attacks.aims import Label, aim, check_aim, sense
+from robustjax.attacks.aims import WrongLabel, aim, check_aim, sense
 from robustjax.attacks.iterative import Cost, Example, MinimumNorm
 from robustjax.attacks.success import Success, fooled, logits_of
 from robustjax.config import check_choice, check_number, config, static
@@ -123,16 +123,17 @@ class Penalty(MinimumNorm):
     constant: float = 0.01
     loss: Loss = static(margin)
     success: Success = static(fooled)
-    label: Label = static("true")
+    label: WrongLabel = static("true")
     rank: int = 1
     targeted: bool = static(False)
 
     def __post_init__(self):
-        for name in ("confidence", "step_size", "constant"):
+        for name in ("confidence", "step_size"):
             check_number(name, getattr(self, name))
+        check_number("constant", self.constant, constants.LEAST)
         for name in ("steps", "rounds", "rank"):
             check_number(name, getattr(self, name), 1)
-        check_choice("label", self.label, Label)
+        check_choice("label", self.label, WrongLabel)
 
     @abc.abstractmethod
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Any:
@@ -165,7 +166,7 @@ class Penalty(MinimumNorm):
             walk=self.start(image, example.x, search.constant),
             search=search,
             best=example.x,
-            size=jnp.where(won, 0.0, jnp.inf),
+            size=jnp.where(won, 0, jnp.float32(jnp.inf)),
             spare=example.x,
             lack=jnp.float32(jnp.inf),
             steps=jnp.int32(0),
@@ -215,7 +216,7 @@ class Penalty(MinimumNorm):
 
     def fading(self, search: constants.Search) -> jax.Array:
         """The size of this step: it falls linearly to zero over a round, so that rounds settle."""
-        return self.step_size * (1 - search.step / self.steps)
+        return self.step_size * (1 - search.step / jnp.float32(self.steps))
 
     def _gain(self, output, target):
         return sense(self.loss, self.label, self.targeted) * self.loss(output, target)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import Label, aim, sense
+from robustjax.attacks.aims import WrongLabel, aim, check_aim, sense
 from robustjax.attacks.boundary import BoundarySearch, Seen, Walk
 from robustjax.attacks.iterative import Example
 from robustjax.attacks.success import logits_of
@@ -19,13 +19,14 @@ class RadiusSearch(BoundarySearch):
     """A boundary search that climbs one loss."""
 
     loss: Loss
-    label: Label
+    label: WrongLabel
     rank: int
 
     def aim(self, example: Example, output: Any) -> Any:
         """What the loss compares the output with."""
         if example.target is not None:
             return example.target
+        check_aim(self.loss, self.label)
         key = jax.random.fold_in(example.key, 0)
         return aim(self.loss, self.label, logits_of(output), key, example.y, self.rank)
 

@@ -102,7 +102,7 @@ def over_slots(
       keeper: where the run is saved, and found again after a kill.
     """
     devices = tuple(jax.local_devices())
-    shared = (attack, model, key, np.asarray(path, np.int32))
+    shared = (jax.tree.map(_single, attack), model, key, np.asarray(path, np.int32))
     advance = _compiled(devices)
     now = _empty(shared, examples, tile_size(batch_size, len(devices)))
     now = keeper.load(now) or now
@@ -140,6 +140,13 @@ def over_slots(
                 steps = min(2 * steps, MOST)
             keeper.save(snapshot, last=finished.all())
     return crafted, time.monotonic() - begun
+
+
+def _single(number: Any) -> Any:
+    """A config's number in 32 bits also where JAX's own default is 64."""
+    if isinstance(number, float):
+        return np.float32(number)
+    return np.int32(number) if type(number) is int else number
 
 
 def _fill(crafted: Crafted, rows: np.ndarray, result: Crafted, slots: np.ndarray) -> None:

@@ -89,7 +89,7 @@ class ZerothOrder(Iterative):
     def __post_init__(self):
         _ = self.ascent  # checks the fields that they share
         check_number("samples", self.samples, 2)
-        check_number("delta", self.delta)
+        check_number("delta", self.delta, 1e-12)
         if isinstance(self.samples, int) and self.samples % 2:
             raise ValueError(f"samples come in pairs, so give an even number, not {self.samples}")
         check_choice("noise", self.noise, Noise)

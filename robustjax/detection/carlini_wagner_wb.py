@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import constants, penalty
-from robustjax.attacks.aims import TARGETED, Label, choose
+from robustjax.attacks.aims import WrongLabel, choose
 from robustjax.attacks.carlini_wagner import CarliniWagnerL2
 from robustjax.attacks.iterative import Cost, Example, MinimumNorm
 from robustjax.attacks.penalty import Started
@@ -59,8 +59,8 @@ class CarliniWagnerWB(MinimumNorm):
       step_size: of the first step of a round.
       rounds, constant: of the second stage's binary search, and its first c.
       first_rounds, first_constant: of the first stage.
-      label: the class it goes to when no target is given: 'random' (wrong), 'least_likely', 'any'
-        or 'ranked'.
+      label: the class it goes to when no target is given: 'random' (wrong), 'least_likely' or
+        'ranked'.
       rank: of that class, for 'ranked', as `MultiTargeted` sets it.
 
     References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 4.4 and
@@ -81,17 +81,19 @@ class CarliniWagnerWB(MinimumNorm):
     constant: float = 100.0
     first_rounds: int = 3
     first_constant: float = 10.0
-    label: Label = static("random")
+    label: WrongLabel = static("random")
     rank: int = 1
 
     def __post_init__(self):
-        for name in ("confidence", "step_size", "constant", "first_constant"):
+        for name in ("confidence", "step_size"):
             check_number(name, getattr(self, name))
+        for name in ("constant", "first_constant"):
+            check_number(name, getattr(self, name), constants.LEAST)
         for name in ("rounds", "first_rounds", "rank"):
             check_number(name, getattr(self, name), 1)
         check_number("steps", self.steps, 2)
-        if self.label not in TARGETED:
-            raise ValueError(f"label must be one of {TARGETED}, got {self.label!r}")
+        if self.label not in (known := ("least_likely", "random", "ranked")):
+            raise ValueError(f"label must be one of {known}, got {self.label!r}")
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
         """A forward pass: the clean image may be its own adversarial image."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from robustjax.attacks.examples import Examples, check_request, num_classes, one_example
+from robustjax.attacks.examples import Examples, check_request, one_example
 from robustjax.attacks.randomized import Randomized
 from robustjax.attacks.success import fooled
 from robustjax.attacks.tiles import over_tiles
@@ -42,10 +42,6 @@ class Detector(abc.ABC):
         """
         request = check_request(model, jax.random.key(0), images, labels, None, batch_size)
         placed, _, examples, batch_size = request
-        if examples.label.max() >= (classes := num_classes(placed, examples)):
-            raise ValueError(
-                f"the model has {classes} classes, but there is a label {examples.label.max()}"
-            )
         model = model if isinstance(model, Partial | Randomized) else Partial(model)
         return Fitted(self, model, self.learn(placed, examples, batch_size))
 
@@ -151,6 +147,11 @@ def _score(fitted, x):
 def _logits_and_score(watched, x):
     fitted, threshold = watched
     logits = logits_of(one_example(fitted.model)(x))
+    if threshold.ndim and threshold.shape != logits.shape:
+        raise ValueError(
+            f"there are {len(threshold)} thresholds for {logits.size} classes; give one for each "
+            "class, or one number for all"
+        )
     least = jnp.asarray(threshold)[jnp.argmax(logits)] if threshold.ndim else threshold
     return {"logits": logits, "score": fitted(x) - least}
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from robustjax.config import check_number, config
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities, log_sum_exp, others
-from robustjax.losses.output import logits_of
+from robustjax.losses.output import float_logits
 from robustjax.sums import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
@@ -28,7 +28,7 @@ class Confidence(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """z_yhat - log sum_{i != yhat} exp z_i."""
-        logits = logits_of(logits_fn(x))
+        logits = float_logits(logits_fn(x))
         return largest(logits) - log_sum_exp(others(logits))
 
 
@@ -38,7 +38,7 @@ class Entropy(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """-H(F)."""
-        return -entropy(log_probabilities(logits_of(logits_fn(x))))
+        return -entropy(log_probabilities(float_logits(logits_fn(x))))
 
 
 @config
@@ -56,7 +56,7 @@ class NonME(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """H(G)."""
-        return entropy(log_probabilities(others(logits_of(logits_fn(x)))))
+        return entropy(log_probabilities(others(float_logits(logits_fn(x)))))
 
 
 @config
@@ -76,7 +76,7 @@ class Energy(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """-E(x)."""
-        logits = logits_of(logits_fn(x))
+        logits = float_logits(logits_fn(x))
         return self.temperature * log_sum_exp(logits / self.temperature)
 
 
@@ -86,7 +86,7 @@ class MaxMargin(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The margin."""
-        logits = logits_of(logits_fn(x))
+        logits = float_logits(logits_fn(x))
         return largest(logits) - largest(others(logits))
 
 
@@ -100,7 +100,7 @@ class CenterDistance(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The largest logit."""
-        return largest(logits_of(logits_fn(x)))
+        return largest(float_logits(logits_fn(x)))
 
 
 def entropy(log_p: jax.Array) -> jax.Array:

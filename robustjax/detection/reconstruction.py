@@ -13,7 +13,7 @@ from robustjax.config import check_number, config, static
 from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
-from robustjax.losses.output import logits_of
+from robustjax.losses.output import float_logits
 from robustjax.sums import ordered_sum
 from robustjax.typing import LogitsFn
 
@@ -79,7 +79,7 @@ class ReconstructionDivergence(Detector):
     def statistics(self, learned: Partial, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The divergence, negative."""
         views = jnp.stack([x, one_example(learned)(x)])
-        logits = jax.vmap(lambda v: logits_of(logits_fn(v)))(views)
+        logits = jax.vmap(lambda v: float_logits(logits_fn(v)))(views)
         return -divergence(*jax.vmap(log_probabilities)(logits / self.temperature))
 
 

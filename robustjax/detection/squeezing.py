@@ -11,7 +11,7 @@ from robustjax.attacks.bpda import bpda
 from robustjax.config import check_number, config, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
-from robustjax.losses.output import logits_of
+from robustjax.losses.output import float_logits
 from robustjax.sums import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
@@ -139,5 +139,6 @@ class FeatureSqueezing(Detector):
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The largest change, negative."""
         views = jnp.stack([x, *(squeeze(x) for squeeze in self.squeezers)])
-        p, *others = jnp.exp(jax.vmap(lambda v: log_probabilities(logits_of(logits_fn(v))))(views))
+        logits = jax.vmap(lambda v: float_logits(logits_fn(v)))(views)
+        p, *others = jnp.exp(jax.vmap(log_probabilities)(logits))
         return -largest(jnp.stack([ordered_sum(jnp.abs(p - q)) for q in others]))

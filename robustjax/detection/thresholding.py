@@ -46,7 +46,7 @@ def auc(positives: Any, negatives: Any) -> float:
     From average ranks: AUC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q).
 
     Guarantees:
-      Equal to scikit-learn's `roc_auc_score`, ties and infinities included.
+      Equal to scikit-learn's `roc_auc_score`, ties included; scores may be infinite.
       auc(a, b) + auc(b, a) = 1.
     """
     positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")

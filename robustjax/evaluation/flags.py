@@ -252,7 +252,10 @@ def _few_classes(parts, classes):
 def _black_box(stages, total):
     limit = max(BLACK_BOX * total, 1)  # one image may be luck
     for i, stage in enumerate(stages):
-        after_gradients = any(earlier.cost.backwards > 0 for earlier in stages[:i])
+        after_gradients = any(
+            earlier.cost.backwards > 0 and _threat(earlier) == _threat(stage) is not None
+            for earlier in stages[:i]
+        )
         if stage.cost.backwards == 0 and after_gradients and stage.succeeded > limit:
             yield (
                 f"{type(stage.attack).__name__}, which sees no gradient, broke "
@@ -260,6 +263,10 @@ def _black_box(stages, total):
                 "failed on them: gradients are masked somewhere; find the part that saturates or "
                 "has no derivative, and attack it with bpda or a loss of its own"
             )
+
+
+def _threat(stage):
+    return getattr(stage.attack, "threat", None)
 
 
 def _restarts(stages, total):

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from robustjax.attacks.crafting import (
     Judgement,
@@ -255,5 +256,6 @@ def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, An
 def _folder(journal, setting, data, clean, attacks) -> Path:
     """The snapshots' own folder: its name is made of all that decides the result."""
     about = {name: describe(attack) for name, attack in attacks.items()}
-    arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits
+    numbers = [leaf for leaf in jax.tree.leaves(dict(attacks)) if isinstance(leaf, ArrayLike)]
+    arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits, numbers
     return Path(journal) / fingerprint(arrays, about, programs(attacks.values(), setting, data))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from robustjax.config import check_number
-from robustjax.losses.output import logits_of
+from robustjax.losses.output import float_logits
 from robustjax.losses.softmax import TemperedCrossEntropy, cross_entropy
 from robustjax.sums import ordered_sum, spread
 
@@ -76,7 +76,7 @@ def mmc(output: Any, target: jax.Array) -> jax.Array:
     References: Pang et al., "Rethinking softmax cross-entropy loss", 2020; the authors' code leaves
       the 1/2 out.
     """
-    logits = logits_of(output)
+    logits = float_logits(output)
     return -(logits[target] if jnp.ndim(target) == 0 else jnp.sum(target * logits))
 
 
@@ -112,7 +112,7 @@ def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1
     """
     check_number("margin", margin)
     check_number("weight", weight)
-    logits = logits_of(output)
+    logits = float_logits(output)
     if jnp.ndim(target) == 0:
         target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
     return cross_entropy(logits * (1 + margin * target), target) + weight * mmc(logits, target)

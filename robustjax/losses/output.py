@@ -19,6 +19,12 @@ def logits_of(output: Any) -> jax.Array:
     return output[0] if isinstance(output, tuple | list) else output
 
 
+def float_logits(output: Any) -> jax.Array:
+    """The logits in float32 at least."""
+    logits = jnp.asarray(logits_of(output))
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
 def of_logits(loss: Callable[[jax.Array, Any], jax.Array]) -> Loss:
     """A loss of the logits, whatever else the model returns beside them, in float32 at least.
 
@@ -27,8 +33,6 @@ def of_logits(loss: Callable[[jax.Array, Any], jax.Array]) -> Loss:
 
     @functools.wraps(loss)
     def reading(output, target, **options):
-        logits = jnp.asarray(logits_of(output))
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return loss(logits, target, **options)
+        return loss(float_logits(output), target, **options)
 
     return reading

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import check_number, config
-from robustjax.losses.output import logits_of, of_logits
+from robustjax.losses.output import float_logits, of_logits
 
 
 @of_logits
@@ -100,7 +100,7 @@ class TemperedCrossEntropy:
 
     def __call__(self, output: Any, target: jax.Array) -> jax.Array:
         """-> scalar."""
-        return cross_entropy(logits_of(output) / self.temperature, target)
+        return cross_entropy(float_logits(output) / self.temperature, target)
 
 
 @of_logits
