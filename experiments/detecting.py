@@ -16,7 +16,12 @@ from robustjax.detection.outputs import collect, features_of
 from robustjax.losses.output import logits_of
 
 FALSE_REJECTION = 0.05
-NAMES = (*detection.DETECTORS, "k-density (Feinman)", "reconstruction")
+PLAIN = {
+    name: detector
+    for name, detector in detection.DETECTORS.items()
+    if name not in detection.NEEDS and name != "divergence"  # which trains an autoencoder
+}
+NAMES = (*PLAIN, "k-density (Feinman)")
 TYPICAL = 5000
 """Training images that the median K-density of a class is taken over, the first ones."""
 KEPT = ("auc", "tpr_at_fpr", "fpr", "accepted_wrong")
@@ -67,10 +72,10 @@ def watch(run: Path, train: data.Dataset, validation: data.Dataset, sigma2: floa
 
 
 def detectors(images: np.ndarray, sigma2: float) -> dict[str, detection.Detector]:
-    """All that need neither dropout nor attacked images; MagNet's autoencoder is a PCA."""
+    """All that ask for no other net or training; the autoencoder is a PCA."""
     grey = images.shape[-1] == 1
     squeezers = (detection.BitDepth(1 if grey else 5), detection.MedianSmoothing())
-    return detection.DETECTORS | {
+    return PLAIN | {
         "k-density": detection.KDensity(sigma2),
         "k-density (Feinman)": detection.KDensity.with_bandwidth(1.2 if grey else 0.26),
         "squeezing": detection.FeatureSqueezing(squeezers),

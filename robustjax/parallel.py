@@ -6,6 +6,7 @@ its contract (a per-device function with explicit collectives) is the one the tr
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -128,12 +129,13 @@ def use_all_cores(batch_size: int = 16) -> None:
 
     A power of two of them, at most 16, that divides the batch size: by default the usual ones.
 
-    Call it before anything touches a device; it leaves GPUs and TPUs, and a number that was set
-    already (`JAX_NUM_CPU_DEVICES`), as they are.
+    Call it before anything touches a device: later it is too late, and devices stay as they are,
+    as GPUs and TPUs do, and a number that was set already (`JAX_NUM_CPU_DEVICES`).
     """
     if jax.config.jax_num_cpu_devices < 0:
         devices = 1 << (min(usable_cores(), 16).bit_length() - 1)
-        jax.config.update("jax_num_cpu_devices", math.gcd(devices, batch_size))
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", math.gcd(devices, batch_size))
 
 
 def usable_cores() -> int:

@@ -84,6 +84,8 @@ def test_flags_reach_the_config(run):
 def test_a_natural_model_remembers_what_it_is_to_be_attacked_with(fitted):
     asked = fitted("natural", "--threat", "l2", "--eps", "1/2")
     assert asked.threat == L2(0.5) and asked.validation_attack is None
+    chosen = fitted("natural", "--validation-attack", "pgd-2", "--eps", "1/10")
+    assert chosen.validation_attack == attacks.parse("pgd-2", Linf(0.1))
 
 
 def test_awp_wraps_any_method(fitted):
@@ -119,7 +121,8 @@ def test_a_card_reaches_the_run(fitted, tmp_path):
     assert asked.method == method and asked.threat == Linf(0.031)
     assert asked.recipe == dataclasses.replace(recipe, lr=0.05)
     assert asked.model["name"] == "wrn-34-10" and asked.model["mean"] is None
-    grey = fitted("trades", "--card", "repo", "--eps", "1/10", "--normalize")
+    with pytest.warns(UserWarning, match=r"10 steps of 0\.007 .* reach 0\.7 of eps = 0\.1"):
+        grey = fitted("trades", "--card", "repo", "--eps", "1/10", "--normalize")
     assert grey.recipe.augment == data.Augment(pad=0, flip=False)
     assert grey.threat == Linf(0.1) == grey.method.attack.threat and grey.model["mean"]
     assert fitted("trades", "--card", "awp").method.gamma == 5e-3

@@ -6,7 +6,8 @@ import pytest
 
 from robustjax.attacks import Adam, Gaussian, Momentum, Steepest, Uniform, Zero
 from robustjax.cli import choose_threat
-from robustjax.cli.flags import RULES, STARTS, VARIANTS, read_variant, write_variant
+from robustjax.cli.flags import RULES, STARTS, STOPS, VARIANTS, read_variant, write_variant
+from robustjax.data import Augment
 from robustjax.detection import DETECTORS, Autoencoder, ReconstructionDivergence
 from robustjax.threats import L2, Linf
 from robustjax.training import SCHEDULES
@@ -67,6 +68,14 @@ def test_a_dot_leads_into_a_config():
     for wrong, known in (("autoencoder.epoch", "filters, pool"), ("temperature.x", "none")):
         with pytest.raises(ValueError, match=f"divergence.{wrong.split('.')[0]} has no .*{known}"):
             read_variant(f"divergence:{wrong}=3", DETECTORS)
+
+
+def test_counts_and_switches_take_no_fractions():
+    with pytest.raises(ValueError, match="tau must be a whole number"):
+        read_variant("misclassified:tau=1.9", STOPS)
+    with pytest.raises(ValueError, match="a switch is 0 or 1"):
+        read_variant("crop:flip=1/2", {"crop": Augment()})
+    assert read_variant("crop:flip=0", {"crop": Augment()}) == Augment(flip=False)
 
 
 @pytest.mark.parametrize("table", VARIANTS.values())

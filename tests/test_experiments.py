@@ -7,9 +7,11 @@ import json
 import pathlib
 import sys
 
+import jax
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
+from watched import IMAGES, LABELS, MODEL
 
 from robustjax import config, detection, models, training
 
@@ -243,9 +245,16 @@ def test_a_coloured_set_takes_the_schedule_of_the_card():
     np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RECIPES["rce"].schedule.boundaries)
 
 
-def test_the_detectors_are_those_that_are_named():
-    images = np.random.default_rng(4).integers(0, 256, (9, 8, 8, 1)).astype(np.uint8)
-    assert set(detecting.detectors(images, 1.0)) == set(detecting.NAMES)
+def test_the_detectors_are_those_that_are_named_and_fit_nets_with_nothing_beside_their_layers():
+    def net(images):
+        return {kind: MODEL(images)[kind] for kind in ("logits", "features")}
+
+    images, labels = np.concatenate([IMAGES, 1 - IMAGES]), np.tile(LABELS, 2)  # LID needs 100
+    made = detecting.detectors(np.uint8(255 * images), 1.0)
+    assert list(made) == list(detecting.NAMES) and len(made) == 12
+    for detector in made.values():
+        fitted = detector.fit(net, images, labels)
+        assert jax.eval_shape(fitted, IMAGES[0]).shape == ()
 
 
 @pytest.mark.parametrize("scale", rce_detection.SCALES.values(), ids=rce_detection.SCALES)

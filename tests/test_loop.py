@@ -191,6 +191,10 @@ def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):
     again = fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
     assert again.best == first.best and (first.start, again.start) == (0, 4)
     assert (out / "weights.npz").read_bytes() == kept
+    tuned = {"model": MODEL, "out": tmp_path / "tuned", "recipe": RECIPE, "init_from": out}
+    fit(Natural(), *digits, **tuned, progress=False)
+    (out / "weights.npz").unlink()  # what the run began from is in its checkpoints
+    assert fit(Natural(), *digits, **tuned, resume=True, progress=False).start == 4
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from robustjax import losses
 from robustjax.attacks import BIM, PGD, Gaussian, Restarts
 from robustjax.parallel import AXIS
 from robustjax.threats import L2
-from robustjax.training import AWP, MART, PGDAT, SAT, TRADES, AVmixup, Natural
+from robustjax.training import AWP, MART, PGDAT, SAT, SCORE, TRADES, AVmixup, Natural
 from robustjax.training.methods.base import Crafted
 
 
@@ -81,13 +81,14 @@ def test_trades_commits_clean_then_adversarial_or_the_latter_alone(commits):
     assert value == loss(TRADES())[0]
 
 
+@pytest.mark.parametrize("method", [TRADES, SCORE])
 @pytest.mark.parametrize("bn", ["running", "batch", "commit"])
-def test_trades_crafts_in_its_mode_and_its_reference_commits_nothing(bn):
+def test_pairs_craft_in_their_mode_and_the_reference_commits_nothing(bn, method):
     state, net, batch = net_and_batch(TRADES())
     watched = Watched(net.stats, net.progress, net.module, modes=[])
 
     def perturb(keys):
-        return TRADES(bn=bn).perturb(watched, state.params, batch, keys)
+        return method(bn=bn).perturb(watched, state.params, batch, keys)
 
     jax.eval_shape(jax.vmap(perturb, axis_name=AXIS), jax.random.split(jax.random.key(0), (1, 32)))
     reference, *climbing = watched.modes

@@ -156,12 +156,12 @@ class Fixed(nn.Module):
         return jnp.tile(bias[None], (len(x), 1)) + 0 * x.sum((1, 2, 3))[:, None]
 
 
-def radii(variant, fooled, visits):
+def radii(variant, fooled, visits, start=0.0):
     """The radii, the same for all examples, after each of some visits."""
     _, net, batch = flat_net(CAT())
     bias = jnp.zeros(4).at[1 if fooled else 0].set(5.0)
     given = {"bias": bias}, net.replace(module=Fixed())
-    batch = batch.replace(label=jnp.zeros_like(batch.label), rows=jnp.zeros(SIZE))
+    batch = batch.replace(label=jnp.zeros_like(batch.label), rows=jnp.full(SIZE, start))
     method, found = CAT(PGD(Linf(EPS), steps=2), variant, eta=0.008), []
     for _ in range(visits):
         made = crafted(method, (*given, batch))
@@ -187,6 +187,11 @@ GROWS, STAYS = [0.008, 0.016, 0.02], [0.0, 0.0, 0.0]
 def test_radii_grow_where_they_may_up_to_the_threat_s(variant, fooled, want):
     found, _, _ = radii(variant, fooled, 3)
     np.testing.assert_allclose(found, np.repeat([want], SIZE, 0).T, atol=1e-7)
+
+
+def test_growth_that_the_threat_cut_short_is_taken_back_no_further():
+    found, _, _ = radii("paper", True, 2, start=0.018)
+    np.testing.assert_allclose(found, 0.018, atol=1e-7)
 
 
 def test_version_one_keeps_images_that_fool_and_the_others_clean():

@@ -117,6 +117,17 @@ def test_a_number_of_devices_that_is_set_stays(monkeypatch):
     assert devices_of(monkeypatch, cores=8, before=3, batch_size=50) == 3
 
 
+def test_once_jax_has_begun_its_devices_stay():
+    def late(name, value):
+        raise RuntimeError("config should be updated before backends are initialized")
+
+    with pytest.MonkeyPatch.context() as patch:
+        config = SimpleNamespace(jax_num_cpu_devices=-1, update=late)
+        patch.setattr(parallel, "jax", SimpleNamespace(config=config))
+        parallel.use_all_cores()
+    assert config.jax_num_cpu_devices == -1
+
+
 def test_all_cores_count_where_the_platform_knows_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     counts = iter([6, None])

@@ -412,6 +412,7 @@ def test_provenance_says_where_a_number_comes_from():
         ("--data-dir ../mine/tfds --out ../../a", "--data-dir tfds --out a"),
         ("--data arrays:/home/me/set", "--data arrays:set"),
         ("--out=/srv/runs/a", "--out=a"),
+        ("--out '/home/jane doe/runs/a b'", "--out 'a b'"),
         ("--eps 8/255 runs/a b/c ./d", "--eps 8/255 runs/a b/c ./d"),
     ],
 )

@@ -135,10 +135,17 @@ def _changed(name: str, default: Any, settings: list[tuple[str, str]]) -> Any:
             inside[field].append((rest, value))
         else:
             kind, numbers = type(getattr(default, field)), map(config.number, value.split(","))
-            changes[field] = tuple(numbers) if kind is tuple else kind(*numbers)
+            changes[field] = tuple(numbers) if kind is tuple else _cast(kind, *numbers)
     for field, deeper in inside.items():
         changes[field] = _changed(f"{name}.{field}", getattr(default, field), deeper)
     return dataclasses.replace(default, **changes)
+
+
+def _cast(kind: type, value: float) -> Any:
+    """The number as the field's type; a fraction for a count is left, and the config refuses it."""
+    if kind is bool and value not in (0, 1):
+        raise ValueError(f"a switch is 0 or 1, not {value:g}")
+    return kind(value) if kind in (int, bool) and value == int(value) else value
 
 
 def write_variant(value: Any, table: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,8 +64,9 @@ class Options:
       awp_start: the fraction of training before which the weights are not perturbed.
       seed: of weights, batches, augmentation and attacks.
       resume: go on from the newest checkpoint in OUT.
-      validation_attack: chooses the best checkpoint; None is pgd-10, or margin-un-10 where the
-        head decides by distances, whose softmax may hide its gradient; 'none': clean accuracy does.
+      validation_attack: chooses the best checkpoint; 'none': clean accuracy does. None is pgd-10,
+        or margin-un-10 where the head decides by distances, whose softmax may hide its gradient,
+        or 'none' for what trains on clean images.
       checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
       coordinator: host:port of process 0, where a run has several processes (jax.distributed).
       processes: their number; each reads its own part of every batch.
@@ -120,10 +122,11 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     extra = None if options.extra is None else data.load_extra(options.extra, classes)
     threat = choose_threat(options.threat, options.eps, training.threat_of(method))
     method = training.with_threat(method, threat)
+    warn_of_short_steps(method)
     distances = method.model.get("head") in models.DISTANCE_HEADS
-    chooser = options.validation_attack or ("margin-un-10" if distances else "pgd-10")
-    on_clean = method.on_clean or chooser == "none"
-    validation_attack = None if on_clean else attacks.parse(chooser, threat)
+    usual = "none" if method.on_clean else "margin-un-10" if distances else "pgd-10"
+    chooser = options.validation_attack or usual
+    validation_attack = None if chooser == "none" else attacks.parse(chooser, threat)
     if options.awp:
         method = training.AWP(method, options.awp, options.awp_start)
     usual = data.default_augment(options.data, train_set.image_shape, recipe.augment)
@@ -153,6 +156,22 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     if first:
         write_record(result, options, started)
     return result
+
+
+def warn_of_short_steps(method: training.Method) -> None:
+    """A card's steps may be given in pixels, and do not follow --eps and --threat."""
+
+    def is_attack(node):
+        return isinstance(node, attacks.PGD)
+
+    for attack in filter(is_attack, jax.tree.leaves(method, is_leaf=is_attack)):
+        if attack.reach < 1 - 1e-6:
+            warnings.warn(
+                f"the {attack.steps} steps of {attack.size:.3g} that train this model reach "
+                f"{attack.reach:.2g} of eps = {attack.threat.eps:.3g}: choose another "
+                "--attack.step-size; with None it follows eps",
+                stacklevel=2,
+            )
 
 
 def join(options: Options) -> None:

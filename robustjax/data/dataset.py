@@ -14,7 +14,7 @@ class Dataset:
     """A split of an image classification set, decoded.
 
     Args:
-      images: (N, H, W, C) uint8; memory-mapped if the source is.
+      images: (N, H, W, C) uint8; memory-mapped if the source is a file and no rows were chosen.
       labels: (N,) int32 in [0, num_classes).
       indices: (N,) int32, the rows these examples have in the source, before any split is carved
         out and before augmentation: an example keeps its index wherever it goes.

@@ -41,8 +41,9 @@ class Digits:
 class Arrays:
     """A folder of DIR/{train,test}_{images,labels}.npy and, if you have one, a validation pair.
 
-    Images are uint8 (N, H, W, C) and memory-mapped; labels are integers. The labels of train say
-    how many classes there are.
+    Images are uint8 (N, H, W, C), labels integers; the labels of train say how many classes there
+    are. Images are memory-mapped, but those of train are read when a validation split is carved out
+    of them: a set larger than memory needs a validation pair.
     """
 
     name: str

@@ -51,7 +51,8 @@ def command_line() -> str:
 
 def _without_folders(command: str) -> str:
     """Cut paths that leave this folder to their last part; fractions and paths inside it stay."""
-    return re.sub(r"(?<![\w.~/])(?:\.\.)?/(?:[^\s/]+/)*([^\s/]+)/?", r"\1", command)
+    path = re.compile(r"(?<![\w.~/])(?:\.\.)?/(?:[^/]+/)*([^/]+)/?$")
+    return shlex.join(path.sub(r"\1", word) for word in shlex.split(command))
 
 
 def commit(file: Path) -> str | None:

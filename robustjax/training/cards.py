@@ -121,7 +121,7 @@ REPO = {
     "trades": Card(near("trades"), pytorch(76, 75, first=1, weight_decay=2e-4), RAW),
     "mart": Card(near("mart"), pytorch(90, 75, weight_decay=7e-4), WIDE),
     "score": Card(
-        attacked("score", 8 / 255, start=Uniform()),
+        dataclasses.replace(attacked("score", 8 / 255, start=Uniform()), bn="batch"),
         dataclasses.replace(WANG_RECIPE, label_smoothing=0.0),
         SILU,
     ),

@@ -42,7 +42,7 @@ def pseudo_label(
       ValueError: the folder holds images already, or the images are not what is said above.
 
     Guarantees:
-      The labels are written last: a pool that was left unfinished cannot be trained on.
+      Files get their names when all are whole: what an interrupted run leaves is no pool.
     """
     out = Path(out)
     if images.dtype != np.uint8 or images.ndim != 4:
@@ -50,12 +50,9 @@ def pseudo_label(
             f"images must be uint8 (N, H, W, C), got {images.dtype} of shape {images.shape}"
         )
     if (out / "train_images.npy").exists():
-        raise ValueError(
-            f"{out} holds images already; choose another folder, or remove what an interrupted "
-            "run has left there"
-        )
+        raise ValueError(f"{out} holds images already; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    copy = open_memmap(out / "train_images.npy", "w+", np.uint8, images.shape)
+    copy = open_memmap(out / ".train_images.npy", "w+", np.uint8, images.shape)
     labels, confidence, targets = [], [], None
     for rows in tqdm(list(chunks(len(images))), disable=not progress):
         copy[rows] = images[rows]
@@ -64,15 +61,16 @@ def pseudo_label(
         confidence.append(probabilities.max(-1))
         if soft and targets is None:
             shape = len(images), probabilities.shape[-1]
-            targets = open_memmap(out / "train_targets.npy", "w+", np.float32, shape)
+            targets = open_memmap(out / ".train_targets.npy", "w+", np.float32, shape)
         if soft:
             targets[rows] = probabilities
-    for array in (copy, targets):
-        if array is not None:
-            array.flush()
     for name, parts in (("confidence", confidence), ("labels", labels)):
         with replacing(out / f"train_{name}.npy") as file:
             np.save(file, np.concatenate(parts))
+    for name, array in (("targets", targets), ("images", copy)):
+        if array is not None:
+            array.flush()
+            (out / f".train_{name}.npy").replace(out / f"train_{name}.npy")
 
 
 def _probabilities(logits_fn, row):

@@ -48,8 +48,9 @@ class Recipe:
       schedule: factor of the learning rate over time.
       lr_warmup: fraction of training over which the learning rate grows linearly from 0.
       eps_warmup: fraction of training over which the attack's eps grows linearly from 0.
-      eps_schedule: factor of the attack's eps over time, its steps with it, for a stronger attack
-        late in training: linear with times 0, 10/11, 10/11, 1 and values 1, 1, 1.5, 1.5.
+      eps_schedule: factor of the attack's eps over time, and of its steps where they are relative
+        to it, for a stronger attack late in training: linear with times 0, 10/11, 10/11, 1 and
+        values 1, 1, 1.5, 1.5.
       optimizer: momentum, decay, clipping.
       label_smoothing: s; the true class has 1 - s, each other s / (K - 1), in the outer loss only.
       extra_fraction: of each batch, where there are extra examples.

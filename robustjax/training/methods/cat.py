@@ -92,7 +92,7 @@ class CAT(Method):
             new = jax.vmap(self.attack.threat.distance)(x_adv, batch.image)
         else:
             back = fooled if self.variant == "paper" else ~fooled
-            new = jnp.where(back, jnp.maximum(radius - self.eta, 0), radius)
+            new = jnp.where(back, jnp.minimum(batch.rows, radius), radius)
         return Crafted(x_adv, stats, (new, self.targets(keys, SECOND, batch, new)))
 
     def targets(self, keys: jax.Array, number: int, batch: Batch, radius: jax.Array) -> jax.Array:

@@ -100,7 +100,10 @@ class PGDAT(OnAttack):
         super().__post_init__()
         check_number("guard", self.guard, 0, 1)
         check_number("focal", self.focal)
-        if self.commits.count("adversarial") != 1 or {*self.commits} > {"adversarial", "clean"}:
+        if self.commits.count("adversarial") != 1 or not {*self.commits} <= {
+            "adversarial",
+            "clean",
+        }:
             raise ValueError(
                 "commits must name the adversarial forward once and any number of clean ones, got "
                 f"{self.commits!r}"

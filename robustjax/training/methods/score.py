@@ -9,9 +9,17 @@ import jax
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
-from robustjax.training.methods.trades import ATTACK, OnPair, check_start, depart, forward_pair
+from robustjax.training.methods.pgd_at import BNMode
+from robustjax.training.methods.trades import (
+    ATTACK,
+    OnPair,
+    check_start,
+    clean_logits,
+    depart,
+    forward_pair,
+)
 from robustjax.training.net import Net
 
 
@@ -26,6 +34,7 @@ class SCORE(OnPair):
       beta: weight of the second term; 4 in the authors' code, 3 for their released models.
       slack: the squared distance that costs nothing.
       attack: as in TRADES, on the squared distance.
+      bn: as in TRADES.
 
     References: Pang et al., "Robustness and accuracy could be reconcilable by (proper) definition",
       ICML 2022 (LSE-TRADES).
@@ -34,11 +43,13 @@ class SCORE(OnPair):
     beta: float = 4.0
     slack: float = 0.0
     attack: PGD = ATTACK
+    bn: BNMode = static("running")
 
     def __post_init__(self):
         check_number("beta", self.beta)
         check_number("slack", self.slack)
         check_start(self.attack)
+        check_choice("bn", self.bn, BNMode)
 
     @property
     def craft_cost(self) -> Cost:
@@ -47,8 +58,8 @@ class SCORE(OnPair):
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Move the prediction as far from the clean one as the threat allows."""
-        clean = jax.nn.softmax(net.logits(params, batch.image))
-        return depart(net, self.attack, params, batch, keys, losses.brier, clean)
+        clean = jax.nn.softmax(clean_logits(net, params, batch, self.bn))
+        return depart(net, self.attack, params, batch, keys, losses.brier, clean, self.bn)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """Both squared distances."""

@@ -87,8 +87,7 @@ class TRADES(OnPair):
         if self.aim == "target":
             loss, reference = losses.cross_entropy, batch.target
         else:
-            mode = "running" if self.bn == "running" else "batch"
-            loss, reference = losses.kl, net.forward(params, batch.image, mode)[0]
+            loss, reference = losses.kl, clean_logits(net, params, batch, self.bn)
         return depart(net, self.attack, params, batch, keys, loss, reference, self.bn)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
@@ -97,6 +96,11 @@ class TRADES(OnPair):
         natural = cross_entropy(net, clean, batch).mean()
         kl = jax.vmap(losses.kl)(adversarial, clean).mean()
         return natural + self.beta * kl, aux
+
+
+def clean_logits(net: Net, params: Any, batch: Batch, bn: BNMode) -> jax.Array:
+    """The prediction to depart from, under the statistics that the attack sees; none move."""
+    return net.forward(params, batch.image, "running" if bn == "running" else "batch")[0]
 
 
 def depart(
