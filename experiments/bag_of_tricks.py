@@ -16,9 +16,8 @@ Measured:  gpu, robust accuracy under AutoAttack: 30.3, 32.0, 32.1, 33.0 % at de
            last is beyond doubt. cpu: 20.5, 19.8, 20.5, 19.5 % at the same decays; 20.5, 19.8, 19.2,
            18.5 with smoothing of 0, .1, .2, .3; 20.5, 20.5, 19.5 in batches of 64, 128, 256 with a
            learning rate that grows, 15.7 at 256 with .1; 18.0 with BatchNorm in train mode; 13.3
-           (and 41.7 against 32.5 clean) with an attack that stops early;
-           relu, softplus, silu and gelu:
-           20.2, 19.7, 19.8, 19.8 at width 4, 20.5, 19.0, 20.8, 21.3 at width 8; standard
+           (and 41.7 against 32.5 clean) with an attack that stops early; with relu, softplus, silu,
+           gelu 20.2, 19.7, 19.8, 19.8 at width 4 and 20.5, 19.0, 20.8, 21.3 at width 8; standard
            deviations over seeds are .3 to 3.5. At gpu scale batch size and activations have no
            result; nor has full.
            Results go to results/bag_of_tricks_{data}_{scale}.json and .png.

@@ -138,14 +138,12 @@ def fit(
     identity = files.from_json(files.to_json(identity))
     new = open_run(out, identity, resume)
     last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
-    fresh, best_score = state, -1.0
-    state = place(fresh)
-    history: list[float] = []
-    if restored := last.restore(parallel.to_global(state, AXES), identity):
+    best_score, history = -1.0, []
+    if restored := last.restore(parallel.to_global(place(state), AXES), identity):
         state = parallel.to_local(restored[0], AXES)
         best_score, history = restored[1]["best"], restored[1]["history"]
-    elif init_from is not None:
-        state = place(started_from(fresh, init_from))
+    else:
+        state = place(state if init_from is None else started_from(state, init_from))
     start = int(state.step)
     current, action = method.control(history)
     begun = time.monotonic() - keep_metrics(out, start)

@@ -100,10 +100,8 @@ class PGDAT(OnAttack):
         super().__post_init__()
         check_number("guard", self.guard, 0, 1)
         check_number("focal", self.focal)
-        if self.commits.count("adversarial") != 1 or not {*self.commits} <= {
-            "adversarial",
-            "clean",
-        }:
+        others = [name for name in self.commits if name != "clean"]
+        if others != ["adversarial"]:
             raise ValueError(
                 "commits must name the adversarial forward once and any number of clean ones, got "
                 f"{self.commits!r}"
