@@ -11,9 +11,9 @@ from jax.tree_util import Partial
 from sklearn.decomposition import PCA
 
 from robustjax import data, detection, models
-from robustjax.attacks.tiles import default_batch_size
+from robustjax.attacks._engine.tiles import default_batch_size
 from robustjax.detection.outputs import collect, features_of
-from robustjax.losses.output import logits_of
+from robustjax.outputs import logits_of
 
 FALSE_REJECTION = 0.05
 PLAIN = {

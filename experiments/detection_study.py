@@ -19,7 +19,14 @@ import separation
 from record import once, slug, trained
 
 from robustjax import attacks, config, data, detection, evaluation, files
-from robustjax.attacks import BIM, FGSM, ILCM, JSMA, PGD, CarliniWagnerL2
+from robustjax.attacks import (
+    BIM,
+    FGSM,
+    ILCM,
+    JSMA,
+    PGD,
+    CarliniWagnerL2,
+)
 from robustjax.threats import L0, Linf
 
 NETS = {"CE": "natural", "RCE": "rce"}

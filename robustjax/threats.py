@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.config import check_number, config
-from robustjax.sums import ordered_sum
+from robustjax.deterministic import ordered_sum
 
 T = TypeVar("T")
 _TINY = 1e-30

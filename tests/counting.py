@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from robustjax.attacks.iterative import Example
+from robustjax.attacks._core.iterative import Example
 
 
 def counting(logits_fn):

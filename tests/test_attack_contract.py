@@ -28,15 +28,14 @@ from robustjax.attacks import (
     RFGSM,
     SINIFGSM,
     SPSA,
-    Adam,
     DeepFool,
-    Gaussian,
-    OutputDiversified,
     Restarts,
     Square,
     WorstOf,
-    Zero,
 )
+from robustjax.attacks._engine import inputs
+from robustjax.attacks.starts import Gaussian, OutputDiversified, Zero
+from robustjax.attacks.steps import Adam
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
 
@@ -319,7 +318,7 @@ def targeted_margin(logits, target):
 
 @pytest.mark.parametrize("norm", THREATS)
 def test_eps_step_size_and_steps_may_be_traced(norm):
-    one = attacks.examples.one_example(model(WEIGHTS))
+    one = inputs.one_example(model(WEIGHTS))
     x, y = IMAGES[0], labels(WEIGHTS)[0]
 
     def run(eps, size, steps, seed):

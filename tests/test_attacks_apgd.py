@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import APGD, MultiTargeted, Randomized, perturb
-from robustjax.attacks.iterative import Cost, Example
+from robustjax.attacks import (
+    APGD,
+    MultiTargeted,
+    Randomized,
+    perturb,
+)
+from robustjax.attacks._core.iterative import Cost, Example
 from robustjax.losses import dlr, kl, margin, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 

@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 from test_attacks_apgd import IMAGES, THREATS, W, gap, linear, optimum
 
-from robustjax.attacks import APGD, AutoAttack, MultiTargeted, Restarts, Square, perturb
-from robustjax.attacks.ensemble import Ensemble
-from robustjax.attacks.fab import FAB
+from robustjax.attacks import (
+    APGD,
+    AutoAttack,
+    MultiTargeted,
+    Restarts,
+    Square,
+    perturb,
+)
+from robustjax.attacks._core.ensemble import Ensemble
+from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.losses import cross_entropy, dlr, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks.ddn import DDN
-from robustjax.attacks.deepfool import DeepFool
-from robustjax.attacks.fab import FAB
-from robustjax.attacks.fmn import FMN
-from robustjax.attacks.iterative import Example
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._minimum_norm.ddn import DDN
+from robustjax.attacks._minimum_norm.deepfool import DeepFool
+from robustjax.attacks._minimum_norm.fab import FAB
+from robustjax.attacks._minimum_norm.fmn import FMN
 from robustjax.losses import kl, margin, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
 

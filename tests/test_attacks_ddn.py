@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import DDN
-from robustjax.attacks.iterative import Example
+from robustjax.attacks._core.iterative import Example
 
 W = np.array([[1.0, -1.0], [2.0, 0.0], [0.0, 1.0]], np.float32)
 X = np.full((1, 3, 1), 0.5, np.float32)

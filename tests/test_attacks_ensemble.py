@@ -13,16 +13,14 @@ from robustjax.attacks import (
     PGD,
     MultiTargeted,
     MultiTargetedPGD,
-    OutputDiversified,
     Restarts,
-    Uniform,
     WorstOf,
-    Zero,
     perturb,
     with_eps,
 )
-from robustjax.attacks.ensemble import leaves
-from robustjax.attacks.success import fooled
+from robustjax.attacks._core.ensemble import leaves
+from robustjax.attacks._core.success import fooled
+from robustjax.attacks.starts import OutputDiversified, Uniform, Zero
 from robustjax.config import config
 from robustjax.threats import L2, Linf
 

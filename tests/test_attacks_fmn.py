@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import FMN
-from robustjax.attacks.iterative import Example
+from robustjax.attacks._core.iterative import Example
 from robustjax.threats import L0, L2
 
 W = np.array([[1.0, -1.0], [2.0, 0.0], [0.0, 1.0]], np.float32)

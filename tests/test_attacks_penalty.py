@@ -5,11 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import EAD, CarliniWagnerL2, CarliniWagnerLinf, Started, perturb
-from robustjax.attacks import slots as engine
-from robustjax.attacks.examples import check_request
+from robustjax.attacks import (
+    EAD,
+    CarliniWagnerL2,
+    CarliniWagnerLinf,
+    Started,
+    perturb,
+)
+from robustjax.attacks._engine import slots as engine
+from robustjax.attacks._engine.inputs import check_request
+from robustjax.deterministic import ordered_sum, spread
 from robustjax.losses import targeted_margin
-from robustjax.sums import ordered_sum, spread
 
 N, SHAPE, SIZE, K = 24, (4, 4, 2), 32, 4
 RNG = np.random.default_rng(0)

@@ -5,11 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import APGD, PGD, SPSA, Randomized, Restarts, Square, Zero, perturb
-from robustjax.attacks.crafting import Ledger, Setting, judge
-from robustjax.attacks.examples import check_examples, check_model
-from robustjax.attacks.randomized import expected, redraw
-from robustjax.attacks.success import fooled
+from robustjax.attacks import (
+    APGD,
+    PGD,
+    SPSA,
+    Randomized,
+    Restarts,
+    Square,
+    perturb,
+)
+from robustjax.attacks._core.randomized import expected, redraw
+from robustjax.attacks._core.success import fooled
+from robustjax.attacks._engine.craft import Ledger, Setting, judge
+from robustjax.attacks._engine.inputs import check_examples, check_model
+from robustjax.attacks.starts import Zero
 from robustjax.config import config
 from robustjax.evaluation import evaluate
 from robustjax.losses import cross_entropy

@@ -22,7 +22,7 @@ from robustjax.attacks import (
     names,
     parse,
 )
-from robustjax.attacks.registry import ROWS
+from robustjax.attacks._registry import ROWS
 from robustjax.losses import TemperedCrossEntropy, best_wrong, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import Iterative, perturb
-from robustjax.attacks.crafting import Ledger, Setting, craft
-from robustjax.attacks.examples import check_request
-from robustjax.attacks.iterative import Cost
-from robustjax.attacks.slots import Crafted, Keeper, Snapshot, over_slots
-from robustjax.attacks.success import fooled
+from robustjax.attacks._core.iterative import Cost
+from robustjax.attacks._core.success import fooled
+from robustjax.attacks._engine.craft import Ledger, Setting, craft
+from robustjax.attacks._engine.inputs import check_request
+from robustjax.attacks._engine.slots import Crafted, Keeper, Snapshot, over_slots
 from robustjax.config import config
-from robustjax.sums import ordered_sum, spread
+from robustjax.deterministic import ordered_sum, spread
 from robustjax.threats import Linf
 
 N = 23

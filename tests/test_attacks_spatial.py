@@ -10,9 +10,14 @@ from counting import counting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustjax.attacks import Draws, Grid, Spatial, perturb
-from robustjax.attacks.iterative import Example
-from robustjax.attacks.spatial import rotate_and_translate
+from robustjax.attacks import (
+    Draws,
+    Grid,
+    Spatial,
+    perturb,
+)
+from robustjax.attacks._black_box.spatial import rotate_and_translate
+from robustjax.attacks._core.iterative import Example
 from robustjax.losses import kl
 
 RNG = np.random.default_rng(0)

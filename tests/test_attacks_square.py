@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import Square, perturb
-from robustjax.attacks.iterative import Cost, Example
+from robustjax.attacks._core.iterative import Cost, Example
 from robustjax.losses import cross_entropy, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
 

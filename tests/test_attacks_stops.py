@@ -7,19 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import (
-    PGD,
-    After,
-    DiverseInput,
-    Misclassified,
-    Momentum,
-    Never,
-    Stationary,
-    Unclipped,
-    Uniform,
-    Zero,
-)
-from robustjax.attacks.stops import Sight, fosc
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Uniform, Zero
+from robustjax.attacks.steps import Momentum, Unclipped
+from robustjax.attacks.stops import After, Misclassified, Never, Sight, Stationary, fosc
+from robustjax.attacks.transforms import DiverseInput
 from robustjax.threats import L2, Linf
 
 SHAPE, CLASSES, N = (4, 4, 1), 3, 24

@@ -14,13 +14,16 @@ from robustjax.attacks import (
     NIFGSM,
     PGD,
     SINIFGSM,
+    perturb,
+)
+from robustjax.attacks.starts import Zero
+from robustjax.attacks.transforms import (
     DiverseInput,
     ScaleInvariant,
     TranslationInvariant,
-    Zero,
-    perturb,
+    shrink,
+    through,
 )
-from robustjax.attacks.transforms import shrink, through
 from robustjax.losses import cross_entropy
 from robustjax.threats import L2, Linf
 

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from counting import counting
 
-from robustjax.attacks import NES, SPSA, MultiTargeted, Randomized, ZerothOrder, perturb
-from robustjax.attacks.iterative import Example
-from robustjax.attacks.success import fooled
+from robustjax.attacks import (
+    NES,
+    SPSA,
+    MultiTargeted,
+    Randomized,
+    ZerothOrder,
+    perturb,
+)
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.success import fooled
 from robustjax.losses import cross_entropy, kl, margin, targeted_margin
 from robustjax.threats import L2, Linf
 

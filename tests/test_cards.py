@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from robustjax import cli, config, losses, models, training
-from robustjax.attacks import PGD, Adam, Gaussian, Misclassified, Zero
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Gaussian, Zero
+from robustjax.attacks.steps import Adam
+from robustjax.attacks.stops import Misclassified
 from robustjax.cli.flags import read_variant
 from robustjax.cli.methods import changes, methods
 from robustjax.cli.train import AUGMENT

@@ -152,7 +152,7 @@ def test_configs_inside_a_method_by_name(fitted):
     flags = ["--attack.start", "gaussian:sigma=1/100", "--attack.rule", "momentum"]
     asked = fitted("pgd-at", *flags, "--schedule", "one-cycle:peak=0.4", "--attack.loss", "margin")
     attack = asked.method.attack
-    assert attack.start == attacks.Gaussian(0.01) and attack.rule == attacks.Momentum()
+    assert attack.start == attacks.starts.Gaussian(0.01) and attack.rule == attacks.steps.Momentum()
     assert attack.loss is losses.margin and asked.recipe.schedule.peak == 0.4
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from robustjax.attacks import Adam, Gaussian, Momentum, Steepest, Uniform, Zero
+from robustjax.attacks.starts import Gaussian, Uniform, Zero
+from robustjax.attacks.steps import Adam, Momentum, Steepest
 from robustjax.cli import choose_threat
 from robustjax.cli.flags import RULES, STARTS, STOPS, VARIANTS, read_variant, write_variant
 from robustjax.data import Augment

@@ -15,8 +15,8 @@ from jax.tree_util import Partial
 from scipy.optimize import linprog
 
 from robustjax.attacks import MultiTargeted, perturb
-from robustjax.attacks.examples import check_request
-from robustjax.attacks.slots import over_slots
+from robustjax.attacks._engine.inputs import check_request
+from robustjax.attacks._engine.slots import over_slots
 from robustjax.detection import (
     CarliniWagnerWB,
     Confidence,
@@ -26,8 +26,8 @@ from robustjax.detection import (
     with_score,
 )
 from robustjax.detection.joint_pgd import orthogonal
+from robustjax.deterministic import ordered_sum, spread
 from robustjax.evaluation import evaluate
-from robustjax.sums import ordered_sum, spread
 from robustjax.threats import L2, Linf
 
 N, SHAPE, SIZE, K = 24, (4, 4, 2), 32, 3

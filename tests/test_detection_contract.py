@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from watched import AUTOENCODER, DROPOUT, IMAGES, LABELS, MODEL, PREDICTED, TRACED
 
-from robustjax.attacks import PGD, Zero, perturb
+from robustjax.attacks import PGD, perturb
+from robustjax.attacks.starts import Zero
 from robustjax.detection import (
     LID,
     Autoencoder,

@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import BIM, DDN, FAB, FGSM, PGD, RFGSM, Restarts, WorstOf, Zero
+from robustjax.attacks import (
+    BIM,
+    DDN,
+    FAB,
+    FGSM,
+    PGD,
+    RFGSM,
+    Restarts,
+    WorstOf,
+)
+from robustjax.attacks.starts import Zero
 from robustjax.evaluation import curve, evaluate, zero_gradient
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf

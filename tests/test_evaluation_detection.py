@@ -8,11 +8,16 @@ import pytest
 from jax.tree_util import Partial
 
 from robustjax import detection
-from robustjax.attacks import BIM, FGSM, DeepFool, perturb
+from robustjax.attacks import (
+    BIM,
+    FGSM,
+    DeepFool,
+    perturb,
+)
 from robustjax.config import config
 from robustjax.detection import AdaptivePGD, Detector, JointPGD, accepted_and_wrong, with_score
+from robustjax.deterministic import ordered_sum
 from robustjax.evaluation import detect
-from robustjax.sums import ordered_sum
 from robustjax.threats import L2, Linf
 
 N, EPS = 60, 0.05

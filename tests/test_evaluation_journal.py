@@ -14,7 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from robustjax.attacks import FGSM, PGD, Restarts, WorstOf
+from robustjax.attacks import (
+    FGSM,
+    PGD,
+    Restarts,
+    WorstOf,
+)
 from robustjax.detection import BitDepth, FeatureSqueezing, accepted_and_wrong, with_score
 from robustjax.evaluation import evaluate, journal
 from robustjax.losses import margin
@@ -192,7 +197,7 @@ PROGRAM = """
 import sys, json, time, jax, numpy as np
 sys.path.insert(0, sys.argv[2])
 import test_evaluation_journal as t
-from robustjax.attacks.slots import Keeper
+from robustjax.attacks._engine.slots import Keeper
 from robustjax.evaluation import journal
 journal.INTERVAL = 0.0
 save = journal.FileKeeper.save

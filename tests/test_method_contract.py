@@ -21,16 +21,10 @@ from tiny import (
 )
 
 from robustjax import losses, parallel
-from robustjax.attacks import (
-    PGD,
-    Adam,
-    Gaussian,
-    Misclassified,
-    Stationary,
-    Unclipped,
-    Uniform,
-    Zero,
-)
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Gaussian, Uniform, Zero
+from robustjax.attacks.steps import Adam, Unclipped
+from robustjax.attacks.stops import Misclassified, Stationary
 from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
 from robustjax.threats import L2, Linf

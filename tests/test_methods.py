@@ -9,7 +9,8 @@ import pytest
 from tiny import Watched, flat_net, net_and_batch
 
 from robustjax import losses
-from robustjax.attacks import BIM, PGD, Gaussian, Restarts
+from robustjax.attacks import BIM, PGD, Restarts
+from robustjax.attacks.starts import Gaussian
 from robustjax.parallel import AXIS
 from robustjax.threats import L2
 from robustjax.training import AWP, MART, PGDAT, SAT, SCORE, TRADES, AVmixup, Natural

@@ -7,7 +7,7 @@ import pytest
 from tiny import SIZE, flat_net, fresh, net_and_batch, on_one_device
 
 from robustjax import losses
-from robustjax.attacks import Gaussian
+from robustjax.attacks.starts import Gaussian
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, YOPO, FeatureScattering, Free, Natural, TradesYOPO
 from robustjax.training.methods.base import Crafted

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 from tiny import CLASSES, SIZE, flat_net, on_one_device
 
-from robustjax.attacks import PGD, Gaussian
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Gaussian
 from robustjax.threats import Linf
 from robustjax.training import ALP, AWP, HE, LGM, METHODS, MMC, MMLDA, PGDAT, TRADES, Free
 from robustjax.training.methods.base import Crafted

@@ -9,7 +9,8 @@ from scipy.special import log_softmax, rel_entr, softmax
 from tiny import CLASSES, SHAPE, SIZE, Flat, flat_net, helper_run, net_and_batch, on_one_device
 
 from robustjax import models
-from robustjax.attacks import BIM, PGD, Gaussian
+from robustjax.attacks import BIM, PGD
+from robustjax.attacks.starts import Gaussian
 from robustjax.threats import Linf
 from robustjax.training import HAT, HE, LBGAT, TRADES, AdaNet, Free
 from robustjax.training.methods.base import Crafted, Method

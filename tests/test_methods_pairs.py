@@ -13,7 +13,8 @@ from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 from tiny import CLASSES, SIZE, flat_net, net_and_batch, on_one_device
 
 from robustjax import losses
-from robustjax.attacks import BIM, PGD, Gaussian, Zero
+from robustjax.attacks import BIM, PGD
+from robustjax.attacks.starts import Gaussian, Zero
 from robustjax.models.layers import BN, BatchNorm, Conv
 from robustjax.threats import Linf
 from robustjax.training import (

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from tiny import SIZE, flat_net, on_one_device
 
-from robustjax.attacks import PGD, Misclassified, Stationary, Unclipped, Zero
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Zero
+from robustjax.attacks.steps import Unclipped
+from robustjax.attacks.stops import Misclassified, Stationary
 from robustjax.parallel import AXIS
 from robustjax.threats import Linf
 from robustjax.training import AWP, METHODS, PGDAT, Curriculum, GradAlign, Natural

@@ -10,7 +10,8 @@ import pytest
 from tiny import CLASSES, RECIPE, examples, fresh, module
 
 from robustjax import parallel
-from robustjax.attacks import PGD, Uniform
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Uniform
 from robustjax.data import Augment, cutmix
 from robustjax.threats import L2, Linf
 from robustjax.training import AWP, PGDAT, SAT, TRADES, Natural, Recipe

@@ -6,7 +6,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from robustjax.attacks import Randomized
-from robustjax.sums import ordered_sum
+from robustjax.deterministic import ordered_sum
 
 CLASSES, SHAPE = 3, (4, 4, 2)
 RNG = np.random.default_rng(0)

@@ -1,15 +1,17 @@
-"""Attacks: each crafts one adversarial example; `perturb` runs one over any number of images."""
+"""Attacks: each crafts one adversarial example; `perturb` runs one over any number of images.
 
-from robustjax.attacks.adaptive import Adaptive, distance_head, table_attacks
-from robustjax.attacks.apgd import APGD
-from robustjax.attacks.autoattack import AutoAttack
-from robustjax.attacks.bpda import bpda
-from robustjax.attacks.carlini_wagner import CarliniWagnerL2, CarliniWagnerLinf
-from robustjax.attacks.crafting import perturb
-from robustjax.attacks.ddn import DDN
-from robustjax.attacks.deepfool import DeepFool
-from robustjax.attacks.ead import EAD
-from robustjax.attacks.ensemble import (
+The parts of a gradient attack have modules of their own: `starts`, `steps`, `stops`, `targets` and
+`transforms`. What is not listed in `__all__` is private.
+"""
+
+from robustjax.attacks import starts, steps, stops, targets, transforms
+from robustjax.attacks._black_box.gaussian_noise import GaussianNoise
+from robustjax.attacks._black_box.hop_skip_jump import HopSkipJump
+from robustjax.attacks._black_box.spatial import Draws, Grid, Spatial
+from robustjax.attacks._black_box.square import Square
+from robustjax.attacks._black_box.zeroth_order import NES, SPSA, ZerothOrder
+from robustjax.attacks._core.bpda import bpda
+from robustjax.attacks._core.ensemble import (
     Ensemble,
     MultiTargeted,
     Restarts,
@@ -17,10 +19,13 @@ from robustjax.attacks.ensemble import (
     with_eps,
     worst_of_losses,
 )
-from robustjax.attacks.fab import FAB
-from robustjax.attacks.fmn import FMN
-from robustjax.attacks.gaussian_noise import GaussianNoise
-from robustjax.attacks.gradient import (
+from robustjax.attacks._core.iterative import Iterative, MinimumNorm
+from robustjax.attacks._core.randomized import Randomized
+from robustjax.attacks._engine.craft import perturb
+from robustjax.attacks._ensembles.adaptive import Adaptive, distance_head, table_attacks
+from robustjax.attacks._ensembles.autoattack import AutoAttack
+from robustjax.attacks._gradient.apgd import APGD
+from robustjax.attacks._gradient.pgd import (
     BIM,
     DIM,
     FGSM,
@@ -33,19 +38,15 @@ from robustjax.attacks.gradient import (
     TIM,
     MultiTargetedPGD,
 )
-from robustjax.attacks.hop_skip_jump import HopSkipJump
-from robustjax.attacks.iterative import Iterative, MinimumNorm
-from robustjax.attacks.jsma import JSMA
-from robustjax.attacks.penalty import Started
-from robustjax.attacks.randomized import Randomized
-from robustjax.attacks.registry import names, parse
-from robustjax.attacks.rules import Adam, Momentum, Nesterov, Steepest, Unclipped
-from robustjax.attacks.spatial import Draws, Grid, Spatial
-from robustjax.attacks.square import Square
-from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Surface, Uniform, Zero
-from robustjax.attacks.stops import After, Misclassified, Never, Stationary
-from robustjax.attacks.transforms import DiverseInput, ScaleInvariant, TranslationInvariant
-from robustjax.attacks.zeroth_order import NES, SPSA, ZerothOrder
+from robustjax.attacks._minimum_norm.carlini_wagner import CarliniWagnerL2, CarliniWagnerLinf
+from robustjax.attacks._minimum_norm.ddn import DDN
+from robustjax.attacks._minimum_norm.deepfool import DeepFool
+from robustjax.attacks._minimum_norm.ead import EAD
+from robustjax.attacks._minimum_norm.fab import FAB
+from robustjax.attacks._minimum_norm.fmn import FMN
+from robustjax.attacks._minimum_norm.jsma import JSMA
+from robustjax.attacks._minimum_norm.penalty import Started
+from robustjax.attacks._registry import names, parse
 
 __all__ = [
     "APGD",
@@ -66,51 +67,38 @@ __all__ = [
     "SINIFGSM",
     "SPSA",
     "TIM",
-    "Adam",
     "Adaptive",
-    "After",
     "AutoAttack",
     "CarliniWagnerL2",
     "CarliniWagnerLinf",
-    "Corner",
     "DeepFool",
-    "DiverseInput",
     "Draws",
     "Ensemble",
-    "Gaussian",
     "GaussianNoise",
     "Grid",
     "HopSkipJump",
     "Iterative",
     "MinimumNorm",
-    "Misclassified",
-    "Momentum",
     "MultiTargeted",
     "MultiTargetedPGD",
-    "Nesterov",
-    "Never",
-    "OutputDiversified",
     "Randomized",
     "Restarts",
-    "ScaleInvariant",
     "Spatial",
     "Square",
     "Started",
-    "Stationary",
-    "Steepest",
-    "Surface",
-    "TranslationInvariant",
-    "Unclipped",
-    "Uniform",
     "WorstOf",
-    "Zero",
     "ZerothOrder",
     "bpda",
     "distance_head",
     "names",
     "parse",
     "perturb",
+    "starts",
+    "steps",
+    "stops",
     "table_attacks",
+    "targets",
+    "transforms",
     "with_eps",
     "worst_of_losses",
 ]

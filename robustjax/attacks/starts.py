@@ -8,8 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.randomized import redraw
-from robustjax.attacks.success import logits_of
+from robustjax.attacks._core.randomized import redraw
+from robustjax.attacks._core.success import logits_of
 from robustjax.config import check_number, config
 from robustjax.threats import L1, Linf
 from robustjax.typing import LogitsFn, Threat

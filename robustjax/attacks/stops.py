@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.success import logits_of
+from robustjax.attacks._core.success import logits_of
 from robustjax.config import check_number, config
 from robustjax.typing import Threat
 

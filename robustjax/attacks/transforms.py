@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.bpda import bpda, identity
-from robustjax.attacks.randomized import Randomized, redraw
+from robustjax.attacks._core.bpda import bpda, identity
+from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.config import check_number, config, static
 from robustjax.threats import ordered_sum
 from robustjax.typing import LogitsFn

@@ -15,7 +15,7 @@ from robustjax.cli.flags import REGISTRY, choose_threat
 from robustjax.cli.methods import methods
 from robustjax.cli.pseudo_label import pseudo_label_command
 from robustjax.cli.quickstart import quickstart
-from robustjax.cli.show import show
+from robustjax.cli.report import show
 from robustjax.cli.train import Options, train, train_command
 from robustjax.cli.transfer import transfer
 

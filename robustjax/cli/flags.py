@@ -23,24 +23,24 @@ from robustjax.training import SCHEDULES
 Norm = Literal["linf", "l2", "l1", "l0"]
 FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
 STARTS = {
-    "zero": attacks.Zero(),
-    "uniform": attacks.Uniform(),
-    "gaussian": attacks.Gaussian(),
-    "corner": attacks.Corner(),
-    "odi": attacks.OutputDiversified(),
+    "zero": attacks.starts.Zero(),
+    "uniform": attacks.starts.Uniform(),
+    "gaussian": attacks.starts.Gaussian(),
+    "corner": attacks.starts.Corner(),
+    "odi": attacks.starts.OutputDiversified(),
 }
 RULES = {
-    "steepest": attacks.Steepest(),
-    "momentum": attacks.Momentum(),
-    "nesterov": attacks.Nesterov(),
-    "adam": attacks.Adam(),
-    "unclipped": attacks.Unclipped(),
+    "steepest": attacks.steps.Steepest(),
+    "momentum": attacks.steps.Momentum(),
+    "nesterov": attacks.steps.Nesterov(),
+    "adam": attacks.steps.Adam(),
+    "unclipped": attacks.steps.Unclipped(),
 }
 STOPS = {
-    "never": attacks.Never(),
-    "after": attacks.After(),
-    "misclassified": attacks.Misclassified(),
-    "stationary": attacks.Stationary(),
+    "never": attacks.stops.Never(),
+    "after": attacks.stops.After(),
+    "misclassified": attacks.stops.Misclassified(),
+    "stationary": attacks.stops.Stationary(),
 }
 VARIANTS = {
     functools.reduce(operator.or_, map(type, table.values())): table

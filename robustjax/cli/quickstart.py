@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from robustjax.cli.evaluate import Evaluation, evaluate
-from robustjax.cli.show import show
+from robustjax.cli.report import show
 from robustjax.cli.train import Options, train
 from robustjax.training import METHODS, SCHEDULES, Recipe
 

@@ -4,10 +4,10 @@ from robustjax.data.augment import Augment, augment, default_augment, to_float
 from robustjax.data.batches import batch_indices, shard, steps_per_epoch
 from robustjax.data.cutmix import cutmix
 from robustjax.data.dataset import Dataset
-from robustjax.data.extra import load_extra, open_pool
 from robustjax.data.load import SPLITS, available, load
 from robustjax.data.mixup import mixup
 from robustjax.data.plan import Plan
+from robustjax.data.pools import load_extra, open_pool
 from robustjax.data.tfds import prepare
 
 __all__ = [

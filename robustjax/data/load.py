@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from robustjax.data.arrays import ARRAYS, Arrays, Digits
 from robustjax.data.dataset import Dataset
-from robustjax.data.local import ARRAYS, Arrays, Digits
 from robustjax.data.tfds import TFDS, prepared
 
 SPLITS = ("train", "validation", "test", "train+validation")

@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from robustjax.data.arrays import ARRAYS, Digits
 from robustjax.data.cache import cached
 from robustjax.data.dataset import Dataset
-from robustjax.data.local import ARRAYS, Digits
 
 FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 CHUNK = 256

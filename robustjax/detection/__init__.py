@@ -16,11 +16,17 @@ from robustjax.detection.detector import (
     scores,
     with_score,
 )
+from robustjax.detection.feature_squeezing import (
+    BitDepth,
+    FeatureSqueezing,
+    MedianSmoothing,
+    NonLocalMeans,
+)
 from robustjax.detection.gaussian import Mahalanobis
 from robustjax.detection.intrinsic_dimension import LID
 from robustjax.detection.joint_pgd import AdaptivePGD, JointPGD
 from robustjax.detection.kernel_density import KDensity
-from robustjax.detection.logit_scores import (
+from robustjax.detection.logits import (
     CenterDistance,
     Confidence,
     Energy,
@@ -31,7 +37,6 @@ from robustjax.detection.logit_scores import (
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
 from robustjax.detection.registry import DETECTORS, NEEDS
-from robustjax.detection.squeezing import BitDepth, FeatureSqueezing, MedianSmoothing, NonLocalMeans
 from robustjax.detection.thresholding import (
     NOT_SURE,
     Detection,

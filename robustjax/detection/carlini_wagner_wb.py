@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks import constants, penalty
-from robustjax.attacks.aims import WrongLabel, choose
-from robustjax.attacks.carlini_wagner import CarliniWagnerL2
-from robustjax.attacks.iterative import Cost, Example, MinimumNorm
-from robustjax.attacks.penalty import Started
-from robustjax.attacks.success import prediction
+from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.success import prediction
+from robustjax.attacks._minimum_norm import binary_search, penalty
+from robustjax.attacks._minimum_norm.carlini_wagner import CarliniWagnerL2
+from robustjax.attacks._minimum_norm.penalty import Started
+from robustjax.attacks.targets import WrongLabel, choose
 from robustjax.config import check_number, config, static
 from robustjax.losses import margin
-from robustjax.losses.output import logits_of
+from robustjax.outputs import logits_of
 from robustjax.threats import L2
 from robustjax.typing import LogitsFn
 
@@ -88,7 +88,7 @@ class CarliniWagnerWB(MinimumNorm):
         for name in ("confidence", "step_size"):
             check_number(name, getattr(self, name))
         for name in ("constant", "first_constant"):
-            check_number(name, getattr(self, name), constants.LEAST)
+            check_number(name, getattr(self, name), binary_search.LEAST)
         for name in ("rounds", "first_rounds", "rank"):
             check_number(name, getattr(self, name), 1)
         check_number("steps", self.steps, 2)
@@ -111,7 +111,7 @@ class CarliniWagnerWB(MinimumNorm):
         """A step of the present stage; the second begins where the first is over."""
         stage = self._stage(state)
         now = stage.step(*self._task(logits_fn, example, state), state.stage)
-        search = constants.begin(self.constant)
+        search = binary_search.begin(self.constant)
         enter = State(
             hiding=jnp.asarray(True),
             target=state.target,

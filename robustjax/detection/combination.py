@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from robustjax.config import config
 from robustjax.detection.detector import Fitted, over_images
-from robustjax.sums import ordered_sum
+from robustjax.deterministic import ordered_sum
 
 
 @config

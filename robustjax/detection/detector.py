@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from robustjax.attacks.examples import Examples, check_request, one_example
-from robustjax.attacks.randomized import Randomized
-from robustjax.attacks.success import fooled
-from robustjax.attacks.tiles import over_tiles
+from robustjax.attacks._core.randomized import Randomized
+from robustjax.attacks._core.success import fooled
+from robustjax.attacks._engine.inputs import Examples, check_request, one_example
+from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.config import config
-from robustjax.losses.output import logits_of
-from robustjax.sums import ordered_sum
+from robustjax.deterministic import ordered_sum
+from robustjax.outputs import logits_of
 from robustjax.typing import LogitsFn
 
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.examples import Examples, num_classes
+from robustjax.attacks._engine.inputs import Examples, num_classes
 from robustjax.config import config
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import squared_distances
 from robustjax.detection.outputs import collect, layers_of
-from robustjax.sums import largest, ordered_sum
+from robustjax.deterministic import largest, ordered_sum
 from robustjax.typing import LogitsFn
 
 NEGLIGIBLE = 1e-12

@@ -7,16 +7,16 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.aims import Label, aim, check_aim, sense
-from robustjax.attacks.ensemble import WorstOf
-from robustjax.attacks.gradient import LINF
-from robustjax.attacks.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.ensemble import WorstOf
+from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.success import fooled, logits_of
+from robustjax.attacks._gradient.pgd import LINF
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
-from robustjax.attacks.success import fooled, logits_of
+from robustjax.attacks.targets import Label, aim, check_aim, sense
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.detection.detector import accepted_and_wrong
+from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
-from robustjax.sums import ordered_sum
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import LogitsFn, Loss, Threat
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.examples import Examples, num_classes
+from robustjax.attacks._engine.inputs import Examples, num_classes
 from robustjax.config import check_number, config, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_sum_exp, squared_distances
 from robustjax.detection.outputs import collect, features_of
-from robustjax.losses.output import logits_of
+from robustjax.outputs import logits_of
 from robustjax.typing import LogitsFn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.sums import ordered_sum, spread
+from robustjax.deterministic import ordered_sum, spread
 
 CHUNK = 2**17
 """Numbers of a table of differences at a time."""

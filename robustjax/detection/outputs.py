@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.examples import one_example
-from robustjax.attacks.tiles import over_tiles
-from robustjax.losses.output import logits_of
+from robustjax.attacks._engine.inputs import one_example
+from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.outputs import logits_of
 
 
 def layers_of(output: Any) -> tuple[jax.Array, ...]:

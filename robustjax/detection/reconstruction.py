@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from robustjax.attacks.examples import Examples, one_example
+from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.config import check_number, config, static
 from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
-from robustjax.losses.output import float_logits
-from robustjax.sums import ordered_sum
+from robustjax.deterministic import ordered_sum
+from robustjax.outputs import float_logits
 from robustjax.typing import LogitsFn
 
 

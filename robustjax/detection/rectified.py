@@ -8,7 +8,7 @@ import jax
 
 from robustjax.config import config
 from robustjax.detection.detector import Detector
-from robustjax.detection.logit_scores import Confidence
+from robustjax.detection.logits import Confidence
 from robustjax.detection.outputs import auxiliary_of
 from robustjax.losses import rectified_odds
 from robustjax.typing import LogitsFn

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from robustjax.detection.detector import Detector
+from robustjax.detection.feature_squeezing import FeatureSqueezing
 from robustjax.detection.gaussian import Mahalanobis
 from robustjax.detection.intrinsic_dimension import LID
 from robustjax.detection.kernel_density import KDensity
-from robustjax.detection.logit_scores import (
+from robustjax.detection.logits import (
     CenterDistance,
     Confidence,
     Energy,
@@ -16,7 +17,6 @@ from robustjax.detection.logit_scores import (
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
-from robustjax.detection.squeezing import FeatureSqueezing
 from robustjax.detection.uncertainty import Uncertainty
 
 DETECTORS: dict[str, Detector] = {

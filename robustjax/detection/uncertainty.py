@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks.examples import Examples
-from robustjax.attacks.randomized import Randomized, redraw
+from robustjax.attacks._core.randomized import Randomized, redraw
+from robustjax.attacks._engine.inputs import Examples
 from robustjax.config import check_number, config, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
 from robustjax.detection.outputs import drawn_of
-from robustjax.sums import ordered_sum
+from robustjax.deterministic import ordered_sum
 from robustjax.typing import LogitsFn
 
 

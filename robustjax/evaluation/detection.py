@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from robustjax.attacks.crafting import Ledger, Setting, craft, judge
-from robustjax.attacks.examples import Examples, check_request
-from robustjax.attacks.success import fooled
+from robustjax.attacks._core.success import fooled
+from robustjax.attacks._engine.craft import Ledger, Setting, craft, judge
+from robustjax.attacks._engine.inputs import Examples, check_request
 from robustjax.detection import (
     Detection,
     accepted_and_wrong,

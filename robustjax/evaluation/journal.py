@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from robustjax.attacks.crafting import Ledger
-from robustjax.attacks.slots import Keeper, Snapshot
+from robustjax.attacks._engine.craft import Ledger
+from robustjax.attacks._engine.slots import Keeper, Snapshot
 from robustjax.files import replacing
 
 INTERVAL = 30.0

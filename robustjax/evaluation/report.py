@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from robustjax.attacks.iterative import allowed
+from robustjax.attacks._core.iterative import allowed
 from robustjax.config import encode
 from robustjax.files import replacing
 

@@ -13,7 +13,10 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from robustjax.attacks.crafting import (
+from robustjax.attacks._core.ensemble import with_eps
+from robustjax.attacks._core.iterative import MinimumNorm
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._engine.craft import (
     Judgement,
     Ledger,
     Setting,
@@ -23,11 +26,8 @@ from robustjax.attacks.crafting import (
     judge,
     programs,
 )
-from robustjax.attacks.ensemble import with_eps
-from robustjax.attacks.examples import Examples, check_attack, check_request
-from robustjax.attacks.iterative import MinimumNorm
-from robustjax.attacks.success import Success, fooled
-from robustjax.evaluation import flags
+from robustjax.attacks._engine.inputs import Examples, check_attack, check_request
+from robustjax.evaluation import diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
 from robustjax.evaluation.report import Report, describe, points, stderr
 from robustjax.typing import Attack
@@ -99,7 +99,7 @@ def evaluate(
         "label": data.label,
         "prediction": clean.prediction,
     }
-    notes = flags.of_model(setting, data, clean) if diagnose else []
+    notes = diagnostics.of_model(setting, data, clean) if diagnose else []
     adversarial, stages, zero_gradient = {}, {}, {}
     for name, attack in attacks.items():
         ledger = Ledger() if journal is None else Journal(journal, name)
@@ -110,7 +110,7 @@ def evaluate(
             for column, values in zip(verdict, part, strict=True):
                 column[right] = values
             if diagnose:
-                found, blind = flags.of_attack(
+                found, blind = diagnostics.of_attack(
                     attack, own, data[right], part, ledger.stages, len(data)
                 )
                 notes += [f"{name}: {text}" for text in found]
@@ -189,7 +189,7 @@ def zero_gradient(
     logits_fn: Callable,
     images: Any,
     labels: Any,
-    attack: flags.FollowsGradient,
+    attack: diagnostics.FollowsGradient,
     key: jax.Array,
     *,
     indices: Any = None,
@@ -209,7 +209,7 @@ def zero_gradient(
     )
     setting = Setting(model, key, fooled, batch_size, Ledger())
     right = data[~_clean(setting, data).won]
-    return float(flags.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
+    return float(diagnostics.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
 
 
 def _clean(setting: Setting, data: Examples) -> Judgement:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from robustjax.attacks.crafting import Ledger, Setting, craft, judge
-from robustjax.attacks.examples import check_request
-from robustjax.attacks.success import Success, fooled
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._engine.craft import Ledger, Setting, craft, judge
+from robustjax.attacks._engine.inputs import check_request
 from robustjax.evaluation.report import describe, stderr
 from robustjax.typing import Attack
 

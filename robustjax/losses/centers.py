@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from robustjax.config import check_number
-from robustjax.losses.output import float_logits
+from robustjax.deterministic import ordered_sum, spread
 from robustjax.losses.softmax import TemperedCrossEntropy, cross_entropy
-from robustjax.sums import ordered_sum, spread
+from robustjax.outputs import float_logits
 
 
 def gsce_logits(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.losses.output import of_logits
-from robustjax.sums import largest
+from robustjax.deterministic import largest
+from robustjax.outputs import of_logits
 
 
 @of_logits

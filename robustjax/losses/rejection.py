@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.sums import largest
+from robustjax.deterministic import largest
 
 
 def confidence_odds(logits: jax.Array) -> jax.Array:

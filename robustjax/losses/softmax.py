@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import check_number, config
-from robustjax.losses.output import float_logits, of_logits
+from robustjax.outputs import float_logits, of_logits
 
 
 @of_logits

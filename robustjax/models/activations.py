@@ -11,9 +11,9 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.tree_util import Partial
 
+from robustjax.models.blocks import MaxPool
 from robustjax.models.classifier import Classifier
 from robustjax.models.layers import BN, Conv
-from robustjax.models.stages import MaxPool
 
 
 @dataclasses.dataclass(frozen=True)

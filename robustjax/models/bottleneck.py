@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from robustjax.models.blocks import ConvNorm, Gate
 from robustjax.models.layers import BN, activation
-from robustjax.models.stages import ConvNorm, Gate
 
 
 class Bottleneck(nn.Module):

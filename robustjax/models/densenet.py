@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robustjax.models.blocks import Stages
 from robustjax.models.layers import BN, BatchNorm, Conv, activation
-from robustjax.models.stages import Stages
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
 

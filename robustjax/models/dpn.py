@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robustjax.models.blocks import Stages
 from robustjax.models.bottleneck import Bottleneck
 from robustjax.models.layers import Conv
-from robustjax.models.stages import Stages
 
 BLOCKS = {26: (2, 2, 2, 2), 92: (3, 4, 20, 3)}
 DENSE = (16, 32, 24, 128)

@@ -20,8 +20,8 @@ from robustjax.models.densenet import densenet
 from robustjax.models.dpn import dpn
 from robustjax.models.googlenet import googlenet
 from robustjax.models.heads import Auxiliary, attach
-from robustjax.models.inverted import efficientnet_b0, mobilenet_v2
 from robustjax.models.layers import BN, torch_uniform, unit_uniform
+from robustjax.models.mobilenet import efficientnet_b0, mobilenet_v2
 from robustjax.models.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
 from robustjax.models.regnet import regnet
 from robustjax.models.residual import Residual

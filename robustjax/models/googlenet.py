@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robustjax.models.blocks import ConvNorm, MaxPool, Stages
 from robustjax.models.layers import BN, Conv
-from robustjax.models.stages import ConvNorm, MaxPool, Stages
 
 
 class Inception(nn.Module):

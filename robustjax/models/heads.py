@@ -12,9 +12,9 @@ import numpy as np
 from flax import linen as nn
 
 from robustjax import centers
+from robustjax.deterministic import ordered_sum
 from robustjax.losses import gsce_logits
 from robustjax.models.layers import BN, BatchNorm, torch_uniform
-from robustjax.sums import ordered_sum
 
 HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
+from robustjax.models.blocks import Stages
 from robustjax.models.bottleneck import Bottleneck
 from robustjax.models.layers import Conv
-from robustjax.models.stages import Stages
 
 SIZES = {200: ((3, 7, 19, 46), (1, 1, 4, 7), 8), 400: ((2, 4, 10, 24), (1, 2, 7, 12), 16)}
 """Megaflops -> groups of each stage, its blocks, and the channels of a group."""

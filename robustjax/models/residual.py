@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robustjax.models.blocks import Gate, through
 from robustjax.models.layers import BN, AdaptiveNorm, BatchNorm, Conv, activation
-from robustjax.models.stages import Gate, through
 
 Norm = type[BatchNorm] | type[AdaptiveNorm]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from flax import linen as nn
 
+from robustjax.models.blocks import Stages
 from robustjax.models.bottleneck import Bottleneck
 from robustjax.models.layers import Conv
-from robustjax.models.stages import Stages
 
 
 def resnext_29(

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robustjax.models.blocks import ConvNorm, Stages
 from robustjax.models.layers import BN, Conv
-from robustjax.models.stages import ConvNorm, Stages
 
 
 class ShuffleBlock(nn.Module):

@@ -6,8 +6,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from robustjax.models.blocks import ConvNorm, MaxPool, Stages
 from robustjax.models.layers import Conv
-from robustjax.models.stages import ConvNorm, MaxPool, Stages
 
 LAYERS = {11: (1, 1, 2, 2, 2), 13: (2,) * 5, 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 

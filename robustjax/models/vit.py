@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robustjax.models.blocks import Stage, through
 from robustjax.models.layers import BN, activation
-from robustjax.models.stages import Stage, through
 
 DEPTH, HEAD = 12, 64
 spread = nn.initializers.normal(0.02)

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from robustjax.attacks import PGD, Uniform, Zero
+from robustjax.attacks import PGD
+from robustjax.attacks.starts import Uniform, Zero
 from robustjax.data import Augment
 from robustjax.threats import Linf
 from robustjax.training.methods import METHODS, MMC, PGDAT, Method, TradesYOPO

@@ -20,14 +20,14 @@ from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
 from robustjax.threats import Linf, Threats, map_threats
-from robustjax.training.folder import (
+from robustjax.training.methods.base import Method
+from robustjax.training.run_directory import (
     keep_metrics,
     open_run,
     save_weights,
     write_config,
     write_metrics,
 )
-from robustjax.training.methods.base import Method
 from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import Recipe, create_state, program
 from robustjax.typing import Attack

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from robustjax.attacks.examples import one_example
-from robustjax.attacks.tiles import over_tiles
+from robustjax.attacks._engine.inputs import one_example
+from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.data.augment import to_float
-from robustjax.data.extra import chunks
+from robustjax.data.pools import chunks
 from robustjax.files import replacing
 
 

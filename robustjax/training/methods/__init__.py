@@ -1,12 +1,12 @@
 """Training methods, one small module per family; all under the contract of `base.Method`."""
 
+from robustjax.training.catalogue import CATALOGUE, METHODS, Entry
 from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Gradients, Method
 from robustjax.training.methods.cat import CAT
-from robustjax.training.methods.catalogue import CATALOGUE, METHODS, Entry
 from robustjax.training.methods.center import Center
 from robustjax.training.methods.curriculum import Curriculum
 from robustjax.training.methods.feature_scattering import FeatureScattering

@@ -28,7 +28,7 @@ from flax import struct
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
 

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks import PGD, After
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks import PGD
+from robustjax.attacks._core.iterative import Cost
+from robustjax.attacks.stops import After
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Action, Batch, Crafted, Method
 from robustjax.training.methods.pgd_at import ATTACK, BNMode, OnAttack

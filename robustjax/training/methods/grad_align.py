@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks import PGD, Zero
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks import PGD
+from robustjax.attacks._core.iterative import Cost
+from robustjax.attacks.starts import Zero
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.pgd_at import BNMode, OnAttack

@@ -14,7 +14,7 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type

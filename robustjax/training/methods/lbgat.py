@@ -10,7 +10,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start

@@ -11,7 +11,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, check_type

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks import PGD, Adam
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks import PGD
+from robustjax.attacks._core.iterative import Cost
+from robustjax.attacks.steps import Adam
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.methods.trades import check_start

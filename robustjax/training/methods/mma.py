@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_number, config
 from robustjax.training.methods.base import Aux, Batch, Crafted, check_type, cross_entropy
 from robustjax.training.methods.pgd_at import ATTACK

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method

@@ -8,7 +8,7 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.pgd_at import BNMode

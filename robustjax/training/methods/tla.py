@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from robustjax.attacks import PGD
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.config import check_number, config
+from robustjax.deterministic import ordered_sum
 from robustjax.models.heads import directions
-from robustjax.sums import ordered_sum
 from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.net import Net

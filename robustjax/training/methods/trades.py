@@ -9,8 +9,9 @@ import jax
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks import PGD, Gaussian, Zero
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks import PGD
+from robustjax.attacks._core.iterative import Cost
+from robustjax.attacks.starts import Gaussian, Zero
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.training.methods.base import (
     Aux,

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
 from robustjax.training.methods.base import (
     Action,
     Aux,

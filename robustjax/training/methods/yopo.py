@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.attacks import Gaussian
-from robustjax.attacks.iterative import Cost
+from robustjax.attacks._core.iterative import Cost
+from robustjax.attacks.starts import Gaussian
 from robustjax.config import check_choice, check_number, config, static
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import (

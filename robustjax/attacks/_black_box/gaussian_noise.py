@@ -1,0 +1,51 @@
+"""Gaussian noise: the corruption that any attack should beat."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._black_box.candidates import Candidates
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.config import check_number, config, static
+from robustjax.losses import margin
+from robustjax.typing import Loss
+
+
+@config
+class GaussianNoise(Candidates):
+    """clip(x + sigma N(0, I), 0, 1): the first of `draws` draws that succeeds, else the worst.
+
+    One draw is the corruption itself; more measure its worst case. There is no threat model: the
+    noise has no bound in any norm.
+
+    Args:
+      sigma: standard deviation, in pixels.
+      draws: how many may be tried, a query each; may be traced.
+      loss: (output, target) -> scalar; which draw is the worst when none succeeds.
+      success: (output, y) -> bool.
+
+    Guarantees:
+      The result lies in [0, 1].
+    """
+
+    sigma: float = 0.05
+    draws: int = 1
+    loss: Loss = static(margin)
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        check_number("sigma", self.sigma)
+        check_number("draws", self.draws, 1)
+
+    @property
+    def count(self) -> int | jax.Array:
+        """`draws`."""
+        return self.draws
+
+    def candidate(self, example: Example, k: jax.Array) -> jax.Array:
+        """The k-th draw."""
+        x = example.x
+        noise = jax.random.normal(jax.random.fold_in(example.key, k), x.shape, x.dtype)
+        return jnp.clip(x + self.sigma * noise, 0, 1)

@@ -1,0 +1,226 @@
+"""HopSkipJump: the nearest adversarial image from decisions alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.config import check_number, config, static
+from robustjax.threats import L2, Linf
+from robustjax.typing import LogitsFn
+
+FIND, SHRINK, ESTIMATE, JUMP, GIVE_UP = range(5)
+TRIES = 100
+"""Random images to look for a first adversarial one among."""
+BITS = 24
+"""A float32 has no more to halve."""
+
+
+class Walk(NamedTuple):
+    """The state of `HopSkipJump`; every step asks one query and tells its answer.
+
+    Attributes:
+      phase: what the next query is for: FIND a first adversarial image, SHRINK it towards x by
+        bisection, ESTIMATE the boundary's normal there, JUMP along it; or GIVE_UP.
+      count: queries in this phase.
+      turn: the paper's t, from 1; 0 before the first estimate.
+      queries: all of them.
+      best, distance: the nearest adversarial image so far, and how near; inf for none.
+      point: an adversarial image, the far end of the bisection and, after it, x_t.
+      low, high: radii around x between which the boundary is met; high is that of `point`.
+      normal: sum of phi_b u_b, phi_b = 1 for a success and -1 else; in JUMP the direction.
+      mean: sum of u_b.
+      wins: how many phi_b are 1.
+    """
+
+    phase: jax.Array
+    count: jax.Array
+    turn: jax.Array
+    queries: jax.Array
+    best: jax.Array
+    distance: jax.Array
+    point: jax.Array
+    low: jax.Array
+    high: jax.Array
+    normal: jax.Array
+    mean: jax.Array
+    wins: jax.Array
+
+
+@config
+class HopSkipJump(MinimumNorm):
+    """Walks along the decision boundary, seeing nothing but `success(output, y)`.
+
+    From an adversarial point at the boundary, x_t: the normal v is the mean of (phi_b - mean phi)
+    u_b over B_t = samples * sqrt(t) queries at clip(x_t + delta u_b), u_b uniform on the sphere and
+    phi_b = +-1 the decision; the jump is x_t + (||x_t - x|| / sqrt(t)) v, or its sign in Linf,
+    halved until it is adversarial; a bisection then leads back to the boundary, along the shrinking
+    balls around x. delta = gamma ||x_t - x|| / d, 0.1 at first.
+
+    Differences from the paper: the result is the nearest adversarial image that any query has seen,
+    not the last x_t; the random images of the start are uniform and, every second one, of zeros and
+    ones; u_b is uniform on the sphere in Linf too, as in the paper's text, not its code; delta does
+    not fall below what float32 pixels can show; a jump that needs more than 24 halvings is given
+    up, and the normal estimated anew, where the original never ends.
+
+    Args:
+      threat: the norm, L2 or Linf; its eps plays no part in the search.
+      queries: the budget; may be traced.
+      samples: queries of the first normal, the paper's B_0.
+      gamma: how far apart the queries of a normal are, and how exact (gamma / d^1.5 of the way in
+        L2, gamma / d^2 in Linf) the bisection is.
+      success: (output, y) -> bool, all that the attack sees; `prediction(output) == t` aims at t.
+
+    References: Chen, Jordan, Wainwright, "HopSkipJumpAttack: a query-efficient decision-based
+    attack", 2020, Alg. 2.
+
+    Guarantees:
+      The result is the clean image or succeeds; it lies in [0, 1].
+      A clean image that is misclassified comes back at the cost of one query.
+      Where no random image is adversarial, the clean image comes back after 1 + 100 queries.
+      Each step is one query, and there are never more than `queries`.
+      More queries never lead further away.
+    """
+
+    threat: L2 | Linf = L2(float("inf"))
+    queries: int = 5000
+    samples: int = 100
+    gamma: float = 1.0
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        if not isinstance(self.threat, L2 | Linf) and dataclasses.is_dataclass(self.threat):
+            raise ValueError(f"HopSkipJump knows L2 and Linf, not {type(self.threat).__name__}")
+        check_number("queries", self.queries, 1)
+        check_number("samples", self.samples, 1)
+        check_number("gamma", self.gamma)
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
+        """One query: the clean image."""
+        x, zero = example.x, jnp.zeros((), jnp.int32)
+        nowhere = jnp.full((), jnp.inf, x.dtype)
+        won = self.success(logits_fn(x), example.y)
+        distance = jnp.where(won, 0, nowhere)
+        flat = jnp.zeros_like(x)
+        return Walk(
+            zero, zero, zero, zero + 1, x, distance, x, 0 * distance, nowhere, flat, flat, zero
+        )
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: Walk) -> Walk:
+        """Ask one query, tell the walk."""
+        query = self._ask(example, state)
+        won = self.success(logits_fn(query), example.y)
+        far = self.threat.distance(query, example.x)
+        nearer = won & (far < state.distance)
+        state = state._replace(
+            count=state.count + 1,
+            queries=state.queries + 1,
+            best=jnp.where(nearer, query, state.best),
+            distance=jnp.where(nearer, far, state.distance),
+        )
+        tell = (self._found, self._shrunk, self._estimated, self._jumped)
+        return jax.lax.switch(state.phase, tell, example.x, state, query, won, far)
+
+    def _ask(self, example: Example, state: Walk) -> jax.Array:
+        """The image of the next query, in [0, 1]."""
+        x, key = example.x, jax.random.fold_in(example.key, state.queries)
+        noise = jax.random.normal(key, x.shape, x.dtype)
+
+        def find():
+            uniform = jax.scipy.stats.norm.cdf(noise)
+            return jnp.where(state.count % 2 == 0, uniform, jnp.round(uniform))
+
+        def shrink():
+            ball = dataclasses.replace(self.threat, eps=(state.low + state.high) / 2)
+            return ball.project(state.point, x)
+
+        def estimate():
+            return jnp.clip(state.point + self._delta(state) * L2().steepest(noise), 0, 1)
+
+        def jump():
+            length = (
+                state.high / jnp.sqrt(jnp.float32(state.turn)) * jnp.float32(0.5) ** state.count
+            )
+            return jnp.clip(state.point + length * state.normal, 0, 1)
+
+        return jax.lax.switch(state.phase, (find, shrink, estimate, jump))
+
+    def _found(self, x, state, query, won, far):
+        out_of_tries = jnp.where(state.count < TRIES, FIND, GIVE_UP)
+        waiting = state._replace(phase=out_of_tries.astype(jnp.int32))
+        return _where(won, self._at(state, query, far), waiting)
+
+    def _shrunk(self, x, state, query, won, far):
+        middle = (state.low + state.high) / 2
+        state = state._replace(
+            point=jnp.where(won, query, state.point),
+            low=jnp.where(won, state.low, middle),
+            high=jnp.where(won, middle, state.high),
+        )
+        digits = jnp.log2(x.size**self._order / self.gamma)
+        ended = state.count >= jnp.clip(jnp.ceil(digits), 1, BITS)
+        return _where(ended, self._next_turn(state), state)
+
+    def _estimated(self, x, state, query, won, far):
+        u = (query - state.point) / self._delta(state)
+        state = state._replace(
+            normal=state.normal + jnp.where(won, u, -u), mean=state.mean + u, wins=state.wins + won
+        )
+        ended = state.count >= jnp.floor(self.samples * jnp.sqrt(state.turn))
+        balance = 2 * state.wins / jnp.float32(state.count) - 1
+        both = (state.wins > 0) & (state.wins < state.count)
+        normal = state.normal - jnp.where(both, balance, 0) * state.mean
+        ready = _enter(state, JUMP)._replace(normal=self.threat.steepest(normal))
+        return _where(ended, ready, state)
+
+    def _jumped(self, x, state, query, won, far):
+        again = _where(state.count < BITS, state, self._next_turn(state))
+        return _where(won, self._at(state, query, far), again)
+
+    def _at(self, state, query, far):
+        """Shrink this adversarial image."""
+        return _enter(state, SHRINK)._replace(point=query, low=0 * far, high=far)
+
+    def _next_turn(self, state):
+        """Estimate the normal at x_{t+1}."""
+        flat = jnp.zeros_like(state.point)
+        nothing = {"normal": flat, "mean": flat, "wins": jnp.zeros_like(state.wins)}
+        return _enter(state, ESTIMATE)._replace(turn=state.turn + 1, **nothing)
+
+    def _delta(self, state):
+        """How far the queries of a normal are from x_t, in L2."""
+        size = state.point.size
+        visible = size**0.5 * 2.0**-20  # per pixel sixteen times the resolution of a float32
+        later = jnp.maximum(self.gamma * state.high / size, visible)
+        return jnp.where(state.turn == 1, 0.1, later)
+
+    @property
+    def _order(self):
+        """The bisection's exactness is gamma / d^order of the way."""
+        return 2.0 if isinstance(self.threat, Linf) else 1.5
+
+    def done(self, state: Walk) -> jax.Array:
+        """Out of queries, or nothing (more) to look for."""
+        ended = (state.phase == GIVE_UP) | (state.distance == 0)
+        return ended | (state.queries >= self.queries)
+
+    def result(self, example: Example, state: Walk) -> jax.Array:
+        """The nearest adversarial image so far; the clean image if there is none."""
+        return state.best
+
+    def spent(self, state: Walk) -> Cost:
+        """Queries."""
+        return Cost(state.queries, 0)
+
+
+def _enter(state: Walk, phase: int) -> Walk:
+    return state._replace(phase=jnp.full_like(state.phase, phase), count=0 * state.count)
+
+
+def _where(condition: jax.Array, yes: Walk, no: Walk) -> Walk:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -1,0 +1,127 @@
+"""Rotations and translations: small ones that no norm calls small."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+from robustjax.attacks._black_box.candidates import Candidates
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.config import check_number, config, static
+from robustjax.losses import margin
+from robustjax.typing import Loss
+
+
+def rotate_and_translate(x: jax.Array, degrees: jax.Array | float, shift: jax.Array) -> jax.Array:
+    """Turn an image about its centre, then move it; bilinear, with zeros from outside.
+
+    Args:
+      x: (H, W, C) in [0, 1].
+      degrees: () counter-clockwise, as the image is seen with row 0 on top.
+      shift: (2,) in pixels, (down, right).
+
+    Returns:
+      (H, W, C) in [0, 1].
+
+    Guarantees:
+      No rotation and a whole number of pixels move the pixels and change none.
+    """
+    angle = jnp.deg2rad(degrees)
+    height, width, _ = x.shape
+    row = jnp.arange(height)[:, None] - (height - 1) / 2 - shift[0]
+    column = jnp.arange(width)[None, :] - (width - 1) / 2 - shift[1]
+    # Where each pixel of the result comes from: the inverse motion.
+    source = [
+        jnp.cos(angle) * row + jnp.sin(angle) * column + (height - 1) / 2,
+        jnp.cos(angle) * column - jnp.sin(angle) * row + (width - 1) / 2,
+    ]
+    moved = jax.vmap(lambda c: map_coordinates(c, source, order=1), in_axes=-1, out_axes=-1)(x)
+    return jnp.clip(moved, 0, 1)  # the four weights may sum to 1 and a rounding
+
+
+@config
+class Grid:
+    """All combinations of evenly spaced rotations and shifts, both extremes included."""
+
+    rotations: int = 31
+    translations: int = 5
+
+    def __post_init__(self):
+        check_number("rotations", self.rotations, 1)
+        check_number("translations", self.translations, 1)
+
+    @property
+    def count(self) -> int | jax.Array:
+        """rotations * translations^2."""
+        return self.rotations * self.translations**2
+
+    def __call__(self, key: jax.Array, k: jax.Array) -> jax.Array:
+        """The k-th (rotation, down, right), each in [-1, 1]."""
+        rest, right = jnp.divmod(k, self.translations)
+        turn, down = jnp.divmod(rest, self.translations)
+
+        def spaced(i, n):
+            return jnp.where(n > 1, 2 * i / jnp.maximum(n - 1, 1) - 1, 0)
+
+        n = self.translations
+        return jnp.stack([spaced(turn, self.rotations), spaced(down, n), spaced(right, n)])
+
+
+@config
+class Draws:
+    """Uniformly random motions: the worst-of-k attack."""
+
+    count: int = 10
+
+    def __post_init__(self):
+        check_number("count", self.count, 1)
+
+    def __call__(self, key: jax.Array, k: jax.Array) -> jax.Array:
+        """The k-th (rotation, down, right), each in [-1, 1]."""
+        return jax.random.uniform(jax.random.fold_in(key, k), (3,), minval=-1, maxval=1)
+
+
+@config
+class Spatial(Candidates):
+    """The worst rotation about the centre and translation of an image; stops at success.
+
+    Bilinear, with zeros from outside. The image as it is comes first, then the candidates of
+    `search`, each one query. There is no threat model: reports give no distance.
+
+    Args:
+      max_rotation: in degrees, both ways.
+      max_translation: in pixels, both ways along both axes; the paper takes 3 for 28 or 32 pixels.
+      search: Grid(), all 775 of the paper's grid, or Draws(10), its worst of 10 random ones.
+      loss: (output, target) -> scalar; which candidate is the worst when none succeeds.
+      success: (output, y) -> bool.
+
+    References: Engstrom et al., "Exploring the landscape of spatial robustness", 2019, Section 4.
+
+    Guarantees:
+      The result lies in [0, 1].
+      The identity is among the candidates.
+    """
+
+    max_rotation: float = 30.0
+    max_translation: float = 3.0
+    search: Grid | Draws = Grid()
+    loss: Loss = static(margin)
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        check_number("max_rotation", self.max_rotation, high=180.0)
+        check_number("max_translation", self.max_translation)
+
+    @property
+    def count(self) -> int | jax.Array:
+        """One more than those of the search."""
+        return 1 + self.search.count
+
+    def candidate(self, example: Example, k: jax.Array) -> jax.Array:
+        """The identity, then those of the search."""
+        motion = jnp.where(k == 0, 0, self.search(example.key, jnp.maximum(k - 1, 0)))
+        return rotate_and_translate(
+            example.x, self.max_rotation * motion[0], self.max_translation * motion[1:]
+        )

@@ -1,0 +1,124 @@
+"""Square Attack: random search with squares that shrink; it asks for outputs, never gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._black_box.square_proposals import grid, move, recolour, stripes
+from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.randomized import Randomized
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks.targets import check_aim
+from robustjax.config import check_number, config, static
+from robustjax.losses import margin
+from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import LogitsFn, Loss
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""p is halved when a proposal's number, from 0, exceeds these, for 10,000 queries in all."""
+
+
+class Search(NamedTuple):
+    """The state: queries so far, the best point and its loss, and whether it is a success."""
+
+    queries: jax.Array
+    x_best: jax.Array
+    loss_best: jax.Array
+    won: jax.Array
+
+
+@config
+class Square(Iterative):
+    """Random search: change a square of the perturbation, keep the change if the loss rises.
+
+    It starts from vertical stripes of +-eps (Linf) or a grid of bumps (L2, L1). A proposal sets a
+    square window of about p H W pixels to x +- eps, one sign per channel (Linf), or moves the norm
+    of one window into another, with a bump added there (L2, L1); p shrinks along the way. It ends
+    at the first success; of a `Randomized` model, of which it sees one draw, it takes all queries:
+    what just fools one draw is right on others.
+
+    Args:
+      threat: the ball.
+      queries: model calls; may be traced.
+      p: the part of the image that the first square covers, in (0, 1].
+      loss: (output, target) -> scalar, maximised.
+      rescale: stretch the schedule of p, made for 10,000 queries, to the number of queries, as the
+        paper does; AutoAttack does not.
+      success: (output, label) -> bool.
+
+    Differences from the authors' code: windows are drawn per example, not per batch, and reach the
+    last row and column too; the start counts as a query; images need not be square nor have five
+    pixels a side (the grid has tiles of a fifth of the shorter side, at least a pixel).
+
+    References:
+      Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via
+        random search", 2020, Algorithms 1 to 3.
+      Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021, Section 4 (L1).
+
+    Guarantees:
+      The result lies in the ball and in [0, 1].
+      It takes `queries` forward passes, or fewer if it succeeds, and no gradient.
+    """
+
+    threat: Linf | L2 | L1 = Linf()
+    queries: int = 5000
+    p: float = 0.8
+    loss: Loss = static(margin)
+    rescale: bool = static(False)
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        check_number("queries", self.queries)
+        check_number("p", self.p, high=1.0)
+        if isinstance(self.threat, L0):
+            raise ValueError("Square is defined for Linf, L2 and L1, not for L0")
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> Search:
+        """The clean image, not looked at."""
+        if example.target is None:
+            check_aim(self.loss, "true")
+        loss = jnp.asarray(-jnp.inf, example.x.dtype)
+        return Search(jnp.int32(0), example.x, loss, jnp.asarray(False))
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: Search) -> Search:
+        """Propose, ask, keep if better."""
+        x = example.x
+        keys = jax.random.split(jax.random.fold_in(example.key, state.queries))
+        start, propose = (stripes, recolour) if isinstance(self.threat, Linf) else (grid, move)
+        z = jnp.where(
+            state.queries == 0,
+            start(keys[0], x, self.threat),
+            propose(keys[1], state.x_best, x, self.threat, self._part(state.queries - 1)),
+        )
+        output = logits_fn(z)
+        loss = self.loss(output, example.y if example.target is None else example.target)
+        won = self.success(output, example.y) & (not isinstance(logits_fn, Randomized))
+        better = won | (loss > state.loss_best)
+        return Search(
+            state.queries + 1,
+            jnp.where(better, z, state.x_best),
+            jnp.where(better, loss, state.loss_best),
+            won,
+        )
+
+    def _part(self, proposals: jax.Array) -> jax.Array:
+        """The part of the image that the next window should cover."""
+        if self.rescale:
+            proposals = proposals / self.queries * 10_000
+        halvings = jnp.sum(proposals > jnp.asarray(HALVINGS))
+        return self.p * 0.5**halvings
+
+    def done(self, state: Search) -> jax.Array:
+        """At success, or when the queries are used up."""
+        return state.won | (state.queries >= self.queries)
+
+    def result(self, example: Example, state: Search) -> jax.Array:
+        """The adversarial image if there is one, else the point with the largest loss."""
+        return state.x_best
+
+    def spent(self, state: Search) -> Cost:
+        """A forward pass per query."""
+        return Cost(state.queries, jnp.int32(0))

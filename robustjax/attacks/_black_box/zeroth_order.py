@@ -1,0 +1,210 @@
+"""Gradient ascent for a model that gives scores but no gradients: SPSA and NES.
+
+Projected gradient ascent whose gradients are estimated from finite differences of the loss along
+random directions. What the model gives is queries, and they are counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.randomized import Randomized, redraw
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._gradient.pgd import LINF, PGD
+from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
+from robustjax.attacks.steps import Adam, Momentum, Steepest, Step
+from robustjax.attacks.targets import Label, sense
+from robustjax.config import check_choice, check_number, config, static
+from robustjax.losses import margin
+from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import LogitsFn, Loss, Threat
+
+Noise = Literal["rademacher", "gaussian"]
+
+
+class Ascent(NamedTuple):
+    """The state of `ZerothOrder`: the iterate, the rule's memory, and what the loss aims at."""
+
+    k: jax.Array
+    x_adv: jax.Array
+    memory: Any
+    target: Any
+    won: jax.Array
+
+
+@config
+class ZerothOrder(Iterative):
+    """`PGD` on gradients estimated from pairs of queries x +- delta u, until it succeeds.
+
+    Of a `Randomized` model it takes all steps: one draw is soon fooled, the next one is not.
+
+    With z+- = clip(x +- delta u, 0, 1) and d = z+ - z- for each random direction u,
+        g = sum (loss(z+) - loss(z-)) d / sum d^2, per component.
+    Away from the box and with signs for u this is the SPSA of the paper. The division by what was
+    really moved keeps g unbiased for a linear loss at pixels that clipping lets move to one side
+    only; the papers leave the box instead. With Gaussian u it replaces the constant delta^2 of NES.
+
+    Args:
+      threat: the ball.
+      steps: number of gradient steps; may be traced.
+      step_size: in the norm of the threat, with the rule `Adam` in pixels; None: 2.5 eps / steps.
+      samples: queries per gradient, two to a direction; even, may be traced.
+      delta: how far apart from x they are, in pixels.
+      noise: 'rademacher', random signs (Spall 1992), or 'gaussian'.
+      start: where the ascent begins.
+      rule: what is done with a gradient.
+      loss: (output, target) -> scalar, maximised. It needs no derivative.
+      label: what the loss compares the output with when no target is given: see `PGD`.
+      rank: of the target class, for label 'ranked'.
+      success: (output, y) -> bool; the attack stops there.
+
+    References: Uesato et al., "Adversarial risk and the dangers of evaluating against weak
+    attacks", 2018, Alg. 1; Ilyas et al., "Black-box adversarial attacks with limited queries and
+    information", 2018, Alg. 1.
+
+    Guarantees:
+      The result lies in the ball and in [0, 1].
+      The model is asked about images in [0, 1] only, and no derivative of it is taken.
+      Each step costs samples + 1 queries, the last of them to see whether the new point succeeds.
+      The two ends of a pair share one draw of a `Randomized` model; every pair has its own.
+    """
+
+    threat: Linf | L2 | L1 | L0 = LINF
+    steps: int = 100
+    step_size: float | None = None
+    samples: int = 128
+    delta: float = 0.01
+    noise: Noise = static("rademacher")
+    start: Zero | Uniform | Gaussian | Corner = Zero()
+    rule: Steepest | Momentum | Adam = Steepest()
+    loss: Loss = static(margin)
+    label: Label = static("true")
+    rank: int = 1
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        _ = self.ascent  # checks the fields that they share
+        check_number("samples", self.samples, 2)
+        check_number("delta", self.delta, 1e-12)
+        if isinstance(self.samples, int) and self.samples % 2:
+            raise ValueError(f"samples come in pairs, so give an even number, not {self.samples}")
+        check_choice("noise", self.noise, Noise)
+
+    @property
+    def ascent(self) -> PGD:
+        """The attack on the exact gradient that this one imitates."""
+        return PGD(
+            self.threat,
+            steps=self.steps,
+            step_size=self.step_size,
+            start=self.start,
+            rule=self.rule,
+            loss=self.loss,
+            label=self.label,
+            rank=self.rank,
+        )
+
+    @property
+    def eot(self) -> int:
+        """Draws of a `Randomized` model that a gradient is the mean of."""
+        return self.samples // 2
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> Ascent:
+        """Choose the target and look at the start."""
+        key_start, key_target = jax.random.split(jax.random.fold_in(example.key, 0))
+        target = example.target
+        if target is None:
+            target = self.ascent.aim(logits_fn, key_target, example.x, example.y)
+        x_adv = self.start(key_start, example.x, self.threat)
+        won = self._won(logits_fn, x_adv, example)
+        return Ascent(jnp.zeros((), jnp.int32), x_adv, self.rule.init(x_adv), target, won)
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: Ascent) -> Ascent:
+        """Estimate the gradient, step, look."""
+        key = jax.random.fold_in(example.key, state.k + 1)
+        gradient = self.gradient(logits_fn, key, state.x_adv, state.target)
+        progress, size = state.k / self.steps, self.ascent.size
+        move = Step(gradient, state.x_adv, example.x, self.threat, size, progress)
+        x_adv, memory = self.rule(state.memory, move)
+        won = self._won(logits_fn, x_adv, example)
+        return Ascent(state.k + 1, x_adv, memory, state.target, won)
+
+    def _won(self, logits_fn, x_adv, example):
+        return self.success(logits_fn(x_adv), example.y) & (not isinstance(logits_fn, Randomized))
+
+    def gradient(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, target: Any) -> jax.Array:
+        """The estimated direction of ascent at `x`, from `samples` queries, one pair at a time.
+
+        The batch is that of the examples attacked together, so a pair at a time is enough.
+        """
+        draw = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}[self.noise]
+
+        def pair(i, sums):
+            key_noise, key_model = jax.random.split(jax.random.fold_in(key, i))
+            shift = self.delta * draw(key_noise, x.shape, x.dtype)
+            plus, minus = jnp.clip(x + shift, 0, 1), jnp.clip(x - shift, 0, 1)
+            outputs = jax.vmap(redraw(logits_fn, key_model))(jnp.stack([plus, minus]))
+            values = jax.vmap(self.loss, in_axes=(0, None))(outputs, target)
+            moved = plus - minus
+            return sums[0] + (values[0] - values[1]) * moved, sums[1] + moved**2
+
+        zeros = jnp.zeros_like(x)
+        rise, run = jax.lax.fori_loop(0, self.samples // 2, pair, (zeros, zeros))
+        return sense(self.loss, self.label) * rise / jnp.where(run > 0, run, 1)
+
+    def done(self, state: Ascent) -> jax.Array:
+        """At success or after the last step."""
+        return state.won | (state.k >= self.steps)
+
+    def result(self, example: Example, state: Ascent) -> jax.Array:
+        """The last iterate."""
+        return state.x_adv
+
+    def spent(self, state: Ascent) -> Cost:
+        """Queries only."""
+        return Cost(1 + (self.label != "true") + state.k * (self.samples + 1), 0)
+
+
+def SPSA(
+    threat: Threat = LINF,
+    steps: int = 100,
+    samples: int = 128,
+    step_size: float = 0.01,
+    delta: float = 0.01,
+    **more: Any,
+) -> ZerothOrder:
+    """Adam on differences along random signs, from a random start (Uesato et al. 2018).
+
+    Adam moves all pixels about alike, which suits Linf; in other norms `NES` gets further.
+    """
+    return ZerothOrder(
+        threat, steps, step_size, samples, delta, start=Uniform(), rule=Adam(drop=1.0), **more
+    )
+
+
+def NES(
+    threat: Threat = LINF,
+    steps: int = 100,
+    samples: int = 50,
+    step_size: float | None = None,
+    delta: float = 0.001,
+    **more: Any,
+) -> ZerothOrder:
+    """The threat's steps with momentum along Gaussian differences (Ilyas et al. 2018).
+
+    The momentum is that of MI-FGSM, of gradients normalised in L1.
+    """
+    return ZerothOrder(
+        threat,
+        steps,
+        step_size,
+        samples,
+        delta,
+        noise="gaussian",
+        rule=Momentum(decay=0.9),
+        **more,
+    )

@@ -1,0 +1,1 @@
+"""What all attacks share: state machines, success, ensembles, models with randomness."""

@@ -1,0 +1,1 @@
+"""Run any attack over any number of images, on all devices."""

@@ -1,0 +1,277 @@
+"""Run an attack over any number of images; only what resists one stage meets the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from robustjax.attacks._core.ensemble import Ensemble, leaves
+from robustjax.attacks._core.iterative import Cost, MinimumNorm, iterative, within
+from robustjax.attacks._core.randomized import redraw
+from robustjax.attacks._core.success import Success, fooled, logits_of, prediction
+from robustjax.attacks._engine.inputs import (
+    Examples,
+    check_attack,
+    check_request,
+    num_classes,
+    one_example,
+)
+from robustjax.attacks._engine.slots import Crafted, Keeper, over_slots, program
+from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.typing import Attack
+
+NOTHING = Keeper()
+
+
+class Stage(NamedTuple):
+    """What one attack of an ensemble did; an attack that is none is its own only stage.
+
+    Attributes:
+      attack: its configuration.
+      path: its place, stage of stage of the ensemble; () for an attack that is none.
+      attacked: the number of examples that were left for it.
+      succeeded: the number of those that it won, inside its threat model.
+      unfinished: the number of those it did not win but was still gaining on at its end.
+      cost: model calls of all of them together; -1 where the attack does not say.
+      seconds: wall time.
+    """
+
+    attack: Attack
+    path: tuple[int, ...]
+    attacked: int
+    succeeded: int
+    unfinished: int
+    cost: Cost
+    seconds: float
+
+
+class Verdict(NamedTuple):
+    """What came of N examples, as NumPy arrays.
+
+    Attributes:
+      image: (N, H, W, C), the adversarial images.
+      distance: (N,) in the norm of the threat of the attack that made the image; inf where a
+        minimum-norm attack found none.
+      inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
+      prediction: (N,) the model's, on that image.
+      stage: (N,) which stage won, as a number in the ledger; -1: the example resists them all.
+    """
+
+    image: np.ndarray
+    distance: np.ndarray
+    inside: np.ndarray
+    prediction: np.ndarray
+    stage: np.ndarray
+
+
+class Judgement(NamedTuple):
+    """What a model says of N images, as NumPy arrays.
+
+    Attributes:
+      logits: (N, K).
+      prediction: (N,) the class; -1, which is never right, where a logit is NaN.
+      won: (N,) bool: what the setting calls a success of the attack.
+    """
+
+    logits: np.ndarray
+    prediction: np.ndarray
+    won: np.ndarray
+
+
+class Ledger:
+    """The stages that `craft` has been through. A subclass may keep snapshots on disk."""
+
+    def __init__(self) -> None:
+        """No stages yet."""
+        self.stages: list[Stage] = []
+
+    def keeper(self, path: tuple[int, ...]) -> Keeper:
+        """Where the stage at `path` keeps its snapshots."""
+        return NOTHING
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What stays the same over all stages of one run: see `perturb`."""
+
+    model: Callable
+    key: jax.Array
+    success: Success
+    batch_size: int
+    ledger: Ledger
+
+
+def perturb(
+    attack: Attack,
+    logits_fn: Callable,
+    key: jax.Array,
+    images: Any,
+    labels: Any,
+    *,
+    targets: Any = None,
+    indices: Any = None,
+    batch_size: int | None = None,
+    success: Success | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Adversarial images for any number of images, on all devices.
+
+    Args:
+      attack: any attack; an ensemble's stages each see only the examples that still resist.
+      logits_fn: a batch (B, H, W, C) -> logits (B, K); see `check_model`.
+      key: example i uses fold_in(key, indices[i]).
+      images: (N, H, W, C), floats in [0, 1] or uint8.
+      labels: (N,) integers, the true labels.
+      targets: arrays (N, ...) for attacks with a given target.
+      indices: (N,) integers that name the examples; None: 0 to N - 1.
+      batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
+      success: when a stage of an ensemble has won: (output, label) -> bool; None: its own.
+      progress: show a progress bar.
+
+    Returns:
+      (N, H, W, C) float32 in [0, 1].
+
+    Raises:
+      ValueError: unusable attack, images, labels, model, key or batch size.
+      RuntimeError: the attack left its ball or the pixel box, or returned NaN.
+
+    Guarantees:
+      The result does not depend on `batch_size`, nor, with indices permuted along, on the order:
+      bit for bit, as long as the model's own kernels round alike for every tile (two images per
+      device and more on the CPU).
+      Three eps, and new weights of a `Partial`, compile once.
+    """
+    check_attack(attack)
+    model, key, examples, batch_size = check_request(
+        logits_fn, key, images, labels, indices, batch_size, targets
+    )
+    success = getattr(attack, "success", fooled) if success is None else success
+    setting = Setting(model, key, success, batch_size, Ledger())
+    title = type(attack).__name__ if progress else None
+    if isinstance(attack, Ensemble):
+        return craft(attack, setting, examples, title).image
+    return _run(attack, setting, examples, title, ())[0].image
+
+
+def craft(
+    attack: Attack,
+    setting: Setting,
+    examples: Examples,
+    progress: str | None = None,
+    path: tuple[int, ...] = (),
+) -> Verdict:
+    """`perturb` for checked arguments, with a verdict on every image and notes in the ledger.
+
+    `path` says which stage of which stage this is: the keys that `Ensemble.__call__` would use.
+    """
+    if not isinstance(attack, Ensemble):
+        return _craft_leaf(attack, setting, examples, progress, path)
+    stages = attack.stages(num_classes(setting.model, examples))
+    n = len(examples)
+    verdict = Verdict(
+        examples.image.copy(),
+        np.zeros(n, np.float32),
+        np.zeros(n, bool),
+        np.full(n, -1),
+        np.full(n, -1),
+    )
+    alive = np.arange(n)
+    for i, stage in enumerate(stages):
+        title = progress and f"{progress} {i + 1}/{len(stages)}"
+        new = craft(stage, setting, examples[alive], title, (*path, i))
+        for column, values in zip(verdict, new, strict=True):
+            column[alive[new.inside]] = values[new.inside]
+        alive = alive[new.stage < 0]
+        if not alive.size:
+            break
+    untouched = ~verdict.inside  # every stage left its threat model: the clean image stays
+    if untouched.any():
+        verdict.prediction[untouched] = judge(setting, examples[untouched]).prediction
+    return verdict._replace(inside=np.ones(n, bool))
+
+
+def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None) -> Judgement:
+    """What the model says of the images, by default the examples' own."""
+    rows = examples.rows() | {"target": None}
+    if images is not None:
+        rows["image"] = images
+    shared = (setting.model, setting.key, jax.tree_util.Partial(setting.success))
+    return over_tiles(_judge_one, shared, rows, setting.batch_size)
+
+
+def programs(
+    attacks: Iterable[Attack], setting: Setting, examples: Examples
+) -> Iterator[ClosedJaxpr]:
+    """What is computed for one example: the verdict, and a step of every kind of attack."""
+    row = jax.tree.map(lambda a: a[0], examples.rows() | {"target": None})
+    success = jax.tree_util.Partial(setting.success)
+    yield jax.make_jaxpr(_judge_one)(setting.model, setting.key, success, row)
+    classes = num_classes(setting.model, examples)
+    parts = [iterative(leaf) for attack in attacks for leaf in leaves(attack, classes)]
+    for part in {jax.tree.structure(part): part for part in parts}.values():
+        yield program(part, setting.model, setting.key, examples)
+
+
+def _judge_one(model, key, success, row):
+    logits_fn = redraw(
+        one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
+    )
+    output = logits_fn(row["image"])
+    return Judgement(logits_of(output), prediction(output), success(output, row["label"]))
+
+
+VERDICT = 2**31 - 2
+"""What the draw of a randomised model folds in for the verdict: one that no attack has seen."""
+
+
+def _craft_leaf(attack, setting, examples, progress, path):
+    crafted, seconds = _run(attack, setting, examples, progress, path)
+    judged, distance = judge(setting, examples, crafted.image), crafted.distance
+    if isinstance(attack, MinimumNorm):
+        distance = np.where(judged.won, distance, np.float32(np.inf))
+    inside = np.asarray(within(attack, distance))
+    won = judged.won & inside
+    cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in crafted.cost))
+    counts = len(examples), int(won.sum()), int((crafted.unfinished & ~won).sum())
+    stages = setting.ledger.stages
+    stages.append(Stage(attack, path, *counts, cost, seconds))
+    number = np.where(won, len(stages) - 1, -1)
+    return Verdict(crafted.image, distance, inside, judged.prediction, number)
+
+
+def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
+    crafted, seconds = over_slots(
+        iterative(attack),
+        setting.model,
+        setting.key,
+        path,
+        examples,
+        setting.batch_size,
+        progress,
+        setting.ledger.keeper(path),
+    )
+    _verify(attack, crafted)
+    return crafted, seconds
+
+
+def _verify(attack: Attack, crafted: Crafted) -> None:
+    """No number is reported for an image that the threat model does not allow."""
+    name, images = type(attack).__name__, crafted.image
+    if not np.isfinite(images).all():
+        raise RuntimeError(
+            f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient, or for "
+            "a random start in a ball of infinite eps"
+        )
+    if images.min() < 0 or images.max() > 1:
+        raise RuntimeError(f"{name} returned pixels outside [0, 1]")
+    outside = ~np.asarray(within(attack, crafted.distance))
+    if outside.any() and not isinstance(attack, MinimumNorm):
+        raise RuntimeError(
+            f"{name} returned a distance of {crafted.distance[outside].max():.9g}, more than eps = "
+            f"{float(attack.threat.eps):.9g}"
+        )

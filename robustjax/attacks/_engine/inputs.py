@@ -1,0 +1,203 @@
+"""What a user hands over, checked once: a model, images, labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from robustjax.attacks._core.randomized import Randomized
+from robustjax.attacks._core.success import logits_of
+from robustjax.attacks._engine.tiles import default_batch_size
+from robustjax.parallel import place
+from robustjax.threats import Linf
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """N examples as NumPy arrays: image (N, H, W, C) float32 in [0, 1], label (N,), index (N,)."""
+
+    image: np.ndarray
+    label: np.ndarray
+    index: np.ndarray
+    target: Any = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, rows: np.ndarray) -> Examples:
+        """A selection, by a mask or by positions."""
+        return Examples(**jax.tree.map(lambda a: a[rows], self.rows()))
+
+    def rows(self) -> dict[str, Any]:
+        """The arrays by name; None for no target."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def check_request(
+    logits_fn: Callable,
+    key: jax.Array,
+    images: Any,
+    labels: Any,
+    indices: Any,
+    batch_size: int | None,
+    targets: Any = None,
+) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
+    """What `perturb`, `evaluate` and `curve` share: model, typed key, examples, tile's size.
+
+    Raises:
+      ValueError: the key is no PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
+    """
+    if getattr(key, "dtype", None) == np.uint32 and key.shape == (2,):
+        key = jax.random.wrap_key_data(key)  # jax.random.PRNGKey(0)
+    if not jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) or key.ndim:
+        raise ValueError(f"key must be one PRNG key, such as jax.random.key(0); got {key!r}")
+    if batch_size is None:
+        batch_size = default_batch_size()
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    examples = check_examples(images, labels, indices, targets)
+    return check_model(logits_fn, examples), key, examples, min(batch_size, len(examples))
+
+
+def check_attack(attack: Any) -> None:
+    """Raise ValueError unless `attack` looks like one: JAX says less of it, and much later."""
+    name = type(attack).__name__
+    if isinstance(attack, type) or not callable(attack):
+        raise ValueError(f"an attack is an object such as PGD(Linf(8 / 255)), got {attack!r}")
+    if not hasattr(threat := getattr(attack, "threat", Linf()), "project"):
+        raise ValueError(f"{name} needs a threat such as Linf(8 / 255), got {threat!r}")
+    if not callable(loss := getattr(attack, "loss", check_attack)):
+        raise ValueError(f"{name} needs a loss such as robustjax.losses.dlr, got {loss!r}")
+
+
+def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any = None) -> Examples:
+    """Images and labels from outside.
+
+    Args:
+      images: (N, H, W, C), floats in [0, 1] or uint8, which is divided by 255.
+      labels: (N,) integers, the true labels.
+      indices: (N,) integers that name the examples (randomness hangs on them); None: 0 to N - 1.
+      targets: pytree of arrays (N, ...) for losses that compare with something else; None: none.
+
+    Raises:
+      ValueError: a wrong shape or dtype, pixels outside [0, 1] or not finite, a negative label.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or not images.size:
+        raise ValueError(f"images must have the shape (N, H, W, C), N >= 1; got {images.shape}")
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / np.float32(255)
+    if images.dtype.kind not in "fV":  # V: bfloat16
+        raise ValueError(f"images must be floats in [0, 1] or uint8, got {images.dtype}")
+    images = images.astype(np.float32)
+    if not np.isfinite(images).all():
+        bad = int((~np.isfinite(images)).any((1, 2, 3)).sum())
+        raise ValueError(f"{bad} of {len(images)} images hold NaN or infinite pixels")
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError(
+            f"pixels must lie in [0, 1], got {images.min():g} to {images.max():g}; divide by 255, "
+            "and put any normalisation inside the model"
+        )
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    for name, values in (("labels", labels), ("indices", indices)):
+        if values.shape != (len(images),) or values.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} must be {len(images)} integers, one per image; "
+                f"got {values.dtype} of shape {values.shape}"
+            )
+        if values.min() < 0 or values.max() >= 2**31:
+            bad = values.min() if values.min() < 0 else values.max()
+            raise ValueError(f"{name} must lie in [0, 2^31), got {bad}")
+    targets = jax.tree.map(np.asarray, targets)
+    for leaf in jax.tree.leaves(targets):
+        if leaf.shape[:1] != labels.shape:
+            raise ValueError(f"targets must have a leading axis {len(images)}, got {leaf.shape}")
+    return Examples(images, labels.astype(np.int32), indices.astype(np.int32), targets)
+
+
+def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partial:
+    """The model as a pytree whose weights are data, placed on this process's devices.
+
+    Args:
+      logits_fn: a batch (B, H, W, C) -> (B, K), or a pytree of (B, ...) for attacks whose loss
+        reads more than logits. A `jax.tree_util.Partial(apply, variables)` keeps the weights out
+        of the program, so that new weights need no compilation; of any other callable, what it
+        closes over is part of the program, which is found again by the callable's identity and
+        kept, weights and all, until `jax.clear_caches()`.
+      examples: what it will see.
+
+    Raises:
+      ValueError: a leaf of a Partial that is no array, a model that fails on these images, an
+        output without the batch axis, or a label the model has no logit for.
+    """
+    if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):
+        logits_fn = jax.tree_util.Partial(logits_fn)
+    for leaf in jax.tree.leaves(logits_fn):
+        if not isinstance(leaf, jax.typing.ArrayLike):
+            raise ValueError(
+                "a Partial model may hold arrays and numbers only, not "
+                f"{type(leaf).__name__}; put {leaf!r} inside the function"
+            )
+    try:
+        output = _output_of(logits_fn, examples)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"logits_fn must be a JAX function of a batch (B, H, W, C); given one image of shape "
+            f"{examples.image.shape[1:]}, it fails: {reason}"
+        ) from error
+    shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
+    if any(shape[:1] != (1,) for shape in shapes):
+        raise ValueError(
+            "logits_fn must take a batch (B, H, W, C) and return (B, K); for B = 1 it returned "
+            f"{shapes}"
+        )
+    logits = output if isinstance(output, Mapping) and "logits" not in output else logits_of(output)
+    shape = getattr(logits, "shape", ())
+    if len(shape) == 2 and examples.label.max() >= shape[1]:
+        raise ValueError(
+            f"the model has {shape[1]} classes, but there is a label {examples.label.max()}"
+        )
+    return place(logits_fn, None)
+
+
+def num_classes(model: Callable, examples: Examples) -> int:
+    """K, the number of logits that a checked model returns."""
+    return logits_of(_output_of(model, examples)).shape[-1]
+
+
+def one_example(logits_fn: Callable) -> Callable:
+    """A model of a batch -> the same model of one image."""
+    if isinstance(logits_fn, Randomized):
+        return Randomized(lambda key, x: _first(logits_fn.function(key, x[None])), logits_fn.key)
+    return lambda x: _first(logits_fn(x[None]))
+
+
+def _first(output: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], output)
+
+
+def _output_of(model: Callable, examples: Examples) -> Any:
+    """The shapes of what a model returns for one image."""
+    leaves, structure = jax.tree.flatten(model)
+    types = [jax.typeof(leaf) for leaf in leaves]
+    structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
+    return _output(structure, structs, examples.image.shape[1:])
+
+
+@functools.lru_cache(maxsize=8)
+def _output(structure, structs, image_shape):
+    """The shapes that a model returns for one image; cached, since it costs a trace.
+
+    The last few only: the structure of a closure holds its weights. (JAX's own cache of programs
+    holds them too, but can be cleared by `jax.clear_caches`.)
+    """
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    return jax.eval_shape(
+        lambda leaves, x: jax.tree.unflatten(structure, leaves)(x), structs, image
+    )

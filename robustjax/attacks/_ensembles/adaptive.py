@@ -1,0 +1,100 @@
+"""Attacks that see a head of distances to class centers, whose softmax hides its gradient.
+
+Such a head has the logits h_i = -||z - mu_i||^2 / 2. At one of ten centers of norm 10 the others
+are 111 lower, the softmax is one-hot in float32, the gradient of the cross-entropy exactly zero,
+and sign(0) = 0: PGD on the cross-entropy does not move, and what it measures is no robustness. The
+objectives below act on the distances and are losses of the logits, so that any attack takes them.
+With y the label, k the nearest wrong class and t any wrong class:
+
+    name               ascends                  gradient in the features z
+    margin-un          h_k - h_y                mu_k - mu_y, never zero (a mean if tied)
+    pgd-mt             h_t - h_y, every t       mu_t - mu_y
+    own-un1            h_k                      mu_k - z
+    own-tar            h_t, every t             mu_t - z
+    own-un             -h_y                     z - mu_y: zero at the center, and beyond it the way
+                                                out, away from every other class
+    pgd, ce-t10, -t100 the cross-entropy of h / T, T = 1, 10, 100
+
+For centers of one norm the margins are linear in z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from robustjax.attacks._core.ensemble import MultiTargeted, Restarts, WorstOf
+from robustjax.attacks._gradient.pgd import LINF, PGD, MultiTargetedPGD
+from robustjax.losses import TemperedCrossEntropy, best_wrong, margin, mmc
+from robustjax.threats import Linf
+from robustjax.typing import Attack, Loss, Threat
+
+
+def OwnTargetedPGD(threat: Threat = LINF, steps: int = 10, n: int = 9) -> MultiTargeted:
+    """PGD towards the center of each of the n nearest wrong classes."""
+    return MultiTargeted(PGD(threat, steps=steps, loss=mmc, label="ranked"), n)
+
+
+OBJECTIVES: dict[str, Callable[..., Attack]] = {
+    "margin-un": partial(PGD, loss=margin),
+    "pgd-mt": MultiTargetedPGD,
+    "own-un1": partial(PGD, loss=best_wrong),
+    "own-tar": OwnTargetedPGD,
+    "own-un": partial(PGD, loss=mmc),
+    "pgd": PGD,
+    "ce-t10": partial(PGD, loss=TemperedCrossEntropy(10.0)),
+    "ce-t100": partial(PGD, loss=TemperedCrossEntropy(100.0)),
+}
+"""(threat, steps=) -> an attack, by name; what wins most comes first, so that the rest has less."""
+
+
+def distance_head(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> dict[str, Attack]:
+    """Every objective of `OBJECTIVES`, each with `restarts` random starts, to be told apart.
+
+    Args:
+      threat: the ball.
+      steps: of each ascent, 2.5 eps / steps long.
+      restarts: of each attack; a restart of one with targets goes to all of them.
+
+    References:
+      Pang et al., "Rethinking softmax cross-entropy loss", 2020: own-un and own-tar.
+      Tramer et al., "On adaptive attacks to adversarial example defenses", 2020: why the others.
+    """
+    return {
+        name: Restarts(make(threat, steps=steps), restarts) for name, make in OBJECTIVES.items()
+    }
+
+
+def Adaptive(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> WorstOf:
+    """The attacks of `distance_head` in turn, each on what is left.
+
+    Guarantees:
+      Where the features are linear in the pixels and the centers, at most ten, of one norm, what
+      resists it in Linf has no adversarial image in the ball.
+    """
+    return WorstOf(tuple(distance_head(threat, steps, restarts).values()))
+
+
+def table_attacks(eps: float, loss: Loss = mmc) -> dict[str, PGD]:
+    """The white-box columns of Pang et al. (2020) at one radius: PGD of 10 and 50 steps.
+
+    Steps of 2/256 whatever the radius, from a uniform start. Targeted: one random wrong class per
+    image, the same in every column and at every radius under one key. Untargeted: away from the
+    model's own prediction. A targeted attack succeeds, too, once the prediction is not the label.
+
+    10 such steps are weak at eps = 16/256: they reach the far face from 62 % of the starts only.
+    `evaluate` attacks nothing that the model has wrong; the original evaluation pushed such an
+    image away from its wrong class, now and then to the right one, so its untargeted accuracies are
+    a little higher.
+
+    Args:
+      eps: of the Linf ball; the paper has 8/256 and 16/256.
+      loss: the one that was trained: `mmc` for MMC, `cross_entropy` for the softmax losses, those
+        over distances too.
+    """
+    pgd = partial(PGD, Linf(eps), step_size=2 / 256, loss=loss)
+    return {
+        f"pgd-{steps}-{kind}": pgd(steps=steps, label=label)
+        for steps in (10, 50)
+        for kind, label in (("tar", "random"), ("un", "predicted"))
+    }

@@ -1,0 +1,90 @@
+"""AutoAttack: the ensemble that the field reports (Croce & Hein 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from robustjax.attacks._black_box.square import Square
+from robustjax.attacks._core.ensemble import Ensemble, MultiTargeted, Restarts
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._gradient.apgd import APGD
+from robustjax.attacks._minimum_norm.fab import FAB
+from robustjax.config import check_choice, check_number, config, static
+from robustjax.losses import dlr, targeted_dlr
+from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import Attack
+
+Version = Literal["standard", "plus", "rand"]
+
+
+@config
+class AutoAttack(Ensemble):
+    """APGD, FAB and Square in turn, with no parameter to tune; each on what is left.
+
+    'standard': APGD on the cross-entropy, APGD-T towards 9 classes, FAB-T towards 9 classes,
+    Square. In L1 APGD uses larger radii first, on the cross-entropy with 5 restarts, towards 5
+    classes. 'plus': APGD on the cross-entropy and on the DLR loss and FAB, with 5 restarts each,
+    Square, APGD-T and FAB-T. 'rand', for models with randomness: APGD on the cross-entropy and on
+    the DLR loss, with gradients that are means over 20 draws.
+
+    A model of K classes has K - 1 wrong ones, all of which are tried if they are fewer; DLR is
+    defined for two and three classes too (`losses.dlr`).
+
+    Args:
+      threat: the ball.
+      version: which of the three.
+      steps: of APGD and FAB.
+      queries: of Square.
+      success: (output, label) -> bool.
+
+    References:
+      Croce & Hein, "Reliable evaluation of adversarial robustness", 2020.
+      Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021 (L1).
+    """
+
+    threat: Linf | L2 | L1 = Linf()
+    version: Version = static("standard")
+    steps: int = 100
+    queries: int = 5000
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        check_number("steps", self.steps)
+        check_number("queries", self.queries)
+        check_choice("version", self.version, Version)
+        if isinstance(self.threat, L0):
+            raise ValueError("AutoAttack is defined for Linf, L2 and L1, not for L0")
+
+    def stages(self, num_classes: int) -> tuple[Attack, ...]:
+        """The attacks, cheap ones first, as the authors order them."""
+        if self.version == "rand":
+            return self._apgd(eot=20), self._apgd(loss=dlr, eot=20)
+        square = Square(self.threat, self.queries, success=self.success)
+        fab = FAB(self.threat, self.steps, success=self.success)
+        fab_t = self._towards(fab, 9)
+        if self.version == "plus":
+            return (
+                self._restarts(self._apgd()),
+                self._restarts(self._apgd(loss=dlr)),
+                fab,
+                Restarts(dataclasses.replace(fab, random_start=True), 4, self.success),
+                square,
+                self._towards(self._apgd(loss=targeted_dlr), 9),
+                fab_t,
+            )
+        if isinstance(self.threat, L1):
+            first = self._restarts(self._apgd(larger_radii=True))
+            apgd_t = self._towards(self._apgd(loss=targeted_dlr, larger_radii=True), 5)
+        else:
+            first, apgd_t = self._apgd(), self._towards(self._apgd(loss=targeted_dlr), 9)
+        return first, apgd_t, fab_t, square
+
+    def _apgd(self, **fields) -> APGD:
+        return APGD(self.threat, self.steps, success=self.success, **fields)
+
+    def _restarts(self, attack: Attack) -> Restarts:
+        return Restarts(attack, 5, self.success)
+
+    def _towards(self, attack: Attack, classes: int) -> MultiTargeted:
+        return MultiTargeted(attack, classes, self.success)

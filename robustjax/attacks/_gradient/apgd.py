@@ -1,0 +1,279 @@
+"""Auto-PGD: gradient ascent that sets its own step size (Croce & Hein 2020, 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.randomized import Randomized, expected
+from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._gradient.apgd_steps import Halving, Pace, Seen, Sparse, Support
+from robustjax.attacks.starts import Surface
+from robustjax.attacks.targets import Label, aim, check_aim, sense
+from robustjax.config import check_choice, check_number, config, static
+from robustjax.losses import cross_entropy
+from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import LogitsFn, Loss, Threat
+
+
+class Run(NamedTuple):
+    """The state of APGD.
+
+    Attributes:
+      calls: gradients so far, one more than steps in each phase.
+      cost: model calls so far.
+      target: what the loss compares the output with.
+      x_adv: the point to look at next.
+      x_best: the point with the largest loss of this phase; the adversarial image once `won`.
+      gradient_best: its gradient.
+      loss_best: its loss.
+      loss_first: the loss at the start of this phase.
+      loss_late: the best loss after three quarters of all steps.
+      memory: of the rule.
+      won: x_best is a success.
+    """
+
+    calls: jax.Array
+    cost: Cost
+    target: Any
+    x_adv: jax.Array
+    x_best: jax.Array
+    gradient_best: jax.Array
+    loss_best: jax.Array
+    loss_first: jax.Array
+    loss_late: jax.Array
+    memory: Pace | Support
+    won: jax.Array
+
+
+class Phase(NamedTuple):
+    """A part of a run: `steps` steps in the ball of `threat`, the first after `before` calls."""
+
+    before: jax.Array
+    steps: jax.Array
+    threat: Threat
+
+
+@config
+class APGD(Iterative):
+    """Projected gradient ascent whose steps shrink when the loss stops rising.
+
+    In Linf and L2: momentum, steps of 2 eps at first, halved at checkpoints (`ascent.Halving`); in
+    L1 sparse updates of adaptive sparsity (`ascent.Sparse`). The start is noise scaled to the
+    ball's surface. It ends at the first success, else returns the point with the largest loss. Of a
+    `Randomized` model it takes all steps: what fools some draws at the boundary is right on others.
+    APGD-DLR is APGD(loss=dlr), APGD-T is MultiTargeted(APGD(loss=targeted_dlr)).
+
+    Args:
+      threat: the ball.
+      steps: number of gradient steps; the start costs a gradient more. May be traced.
+      rho: the step is halved where no larger part of the steps raised the loss (Linf, L2).
+      alpha: weight of the gradient step beside the momentum (Linf, L2).
+      loss: (output, target) -> scalar, maximised.
+      label, rank: what the loss compares the output with when no target is given, as for `PGD`.
+      eot: draws that each loss, gradient and output of a `Randomized` model is the mean over.
+      larger_radii: take 0.3 of the steps at radius 3 eps, 0.3 at 2 eps and the rest at eps, each
+        phase from the projected best point of the one before: AutoAttack's choice in L1.
+      success: (output, label) -> bool.
+
+    Differences from the authors' code: noise and step size belong to the example, not the batch;
+    the first checkpoint counts whether the first step raised the loss, as in the paper, where the
+    code reads a row that it has not written yet; the L2 projection is onto ball and box together,
+    not one after the other; an L1 step moves one component less if their number is a fraction; a
+    run ends at its first success (the code goes on, and returns its last one).
+
+    References:
+      Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1 (Linf, L2).
+      Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021 (L1).
+
+    Guarantees:
+      The result lies in the ball and in [0, 1].
+      A zero gradient makes no NaN.
+      Three eps, and any number of steps, compile once.
+    """
+
+    threat: Linf | L2 | L1 = Linf()
+    steps: int = 100
+    rho: float = 0.75
+    alpha: float = 0.75
+    loss: Loss = static(cross_entropy)
+    label: Label = static("true")
+    rank: int = 1
+    eot: int = static(1)
+    larger_radii: bool = static(False)
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        check_number("steps", self.steps)
+        check_number("rho", self.rho, high=1.0)
+        check_number("alpha", self.alpha, high=1.0)
+        check_number("rank", self.rank, 1)
+        check_number("eot", self.eot, 1)
+        check_choice("label", self.label, Label)
+        if isinstance(self.threat, L0):
+            raise ValueError("APGD is defined for Linf, L2 and L1; in L0 use PGD")
+
+    @property
+    def rule(self) -> Halving | Sparse:
+        """How it moves in its norm."""
+        if isinstance(self.threat, L1):
+            return Sparse(guided=self.larger_radii)
+        return Halving(self.rho, self.alpha)
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> Run:
+        """The start, not looked at yet."""
+        chosen, target = 0, example.target
+        if target is None:
+            chosen = int(self.label != "true")
+            target = self.aim(logits_fn, jax.random.fold_in(example.key, 2), example.x, example.y)
+        x, phase = example.x, self._phase(0)
+        x_start = Surface()(jax.random.fold_in(example.key, 0), x, phase.threat)
+        loss = jnp.asarray(-jnp.inf, x.dtype)
+        return Run(
+            calls=jnp.int32(0),
+            cost=Cost(jnp.int32(chosen), jnp.int32(0)),
+            target=target,
+            x_adv=x_start,
+            x_best=x_start,
+            gradient_best=jnp.zeros_like(x),
+            loss_best=loss,
+            loss_first=loss,
+            loss_late=loss,
+            memory=self.rule.init(x_start, x, phase.threat, phase.steps),
+            won=jnp.asarray(False),
+        )
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: Run) -> Run:
+        """Look at `x_adv`, then move on."""
+        x, phase, rule = example.x, self._phase(state.calls), self.rule
+        number = state.calls - phase.before
+        draw = jax.random.fold_in(jax.random.fold_in(example.key, 1), state.calls)
+        (loss, output), gradient = self._look(logits_fn, state.x_adv, state.target, draw)
+        random = isinstance(logits_fn, Randomized)
+        won = self.success(output, example.y) & self._is_last(state.calls) & (not random)
+        better = won | (loss > state.loss_best)
+        seen = Seen(
+            number,
+            state.x_adv,
+            gradient,
+            loss,
+            x_best=jnp.where(better, state.x_adv, state.x_best),
+            gradient_best=jnp.where(better, gradient, state.gradient_best),
+            loss_best=jnp.where(better, loss, state.loss_best),
+        )
+        x_adv, memory = rule(state.memory, seen, x, phase.threat, phase.steps)
+        draws = self.eot if random else 1
+        state = state._replace(
+            calls=state.calls + 1,
+            cost=Cost(state.cost.forwards + draws, state.cost.backwards + draws),
+            x_adv=x_adv,
+            x_best=seen.x_best,
+            gradient_best=seen.gradient_best,
+            loss_best=seen.loss_best,
+            loss_first=jnp.where(number == 0, loss, state.loss_first),
+            loss_late=jnp.where(
+                4 * state.calls <= 3 * self._total, seen.loss_best, state.loss_late
+            ),
+            memory=memory,
+            won=won,
+        )
+        return self._enter(example, state) if self.larger_radii else state
+
+    def _enter(self, example: Example, state: Run) -> Run:
+        """Where a phase begins: from the best point of the last one, with nothing else of it."""
+        phase = self._phase(state.calls)
+        x_start = phase.threat.project(state.x_best, example.x)
+        fresh = state._replace(
+            x_adv=x_start,
+            x_best=x_start,
+            gradient_best=jnp.zeros_like(x_start),
+            loss_best=jnp.full_like(state.loss_best, -jnp.inf),
+            memory=self.rule.init(x_start, example.x, phase.threat, phase.steps),
+        )
+        begins = state.calls == phase.before
+        return jax.tree.map(lambda a, b: jnp.where(begins, a, b), fresh, state)
+
+    def done(self, state: Run) -> jax.Array:
+        """At success, or after the last step."""
+        return state.won | (state.calls >= self._total)
+
+    def result(self, example: Example, state: Run) -> jax.Array:
+        """The adversarial image if there is one, else the point with the largest loss."""
+        if not self.larger_radii:
+            return state.x_best
+        inside = self._is_last(state.calls)
+        return jnp.where(inside, state.x_best, self.threat.project(state.x_best, example.x))
+
+    def spent(self, state: Run) -> Cost:
+        """A forward and a backward pass per point and draw, and one forward to choose a class."""
+        return state.cost
+
+    def late_gain(self, state: Run) -> jax.Array:
+        """How much of its gain in loss a run made in the last quarter of its steps, in [0, 1].
+
+        Near 0 the loss has reached its plateau; else more steps may help. With `larger_radii` the
+        gain is that of the last phase.
+        """
+        gain = state.loss_best - state.loss_first
+        late = state.loss_best - state.loss_late
+        return jnp.where(gain > 0, late / jnp.where(gain > 0, gain, 1), 0)
+
+    def unfinished(self, state: Run) -> jax.Array:
+        """A tenth of the gain, or more, came in the last quarter of the steps."""
+        return ~state.won & (self.late_gain(state) > 0.1)
+
+    def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        """The target that `loss` is given when the caller gives none."""
+        check_aim(self.loss, self.label)
+        logits = None if self.label == "true" else logits_of(logits_fn(x))
+        return aim(self.loss, self.label, logits, key, y, self.rank)
+
+    def gradient(
+        self, logits_fn: LogitsFn, x: jax.Array, target: Any, key: jax.Array | None = None
+    ) -> jax.Array:
+        """The direction of ascent at `x`, as `PGD.gradient`."""
+        return self._look(logits_fn, x, target, key)[1]
+
+    def _look(self, logits_fn, x, target, key):
+        """((loss, output), gradient): means over the draws of a randomised model."""
+
+        def look(draw, x):
+            output = draw(x)
+            value = sense(self.loss, self.label) * self.loss(output, target)
+            return value.astype(x.dtype), output
+
+        def objective(x):
+            return expected(lambda draw: look(draw, x), logits_fn, key, self.eot)
+
+        return jax.value_and_grad(objective, has_aux=True)(x)
+
+    @property
+    def _schedule(self) -> tuple[tuple[float, int], ...]:
+        """(radius in eps, steps) of each phase."""
+        if not self.larger_radii:
+            return ((1.0, self.steps),)
+        part = 3 * self.steps // 10
+        return (3.0, part), (2.0, part), (1.0, self.steps - 2 * part)
+
+    @property
+    def _total(self) -> int:
+        """The gradients of a run that does not succeed."""
+        return self.steps + len(self._schedule)
+
+    def _is_last(self, calls) -> jax.Array:
+        """Whether the phase is the one at radius eps."""
+        return calls >= self._total - self._schedule[-1][1] - 1
+
+    def _phase(self, calls) -> Phase:
+        """The phase to which the next call belongs."""
+        phase, before = Phase(0, self.steps, self.threat), 0
+        for scale, steps in self._schedule if self.larger_radii else ():
+            threat = dataclasses.replace(self.threat, eps=scale * self.threat.eps)
+            new, begun = Phase(before, steps, threat), calls >= before
+            phase = jax.tree.map(lambda a, b, begun=begun: jnp.where(begun, a, b), new, phase)
+            before = before + steps + 1
+        return phase

@@ -1,0 +1,145 @@
+"""The walk that every minimum-norm attack here takes: evaluate a point, remember it, move on.
+
+One evaluation (a forward pass, and its gradients from the same pass) serves three ends: is the
+point adversarial, is it nearer than the best one so far, and where does the next one lie.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.success import Success
+from robustjax.typing import LogitsFn
+
+RESOLUTION = 1e-4
+"""Smaller relative gains do not count.
+
+A radius that shrinks and grows by c creeps by c^2 towards the boundary, until it is the rounding of
+the compiled program that makes the image adversarial, and the next program sees it otherwise.
+"""
+
+
+class Walk(NamedTuple):
+    """Where a boundary search is.
+
+    Attributes:
+      taken: evaluations so far; the clean image is the first.
+      backwards: gradients so far.
+      point: (H, W, C), evaluated next.
+      nearest: the nearest adversarial image so far; the clean image before there is one.
+      distance: of `nearest`, in the norm of the threat; inf before there is one.
+      aim: what the clean image's output decided.
+      memory: what the attack carries from move to move.
+    """
+
+    taken: jax.Array
+    backwards: jax.Array
+    point: jax.Array
+    nearest: jax.Array
+    distance: jax.Array
+    aim: Any
+    memory: Any
+
+
+class Seen(NamedTuple):
+    """What one evaluation showed.
+
+    Attributes:
+      values: (m,) the objectives at the point; they grow towards the adversary's side.
+      gradients: (m, H, W, C).
+      won: the point is adversarial.
+    """
+
+    values: jax.Array
+    gradients: jax.Array
+    won: jax.Array
+
+
+class BoundarySearch(MinimumNorm):
+    """`steps` moves from the clean image; each of the `steps` + 1 points is evaluated once.
+
+    A subclass says what it aims at, which objectives it needs at a point, and how it moves.
+    """
+
+    steps: int
+    success: Success
+
+    @abc.abstractmethod
+    def aim(self, example: Example, output: Any) -> Any:
+        """What the output at the clean image decides for the whole search: arrays."""
+
+    @abc.abstractmethod
+    def objectives(self, output: Any, example: Example, aim: Any) -> jax.Array:
+        """(m,) functions of the output whose gradients the move needs."""
+
+    @abc.abstractmethod
+    def remember(self, example: Example) -> Any:
+        """The memory before the first move: arrays."""
+
+    @abc.abstractmethod
+    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, Any]:
+        """The next point, which the caller clips to [0, 1], and the memory.
+
+        `walk.point` is what was just evaluated; `walk.nearest` knows it already.
+        """
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
+        """At the clean image, nothing evaluated."""
+        output = jax.eval_shape(logits_fn, example.x)
+        aim = jax.eval_shape(lambda output: self.aim(example, output), output)
+        return Walk(
+            taken=jnp.int32(0),
+            backwards=jnp.int32(0),
+            point=example.x,
+            nearest=example.x,
+            distance=jnp.asarray(jnp.inf, example.x.dtype),
+            aim=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aim),
+            memory=self.remember(example),
+        )
+
+    def step(self, logits_fn: LogitsFn, example: Example, walk: Walk) -> Walk:
+        """Evaluate the point, remember it if it is the nearest adversarial one, and move."""
+
+        def look(point):
+            output = logits_fn(point)
+            aim = jax.tree.map(
+                lambda new, old: jnp.where(walk.taken == 0, new, old),
+                self.aim(example, output),
+                walk.aim,
+            )
+            return self.objectives(output, example, aim), (output, aim)
+
+        values, pull, (output, aim) = jax.vjp(look, walk.point, has_aux=True)
+        (gradients,) = jax.vmap(pull)(jnp.eye(values.size, dtype=values.dtype))
+        won = self.success(output, example.y)
+        distance = self.threat.distance(walk.point, example.x)
+        nearer = won & (distance < walk.distance * (1 - RESOLUTION))
+        walk = walk._replace(
+            nearest=jnp.where(nearer, walk.point, walk.nearest),
+            distance=jnp.where(nearer, distance, walk.distance),
+            aim=aim,
+        )
+        point, memory = self.move(example, walk, Seen(values, gradients, won))
+        return walk._replace(
+            taken=walk.taken + 1,
+            backwards=walk.backwards + values.size,
+            point=jnp.clip(point, 0, 1),
+            memory=memory,
+        )
+
+    def done(self, walk: Walk) -> jax.Array:
+        """After `steps` moves and a last look, or if the clean image is misclassified."""
+        return (walk.taken > self.steps) | (walk.distance == 0)
+
+    def result(self, example: Example, walk: Walk) -> jax.Array:
+        """The nearest adversarial image; the clean one if there is none."""
+        return walk.nearest
+
+    def spent(self, walk: Walk) -> Cost:
+        """One forward pass per evaluation, and a backward pass per objective."""
+        return Cost(walk.taken, walk.backwards)

@@ -1,0 +1,80 @@
+"""DeepFool: straight over the nearest linearised decision plane, again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._minimum_norm.boundary import Seen, Walk
+from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane, rivals
+from robustjax.config import check_number, config, static
+from robustjax.threats import L0, L1, L2, Linf
+
+L2_NORM = L2(float("inf"))
+
+
+@config
+class DeepFool(GapSearch):
+    """The smallest step over the nearest linearised decision plane, until the prediction is wrong.
+
+    x_{k+1} = clip(x_k + (1 + overshoot) d), with the smallest d in the norm on which the linearised
+    gap z_k - z_y, were there no box, is zero. Fast, and not the nearest. Clipped steps fall short
+    of the plane, and the next one starts from a better linearisation: exact steps inside the box
+    (`planes.shift`) are 7 to 10 % worse on images of many black pixels.
+
+    Difference from the authors' code: 1e-5 is added to the length of each step, not 1e-4.
+
+    Args:
+      threat: the norm; eps is not used.
+      steps: largest number of moves; the first adversarial image ends the search.
+      overshoot: how far beyond the plane a step goes, relative to its length.
+      candidates: how many of the most likely wrong classes of the clean image are looked at, with a
+        backward pass each; a class given as the target is the only one.
+      success: (output, label) -> bool: what counts as adversarial.
+
+    References: Moosavi-Dezfooli et al., "DeepFool: a simple and accurate method to fool deep neural
+      networks", 2016, Algorithm 2.
+
+    Guarantees:
+      The result is the clean image or an adversarial one in [0, 1].
+      A misclassified clean image is its own result.
+      On a linear classifier with at most `candidates` wrong classes, the distance is 1 + overshoot
+      times the smallest, away from the box.
+      A zero gradient moves nothing and makes no NaN.
+    """
+
+    threat: Linf | L2 = L2_NORM
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int = static(9)
+    success: Success = static(fooled)
+
+    def __post_init__(self):
+        if isinstance(self.threat, L0 | L1):
+            name = type(self.threat).__name__
+            raise ValueError(f"DeepFool takes Linf or L2, got {name}; FMN and FAB know L1")
+        check_number("steps", self.steps)
+        check_number("overshoot", self.overshoot)
+        check_number("candidates", self.candidates, 1)
+
+    def aim(self, example: Example, output: Any) -> jax.Array:
+        """The classes whose planes are looked at."""
+        if example.target is not None:
+            return jnp.reshape(example.target, 1)
+        return rivals(logits_of(output), example.y, self.candidates)
+
+    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, tuple[()]]:
+        """Over the nearest plane."""
+        plane = nearest_plane(self.threat, walk.point, seen)
+        slope = dual_norm(self.threat, plane.normal)
+        # A tie lacks nothing but is not won: this breaks it, for any program's rounding.
+        length = jnp.where(slope > 0, plane.gain / slope, 0) + 1e-5
+        return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()
+
+    def done(self, walk: Walk) -> jax.Array:
+        """At the first adversarial image, too."""
+        return super().done(walk) | jnp.isfinite(walk.distance)

@@ -1,0 +1,128 @@
+"""The model as a linear classifier: its decision planes, and the nearest point of one in the box.
+
+What DeepFool and FAB share: at a point the gap z_k - z_y to a rival class k, with its gradient, is
+a hyperplane; both move to the nearest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.success import logits_of
+from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen
+from robustjax.threats import L1, L2, Linf, knapsack, ordered_sum
+
+_TINY = 1e-30
+
+
+class Plane(NamedTuple):
+    """The points p with <normal, p - point> = gain.
+
+    Attributes:
+      normal: (H, W, C), the gradient of the gap at `point`.
+      gain: () what the gap lacks at `point`; negative beyond the plane.
+      point: (H, W, C).
+    """
+
+    normal: jax.Array
+    gain: jax.Array
+    point: jax.Array
+
+    def lacking(self, point: jax.Array) -> jax.Array:
+        """How much the linear gap has to grow to be zero."""
+        return self.gain - _inner(self.normal, point - self.point)
+
+
+class GapSearch(BoundarySearch):
+    """A boundary search on the gaps z_k - z_y to some rival classes k: its aim is their indices."""
+
+    def objectives(self, output: Any, example: Example, aim: jax.Array) -> jax.Array:
+        """The gaps (m,); negative while the label wins."""
+        logits = logits_of(output)
+        return logits[aim] - logits[example.y]
+
+    def remember(self, example: Example) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+
+def rivals(logits: jax.Array, y: jax.Array, most: int | None = None) -> jax.Array:
+    """The wrong classes, the most likely ones first: (min(most, K - 1),) indices."""
+    wrong = jnp.where(jnp.arange(logits.size) == y, -jnp.inf, logits)
+    return jnp.argsort(wrong, descending=True)[: logits.size - 1][:most]
+
+
+def nearest_plane(threat: Linf | L2 | L1, point: jax.Array, seen: Seen) -> Plane:
+    """Of the linearised gaps' zero sets the one nearest to `point`, were there no box."""
+    far = jnp.abs(seen.values) / (jax.vmap(lambda g: dual_norm(threat, g))(seen.gradients) + _TINY)
+    chosen = jnp.argmin(far)
+    return Plane(seen.gradients[chosen], -seen.values[chosen], point)
+
+
+def dual_norm(threat: Linf | L2 | L1, gradient: jax.Array) -> jax.Array:
+    """The most that a linear function with this gradient grows over a unit of the threat's norm."""
+    return _inner(gradient, threat.steepest(gradient))
+
+
+def shift(
+    threat: Linf | L2 | L1, point: jax.Array, normal: jax.Array, gain: jax.Array
+) -> jax.Array:
+    """The smallest d with <normal, d> = gain and point + d in [0, 1].
+
+    The KKT conditions fix everything but one number. Linf: |d_i| = min(t, room_i), L2: |d_i| =
+    min(t |n_i|, room_i), with the t that `_rise` finds; L1: fill the components in the order of
+    |n_i|, each up to its room, until the gain is spent. If the box forbids the gain, d goes to the
+    corner that comes nearest to it.
+
+    References: Croce & Hein, "Minimally distorted adversarial examples with a fast adaptive
+      boundary attack", 2020, Sec. 2.1 and A.
+    """
+    direction = jnp.sign(normal) * jnp.where(gain < 0, -1, 1)
+    room = jnp.where(direction > 0, 1 - point, jnp.where(direction < 0, point, 0))
+    # Of unit size, so that sums of products neither vanish nor overflow.
+    scale = jnp.max(jnp.abs(normal))
+    scale = jnp.where(scale > 0, scale, 1)
+    size, gain = jnp.abs(normal) / scale, jnp.abs(gain) / scale
+    if isinstance(threat, L1):
+        spent = knapsack(size, size * room, gain)
+        length = jnp.minimum(spent / jnp.where(size > 0, size, 1), room)
+    else:
+        length = _rise(size, size if isinstance(threat, L2) else jnp.ones_like(size), room, gain)
+    return direction * length
+
+
+def _rise(size: jax.Array, speed: jax.Array, room: jax.Array, gain: jax.Array) -> jax.Array:
+    """min(t speed, room) for the t at which sum size min(t speed, room) = gain.
+
+    The sum is concave and piecewise linear in t, so Newton's iteration from zero never overshoots,
+    and ends exactly once no more components meet the box: a few rounds, and no sort.
+    """
+
+    def sums(t):
+        free = t * speed < room
+        parts = jnp.stack([jnp.where(free, t * speed, room), jnp.where(free, speed, 0), free], -1)
+        weights = jnp.stack([size, size, jnp.ones_like(size)], -1)
+        return ordered_sum((weights * parts).reshape(-1, 3))
+
+    def newton(carry):
+        t, (reached, slope, free) = carry
+        t = t + jnp.maximum(gain - reached, 0) / jnp.where(slope > 0, slope, jnp.inf)
+        now = sums(t)
+        return t, now, now[2] < free
+
+    def body(carry):
+        return newton(carry[:2])
+
+    start = jnp.zeros_like(gain)
+    carry = jax.lax.while_loop(
+        lambda carry: carry[2], body, (start, sums(start), jnp.asarray(True))
+    )
+    return jnp.minimum(carry[0] * speed, room)
+
+
+def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    return ordered_sum((a * b).reshape(-1))

@@ -1,0 +1,140 @@
+"""The Jacobian-based saliency map attack: one component at a time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
+from robustjax.config import check_choice, check_number, config, static
+from robustjax.losses import cross_entropy
+from robustjax.threats import L0
+from robustjax.typing import LogitsFn, Loss
+
+
+class State(NamedTuple):
+    """Where an attack is.
+
+    Attributes:
+      target: what the loss compares the output with.
+      image: (H, W, C).
+      gain: (H, W, C) what the objective gains by raising each component, to first order.
+      won: () of the image.
+      stuck: () nothing that may be changed helps.
+      steps: () so far.
+    """
+
+    target: Any
+    image: jax.Array
+    gain: jax.Array
+    won: jax.Array
+    stuck: jax.Array
+    steps: jax.Array
+
+
+@config
+class JSMA(Iterative):
+    """Change by theta, again and again, the one component that raises the target class most.
+
+    With F the softmax, dt = dF_t / dx_i and do = sum_{j != t} dF_j / dx_i, the candidates have
+    dt >= 0 and do <= 0, the best has the largest dt |do|, and where there is no candidate, the
+    largest dt - do. As the F_j sum to one, do = -dt: all three say the largest dt, which is where
+    d log F_t / dx_i is largest too. So JSMA is greedy ascent of log F_t, minus the cross-entropy,
+    whose gradient does not vanish when F_t does; and any other loss of a class may take its place.
+
+    Args:
+      threat: how many pixels may change.
+      theta: added to a component, clipped to [0, 1]; negative: taken away.
+      gamma: steps, as a fraction of the number of components.
+      pair: change the best two components in every step, as Papernot et al. do. Their search over
+        all pairs for the largest (dt_i + dt_j)^2 is this, by the same identity.
+      loss: (output, target) -> scalar that falls towards the target class.
+      success: (output, true label) -> bool; the attack ends there.
+      label: which class to go towards when no target is given (see `aims.choose`); 'true' goes
+        away from the label, or from what is given.
+      rank: of the target class, for label 'ranked'.
+
+    References: Papernot et al., "The limitations of deep learning in adversarial settings", 2016,
+    Alg. 2 and 3; one component at a time as in Pang et al., "Towards robust detection of
+    adversarial examples", 2018. They go on until the target class is reached. A component leaves
+    the search when it meets the box; one that gains nothing is never changed.
+
+    Guarantees:
+      The result lies in the ball and in [0, 1]; at most gamma H W C components (twice as many with
+        `pair`) are changed.
+      On a linear model the components are changed in the order of the gain per unit.
+      A zero gradient moves nothing and makes no NaN.
+    """
+
+    threat: L0 = L0(100.0)
+    theta: float = 1.0
+    gamma: float = 0.1
+    pair: bool = static(False)
+    loss: Loss = static(cross_entropy)
+    success: Success = static(fooled)
+    label: WrongLabel = static("least_likely")
+    rank: int = 1
+
+    def __post_init__(self):
+        check_number("theta", self.theta, -1, 1)
+        check_number("gamma", self.gamma, 0, 1)
+        check_number("rank", self.rank, 1)
+        check_choice("label", self.label, WrongLabel)
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+        """A forward pass to choose a class, and the first map."""
+        output, target = logits_fn(example.x), example.target
+        if target is None:
+            check_aim(self.loss, self.label)
+            logits = None if self.label == "true" else logits_of(output)
+            key = jax.random.fold_in(example.key, 0)
+            target = aim(self.loss, self.label, logits, key, example.y, self.rank)
+        target = jax.tree.map(jnp.asarray, target)
+        state = State(target, example.x, example.x, False, jnp.asarray(False), jnp.int32(0))
+        return self._look(logits_fn, example, state)
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+        """Change a component, or a pair, and look at the result."""
+        image, gain = state.image, state.gain
+        for _ in range(1 + self.pair):
+            chosen = self._choose(image, gain, example.x)
+            image = jnp.where(chosen, jnp.clip(image + self.theta, 0, 1), image)
+            gain = jnp.where(chosen, 0, gain)
+        stuck = jnp.all(image == state.image)
+        state = state._replace(image=image, stuck=stuck, steps=state.steps + 1)
+        return self._look(logits_fn, example, state)
+
+    def done(self, state: State) -> jax.Array:
+        """At success, at the last step, or when nothing helps."""
+        budget = jnp.floor(self.gamma * state.image.size + 1e-3)  # a float32 fraction of a count
+        return state.won | state.stuck | (state.steps >= budget)
+
+    def result(self, example: Example, state: State) -> jax.Array:
+        """The image as it is."""
+        return state.image
+
+    def spent(self, state: State) -> Cost:
+        """A forward and a backward pass per step and at first, and a forward pass for the class."""
+        return Cost(2 + state.steps, 1 + state.steps)
+
+    def _look(self, logits_fn, example, state):
+        def objective(image):
+            output = logits_fn(image)
+            value = sense(self.loss, self.label) * self.loss(output, state.target)
+            return value, self.success(output, example.y)
+
+        gradient, won = jax.grad(objective, has_aux=True)(state.image)
+        return state._replace(gain=jnp.sign(self.theta) * gradient, won=won)
+
+    def _choose(self, image, gain, x):
+        """A mask of the one component that gains most, of those that may change; empty if none."""
+        changed = jnp.any(image != x, axis=-1, keepdims=True)
+        free = changed | (jnp.sum(changed) + 1 <= self.threat.eps)
+        movable = jnp.where(self.theta > 0, image < 1, image > 0)
+        score = jnp.where(free & movable & (gain > 0), gain, 0)
+        first = jnp.arange(score.size) == jnp.argmax(score)
+        return first.reshape(score.shape) & (score > 0)

@@ -1,0 +1,228 @@
+"""Minimum-norm attacks that weigh the size of a change against what the objective still lacks.
+
+Rounds of descent, each with a constant for that weight, inside a binary search over the constant.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._minimum_norm import binary_search
+from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
+from robustjax.config import check_choice, check_number, config, static
+from robustjax.losses import margin
+from robustjax.typing import LogitsFn, Loss, Threat
+
+
+class Started(NamedTuple):
+    """A target that also says where to begin; distances are still measured from the clean image.
+
+    Attributes:
+      image: (H, W, C) in [0, 1], such as another attack's result.
+      target: what the loss compares the output with; None: what the attack's `label` says.
+    """
+
+    image: jax.Array
+    target: Any = None
+
+
+class Probe(NamedTuple):
+    """The model's word on one image.
+
+    Attributes:
+      lack: () max(0, least - gain): how much of the gain that counts is missing.
+      gradient: (H, W, C) of `lack`.
+      hit: () success, with any gain.
+      won: () success, with the confidence asked for.
+    """
+
+    lack: jax.Array
+    gradient: jax.Array
+    hit: jax.Array
+    won: jax.Array
+
+
+class Trial(NamedTuple):
+    """What one step of a descent comes to.
+
+    Attributes:
+      walk: where the descent is now; any pytree.
+      image: (H, W, C) in [0, 1], which it tried.
+      probe: of that image.
+      enough: () the constant that is enough if the round ends here and is won.
+      objective: () what is being minimised; it decides when to give a round up.
+    """
+
+    walk: Any
+    image: jax.Array
+    probe: Probe
+    enough: jax.Array
+    objective: jax.Array
+
+
+class State(NamedTuple):
+    """Where an attack is.
+
+    Attributes:
+      target: what the loss compares the output with.
+      least: () the gain that counts.
+      walk: the descent of this round.
+      search: the constant and its round.
+      best: (H, W, C) the smallest change that counts; the clean image before any.
+      size: () of it; inf before any.
+      spare: (H, W, C) of the images with success the one that lacked least; clean before any.
+      lack: () what it lacked; inf before any.
+      steps: () of all rounds.
+    """
+
+    target: Any
+    least: jax.Array
+    walk: Any
+    search: binary_search.Search
+    best: jax.Array
+    size: jax.Array
+    spare: jax.Array
+    lack: jax.Array
+    steps: jax.Array
+
+
+@config
+class Penalty(MinimumNorm):
+    """The common part: what counts, the binary search, the best image of all rounds and steps.
+
+    The gain is `loss(output, target)`, negated on the way to a target class. An image counts if
+    `success` holds and its gain is at least `confidence` (and a ten-thousandth of the clean image's
+    way there more, so that nothing is won by rounding).
+
+    Args:
+      threat: the norm in which results are reported; eps = inf counts every success.
+      confidence: kappa, in units of the loss.
+      steps: of one round.
+      step_size: of the first step; the steps of a round fall to zero.
+      rounds: of the binary search.
+      constant: of the first round.
+      loss: (output, target) -> scalar that is to reach `confidence`: a detector's too.
+      success: (output, true label) -> bool.
+      label: what the loss is given when no target is: the true label to go away from, or a class to
+        go towards (see `aims.choose`).
+      rank: of the target class, for label 'ranked'.
+      targeted: go towards a target class that is given.
+    """
+
+    threat: Threat
+    confidence: float = 0.0
+    steps: int = 1000
+    step_size: float = 0.01
+    rounds: int = 9
+    constant: float = 0.01
+    loss: Loss = static(margin)
+    success: Success = static(fooled)
+    label: WrongLabel = static("true")
+    rank: int = 1
+    targeted: bool = static(False)
+
+    def __post_init__(self):
+        for name in ("confidence", "step_size"):
+            check_number(name, getattr(self, name))
+        check_number("constant", self.constant, binary_search.LEAST)
+        for name in ("steps", "rounds", "rank"):
+            check_number(name, getattr(self, name), 1)
+        check_choice("label", self.label, WrongLabel)
+
+    @abc.abstractmethod
+    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Any:
+        """The walk at the beginning of a round: at `image`, distances measured from x."""
+
+    @abc.abstractmethod
+    def descend(self, probe: Any, example: Example, state: State) -> Trial:
+        """One step of the walk; `probe(image)` is one forward and one backward pass."""
+
+    @abc.abstractmethod
+    def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
+        """The size () of z - x by which images that count are compared."""
+
+    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+        """A forward pass: the clean image may be its own adversarial image."""
+        image, target = _origin(example)
+        output = logits_fn(example.x)
+        if target is None:
+            check_aim(self.loss, self.label, self.targeted)
+            logits = None if self.label == "true" else logits_of(output)
+            key = jax.random.fold_in(example.key, 0)
+            target = aim(self.loss, self.label, logits, key, example.y, self.rank)
+        value = self._gain(output, target)
+        won = self.success(output, example.y) & (value >= self.confidence)
+        way = jnp.abs(self.confidence - value)
+        search = binary_search.begin(self.constant)
+        return State(
+            target=jax.tree.map(jnp.asarray, target),
+            least=self.confidence + 1e-6 + 1e-4 * jnp.where(jnp.isfinite(way), way, 0),
+            walk=self.start(image, example.x, search.constant),
+            search=search,
+            best=example.x,
+            size=jnp.where(won, 0, jnp.float32(jnp.inf)),
+            spare=example.x,
+            lack=jnp.float32(jnp.inf),
+            steps=jnp.int32(0),
+        )
+
+    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+        """One step of the descent; the next round begins where this one is over."""
+
+        def gain(z):
+            output = logits_fn(z)
+            return self._gain(output, state.target), self.success(output, example.y)
+
+        def probe(z):
+            (value, wrong), gradient = jax.value_and_grad(gain, has_aux=True)(z)
+            lack = jnp.maximum(state.least - value, 0)
+            # A sum of hinges is satisfied at its bound, where it is flat, and never goes beyond.
+            flat = (value == self.confidence) & ~jnp.any(gradient != 0)
+            won = wrong & ((lack == 0) | flat)
+            return Probe(lack, jnp.where(lack > 0, -gradient, 0), wrong, won)
+
+        walk, image, found, enough, objective = self.descend(probe, example, state)
+        size = self.measure(image, example.x)
+        better, nearer = found.won & (size < state.size), found.hit & (found.lack < state.lack)
+        search, over = binary_search.count(state.search, found.won, enough, objective, self.steps)
+        fresh = self.start(_origin(example)[0], example.x, search.constant)
+        return state._replace(
+            walk=jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, walk),
+            search=search,
+            best=jnp.where(better, image, state.best),
+            size=jnp.where(better, size, state.size),
+            spare=jnp.where(nearer, image, state.spare),
+            lack=jnp.where(nearer, found.lack, state.lack),
+            steps=state.steps + 1,
+        )
+
+    def done(self, state: State) -> jax.Array:
+        """After all rounds, or when the clean image needs no change."""
+        return (state.search.rounds >= self.rounds) | (state.size == 0)
+
+    def result(self, example: Example, state: State) -> jax.Array:
+        """The smallest change that counts; the clean image if none does."""
+        return state.best
+
+    def spent(self, state: State) -> Cost:
+        """A forward and a backward pass per step, and the clean image's forward pass."""
+        return Cost(1 + state.steps, state.steps)
+
+    def fading(self, search: binary_search.Search) -> jax.Array:
+        """The size of this step: it falls linearly to zero over a round, so that rounds settle."""
+        return self.step_size * (1 - search.step / jnp.float32(self.steps))
+
+    def _gain(self, output, target):
+        return sense(self.loss, self.label, self.targeted) * self.loss(output, target)
+
+
+def _origin(example: Example) -> tuple[jax.Array, Any]:
+    """Where to begin, and the target that was given, if any."""
+    given = example.target
+    return given if isinstance(given, Started) else (example.x, given)

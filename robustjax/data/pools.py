@@ -1,0 +1,123 @@
+"""Pools of extra images, memory-mapped: generated ones, or unlabelled ones and what labels them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from robustjax.data.arrays import ARRAYS
+from robustjax.data.dataset import Dataset
+
+KINDS = ("images", "labels", "targets")
+CHUNK = 4096
+
+
+def open_pool(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a pool by their kind: 'images', and 'labels' or 'targets' if it has them.
+
+    Args:
+      name: 'arrays:DIR' with DIR/train_images.npy and, of labels and targets, train_KIND.npy; or
+        'arrays:FILE.npz' with arrays named so (images, or image as in published sets), written by
+        `np.savez`. A compressed file cannot be mapped.
+
+    Raises:
+      FileNotFoundError: there are no images.
+      ValueError: another kind of name, a compressed or a torn file.
+    """
+    if not name.startswith(ARRAYS):
+        raise ValueError(f"extra data are named arrays:DIR or arrays:FILE.npz, got {name!r}")
+    path = Path(name.removeprefix(ARRAYS)).expanduser()
+    try:
+        found = _archive(path) if path.suffix == ".npz" else _folder(path)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    if "images" not in found:
+        raise FileNotFoundError(
+            f"{name} has no images: write DIR/train_images.npy, or a .npz with images (uint8 NHWC)"
+        )
+    return found
+
+
+def load_extra(name: str, num_classes: int) -> Dataset:
+    """A pool with labels or soft targets, or both, as a data set to train on beside another.
+
+    Without labels an example's label is the class with the largest target.
+
+    Args:
+      name: see `open_pool`.
+      num_classes: K of the set that it is extra to.
+
+    Raises:
+      FileNotFoundError, ValueError: see `open_pool`; no labels at all; targets that are no
+        distributions.
+
+    Guarantees:
+      Images and targets stay on disk; targets are looked through once, a part at a time.
+    """
+    pool = open_pool(name)
+    images, labels, targets = (pool.get(kind) for kind in KINDS)
+    if labels is None and targets is None:
+        raise ValueError(
+            f"{name} has neither labels nor targets; `robustjax pseudo-label RUN --data {name}` "
+            "makes them"
+        )
+    if targets is not None:
+        likely = [_most_likely(name, targets[rows]) for rows in chunks(len(targets))]
+        labels = np.concatenate(likely) if labels is None else labels
+    rows = np.arange(len(images))
+    return Dataset(images, np.asarray(labels), rows, name, "extra", num_classes, targets=targets)
+
+
+def chunks(size: int) -> Iterator[slice]:
+    """Consecutive slices of a moderate length, all of `size`."""
+    return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
+
+
+def _most_likely(name: str, targets: np.ndarray) -> np.ndarray:
+    good = targets.ndim == 2 and (targets >= 0).all()
+    if not good or not np.allclose(targets.sum(-1, dtype=np.float64), 1, atol=1e-2):
+        raise ValueError(f"{name}: targets must be distributions (N, K): not negative, of sum 1")
+    return targets.argmax(-1)
+
+
+def _folder(path: Path) -> dict[str, np.ndarray]:
+    files = {kind: path / f"train_{kind}.npy" for kind in KINDS}
+    return {
+        kind: np.load(file, mmap_mode="r", allow_pickle=False)
+        for kind, file in files.items()
+        if file.is_file()
+    }
+
+
+def _archive(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+    found = {}
+    for kind in KINDS:
+        for file in (f"{kind}.npy", f"{kind[:-1]}.npy"):
+            if file in members:
+                found[kind] = _mapped(path, members[file])
+    return found
+
+
+def _mapped(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
+    """Map an array of an archive where it lies in the file: NumPy itself would read all of it."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("it is compressed; write it with np.savez")
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)  # the local header, which ends in a name and a field
+        lengths = np.frombuffer(file.read(4), "<u2")
+        file.seek(int(lengths.sum()), 1)
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        order = "F" if fortran else "C"
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)

@@ -1,0 +1,108 @@
+"""Detectors that read the logits z of one forward pass. F = softmax(z), yhat = argmax z."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.config import check_number, config
+from robustjax.detection.detector import Detector
+from robustjax.detection.numerics import log_probabilities, log_sum_exp, others
+from robustjax.deterministic import largest, ordered_sum
+from robustjax.outputs import float_logits
+from robustjax.typing import LogitsFn
+
+
+@config
+class Confidence(Detector):
+    """log(F_yhat / (1 - F_yhat)), the log-odds of the confidence max_i F_i.
+
+    In float32 the confidence itself is 1 for most images of a good classifier, and ties spoil any
+    threshold. `jax.nn.sigmoid(score)` is the confidence.
+
+    Guarantees:
+      Grows with the confidence, and still tells apart those that round to 1.
+    """
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """z_yhat - log sum_{i != yhat} exp z_i."""
+        logits = float_logits(logits_fn(x))
+        return largest(logits) - log_sum_exp(others(logits))
+
+
+@config
+class Entropy(Detector):
+    """sum_i F_i log F_i, minus the entropy of the prediction: 0 at certainty, least -log K."""
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """-H(F)."""
+        return -entropy(log_probabilities(float_logits(logits_fn(x))))
+
+
+@config
+class NonME(Detector):
+    """Non-maximal entropy, -sum_{i != yhat} G_i log G_i with G = F / sum_{i != yhat} F_i.
+
+    G is the softmax of the other logits, so nothing underflows as it does in the probabilities
+    that the paper's code works with.
+
+    References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 3.1.
+
+    Guarantees:
+      Between 0 and log(K - 1), which it is where the other logits are equal; 0 where K = 2.
+    """
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """H(G)."""
+        return entropy(log_probabilities(others(float_logits(logits_fn(x)))))
+
+
+@config
+class Energy(Detector):
+    """T log sum_i exp(z_i / T), minus the free energy.
+
+    Args:
+      temperature: T.
+
+    References: Liu et al., "Energy-based out-of-distribution detection", 2020, Eq. 4.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        check_number("temperature", self.temperature, 1e-6)
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """-E(x)."""
+        logits = float_logits(logits_fn(x))
+        return self.temperature * log_sum_exp(logits / self.temperature)
+
+
+@config
+class MaxMargin(Detector):
+    """z_(1) - z_(2): how far the predicted class is ahead of the next one."""
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """The margin."""
+        logits = float_logits(logits_fn(x))
+        return largest(logits) - largest(others(logits))
+
+
+@config
+class CenterDistance(Detector):
+    """max_i z_i; of a distance head, -1/2 the squared distance to the nearest class center.
+
+    For heads such as 'max-mahalanobis', whose logits are -1/2 ||z - mu_i||^2. Of a softmax
+    classifier it is the largest logit.
+    """
+
+    def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+        """The largest logit."""
+        return largest(float_logits(logits_fn(x)))
+
+
+def entropy(log_p: jax.Array) -> jax.Array:
+    """-sum_i p_i log p_i of log-probabilities (n,)."""
+    return -ordered_sum(jnp.exp(log_p) * log_p)

@@ -1,0 +1,290 @@
+"""What to distrust in an evaluation: each flag says what is odd and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robustjax.attacks._core.ensemble import leaves
+from robustjax.attacks._core.randomized import Randomized, redraw
+from robustjax.attacks._core.success import logits_of
+from robustjax.attacks._engine.craft import Judgement, Setting, Stage, Verdict, judge
+from robustjax.attacks._engine.inputs import Examples, num_classes, one_example
+from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.attacks.targets import Label
+from robustjax.losses import dlr, margin, targeted_dlr
+from robustjax.typing import Attack, Loss
+
+FEW = 256
+"""How many images the checks of the model look at."""
+ZERO_GRADIENT = 0.01
+"""A larger fraction of examples without a gradient makes the accuracy untrustworthy."""
+BLACK_BOX = 0.002
+"""The fraction of all examples that an attack without gradients may win after those with one."""
+RESTART = 0.005
+"""The fraction of all examples that the last restart may still win."""
+UNFINISHED = 0.1
+"""The fraction of the survivors that an attack may still be gaining on when it ends."""
+
+
+@runtime_checkable
+class FollowsGradient(Protocol):
+    """An attack whose gradient can be diagnosed."""
+
+    loss: Loss
+    label: Label
+
+    def aim(self, logits_fn: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        """The target the attack chooses."""
+
+    def gradient(self, logits_fn: Any, x: jax.Array, target: Any) -> jax.Array:
+        """The direction it ascends in."""
+
+
+@runtime_checkable
+class Travels(Protocol):
+    """An attack that knows how far its steps lead, in units of eps."""
+
+    reach: Any
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """An attack that draws a `Randomized` model anew at every step."""
+
+    eot: Any
+
+
+def of_model(setting: Setting, examples: Examples, clean: Judgement) -> list[str]:
+    """Flags of the model, before any attack: looks at the first few images only."""
+    few = examples[np.arange(min(len(examples), FEW))]
+    known = Judgement(*(column[: len(few)] for column in clean))
+    checks = (_probabilities, _scale, _random, _batch)
+    found = [check(setting, few, known) for check in checks]
+    return [text for text in found if text]
+
+
+def of_attack(
+    attack: Attack,
+    setting: Setting,
+    examples: Examples,
+    verdict: Verdict,
+    stages: Sequence[Stage],
+    total: int,
+) -> tuple[list[str], float | None]:
+    """Flags of one attack after its run on the examples that were right, and its blindness.
+
+    Returns:
+      the sentences, and the fraction of examples at which the gradients of all of its objectives
+      are exactly zero; None where none follows a gradient.
+    """
+    classes = num_classes(setting.model, examples)
+    parts = leaves(attack, classes)
+    found = [*_unreachable(parts), *_few_classes(parts, classes), *_unfinished(stages)]
+    found += _one_draw(parts, setting.model)
+    found += [*_black_box(stages, total), *_restarts(stages, total)]
+    found += _broken(stages, setting, examples)
+    objectives = {(type(p), p.loss, p.label): p for p in parts if isinstance(p, FollowsGradient)}
+    if not objectives:
+        return found, None
+    blind = _blind(objectives.values(), setting, examples, verdict)
+    if blind > ZERO_GRADIENT:
+        found.append(
+            f"the loss gradient is exactly zero at {blind:.1%} of the attacked images, so the "
+            "attack is blind there and its accuracy says nothing about robustness (masked "
+            "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
+        )
+    return found, blind
+
+
+def _broken(stages, setting, examples):
+    """A search along NaN finds nothing, which reads as robustness."""
+    if not any(stage.cost.backwards > 0 for stage in stages):
+        return []
+    few = examples[np.arange(min(len(examples), FEW))].rows() | {"target": None}
+    shared = (setting.model, setting.key)
+    nan = over_tiles(_nan_gradient_one, shared, few, setting.batch_size).mean()
+    if not nan:
+        return []
+    return [
+        f"the model's gradient is NaN or infinite at {nan:.1%} of the attacked images, so an "
+        "attack that follows it finds nothing there: look for a root, a logarithm or a quotient at "
+        "0, also in the branch of a jnp.where that is not taken"
+    ]
+
+
+def _nan_gradient_one(model, key, row):
+    logits_fn = redraw(one_example(model), jax.random.fold_in(key, row["index"]))
+    gradient = jax.grad(lambda x: margin(logits_fn(x), row["label"]))(row["image"])
+    return ~jnp.all(jnp.isfinite(gradient))
+
+
+def _blind(objectives, setting, examples, verdict) -> float:
+    """The fraction of examples where none has one at the clean image, or at one that resists."""
+    blind, resists = np.ones(len(examples), bool), verdict.stage < 0
+    for attack in objectives:
+        blind &= no_gradient(attack, setting, examples) | (
+            no_gradient(attack, setting, examples, verdict.image) & resists
+        )
+        if not blind.any():  # what the other objectives see changes nothing
+            break
+    return float(blind.mean())
+
+
+def no_gradient(
+    attack: FollowsGradient,
+    setting: Setting,
+    examples: Examples,
+    images: np.ndarray | None = None,
+) -> np.ndarray:
+    """(N,) bool: the attack's gradient is exactly zero at the images, by default the clean ones."""
+    rows = {"row": examples.rows(), "at": examples.image if images is None else images}
+    shared = (attack, setting.model, setting.key)
+    return over_tiles(_no_gradient_one, shared, rows, setting.batch_size)
+
+
+def _no_gradient_one(attack, model, key, rows):
+    row, logits_fn = rows["row"], one_example(model)
+    key = jax.random.fold_in(key, row["index"])
+    target = attack.aim(logits_fn, key, row["image"], row["label"])
+    return jnp.all(attack.gradient(logits_fn, rows["at"], target) == 0)
+
+
+def _probabilities(setting, few, clean):
+    z = clean.logits
+    if (z >= 0).all() and (z <= 1).all() and np.allclose(z.sum(-1), 1, atol=1e-3):
+        return (
+            "the model returns probabilities, not logits: where they saturate no loss has a "
+            "gradient; return what goes into the softmax"
+        )
+    return None
+
+
+def _scale(setting, few, clean):
+    """Whether the model is right more often if the pixels are not in [0, 1]."""
+    x, accuracy = few.image, np.mean(clean.prediction == few.label)
+    mean, std = (f(x, axis=(0, 1, 2)) for f in (np.mean, np.std))
+    scales = {
+        "[0, 255]": 255 * x,
+        "[-1, 1]": 2 * x - 1,
+        "mean 0 and deviation 1 in each channel": (x - mean) / np.maximum(std, 1e-3),
+    }
+    others = {name: judge(setting, few, z).prediction == few.label for name, z in scales.items()}
+    name, right = max(others.items(), key=lambda item: item[1].mean())
+    if right.mean() > accuracy + max(0.1, 3 * np.sqrt(0.25 / len(few))):
+        return (
+            f"the model is right on {right.mean():.0%} of the images if their pixels are scaled to "
+            f"{name}, and on {accuracy:.0%} as they are, in [0, 1]: put that scaling inside the "
+            "model"
+        )
+    return None
+
+
+def _random(setting, few, clean):
+    other = dataclasses.replace(setting, key=jax.random.fold_in(setting.key, 1))
+    if _differ(judge(other, few).logits, clean.logits):
+        wrap = "" if isinstance(setting.model, Randomized) else "wrap it in attacks.Randomized and "
+        return (
+            f"the model's output is random: the same images gave other logits; {wrap}attack the "
+            "mean over draws (AutoAttack version 'rand', or the field eot of PGD and APGD)"
+        )
+    return None
+
+
+def _batch(setting, few, clean):
+    """Whether an image's logits depend on the images beside it."""
+    if isinstance(setting.model, Randomized):
+        return None
+    some = few.image[:16]
+    together = np.asarray(logits_of(_together(setting.model, some)))
+    if _differ(together, clean.logits[: len(some)]):
+        return (
+            "the logits of an image depend on the images beside it, as with BatchNorm in train "
+            "mode: evaluate with running statistics"
+        )
+    return None
+
+
+@jax.jit
+def _together(model, images):
+    return model(images)
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+    """More than the rounding of another kernel."""
+    return bool(np.abs(a - b).max() > 1e-3 * max(np.abs(b).max(), 1e-6))
+
+
+def _unreachable(parts):
+    return [
+        f"all steps together travel {float(part.reach):.2g} eps, so parts of the ball are out of "
+        "reach from some starts"
+        for part in parts
+        if isinstance(part, Travels) and part.reach < 1 - 1e-6
+    ]
+
+
+def _one_draw(parts, model):
+    names = dict.fromkeys(type(part).__name__ for part in parts if not isinstance(part, Draws))
+    if not isinstance(model, Randomized) or not names:
+        return []
+    return [
+        f"one fixed draw of the randomised model is all that {', '.join(names)} looked at, and the "
+        "verdict is another draw's, so its accuracy is too high: trust attacks that draw anew at "
+        "every step (PGD and APGD with the field eot, SPSA, NES)"
+    ]
+
+
+def _few_classes(parts, classes):
+    if classes < 4 and any(getattr(part, "loss", None) in (dlr, targeted_dlr) for part in parts):
+        return [
+            f"the model has {classes} classes and the DLR losses need 3 or 4: fewer logits go into "
+            "their divisor (see losses.dlr), and only the classes that exist are targets"
+        ]
+    return []
+
+
+def _black_box(stages, total):
+    limit = max(BLACK_BOX * total, 1)  # one image may be luck
+    for i, stage in enumerate(stages):
+        after_gradients = any(
+            earlier.cost.backwards > 0 and _threat(earlier) == _threat(stage) is not None
+            for earlier in stages[:i]
+        )
+        if stage.cost.backwards == 0 and after_gradients and stage.succeeded > limit:
+            yield (
+                f"{type(stage.attack).__name__}, which sees no gradient, broke "
+                f"{stage.succeeded / total:.1%} of the images after the attacks with gradients had "
+                "failed on them: gradients are masked somewhere; find the part that saturates or "
+                "has no derivative, and attack it with bpda or a loss of its own"
+            )
+
+
+def _threat(stage):
+    return getattr(stage.attack, "threat", None)
+
+
+def _restarts(stages, total):
+    for stage in stages:
+        same = [s for s in stages if s.attack is stage.attack and s.path[:-1] == stage.path[:-1]]
+        if len(same) > 1 and stage is same[-1] and stage.succeeded > RESTART * total:
+            yield (
+                f"the last of {len(same)} restarts of {type(stage.attack).__name__} still broke "
+                f"{stage.succeeded / total:.1%} of the images: more restarts would find more"
+            )
+
+
+def _unfinished(stages):
+    for stage in stages:
+        resist = stage.attacked - stage.succeeded
+        if stage.unfinished > UNFINISHED * resist:
+            yield (
+                f"{type(stage.attack).__name__} was still gaining at its end on "
+                f"{stage.unfinished / resist:.0%} of the images that resist it: more steps would "
+                "find more"
+            )

@@ -1,0 +1,202 @@
+"""Each flag: a model or an attack that deserves it, and one that does not."""
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.attacks import (
+    BIM,
+    FAB,
+    PGD,
+    SPSA,
+    Iterative,
+    Randomized,
+    Restarts,
+    Square,
+    WorstOf,
+)
+from robustjax.attacks._core.iterative import Cost
+from robustjax.config import config
+from robustjax.evaluation import evaluate
+from robustjax.losses import dlr, margin
+from robustjax.threats import Linf
+
+N, K = 64, 5
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(0.25, 0.75, (N, 4, 4, 1)).astype(np.float32)
+W = RNG.normal(size=(16, K)).astype(np.float32)
+B = -(0.5 * W.sum(0))
+LABELS = (IMAGES.reshape(N, -1) @ W + B).argmax(-1)
+THREAT = Linf(0.03)
+
+
+def linear(x, w=W, b=B):
+    return x.reshape(len(x), -1) @ jnp.asarray(w) + jnp.asarray(b)[None]
+
+
+def flags(model=linear, attacks=None, labels=LABELS):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        report = evaluate(model, IMAGES, labels, attacks or {}, jax.random.key(0))
+    return report.warnings
+
+
+@pytest.fixture(scope="module")
+def honest():
+    """What an ordinary model under ordinary attacks is told: nothing."""
+    bim = dataclasses.replace(BIM(THREAT, steps=4), loss=margin)
+    return flags(attacks={"bim": bim, "twice": Restarts(bim, 2), "then": WorstOf((bim, Known()))})
+
+
+def test_an_honest_evaluation_has_no_flags(honest):
+    assert honest == []
+
+
+def test_a_gradient_of_nan_is_told():
+    """A minimum-norm attack that follows it finds nothing and reports full robustness."""
+
+    def root(x):
+        return linear(x) + 0 * jnp.sqrt(jnp.maximum(x - 1, 0)).sum((1, 2, 3))[:, None]
+
+    (flag,) = flags(root, {"fab": FAB(THREAT, steps=2)})
+    assert "gradient is NaN or infinite at 100.0%" in flag
+    with pytest.raises(RuntimeError, match="look for NaN in the model's gradient"):
+        flags(root, {"pgd": PGD(THREAT)})
+
+
+def test_flags_are_warnings_too():
+    with pytest.warns(UserWarning, match="returns probabilities"):
+        evaluate(lambda x: jax.nn.softmax(linear(x)), IMAGES, LABELS, {}, jax.random.key(0))
+
+
+def test_probabilities():
+    (flag,) = flags(lambda x: jax.nn.softmax(linear(x)))
+    assert "returns probabilities, not logits" in flag and "return what goes into" in flag
+    assert flags(lambda x: jax.nn.log_softmax(linear(x))) == []
+
+
+MEAN, STD = IMAGES.mean(), IMAGES.std()
+
+
+@pytest.mark.parametrize(
+    ("model", "scale"),
+    [
+        (lambda x: linear(x / 255), r"[0, 255]"),
+        (lambda x: linear(x / 2 + 0.5), r"[-1, 1]"),
+        (lambda x: linear(x * STD + MEAN), "mean 0 and deviation 1"),
+    ],
+)
+def test_pixels_on_another_scale(model, scale):
+    (flag,) = flags(model)
+    assert f"scaled to {scale}" in flag and "put that scaling inside the model" in flag
+
+
+def test_a_random_model():
+    def noisy(key, x):
+        return linear(x + 0.02 * jax.random.normal(key, x.shape))
+
+    (flag,) = flags(Randomized(noisy))
+    assert "output is random" in flag and "version 'rand'" in flag
+    assert flags(Randomized(lambda key, x: linear(x))) == []
+
+
+def test_an_attack_on_one_draw_of_a_random_model():
+    """SPSA draws anew for every pair and PGD for every step; Square does not."""
+    square = {"sq": Square(THREAT, queries=2)}
+    others = {"spsa": SPSA(THREAT, 1, 2), "pgd": dataclasses.replace(BIM(THREAT, 4), loss=margin)}
+    (flag,) = flags(Randomized(lambda key, x: linear(x)), square | others)
+    assert flag.startswith("sq: one fixed draw") and "that Square looked at" in flag
+
+
+def test_batch_normalisation_in_train_mode():
+    def centred(x):
+        return linear(x - x.mean(0, keepdims=True) + 0.5)
+
+    found = flags(centred, labels=np.asarray(centred(IMAGES)).argmax(-1))
+    assert any("depend on the images beside it" in flag for flag in found)
+
+
+def test_few_classes():
+    def some(k):
+        return lambda x: linear(x)[:, :k]
+
+    attack = {"dlr": PGD(THREAT, loss=dlr)}
+    labels = np.asarray(linear(IMAGES))[:, :3].argmax(-1)
+    (flag,) = flags(some(3), attack, labels)
+    assert "dlr: the model has 3 classes" in flag
+    labels = np.asarray(linear(IMAGES))[:, :4].argmax(-1)
+    assert flags(some(4), attack, labels) == []
+
+
+@config
+class Known:
+    """No gradient: goes where a margin's derivative is known to lead."""
+
+    threat: Linf = THREAT
+    cost = Cost(1, 0)
+
+    def __call__(self, logits_fn, key, x, y, target=None):
+        w = jnp.asarray(W)
+        others = jnp.where(jnp.arange(K) == y, -jnp.inf, linear(x[None])[0])
+        slope = (w[:, jnp.argmax(others)] - w[:, y]).reshape(x.shape)
+        return self.threat.project(x + self.threat.eps * jnp.sign(slope), x)
+
+
+def test_an_attack_without_gradients_that_beats_those_with_them():
+    def quantised(x):
+        return linear(jnp.round(x * 64) / 64)
+
+    labels = np.asarray(quantised(IMAGES)).argmax(-1)
+    both = {"both": WorstOf((PGD(THREAT, loss=margin), Known()))}
+    found = flags(quantised, both, labels)
+    assert any("both: Known, which sees no gradient, broke" in flag for flag in found)
+    assert any("gradient is exactly zero at 100.0%" in flag for flag in found)
+    alone = flags(quantised, {"alone": Known()}, labels)
+    assert alone == []
+    tiny = dataclasses.replace(both["both"].attacks[0], threat=Linf(1e-4))
+    assert not any(
+        "sees no gradient" in flag for flag in flags(attacks={"b": WorstOf((tiny, Known()))})
+    )
+
+
+def test_more_restarts_would_help():
+    """Random points of the ball: every draw finds a few more."""
+    draw = PGD(Linf(0.2), steps=0)
+    found = flags(attacks={"random": Restarts(draw, 2)})
+    assert any("the last of 2 restarts of PGD still broke" in flag for flag in found)
+
+
+@config
+class Rising(Iterative):
+    """Does nothing, and says that it has not done yet."""
+
+    threat: Linf = THREAT
+    rising: bool = True
+
+    def begin(self, logits_fn, example):
+        return jnp.asarray(self.rising)
+
+    def step(self, logits_fn, example, state):
+        return state
+
+    def done(self, state):
+        return jnp.asarray(True)
+
+    def result(self, example, state):
+        return example.x
+
+    def spent(self, state):
+        return Cost(0, 0)
+
+    def unfinished(self, state):
+        return state
+
+
+def test_more_steps_would_help():
+    (flag,) = flags(attacks={"rising": Rising()})
+    assert "rising: Rising was still gaining at its end on 100% of the images" in flag
+    assert flags(attacks={"flat": Rising(rising=False)}) == []
