@@ -141,7 +141,7 @@ class Study:
         net, n = self.nets[name], self.scale.n["joint"]
         model = detection.with_score(net.fitted[detector], net.thresholds[detector])
         named = {
-            f"{detector}@{eps}": detection.AdaptivePGD(Linf(config.number(eps)))
+            f"{detector}@{eps}": detection.AdaptivePGD(Linf(config.parse_number(eps)))
             for eps in self.scale.joint_radii
         }
         journal, success = self.folder / name.lower() / "journal", detection.accepted_and_wrong
@@ -246,7 +246,7 @@ def quartiles(values: np.ndarray) -> list[float] | None:
 def oblivious(phase: str, scale: Scale, shape: tuple[int, ...]) -> dict[str, attacks.Iterative]:
     """The attacks of a phase by name; the largest eps is JSMA's step."""
     if phase == "jsma":
-        step = max(map(config.number, scale.radii))
+        step = max(map(config.parse_number, scale.radii))
         return {"JSMA": JSMA(L0(100.0), theta=step, gamma=min(1, 100 / np.prod(shape)))}
     if phase == "cw":
         rounds, steps = scale.cw
@@ -257,7 +257,7 @@ def oblivious(phase: str, scale: Scale, shape: tuple[int, ...]) -> dict[str, att
         }
     makers = {"FGSM": FGSM, "BIM": BIM, "ILCM": ILCM, "random": partial(PGD, steps=0)}
     return {
-        f"{name}@{eps}": make(Linf(config.number(eps)))
+        f"{name}@{eps}": make(Linf(config.parse_number(eps)))
         for name, make in makers.items()
         for eps in scale.radii
     }

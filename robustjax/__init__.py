@@ -9,6 +9,26 @@ come without Flax, and no import touches a device:
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robustjax import (
+        attacks,
+        centers,
+        config,
+        data,
+        detection,
+        evaluation,
+        losses,
+        models,
+        outputs,
+        parallel,
+        report,
+        theory,
+        threats,
+        training,
+        typing,
+    )
 
 __all__ = [
     "attacks",
@@ -19,6 +39,7 @@ __all__ = [
     "evaluation",
     "losses",
     "models",
+    "outputs",
     "parallel",
     "report",
     "theory",

@@ -2,16 +2,19 @@
 
 Attacks, threats, methods and schedules are declared with `@config`. Every field is a leaf of a
 pytree (so three eps compile once, and a schedule may replace a float by a traced one) unless it is
-declared `static(...)` (functions, names, flags: what changes the program).
+declared `static(...)` (functions, names, flags: what changes the program). `number(...)` says what
+range a number must lie in.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, TypeVar, dataclass_transform, get_args
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import jax
 import numpy as np
@@ -20,34 +23,144 @@ T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """Declare a field that is part of the program, not of the data: it must be hashable."""
+def static(*, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that is part of the program, not of the data: it must be hashable.
+
+    >>> @config
+    ... class Scaled:
+    ...     loss: Callable = static(default=abs)
+    """
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
+def number(
+    *,
+    default: Any = dataclasses.MISSING,
+    low: float = 0.0,
+    high: float = float("inf"),
+    static: bool = False,
+) -> Any:
+    """Declare a field that holds a number in [low, high], or several in a tuple; None passes.
+
+    >>> @config
+    ... class Walk:
+    ...     steps: int = number(default=10, low=1)
+    >>> Walk(steps=0)
+    Traceback (most recent call last):
+    ValueError: steps must lie in [1, inf], got 0
+    """
+    metadata = {"range": (low, high), "static": static}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, number, dataclasses.field))
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass, a pytree, and known by its name to `decode`.
 
-    Its fields of type int take no float. `__post_init__` also runs when JAX rebuilds the object
-    around tracers, so checks belong in `check_number`, which looks at single numbers only.
+    Its fields are checked by their types: an int takes no float, a `Literal` one of its choices, a
+    function something that can be called, and `number(...)` a number in its range. JAX rebuilds the
+    object around tracers, which pass every check, and so must they pass your `__post_init__`.
+
+    A class that is defined again, as a notebook's cell does, replaces the one before it.
+
+    >>> @config
+    ... class Twice:
+    ...     factor: float = 2.0
+    >>> Twice(3.0)
+    Twice(factor=3.0)
+
+    Raises:
+      TypeError: another class of robustjax has this name.
     """
-    checks = getattr(cls, "__post_init__", lambda self: None)
+    own = cls.__dict__.get("__post_init__") or getattr(cls, "__post_init__", lambda self: None)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and isinstance(value, float):
-                raise ValueError(f"{field.name} must be a whole number such as 10, got {value!r}")
-        checks(self)
+        if type(self) is cls:  # once, and not again by the `super()` of a subclass
+            for check in _checks(cls):
+                check(self)
+        own(self)
 
     cls.__post_init__ = __post_init__
     cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.__eq__ = _equal
     _register(cls)
-    if cls.__name__ in _CLASSES:
-        raise TypeError(f"there is a config named {cls.__name__} already; choose another name")
-    _CLASSES[cls.__name__] = cls
+    name = type_name(cls)
+    known = _CLASSES.get(name)
+    if known and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise TypeError(f"there is a config named {name} already; choose another name")
+    _CLASSES[name] = cls
     return cls
+
+
+def type_name(cls: type) -> str:
+    """What JSON calls a config: robustjax's own by its name, any other by its module as well."""
+    ours = cls.__module__.partition(".")[0] == "robustjax"
+    return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _equal(self: Any, other: Any) -> bool:
+    """Of one class, with equal fields; arrays are equal if all of their entries are."""
+    if type(self) is not type(other):
+        return NotImplemented
+    pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+    return all(_same(a, b) for a, b in pairs)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray | jax.Array) or isinstance(b, np.ndarray | jax.Array):
+        return np.array_equal(a, b)
+    return a is b or a == b
+
+
+@functools.cache
+def _checks(cls: type) -> tuple[Callable[[Any], None], ...]:
+    """What the types and ranges of a config's fields ask of an object."""
+    checks = []
+    for field in dataclasses.fields(cls):
+        hint, limits = _hint(cls, field), field.metadata.get("range")
+        if hint is int or (int in get_args(hint) and float not in get_args(hint)):
+            checks.append(functools.partial(_check_count, field.name))
+        if get_origin(hint) is Literal:
+            checks.append(functools.partial(_check_literal, field.name, hint))
+        if get_origin(hint) is Callable and field.metadata.get("static"):
+            checks.append(functools.partial(_check_function, field.name))
+        if limits is not None:
+            checks.append(functools.partial(_check_range, field.name, limits))
+    return tuple(checks)
+
+
+def _hint(cls: type, field: dataclasses.Field) -> Any:
+    """A field's type, also where annotations are postponed; None where it cannot be found."""
+    if not isinstance(field.type, str):
+        return field.type
+    owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
+    scope = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
+    try:
+        return eval(field.type, dict(scope))
+    except NameError:  # a name of a function's inside, or one for type checkers only
+        return None
+
+
+def _check_count(name: str, config: Any) -> None:
+    value = getattr(config, name)
+    if isinstance(value, float | np.floating):
+        raise ValueError(f"{name} must be a whole number such as 10, got {value!r}")
+
+
+def _check_literal(name: str, choices: Any, config: Any) -> None:
+    check_choice(name, getattr(config, name), choices)
+
+
+def _check_function(name: str, config: Any) -> None:
+    value = getattr(config, name)
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, got {value!r}")
+
+
+def _check_range(name: str, limits: tuple[float, float], config: Any) -> None:
+    value = getattr(config, name)
+    for one in value if isinstance(value, tuple) else (value,):
+        check_number(name, one, *limits)
 
 
 def _register(cls: type) -> None:
@@ -73,7 +186,7 @@ def _register(cls: type) -> None:
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
-def number(text: str | float) -> float:
+def parse_number(text: str | float) -> float:
     """Read a number written as a decimal or as a fraction: '8/255' -> 0.0313...
 
     Raises:
@@ -85,8 +198,8 @@ def number(text: str | float) -> float:
         raise ValueError(f"{text!r} is not a number; write 0.03 or 8/255") from error
 
 
-def write_number(value: float) -> str:
-    """The inverse of `number`: the shorter of the exact decimal and a fraction of small numbers.
+def format_number(value: float) -> str:
+    """The inverse of `parse_number`: the shorter of the exact decimal and a fraction.
 
     0.1 -> '0.1', 0.0313... -> '8/255'; what has neither in six digits keeps all of its own.
     """
@@ -114,16 +227,25 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 def encode(value: Any) -> Any:
     """Configs -> JSON: {"type": class name, "fields": {...}}; a function becomes its name.
 
+    Classes and functions of robustjax are called by their bare names, all others by their module's
+    as well.
+
     Any other dataclass is written like a config, which `decode` does not know, and of arrays of
     more than a few numbers the type and the shape.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__, "fields": fields}
+        return {"type": type_name(type(value)), "fields": fields}
     if isinstance(value, tuple | list):
         return [encode(v) for v in value]
     if isinstance(value, Mapping):
         return {k: encode(v) for k, v in value.items()}
+    if isinstance(value, functools.partial):
+        return {
+            "partial": encode(value.func),
+            "args": encode(value.args),
+            "keywords": encode(value.keywords),
+        }
     if callable(value):
         return _name(value)
     if isinstance(value, np.ndarray | jax.Array) and value.size > 16:
@@ -133,13 +255,17 @@ def encode(value: Any) -> Any:
 
 def _name(function: Callable) -> str:
     """Of a function; of an object that can be called, what tells that it is no plain function."""
-    if isinstance(function, functools.partial):
-        return f"partial({_name(function.func)})"
-    return getattr(function, "__name__", f"{type(function).__name__}()")
+    if not hasattr(function, "__qualname__"):
+        return f"{type(function).__name__}()"
+    module = getattr(function, "__module__", None) or "builtins"
+    ours = module.partition(".")[0] == "robustjax"
+    return function.__name__ if ours else f"{module}.{function.__qualname__}"
 
 
 def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
     """Rebuild what `encode` wrote; `functions` resolves the fields that hold a function.
+
+    What a user has defined is found if its module has been imported; nothing is imported here.
 
     Raises:
       ValueError: an unknown type, field or function name.
@@ -148,12 +274,13 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
         return tuple(decode(v, functions) for v in data)
     if not isinstance(data, Mapping):
         return data
+    if set(data) == {"partial", "args", "keywords"}:
+        args, keywords = decode(data["args"], functions), decode(data["keywords"], functions)
+        return functools.partial(_function(data["partial"], functions), *args, **keywords)
     if set(data) != {"type", "fields"}:
         return {k: decode(v, functions) for k, v in data.items()}
     if data["type"] not in _CLASSES:
-        raise ValueError(
-            f"unknown config type {data['type']!r}; known: {', '.join(sorted(_CLASSES))}"
-        )
+        raise ValueError(f"unknown config type {data['type']!r}; {_advice(data['type'], _CLASSES)}")
     cls, values = _CLASSES[data["type"]], {}
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name, value in data["fields"].items():
@@ -161,9 +288,22 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
             raise ValueError(f"{data['type']} has no field {name!r}; fields: {', '.join(known)}")
         values[name] = decode(value, functions)
         if callable(known[name].default) and isinstance(value, str):
-            if value not in functions:
-                raise ValueError(
-                    f"unknown function {value!r}; known: {', '.join(sorted(functions))}"
-                )
-            values[name] = functions[value]
+            values[name] = _function(value, functions)
     return cls(**values)
+
+
+def _function(name: str, functions: Mapping[str, Callable]) -> Callable:
+    """By its bare name, or by its module's and its own where that module has been imported."""
+    if name in functions:
+        return functions[name]
+    module, _, own = name.rpartition(".")
+    somebodys = module.partition(".")[0] not in ("", "robustjax", *sys.stdlib_module_names)
+    found = getattr(sys.modules.get(module), own, None) if somebodys else None
+    if not callable(found) or _name(found) != name:
+        raise ValueError(f"unknown function {name!r}; {_advice(name, functions)}")
+    return found
+
+
+def _advice(name: str, known: Mapping[str, Any]) -> str:
+    module = name.rpartition(".")[0]
+    return f"import {module} first" if module else f"known: {', '.join(sorted(known))}"

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.deterministic import ordered_sum
 
 T = TypeVar("T")
@@ -30,10 +30,9 @@ class Linf:
       ValueError: eps is negative or, unless infinite, larger than 2: that is in grey levels.
     """
 
-    eps: float = 8 / 255
+    eps: float = number(default=8 / 255)
 
     def __post_init__(self):
-        check_number("eps", self.eps)
         # Pixels differ by 1 at most, and robustness curves go to twice an eps.
         if isinstance(self.eps, int | float | np.number) and 2 < self.eps < math.inf:
             raise ValueError(
@@ -65,10 +64,7 @@ class Linf:
 class L2:
     """The Euclidean norm of the change is at most eps (pixels in [0, 1])."""
 
-    eps: float = 0.5
-
-    def __post_init__(self):
-        check_number("eps", self.eps)
+    eps: float = number(default=0.5)
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point in the ball around `x` and in [0, 1].
@@ -118,10 +114,7 @@ class L2:
 class L1:
     """The absolute changes sum to at most eps (pixels in [0, 1])."""
 
-    eps: float = 12.0
-
-    def __post_init__(self):
-        check_number("eps", self.eps)
+    eps: float = number(default=12.0)
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point in the ball around `x` and in [0, 1].
@@ -192,10 +185,7 @@ class L0:
     agree. A fractional eps counts as the whole number below.
     """
 
-    eps: float = 10.0
-
-    def __post_init__(self):
-        check_number("eps", self.eps)
+    eps: float = number(default=10.0)
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point: keep the pixels whose restoration would cost most, clip to [0, 1]."""

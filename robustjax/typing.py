@@ -6,7 +6,7 @@ Shape letters: B batch, H height, W width, C channels, K classes, D features. Im
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -20,10 +20,20 @@ Loss = Callable[[Any, Any], jax.Array]
 """(output, target) -> scalar. `output` is what the LogitsFn returns for one example."""
 
 
+class Cost(NamedTuple):
+    """What an attack asked of the model for one example; a query is a forward pass."""
+
+    forwards: jax.Array | int
+    backwards: jax.Array | int
+
+
+@runtime_checkable
 class Threat(Protocol):
     """What the adversary may do to one image x (H, W, C): the ball of radius `eps` around it."""
 
-    eps: float
+    @property
+    def eps(self) -> float:
+        """The radius."""
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point to `x_adv` in the ball around `x` and in [0, 1]."""

@@ -13,9 +13,10 @@ from robustjax.attacks import (
     Randomized,
     perturb,
 )
-from robustjax.attacks._core.iterative import Cost, Example
+from robustjax.attacks._core.iterative import Example
 from robustjax.losses import dlr, kl, margin, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import Cost
 
 N, SIZE = 32, 12
 RNG = np.random.default_rng(0)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import Iterative, perturb
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Ledger, Setting, craft
 from robustjax.attacks._engine.inputs import check_request
@@ -15,6 +14,7 @@ from robustjax.attacks._engine.slots import Crafted, Keeper, Snapshot, over_slot
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum, spread
 from robustjax.threats import Linf
+from robustjax.typing import Cost
 
 N = 23
 IMAGES = np.random.default_rng(0).uniform(size=(N, 3, 3, 1)).astype(np.float32)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import Square, perturb
-from robustjax.attacks._core.iterative import Cost, Example
+from robustjax.attacks._core.iterative import Example
 from robustjax.losses import cross_entropy, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
+from robustjax.typing import Cost
 
 N, SHAPE = 24, (6, 5, 2)
 RNG = np.random.default_rng(0)

@@ -1,4 +1,8 @@
 import dataclasses
+import functools
+import re
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +21,23 @@ FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
 
 @given(st.integers(-1000, 1000), st.integers(1, 1000))
 def test_fractions_are_numbers(p, q):
-    assert config.number(f"{p}/{q}") == p / q
+    assert config.parse_number(f"{p}/{q}") == p / q
 
 
 @given(st.floats(0, 1e6) | st.fractions(0, 1, max_denominator=1000).map(float))
 def test_a_written_number_is_read_again(value):
-    assert config.number(config.write_number(value)) == value
+    assert config.parse_number(config.format_number(value)) == value
 
 
 def test_numbers_are_written_short():
-    written = [config.write_number(x) for x in (8 / 255, 0.1, 5e-4, 100 / 110, 3, 2 / 3)]
+    written = [config.format_number(x) for x in (8 / 255, 0.1, 5e-4, 100 / 110, 3, 2 / 3)]
     assert written == ["8/255", "0.1", "0.0005", "10/11", "3", "2/3"]
 
 
 @pytest.mark.parametrize("text", ["", "8/0", "eight", "8/255/2"])
 def test_what_is_no_number_is_refused(text):
     with pytest.raises(ValueError, match=r"write 0\.03 or 8/255"):
-        config.number(text)
+        config.parse_number(text)
 
 
 @pytest.mark.parametrize("value", [*METHODS.values(), AWP(METHODS["sat"]), Recipe()])
@@ -72,12 +76,69 @@ def test_a_traced_number_passes_the_checks_a_wrong_one_does_not():
     assert scaled == -1.0
 
 
-def test_a_name_is_taken_once():
-    with pytest.raises(TypeError, match="named Linf already"):
+CELL = """
+from typing import Literal
+from robustjax.config import config, number, static
 
-        @config.config
-        class Linf:
-            eps: float = 1.0
+@config
+class Walk:
+    steps: int = number(default=10, low=1)
+    gait: Literal["slow", "fast"] = static(default="slow")
+    path: object = None
+"""
+
+
+def defined(module: str, future: bool = False) -> type:
+    """A class as a notebook's cell or a user's module defines it."""
+    scope = vars(sys.modules.setdefault(module, types.ModuleType(module)))
+    exec(("from __future__ import annotations" if future else "") + CELL, scope)
+    return scope["Walk"]
+
+
+@pytest.mark.parametrize("future", [False, True])
+def test_fields_are_checked_whether_annotations_are_postponed_or_not(future):
+    walk = defined("somebody", future)
+    with pytest.raises(ValueError, match=r"steps must be a whole number such as 10, got 2\.5"):
+        walk(steps=2.5)
+    with pytest.raises(ValueError, match=r"steps must lie in \[1, inf\], got 0"):
+        walk(steps=0)
+    with pytest.raises(ValueError, match="gait must be one of slow, fast, got 'quick'"):
+        walk(gait="quick")
+
+
+def test_a_cell_may_be_run_twice():
+    first, second = defined("notebook"), defined("notebook")
+    assert first is not second
+    assert type(config.decode(config.encode(second(7)), {})) is second
+
+
+def test_classes_of_one_name_live_in_their_modules():
+    one, other = defined("mine")(3), defined("yours")(4)
+    assert config.decode(config.encode(one), {}) == one
+    assert config.decode(config.encode(other), {}) == other
+    with pytest.raises(TypeError, match="named Linf already"):
+        type_in_ours = types.new_class("Linf")
+        type_in_ours.__module__ = "robustjax.elsewhere"
+        config.config(type_in_ours)
+
+
+def somebodys_loss(output, target, weight=1.0):
+    return weight * losses.margin(output, target)
+
+
+def test_functions_of_users_come_back():
+    for loss in (somebodys_loss, functools.partial(somebodys_loss, weight=2.0)):
+        found = config.decode(config.encode(PGD(loss=loss)), FUNCTIONS).loss
+        assert (found == loss) or (found.func, found.keywords) == (loss.func, loss.keywords)
+    for name in ("nowhere.loss", "os.system", "builtins.eval"):
+        with pytest.raises(ValueError, match=f"unknown function '{re.escape(name)}'; import"):
+            config.decode(config.encode(PGD()) | {"fields": {"loss": name}}, FUNCTIONS)
+
+
+def test_configs_with_arrays_are_compared_entry_by_entry():
+    walk = defined("somebody")
+    assert walk(path=np.ones(3)) == walk(path=np.ones(3))
+    assert walk(path=np.ones(3)) != walk(path=np.zeros(3))
 
 
 def test_text_is_no_number_in_python():

@@ -19,11 +19,11 @@ from robustjax.attacks import (
     Square,
     WorstOf,
 )
-from robustjax.attacks._core.iterative import Cost
 from robustjax.config import config
 from robustjax.evaluation import evaluate
 from robustjax.losses import dlr, margin
 from robustjax.threats import Linf
+from robustjax.typing import Cost
 
 N, K = 64, 5
 RNG = np.random.default_rng(0)

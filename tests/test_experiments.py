@@ -209,7 +209,7 @@ def test_every_row_of_the_leaderboard_is_its_card(name, tmp_path, asked, monkeyp
     card = training.card(row.train.split()[0], made.card)
     assert (made.model, made.seed) == (net, 2) and asked["recipe"] == card.recipe
     assert made.normalize == card.options.get("normalize", True)
-    assert config.number(stopped.value.args[0]["--eps"]) == eps
+    assert config.parse_number(stopped.value.args[0]["--eps"]) == eps
     published = [float(text.partition("±")[0]) for text in (row.clean, row.autoattack)]
     assert published == [clean, robust] and row.seeds == (5 if "±" in row.clean else 1)
     radius = made.eps or training.threat_of(asked["method"]).eps

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import logits_of
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.threats import L1, Linf
 from robustjax.typing import LogitsFn, Threat
 
@@ -45,10 +45,7 @@ class Zero(Start):
 class Uniform(Start):
     """A random point of the ball of radius scale * eps (`Threat.sample`)."""
 
-    scale: float = 1.0
-
-    def __post_init__(self):
-        check_number("scale", self.scale)
+    scale: float = number(default=1.0)
 
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
@@ -61,10 +58,7 @@ class Uniform(Start):
 class Gaussian(Start):
     """x + sigma * N(0, 1), projected: the start of TRADES."""
 
-    sigma: float = 1e-3
-
-    def __post_init__(self):
-        check_number("sigma", self.sigma)
+    sigma: float = number(default=1e-3)
 
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
@@ -77,10 +71,7 @@ class Gaussian(Start):
 class Corner(Start):
     """A step of length fraction * eps along a random gradient: the start of R+FGSM."""
 
-    fraction: float = 0.5
-
-    def __post_init__(self):
-        check_number("fraction", self.fraction, high=1.0)
+    fraction: float = number(default=0.5, high=1.0)
 
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
@@ -126,12 +117,8 @@ class OutputDiversified(Start):
     black-box attacks", 2020, Eq. 2 and 3; the uniform point before is that of the authors' code.
     """
 
-    steps: int = 2
-    fraction: float = 1.0
-
-    def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("fraction", self.fraction)
+    steps: int = number(default=2)
+    fraction: float = number(default=1.0)
 
     @property
     def calls(self) -> int:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.threats import ordered_sum
 from robustjax.typing import Threat
 
@@ -85,10 +85,7 @@ class Momentum(Rule):
     References: Dong et al., "Boosting adversarial attacks with momentum", 2018, Eq. 6.
     """
 
-    decay: float = 1.0
-
-    def __post_init__(self):
-        check_number("decay", self.decay)
+    decay: float = number(default=1.0)
 
     def init(self, x: jax.Array) -> jax.Array:
         """g = 0."""
@@ -132,14 +129,9 @@ class Adam(Rule):
     References: Gowal et al., "Uncovering the limits of adversarial training", 2020.
     """
 
-    b1: float = 0.9
-    b2: float = 0.999
-    drop: float = 0.1
-
-    def __post_init__(self):
-        check_number("b1", self.b1, high=1.0)
-        check_number("b2", self.b2, high=1.0)
-        check_number("drop", self.drop)
+    b1: float = number(default=0.9, high=1.0)
+    b2: float = number(default=0.999, high=1.0)
+    drop: float = number(default=0.1)
 
     def _transform(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(self.b1, self.b2, eps=1e-9)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.success import logits_of
-from robustjax.config import check_number, config
+from robustjax.config import check_number, config, number
 from robustjax.typing import Threat
 
 
@@ -69,10 +69,7 @@ class Never(Stop):
 class After(Stop):
     """Halt after `steps` steps: as an array, fewer for some examples than for others."""
 
-    steps: int = 0
-
-    def __post_init__(self):
-        check_number("steps", self.steps)
+    steps: int = number(default=0)
 
     def __call__(self, memory: tuple[()], sight: Sight) -> tuple[jax.Array, tuple[()]]:
         """(memory, sight) -> (halt, memory)."""
@@ -91,11 +88,10 @@ class Misclassified(Stop):
       stronger", ICML 2020, algorithm 1; early-stopped PGD in Pang et al. 2021.
     """
 
-    tau: int = 0
+    tau: int = number(default=0)
     later: tuple[float, ...] = ()
 
     def __post_init__(self):
-        check_number("tau", self.tau)
         for fraction in self.later:
             check_number("later", fraction, 0, 1)
 
@@ -128,12 +124,8 @@ class Stationary(Stop):
       Eq. 5 and algorithm 1.
     """
 
-    c: float = 0.5
-    end: float = 100 / 120
-
-    def __post_init__(self):
-        check_number("c", self.c)
-        check_number("end", self.end, 0, 1)
+    c: float = number(default=0.5)
+    end: float = number(default=100 / 120, low=0, high=1)
 
     def at(self, progress: jax.Array) -> Stationary:
         """With the c of that time."""

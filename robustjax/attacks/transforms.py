@@ -16,7 +16,7 @@ import numpy as np
 
 from robustjax.attacks._core.bpda import bpda, identity
 from robustjax.attacks._core.randomized import Randomized, redraw
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.threats import ordered_sum
 from robustjax.typing import LogitsFn
 
@@ -52,12 +52,8 @@ class DiverseInput(Transform):
     diversity", 2019.
     """
 
-    p: float = 0.5
-    low: float = 0.9
-
-    def __post_init__(self):
-        check_number("p", self.p, high=1.0)
-        check_number("low", self.low, high=1.0)
+    p: float = number(default=0.5, high=1.0)
+    low: float = number(default=0.9, high=1.0)
 
     def __call__(self, objective: Objective) -> Objective:
         """The objective at the changed image."""
@@ -104,7 +100,7 @@ class TranslationInvariant(Transform):
     translation-invariant attacks", 2019, Eq. 7.
     """
 
-    size: int = static(15)
+    size: int = static(default=15)
 
     def __post_init__(self):
         if self.size < 1 or self.size % 2 == 0:
@@ -143,10 +139,7 @@ class ScaleInvariant(Transform):
     attacks", 2020, Eq. 9.
     """
 
-    copies: int = static(5)
-
-    def __post_init__(self):
-        check_number("copies", self.copies, 1)
+    copies: int = number(default=5, low=1, static=True)
 
     def __call__(self, objective: Objective) -> Objective:
         """The mean over the copies."""

@@ -69,9 +69,9 @@ def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="NUMBER",
-        instance_from_str=lambda words: config.number(words[0]),
+        instance_from_str=lambda words: config.parse_number(words[0]),
         is_instance=lambda value: isinstance(value, int | float),
-        str_from_instance=lambda value: [config.write_number(value)],
+        str_from_instance=lambda value: [config.format_number(value)],
     )
 
 
@@ -134,7 +134,10 @@ def _changed(name: str, default: Any, settings: list[tuple[str, str]]) -> Any:
         if rest:
             inside[field].append((rest, value))
         else:
-            kind, numbers = type(getattr(default, field)), map(config.number, value.split(","))
+            kind, numbers = (
+                type(getattr(default, field)),
+                map(config.parse_number, value.split(",")),
+            )
             changes[field] = tuple(numbers) if kind is tuple else _cast(kind, *numbers)
     for field, deeper in inside.items():
         changes[field] = _changed(f"{name}.{field}", getattr(default, field), deeper)
@@ -165,7 +168,7 @@ def write_variant(value: Any, table: dict[str, Any]) -> str:
     for field in others(name):
         numbers = getattr(value, field)
         numbers = numbers if isinstance(numbers, tuple) else (numbers,)
-        words.append(f"{field}={','.join(map(config.write_number, numbers))}")
+        words.append(f"{field}={','.join(map(config.format_number, numbers))}")
     return ":".join(words)
 
 

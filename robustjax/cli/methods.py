@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from robustjax.cli.flags import VARIANTS, write_variant
 from robustjax.cli.train import AUGMENT, Options
-from robustjax.config import write_number
+from robustjax.config import format_number
 from robustjax.data import Augment
 from robustjax.report.tables import align
 from robustjax.threats import Threats
@@ -80,5 +80,5 @@ def flag(name: str, value: Any) -> list[str]:
     if type(value) in TABLES:
         text = write_variant(value, TABLES[type(value)])
     else:
-        text = write_number(value) if isinstance(value, float) else str(value)
+        text = format_number(value) if isinstance(value, float) else str(value)
     return [f"--{path}{dot}{last}", text]

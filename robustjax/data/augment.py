@@ -105,11 +105,11 @@ def _shifted(image: jax.Array, by: jax.Array) -> jax.Array:
 class Augment:
     """`augment` with its arguments: what a training step applies to each example."""
 
-    pad: int = static(4)
-    mode: Literal["reflect", "zero"] = static("reflect")
-    flip: bool = static(True)
-    shift: float = static(0.0)
-    cutout: int = static(0)
+    pad: int = static(default=4)
+    mode: Literal["reflect", "zero"] = static(default="reflect")
+    flip: bool = static(default=True)
+    shift: float = static(default=0.0)
+    cutout: int = static(default=0)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """One example (H, W, C) -> one of the same shape."""

@@ -13,7 +13,7 @@ import optax
 from jax.tree_util import Partial
 from tqdm import tqdm
 
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 
 NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 Weights = tuple[dict[str, jax.Array], ...]
@@ -46,20 +46,14 @@ class Autoencoder:
       The same images and the same seed give the same bits.
     """
 
-    filters: int = static(3)
-    pool: bool = static(False)
-    noise: float = 0.1
-    penalty: float = 1e-9
-    epochs: int = 100
-    batch_size: int = 256
-    lr: float = 1e-3
+    filters: int = number(default=3, low=1, static=True)
+    pool: bool = static(default=False)
+    noise: float = number(default=0.1)
+    penalty: float = number(default=1e-9)
+    epochs: int = number(default=100, low=1)
+    batch_size: int = number(default=256, low=1)
+    lr: float = number(default=1e-3)
     seed: int = 0
-
-    def __post_init__(self):
-        for name in ("filters", "epochs", "batch_size"):
-            check_number(name, getattr(self, name), 1)
-        for name in ("noise", "penalty", "lr"):
-            check_number(name, getattr(self, name))
 
     def fit(self, images: np.ndarray) -> Partial:
         """Train on normal images, with a progress bar in a terminal.

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import prediction
 from robustjax.attacks._minimum_norm import binary_search, penalty
 from robustjax.attacks._minimum_norm.carlini_wagner import CarliniWagnerL2
 from robustjax.attacks._minimum_norm.penalty import Started
 from robustjax.attacks.targets import WrongLabel, choose
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.outputs import logits_of
 from robustjax.threats import L2
-from robustjax.typing import LogitsFn
+from robustjax.typing import Cost, LogitsFn
 
 
 class State(NamedTuple):
@@ -74,24 +74,17 @@ class CarliniWagnerWB(MinimumNorm):
     """
 
     threat: L2 = L2(float("inf"))
-    confidence: float = 5.0
-    steps: int = 200
-    step_size: float = 0.05
-    rounds: int = 9
-    constant: float = 100.0
-    first_rounds: int = 3
-    first_constant: float = 10.0
-    label: WrongLabel = static("random")
-    rank: int = 1
+    confidence: float = number(default=5.0)
+    steps: int = number(default=200, low=2)
+    step_size: float = number(default=0.05)
+    rounds: int = number(default=9, low=1)
+    constant: float = number(default=100.0, low=binary_search.LEAST)
+    first_rounds: int = number(default=3, low=1)
+    first_constant: float = number(default=10.0, low=binary_search.LEAST)
+    label: WrongLabel = static(default="random")
+    rank: int = number(default=1, low=1)
 
     def __post_init__(self):
-        for name in ("confidence", "step_size"):
-            check_number(name, getattr(self, name))
-        for name in ("constant", "first_constant"):
-            check_number(name, getattr(self, name), binary_search.LEAST)
-        for name in ("rounds", "first_rounds", "rank"):
-            check_number(name, getattr(self, name), 1)
-        check_number("steps", self.steps, 2)
         if self.label not in (known := ("least_likely", "random", "ranked")):
             raise ValueError(f"label must be one of {known}, got {self.label!r}")
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.bpda import bpda
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
 from robustjax.deterministic import largest, ordered_sum
@@ -27,10 +27,7 @@ class Squeezer(Protocol):
 class BitDepth:
     """Round every pixel to one of 2^bits levels; its gradient is passed through (BPDA)."""
 
-    bits: int = static(5)
-
-    def __post_init__(self):
-        check_number("bits", self.bits, 1, 16)
+    bits: int = number(default=5, low=1, high=16, static=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """round((2^bits - 1) x) / (2^bits - 1)."""
@@ -46,10 +43,7 @@ class MedianSmoothing:
     and left, as in `scipy.ndimage.median_filter`, which the authors use.
     """
 
-    size: int = static(2)
-
-    def __post_init__(self):
-        check_number("size", self.size, 1)
+    size: int = number(default=2, low=1, static=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(H, W, C) -> (H, W, C)."""
@@ -82,12 +76,11 @@ class NonLocalMeans:
       Between the smallest and the largest pixel of the window, up to rounding.
     """
 
-    search: int = static(13)
-    patch: int = static(3)
-    strength: float = 2 / 255
+    search: int = static(default=13)
+    patch: int = static(default=3)
+    strength: float = number(default=2 / 255, low=1e-6)
 
     def __post_init__(self):
-        check_number("strength", self.strength, 1e-6)
         for name in ("search", "patch"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name} must be odd, got {getattr(self, name)}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._engine.inputs import Examples
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import squared_distances
 from robustjax.detection.outputs import collect, layers_of
@@ -51,14 +51,12 @@ class LID(Detector):
       Scaling a layer's activations changes it by rounding only.
     """
 
-    k: int = static(20)
-    references: int = static(100)
-    minibatches: int = static(1)
-    seed: int = static(0)
+    k: int = number(default=20, low=2, static=True)
+    references: int = static(default=100)
+    minibatches: int = number(default=1, low=1, static=True)
+    seed: int = static(default=0)
 
     def __post_init__(self):
-        check_number("k", self.k, 2)
-        check_number("minibatches", self.minibatches, 1)
         if self.references <= self.k:
             raise ValueError(
                 f"{self.k} neighbours need more than {self.k} references, got {self.references}"

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.ensemble import WorstOf
-from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.success import fooled, logits_of
 from robustjax.attacks._gradient.pgd import LINF
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
 from robustjax.attacks.targets import Label, aim, check_aim, sense
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import check_choice, config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss, Threat
+from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 Constraint = Literal["selectable", "orthogonal", "sum"]
 
@@ -79,19 +79,16 @@ class JointPGD(Iterative):
     """
 
     threat: Linf | L2 | L1 | L0 = LINF
-    steps: int = 100
-    rel_step: float = 2.5
+    steps: int = number(default=100)
+    rel_step: float = number(default=2.5)
     start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
-    constraint: Constraint = static("orthogonal")
-    weight: float = 1.0
-    loss: Loss = static(margin)
-    label: Label = static("true")
-    rank: int = 1
+    constraint: Constraint = static(default="orthogonal")
+    weight: float = number(default=1.0)
+    loss: Loss = static(default=margin)
+    label: Label = static(default="true")
+    rank: int = number(default=1, low=1)
 
     def __post_init__(self):
-        for name in ("steps", "rel_step", "weight"):
-            check_number(name, getattr(self, name))
-        check_number("rank", self.rank, 1)
         for name, known in (("constraint", Constraint), ("label", Label)):
             check_choice(name, getattr(self, name), known)
 

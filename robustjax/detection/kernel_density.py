@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._engine.inputs import Examples, num_classes
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_sum_exp, squared_distances
 from robustjax.detection.outputs import collect, features_of
@@ -46,13 +46,9 @@ class KDensity(Detector):
       Finite at any distance whose square is.
     """
 
-    sigma2: float = 1 / 0.26
-    count: int | None = static(1000)
-    seed: int = static(0)
-
-    def __post_init__(self):
-        check_number("sigma2", self.sigma2, 1e-12)
-        check_number("count", self.count, 1)
+    sigma2: float = number(default=1 / 0.26, low=1e-12)
+    count: int | None = number(default=1000, low=1, static=True)
+    seed: int = static(default=0)
 
     @classmethod
     def with_bandwidth(cls, bandwidth: float, count: int | None = None, seed: int = 0) -> KDensity:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities, log_sum_exp, others
 from robustjax.deterministic import largest, ordered_sum
@@ -69,10 +69,7 @@ class Energy(Detector):
     References: Liu et al., "Energy-based out-of-distribution detection", 2020, Eq. 4.
     """
 
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        check_number("temperature", self.temperature, 1e-6)
+    temperature: float = number(default=1.0, low=1e-6)
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """-E(x)."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from robustjax.attacks._engine.inputs import Examples, one_example
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
@@ -35,7 +35,7 @@ class ReconstructionError(Detector):
     """
 
     autoencoder: Autoencoder | Partial = Autoencoder()
-    p: int = static(1)
+    p: int = static(default=1)
 
     def __post_init__(self):
         if self.p not in (1, 2):
@@ -67,10 +67,7 @@ class ReconstructionDivergence(Detector):
     """
 
     autoencoder: Autoencoder | Partial = Autoencoder()
-    temperature: float = 10.0
-
-    def __post_init__(self):
-        check_number("temperature", self.temperature, 1e-6)
+    temperature: float = number(default=10.0, low=1e-6)
 
     def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
         """The autoencoder."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._engine.inputs import Examples
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number
 from robustjax.detection.detector import Detector
 from robustjax.detection.numerics import log_probabilities
 from robustjax.detection.outputs import drawn_of
@@ -36,10 +36,7 @@ class Uncertainty(Detector):
       Between -1 and 0, which it is where all draws agree.
     """
 
-    draws: int = static(50)
-
-    def __post_init__(self):
-        check_number("draws", self.draws, 2)
+    draws: int = number(default=50, low=2, static=True)
 
     def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
         """Nothing, of a randomised model."""

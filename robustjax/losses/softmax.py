@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.outputs import float_logits, of_logits
 
 
@@ -93,10 +93,7 @@ class TemperedCrossEntropy:
     One with the same temperature is equal and compiles nothing anew.
     """
 
-    temperature: float
-
-    def __post_init__(self):
-        check_number("temperature", self.temperature, 1e-6)
+    temperature: float = number(low=1e-6)
 
     def __call__(self, output: Any, target: jax.Array) -> jax.Array:
         """-> scalar."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-from robustjax.config import check_number, config, static
+from robustjax.config import check_number, config, number, static
 
 
 @config
@@ -31,17 +31,15 @@ class Optimizer:
       clip: largest global norm of the gradient; None leaves it.
     """
 
-    name: Literal["sgd", "nesterov", "adam", "adamw"] = static("sgd")
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    decay: Literal["all", "kernels", "convolutions"] = static("all")
-    decoupled: bool = static(False)
-    centralise: Literal["none", "kernels", "convolutions"] = static("none")
+    name: Literal["sgd", "nesterov", "adam", "adamw"] = static(default="sgd")
+    momentum: float = number(default=0.9, low=0, high=1)
+    weight_decay: float = number(default=5e-4)
+    decay: Literal["all", "kernels", "convolutions"] = static(default="all")
+    decoupled: bool = static(default=False)
+    centralise: Literal["none", "kernels", "convolutions"] = static(default="none")
     clip: float | None = None
 
     def __post_init__(self):
-        check_number("momentum", self.momentum, 0, 1)
-        check_number("weight_decay", self.weight_decay)
         if self.clip is not None:
             check_number("clip", self.clip)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.config import check_number, config
+from robustjax.config import check_number, config, number
 
 
 @config
@@ -69,10 +69,7 @@ class Linear:
 class OneCycle:
     """0 -> 1 at `peak` -> 0, linear (Smith 2018). Peaks: Wong et al. 2020 0.5, Rice et al. 0.4."""
 
-    peak: float = 0.5
-
-    def __post_init__(self):
-        check_number("peak", self.peak, 0, 1)
+    peak: float = number(default=0.5, low=0, high=1)
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """The factor at t."""
@@ -83,10 +80,7 @@ class OneCycle:
 class MultipleDecay:
     """1 - floor(n t) / n: n equal drops (Rice et al. 2020 use 10)."""
 
-    drops: int = 10
-
-    def __post_init__(self):
-        check_number("drops", self.drops, 1)
+    drops: int = number(default=10, low=1)
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """The factor at t."""

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax import lax
 
 from robustjax import losses, models, parallel
-from robustjax.config import check_number, config, static
+from robustjax.config import check_number, config, number, static
 from robustjax.data import Augment, cutmix, mixup, to_float
 from robustjax.parallel import AXIS
 from robustjax.threats import map_threats
@@ -65,9 +65,9 @@ class Recipe:
       augment: what is done to a training image.
     """
 
-    epochs: int = 110
-    batch_size: int = 128
-    lr: float = 0.1
+    epochs: int = number(default=110, low=1)
+    batch_size: int = number(default=128, low=1)
+    lr: float = number(default=0.1)
     schedule: Schedule = Piecewise()
     lr_warmup: float = 0.0
     eps_warmup: float = 0.0
@@ -76,18 +76,14 @@ class Recipe:
     label_smoothing: float = 0.0
     extra_fraction: float = 0.5
     extra_smoothing: float | None = None
-    cutmix: bool = static(False)
-    mixup: float | None = None
+    cutmix: bool = static(default=False)
+    mixup: float | None = number(default=None, low=1e-6)
     ema: float = 0.0
-    accumulate: int = static(1)
-    sync_bn: bool = static(True)
+    accumulate: int = number(default=1, low=1, static=True)
+    sync_bn: bool = static(default=True)
     augment: Augment = Augment()
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "accumulate"):
-            check_number(name, getattr(self, name), low=1)
-        check_number("lr", self.lr)
-        check_number("mixup", self.mixup, 1e-6)
         if self.cutmix and self.mixup is not None:
             raise ValueError("cutmix and mixup both mix pairs of the batch; choose one of them")
         fractions = "lr_warmup", "eps_warmup", "label_smoothing", "extra_smoothing", "ema"

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.success import Success
 from robustjax.attacks.targets import check_aim
-from robustjax.typing import LogitsFn, Loss
+from robustjax.typing import Cost, LogitsFn, Loss
 
 
 class Worst(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from robustjax.attacks._black_box.candidates import Candidates
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.typing import Loss
 
@@ -30,14 +30,10 @@ class GaussianNoise(Candidates):
       The result lies in [0, 1].
     """
 
-    sigma: float = 0.05
-    draws: int = 1
-    loss: Loss = static(margin)
-    success: Success = static(fooled)
-
-    def __post_init__(self):
-        check_number("sigma", self.sigma)
-        check_number("draws", self.draws, 1)
+    sigma: float = number(default=0.05)
+    draws: int = number(default=1, low=1)
+    loss: Loss = static(default=margin)
+    success: Success = static(default=fooled)
 
     @property
     def count(self) -> int | jax.Array:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.threats import L2, Linf
-from robustjax.typing import LogitsFn
+from robustjax.typing import Cost, LogitsFn
 
 FIND, SHRINK, ESTIMATE, JUMP, GIVE_UP = range(5)
 TRIES = 100
@@ -88,17 +88,14 @@ class HopSkipJump(MinimumNorm):
     """
 
     threat: L2 | Linf = L2(float("inf"))
-    queries: int = 5000
-    samples: int = 100
-    gamma: float = 1.0
-    success: Success = static(fooled)
+    queries: int = number(default=5000, low=1)
+    samples: int = number(default=100, low=1)
+    gamma: float = number(default=1.0)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
         if not isinstance(self.threat, L2 | Linf) and dataclasses.is_dataclass(self.threat):
             raise ValueError(f"HopSkipJump knows L2 and Linf, not {type(self.threat).__name__}")
-        check_number("queries", self.queries, 1)
-        check_number("samples", self.samples, 1)
-        check_number("gamma", self.gamma)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
         """One query: the clean image."""

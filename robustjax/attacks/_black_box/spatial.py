@@ -9,7 +9,7 @@ from jax.scipy.ndimage import map_coordinates
 from robustjax.attacks._black_box.candidates import Candidates
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.typing import Loss
 
@@ -45,12 +45,8 @@ def rotate_and_translate(x: jax.Array, degrees: jax.Array | float, shift: jax.Ar
 class Grid:
     """All combinations of evenly spaced rotations and shifts, both extremes included."""
 
-    rotations: int = 31
-    translations: int = 5
-
-    def __post_init__(self):
-        check_number("rotations", self.rotations, 1)
-        check_number("translations", self.translations, 1)
+    rotations: int = number(default=31, low=1)
+    translations: int = number(default=5, low=1)
 
     @property
     def count(self) -> int | jax.Array:
@@ -73,10 +69,7 @@ class Grid:
 class Draws:
     """Uniformly random motions: the worst-of-k attack."""
 
-    count: int = 10
-
-    def __post_init__(self):
-        check_number("count", self.count, 1)
+    count: int = number(default=10, low=1)
 
     def __call__(self, key: jax.Array, k: jax.Array) -> jax.Array:
         """The k-th (rotation, down, right), each in [-1, 1]."""
@@ -104,15 +97,11 @@ class Spatial(Candidates):
       The identity is among the candidates.
     """
 
-    max_rotation: float = 30.0
-    max_translation: float = 3.0
+    max_rotation: float = number(default=30.0, high=180.0)
+    max_translation: float = number(default=3.0)
     search: Grid | Draws = Grid()
-    loss: Loss = static(margin)
-    success: Success = static(fooled)
-
-    def __post_init__(self):
-        check_number("max_rotation", self.max_rotation, high=180.0)
-        check_number("max_translation", self.max_translation)
+    loss: Loss = static(default=margin)
+    success: Success = static(default=fooled)
 
     @property
     def count(self) -> int | jax.Array:

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._black_box.square_proposals import grid, move, recolour, stripes
-from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks.targets import check_aim
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss
+from robustjax.typing import Cost, LogitsFn, Loss
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """p is halved when a proposal's number, from 0, exceeds these, for 10,000 queries in all."""
@@ -64,15 +64,13 @@ class Square(Iterative):
     """
 
     threat: Linf | L2 | L1 = Linf()
-    queries: int = 5000
-    p: float = 0.8
-    loss: Loss = static(margin)
-    rescale: bool = static(False)
-    success: Success = static(fooled)
+    queries: int = number(default=5000)
+    p: float = number(default=0.8, high=1.0)
+    loss: Loss = static(default=margin)
+    rescale: bool = static(default=False)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
-        check_number("queries", self.queries)
-        check_number("p", self.p, high=1.0)
         if isinstance(self.threat, L0):
             raise ValueError("Square is defined for Linf, L2 and L1, not for L0")
 

@@ -11,17 +11,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._gradient.pgd import LINF, PGD
 from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
 from robustjax.attacks.steps import Adam, Momentum, Steepest, Step
 from robustjax.attacks.targets import Label, sense
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss, Threat
+from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 Noise = Literal["rademacher", "gaussian"]
 
@@ -76,23 +76,20 @@ class ZerothOrder(Iterative):
     threat: Linf | L2 | L1 | L0 = LINF
     steps: int = 100
     step_size: float | None = None
-    samples: int = 128
-    delta: float = 0.01
-    noise: Noise = static("rademacher")
+    samples: int = number(default=128, low=2)
+    delta: float = number(default=0.01, low=1e-12)
+    noise: Noise = static(default="rademacher")
     start: Zero | Uniform | Gaussian | Corner = Zero()
     rule: Steepest | Momentum | Adam = Steepest()
-    loss: Loss = static(margin)
-    label: Label = static("true")
+    loss: Loss = static(default=margin)
+    label: Label = static(default="true")
     rank: int = 1
-    success: Success = static(fooled)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
         _ = self.ascent  # checks the fields that they share
-        check_number("samples", self.samples, 2)
-        check_number("delta", self.delta, 1e-12)
         if isinstance(self.samples, int) and self.samples % 2:
             raise ValueError(f"samples come in pairs, so give an even number, not {self.samples}")
-        check_choice("noise", self.noise, Noise)
 
     @property
     def ascent(self) -> PGD:

@@ -53,8 +53,8 @@ class Restarts(Ensemble):
     """One attack, n times with independent keys, all at once under vmap."""
 
     attack: Attack
-    n: int = static(10)
-    success: Success = static(fooled)
+    n: int = static(default=10)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
         if self.n < 1:
@@ -82,7 +82,7 @@ class WorstOf(Ensemble):
     """Several attacks in turn: an example is robust if it resists every one of them."""
 
     attacks: tuple[Attack, ...]
-    success: Success = static(fooled)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
         if isinstance(self.attacks, tuple) and not self.attacks:
@@ -102,8 +102,8 @@ class MultiTargeted(Ensemble):
     """
 
     attack: Attack
-    n: int = static(9)
-    success: Success = static(fooled)
+    n: int = static(default=9)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
         if self.n < 1:

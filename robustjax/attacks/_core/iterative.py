@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import config
-from robustjax.typing import Attack, LogitsFn, Threat
+from robustjax.typing import Attack, Cost, LogitsFn, Threat
 
 
 class Example(NamedTuple):
@@ -32,13 +32,6 @@ class Example(NamedTuple):
     x: jax.Array
     y: jax.Array
     target: Any = None
-
-
-class Cost(NamedTuple):
-    """What an attack asked of the model for one example; a query is a forward pass."""
-
-    forwards: jax.Array | int
-    backwards: jax.Array | int
 
 
 TOLERANCE = 1e-6

@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from robustjax.attacks._core.ensemble import Ensemble, leaves
-from robustjax.attacks._core.iterative import Cost, MinimumNorm, iterative, within
+from robustjax.attacks._core.iterative import MinimumNorm, iterative, within
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import Success, fooled, logits_of, prediction
 from robustjax.attacks._engine.inputs import (
@@ -23,7 +23,7 @@ from robustjax.attacks._engine.inputs import (
 )
 from robustjax.attacks._engine.slots import Crafted, Keeper, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
-from robustjax.typing import Attack
+from robustjax.typing import Attack, Cost
 
 NOTHING = Keeper()
 

@@ -19,11 +19,12 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from tqdm import tqdm
 
-from robustjax.attacks._core.iterative import Cost, Example, Iterative, distance_of
+from robustjax.attacks._core.iterative import Example, Iterative, distance_of
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.attacks._engine.tiles import tile_size
 from robustjax.parallel import data_parallel, merge, place, split
+from robustjax.typing import Cost
 
 SECONDS = 0.2
 """How long one call should at least take; shorter ones are mostly overhead."""

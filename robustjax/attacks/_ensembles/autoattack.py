@@ -10,7 +10,7 @@ from robustjax.attacks._core.ensemble import Ensemble, MultiTargeted, Restarts
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._minimum_norm.fab import FAB
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import dlr, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Attack
@@ -44,15 +44,12 @@ class AutoAttack(Ensemble):
     """
 
     threat: Linf | L2 | L1 = Linf()
-    version: Version = static("standard")
-    steps: int = 100
-    queries: int = 5000
-    success: Success = static(fooled)
+    version: Version = static(default="standard")
+    steps: int = number(default=100)
+    queries: int = number(default=5000)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("queries", self.queries)
-        check_choice("version", self.version, Version)
         if isinstance(self.threat, L0):
             raise ValueError("AutoAttack is defined for Linf, L2 and L1, not for L0")
 

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized, expected
 from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.attacks._gradient.apgd_steps import Halving, Pace, Seen, Sparse, Support
 from robustjax.attacks.starts import Surface
 from robustjax.attacks.targets import Label, aim, check_aim, sense
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss, Threat
+from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
 class Run(NamedTuple):
@@ -97,23 +97,17 @@ class APGD(Iterative):
     """
 
     threat: Linf | L2 | L1 = Linf()
-    steps: int = 100
-    rho: float = 0.75
-    alpha: float = 0.75
-    loss: Loss = static(cross_entropy)
-    label: Label = static("true")
-    rank: int = 1
-    eot: int = static(1)
-    larger_radii: bool = static(False)
-    success: Success = static(fooled)
+    steps: int = number(default=100)
+    rho: float = number(default=0.75, high=1.0)
+    alpha: float = number(default=0.75, high=1.0)
+    loss: Loss = static(default=cross_entropy)
+    label: Label = static(default="true")
+    rank: int = number(default=1, low=1)
+    eot: int = number(default=1, low=1, static=True)
+    larger_radii: bool = static(default=False)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("rho", self.rho, high=1.0)
-        check_number("alpha", self.alpha, high=1.0)
-        check_number("rank", self.rank, 1)
-        check_number("eot", self.eot, 1)
-        check_choice("label", self.label, Label)
         if isinstance(self.threat, L0):
             raise ValueError("APGD is defined for Linf, L2 and L1; in L0 use PGD")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.typing import Threat
 
 
@@ -50,12 +50,8 @@ class Halving:
     References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1.
     """
 
-    rho: float = 0.75
-    alpha: float = 0.75
-
-    def __post_init__(self):
-        check_number("rho", self.rho, high=1.0)
-        check_number("alpha", self.alpha, high=1.0)
+    rho: float = number(default=0.75, high=1.0)
+    alpha: float = number(default=0.75, high=1.0)
 
     def init(self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array) -> Pace:
         """Before the first of `steps` steps; the condition on eta needs an earlier checkpoint."""

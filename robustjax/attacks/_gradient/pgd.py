@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.ensemble import MultiTargeted
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks._core.randomized import expected, redraw
 from robustjax.attacks._core.success import logits_of
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
@@ -28,10 +27,10 @@ from robustjax.attacks.transforms import (
     TranslationInvariant,
     through,
 )
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy, targeted_margin
 from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import LogitsFn, Loss, Model, Threat
+from robustjax.typing import Cost, LogitsFn, Loss, Model, Threat
 
 LINF = Linf()
 
@@ -73,26 +72,19 @@ class PGD:
     """
 
     threat: Linf | L2 | L1 | L0 = LINF
-    steps: int = 10
-    step_size: float | None = None
-    rel_step: float = 2.5
+    steps: int = number(default=10)
+    step_size: float | None = number(default=None)
+    rel_step: float = number(default=2.5)
     start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
     rule: Steepest | Momentum | Nesterov | Adam | Unclipped = Steepest()
     stop: Never | After | Misclassified | Stationary = Never()
-    loss: Loss = static(cross_entropy)
-    label: Label = static("true")
-    rank: int = 1
-    redraw: bool = static(False)
-    targeted: bool = static(False)
-    eot: int = static(1)
+    loss: Loss = static(default=cross_entropy)
+    label: Label = static(default="true")
+    rank: int = number(default=1, low=1)
+    redraw: bool = static(default=False)
+    targeted: bool = static(default=False)
+    eot: int = number(default=1, low=1, static=True)
     transforms: tuple[DiverseInput | TranslationInvariant | ScaleInvariant, ...] = ()
-
-    def __post_init__(self):
-        for name in ("steps", "step_size", "rel_step"):
-            check_number(name, getattr(self, name))
-        for name in ("rank", "eot"):
-            check_number(name, getattr(self, name), 1)
-        check_choice("label", self.label, Label)
 
     @property
     def size(self) -> jax.Array:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success
-from robustjax.typing import LogitsFn
+from robustjax.typing import Cost, LogitsFn
 
 RESOLUTION = 1e-4
 """Smaller relative gains do not count.

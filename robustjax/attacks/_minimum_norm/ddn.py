@@ -10,7 +10,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, widest
 from robustjax.attacks.targets import WrongLabel
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L2
 from robustjax.typing import Loss
@@ -51,20 +51,13 @@ class DDN(RadiusSearch):
     """
 
     threat: L2 = L2_NORM
-    steps: int = 300
-    init_eps: float = 1.0
-    gamma: float = 0.05
-    loss: Loss = static(cross_entropy)
-    label: WrongLabel = static("true")
-    rank: int = 1
-    success: Success = static(fooled)
-
-    def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("init_eps", self.init_eps)
-        check_number("gamma", self.gamma, high=1.0)
-        check_number("rank", self.rank, 1)
-        check_choice("label", self.label, WrongLabel)
+    steps: int = number(default=300)
+    init_eps: float = number(default=1.0)
+    gamma: float = number(default=0.05, high=1.0)
+    loss: Loss = static(default=cross_entropy)
+    label: WrongLabel = static(default="true")
+    rank: int = number(default=1, low=1)
+    success: Success = static(default=fooled)
 
     def remember(self, example: Example) -> jax.Array:
         """The radius."""

@@ -11,7 +11,7 @@ from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane, rivals
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.threats import L0, L1, L2, Linf
 
 L2_NORM = L2(float("inf"))
@@ -48,18 +48,15 @@ class DeepFool(GapSearch):
     """
 
     threat: Linf | L2 = L2_NORM
-    steps: int = 50
-    overshoot: float = 0.02
-    candidates: int = static(9)
-    success: Success = static(fooled)
+    steps: int = number(default=50)
+    overshoot: float = number(default=0.02)
+    candidates: int = number(default=9, low=1, static=True)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
         if isinstance(self.threat, L0 | L1):
             name = type(self.threat).__name__
             raise ValueError(f"DeepFool takes Linf or L2, got {name}; FMN and FAB know L1")
-        check_number("steps", self.steps)
-        check_number("overshoot", self.overshoot)
-        check_number("candidates", self.candidates, 1)
 
     def aim(self, example: Example, output: Any) -> jax.Array:
         """The classes whose planes are looked at."""

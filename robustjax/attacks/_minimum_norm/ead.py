@@ -7,10 +7,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example
+from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, State, Trial
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.threats import L1, L2, ordered_sum
+from robustjax.typing import Cost
 
 
 class Walk(NamedTuple):
@@ -41,12 +42,11 @@ class EAD(Penalty):
     """
 
     threat: L1 | L2 = L1(float("inf"))
-    beta: float = 2.0
-    rule: Literal["EN", "L1"] = static("EN")
+    beta: float = number(default=2.0)
+    rule: Literal["EN", "L1"] = static(default="EN")
 
     def __post_init__(self):
         super().__post_init__()
-        check_number("beta", self.beta)
         if self.rule not in ("EN", "L1"):
             raise ValueError(f"rule must be 'EN' or 'L1', got {self.rule!r}")
 

@@ -14,7 +14,7 @@ from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane, rivals, shift
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.targets import WrongLabel, choose
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.threats import L1, L2, Linf
 
 LINF = Linf(float("inf"))
@@ -59,21 +59,16 @@ class FAB(GapSearch):
     """
 
     threat: Linf | L2 | L1 = LINF
-    steps: int = 100
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
-    label: WrongLabel = static("true")
-    rank: int = 1
-    random_start: bool = static(False)
-    success: Success = static(fooled)
+    steps: int = number(default=100)
+    alpha_max: float = number(default=0.1, high=1.0)
+    eta: float = number(default=1.05, low=1.0)
+    beta: float = number(default=0.9, high=1.0)
+    label: WrongLabel = static(default="true")
+    rank: int = number(default=1, low=1)
+    random_start: bool = static(default=False)
+    success: Success = static(default=fooled)
 
     def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("alpha_max", self.alpha_max, high=1.0)
-        check_number("eta", self.eta, 1.0)
-        check_number("beta", self.beta, high=1.0)
-        check_number("rank", self.rank, 1)
         if self.label not in get_args(WrongLabel) or self.label == "predicted":
             raise ValueError(
                 "label must be 'true' (all wrong classes), 'ranked', 'least_likely' or 'random', "

@@ -13,7 +13,7 @@ from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.hyperplanes import dual_norm
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, annealed, widest
 from robustjax.attacks.targets import WrongLabel
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Loss
@@ -57,18 +57,12 @@ class FMN(RadiusSearch):
     """
 
     threat: Linf | L2 | L1 | L0 = LINF
-    steps: int = 300
-    gamma: float = 0.05
-    loss: Loss = static(margin)
-    label: WrongLabel = static("true")
-    rank: int = 1
-    success: Success = static(fooled)
-
-    def __post_init__(self):
-        check_number("steps", self.steps)
-        check_number("gamma", self.gamma, high=1.0)
-        check_number("rank", self.rank, 1)
-        check_choice("label", self.label, WrongLabel)
+    steps: int = number(default=300)
+    gamma: float = number(default=0.05, high=1.0)
+    loss: Loss = static(default=margin)
+    label: WrongLabel = static(default="true")
+    rank: int = number(default=1, low=1)
+    success: Success = static(default=fooled)
 
     def remember(self, example: Example) -> jax.Array:
         """The radius."""

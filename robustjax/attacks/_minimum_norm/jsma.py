@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, Iterative
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0
-from robustjax.typing import LogitsFn, Loss
+from robustjax.typing import Cost, LogitsFn, Loss
 
 
 class State(NamedTuple):
@@ -71,19 +71,13 @@ class JSMA(Iterative):
     """
 
     threat: L0 = L0(100.0)
-    theta: float = 1.0
-    gamma: float = 0.1
-    pair: bool = static(False)
-    loss: Loss = static(cross_entropy)
-    success: Success = static(fooled)
-    label: WrongLabel = static("least_likely")
-    rank: int = 1
-
-    def __post_init__(self):
-        check_number("theta", self.theta, -1, 1)
-        check_number("gamma", self.gamma, 0, 1)
-        check_number("rank", self.rank, 1)
-        check_choice("label", self.label, WrongLabel)
+    theta: float = number(default=1.0, low=-1, high=1)
+    gamma: float = number(default=0.1, low=0, high=1)
+    pair: bool = static(default=False)
+    loss: Loss = static(default=cross_entropy)
+    success: Success = static(default=fooled)
+    label: WrongLabel = static(default="least_likely")
+    rank: int = number(default=1, low=1)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
         """A forward pass to choose a class, and the first map."""

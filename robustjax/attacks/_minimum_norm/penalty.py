@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost, Example, MinimumNorm
+from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.attacks._minimum_norm import binary_search
 from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.losses import margin
-from robustjax.typing import LogitsFn, Loss, Threat
+from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
 class Started(NamedTuple):
@@ -116,24 +116,16 @@ class Penalty(MinimumNorm):
     """
 
     threat: Threat
-    confidence: float = 0.0
-    steps: int = 1000
-    step_size: float = 0.01
-    rounds: int = 9
-    constant: float = 0.01
-    loss: Loss = static(margin)
-    success: Success = static(fooled)
-    label: WrongLabel = static("true")
-    rank: int = 1
-    targeted: bool = static(False)
-
-    def __post_init__(self):
-        for name in ("confidence", "step_size"):
-            check_number(name, getattr(self, name))
-        check_number("constant", self.constant, binary_search.LEAST)
-        for name in ("steps", "rounds", "rank"):
-            check_number(name, getattr(self, name), 1)
-        check_choice("label", self.label, WrongLabel)
+    confidence: float = number(default=0.0)
+    steps: int = number(default=1000, low=1)
+    step_size: float = number(default=0.01)
+    rounds: int = number(default=9, low=1)
+    constant: float = number(default=0.01, low=binary_search.LEAST)
+    loss: Loss = static(default=margin)
+    success: Success = static(default=fooled)
+    label: WrongLabel = static(default="true")
+    rank: int = number(default=1, low=1)
+    targeted: bool = static(default=False)
 
     @abc.abstractmethod
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
@@ -31,13 +31,8 @@ class ALP(OnPair, OnAttack):
     """
 
     attack: PGD = ATTACK
-    clean: float = 0.5
-    weight: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("clean", self.clean, 0, 1)
-        check_number("weight", self.weight)
+    clean: float = number(default=0.5, low=0, high=1)
+    weight: float = number(default=0.5)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """Both cross-entropies, and the pairing."""

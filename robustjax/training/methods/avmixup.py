@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
 from robustjax.training.methods.pgd_at import BNMode, OnAttack
 from robustjax.training.net import Net
@@ -33,14 +33,9 @@ class AVmixup(OnAttack):
       generalization", CVPR 2020, algorithm 1.
     """
 
-    bn: BNMode = static("batch")
-    gamma: float = 2.0
-    vertex: float = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("gamma", self.gamma)
-        check_number("vertex", self.vertex, 0, 1)
+    bn: BNMode = static(default="batch")
+    gamma: float = number(default=2.0)
+    vertex: float = number(default=0.1, low=0, high=1)
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The mixed images, and in `extra` their targets (B, K)."""

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.wrapper import Wrapper
 from robustjax.training.net import Net
 from robustjax.training.optimizers import kernels
 from robustjax.training.state import TrainState
+from robustjax.typing import Cost
 
 
 @config
@@ -32,13 +32,8 @@ class AWP(Wrapper):
     References: Wu et al., NeurIPS 2020, eq. (8) to (10).
     """
 
-    gamma: float = 5e-3
-    start: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("gamma", self.gamma)
-        check_number("start", self.start, 0, 1)
+    gamma: float = number(default=5e-3)
+    start: float = number(default=0.0, low=0, high=1)
 
     @property
     def loss_cost(self) -> Cost:

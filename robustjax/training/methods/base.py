@@ -28,9 +28,9 @@ from flax import struct
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks._core.iterative import Cost
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
+from robustjax.typing import Cost
 
 
 @struct.dataclass

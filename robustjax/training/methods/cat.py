@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -23,6 +22,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.methods.pgd_at import ATTACK
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 Variant = Literal["paper", "repo-v2", "repo-v1"]
 
@@ -53,17 +53,14 @@ class CAT(Method):
     """
 
     attack: PGD = ATTACK
-    variant: Variant = static("paper")
-    eta: float = 0.005
-    smoothing: float = 10.0
-    margin: float = 128.0
-    kappa: float = 10.0
+    variant: Variant = static(default="paper")
+    eta: float = number(default=0.005)
+    smoothing: float = number(default=10.0)
+    margin: float = number(default=128.0)
+    kappa: float = number(default=10.0)
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
-        check_choice("variant", self.variant, Variant)
-        for name in ("eta", "smoothing", "margin", "kappa"):
-            check_number(name, getattr(self, name))
 
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
         """Radii of 0 (N,)."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.gsce import Member
 from robustjax.training.net import Net
@@ -31,13 +31,8 @@ class Center(Member):
     """
 
     head = "center"
-    weight: float = 0.008
-    rate: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("weight", self.weight)
-        check_number("rate", self.rate, 0, 1)
+    weight: float = number(default=0.008)
+    rate: float = number(default=0.5, low=0, high=1)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """CE."""

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks.stops import After
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Action, Batch, Crafted, Method
 from robustjax.training.methods.pgd_at import ATTACK, BNMode, OnAttack
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @config
@@ -40,16 +40,10 @@ class Curriculum(OnAttack):
     """
 
     attack: PGD = ATTACK
-    bn: BNMode = static("commit")
-    strength: int = 0
-    strongest: int = 7
-    patience: int = 10
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("strength", self.strength)
-        check_number("strongest", self.strongest)
-        check_number("patience", self.patience, 1)
+    bn: BNMode = static(default="commit")
+    strength: int = number(default=0)
+    strongest: int = number(default=7)
+    patience: int = number(default=10, low=1)
 
     @property
     def craft_cost(self) -> Cost:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @config
@@ -36,14 +36,9 @@ class FeatureScattering(Method):
     """
 
     threat: Threats = Linf(8 / 255)
-    smoothing: float = 0.5
-    regularisation: float = 0.01
-    iterations: int = static(100)
-
-    def __post_init__(self):
-        check_number("smoothing", self.smoothing, 0, 1)
-        check_number("regularisation", self.regularisation, 1e-6)
-        check_number("iterations", self.iterations, 1)
+    smoothing: float = number(default=0.5, low=0, high=1)
+    regularisation: float = number(default=0.01, low=1e-6)
+    iterations: int = number(default=100, low=1, static=True)
 
     @property
     def craft_cost(self) -> Cost:

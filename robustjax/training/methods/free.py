@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import (
     Aux,
@@ -22,6 +21,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
+from robustjax.typing import Cost
 
 
 @config
@@ -41,10 +41,7 @@ class Free(Method):
     """
 
     threat: Threats = Linf(8 / 255)
-    replays: int = static(8)
-
-    def __post_init__(self):
-        check_number("replays", self.replays, 1)
+    replays: int = number(default=8, low=1, static=True)
 
     def init_slot(self, images: jax.Array) -> jax.Array:
         """delta = 0, (B, H, W, C)."""

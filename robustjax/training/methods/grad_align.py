@@ -10,12 +10,12 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks.starts import Zero
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.pgd_at import BNMode, OnAttack
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 ATTACK = PGD(steps=1, rel_step=1.25, start=Zero())
 """One step of 1.25 eps from the image, back in the ball."""
@@ -38,12 +38,8 @@ class GradAlign(OnAttack):
     """
 
     attack: PGD = ATTACK
-    bn: BNMode = static("commit")
-    weight: float = 0.2
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("weight", self.weight)
+    bn: BNMode = static(default="commit")
+    weight: float = number(default=0.2)
 
     @property
     def loss_cost(self) -> Cost:

@@ -14,12 +14,12 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import check_choice, config, number, static
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
 from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 ATTACK = PGD(Linf(8 / 256))
 """Ten sign steps of 2/256 from a uniform start."""
@@ -43,10 +43,10 @@ class Member(Method):
     """
 
     head: ClassVar[str]
-    adversarial: Adversarial = static("none")
+    adversarial: Adversarial = static(default="none")
     attack: PGD = ATTACK
-    bn: BNMode = static("batch")
-    feature_dim: int | None = static(64)
+    bn: BNMode = static(default="batch")
+    feature_dim: int | None = static(default=64)
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
@@ -115,12 +115,8 @@ class MMLDA(Member):
     """
 
     head = "max-mahalanobis"
-    temperature: float = 1.0
-    center_norm: float = static(10.0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("temperature", self.temperature, 1e-6)
+    temperature: float = number(default=1.0, low=1e-6)
+    center_norm: float = static(default=10.0)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """CE of the logits over the temperature."""
@@ -148,15 +144,10 @@ class MMC(Member):
       ICLR 2020.
     """
 
-    weight: float = 1.0
-    centers: FixedCenters = static("max-mahalanobis")
-    center_norm: float = static(10.0)
-    center_seed: int = static(0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("weight", self.weight)
-        check_choice("centers", self.centers, FixedCenters)
+    weight: float = number(default=1.0)
+    centers: FixedCenters = static(default="max-mahalanobis")
+    center_norm: float = static(default=10.0)
+    center_seed: int = static(default=0)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """Half the squared distance, weighted."""
@@ -184,13 +175,8 @@ class LGM(Member):
     """
 
     head = "lgm"
-    margin: float = 0.3
-    likelihood: float = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("margin", self.margin)
-        check_number("likelihood", self.likelihood)
+    margin: float = number(default=0.3)
+    likelihood: float = number(default=0.1)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """CE with the margin, and the likelihood."""
@@ -209,11 +195,7 @@ class GSCE(Member):
     """
 
     head = "gsce"
-    precisions: Precisions = static("diagonal")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("precisions", self.precisions, Precisions)
+    precisions: Precisions = static(default="diagonal")
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """CE."""

@@ -12,11 +12,11 @@ from jax import lax
 
 from robustjax import losses, models
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @struct.dataclass
@@ -49,15 +49,13 @@ class HAT(Method):
       robustness trade-off", ICLR 2022.
     """
 
-    helper: str = static("")
-    beta: float = 2.5
-    gamma: float = 0.5
-    reach: float = 2.0
+    helper: str = static(default="")
+    beta: float = number(default=2.5)
+    gamma: float = number(default=0.5)
+    reach: float = number(default=2.0)
     attack: PGD = ATTACK
 
     def __post_init__(self):
-        for name in ("beta", "gamma", "reach"):
-            check_number(name, getattr(self, name))
         check_start(self.attack)
 
     def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Helper:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients
 from robustjax.training.methods.wrapper import Wrapper
 from robustjax.training.net import Net
@@ -33,8 +33,8 @@ class HE(Wrapper):
       ValueError: the inner method needs a head of its own.
     """
 
-    scale: float = static(15.0)
-    margin: float = 0.2
+    scale: float = number(default=15.0, static=True)
+    margin: float = number(default=0.2)
 
     def __post_init__(self):
         super().__post_init__()
@@ -43,8 +43,6 @@ class HE(Wrapper):
                 f"HE brings the cosine head, and {type(self.inner).__name__} needs a head of its "
                 f"own, {self.inner.model['head']!r}: wrap a method without one, such as TRADES"
             )
-        check_number("scale", self.scale)
-        check_number("margin", self.margin)
 
     @property
     def model(self) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, check_start
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @config
@@ -39,12 +39,11 @@ class LBGAT(Method):
     References: Cui et al., "Learnable boundary guided adversarial training", ICCV 2021.
     """
 
-    teacher: str = static("resnet-18")
-    beta: float = 0.0
+    teacher: str = static(default="resnet-18")
+    beta: float = number(default=0.0)
     attack: PGD = ATTACK
 
     def __post_init__(self):
-        check_number("beta", self.beta)
         check_start(self.attack)
 
     @property

@@ -11,12 +11,12 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, check_type
 from robustjax.training.methods.mma import per_image
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 ATTACK = PGD(steps=20, rel_step=4.5)
 """Twenty sign steps of 0.225 of an image's radius, from a uniform start."""
@@ -55,18 +55,15 @@ class LevelSets(Method):
     """
 
     attack: PGD = ATTACK
-    reach: float = 1.45
-    least: float = 0.032
-    wrong: float = 1.61
-    ramp: float = 0.25
-    weight: float = 4.0
+    reach: float = number(default=1.45)
+    least: float = number(default=0.032)
+    wrong: float = number(default=1.61)
+    ramp: float = number(default=0.25, low=0, high=1)
+    weight: float = number(default=4.0)
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
         check_type("the threat of neural level sets", self.attack.threat, Linf)
-        for name in ("reach", "least", "wrong", "weight"):
-            check_number(name, getattr(self, name))
-        check_number("ramp", self.ramp, 0, 1)
 
     @property
     def craft_cost(self) -> Cost:

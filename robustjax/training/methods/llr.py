@@ -11,12 +11,12 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks.steps import Adam
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.methods.trades import check_start
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 ATTACK = PGD(step_size=0.1, rule=Adam(drop=1.0))
 """Ten steps of Adam of 0.1, from a uniform start."""
@@ -41,14 +41,12 @@ class LLR(Method):
       Eq. 8.
     """
 
-    natural: float = 2.0
-    weight: float = 4.0
-    slope: float = 0.3
+    natural: float = number(default=2.0)
+    weight: float = number(default=4.0)
+    slope: float = number(default=0.3)
     attack: PGD = ATTACK
 
     def __post_init__(self):
-        for name in ("natural", "weight", "slope"):
-            check_number(name, getattr(self, name))
         check_start(self.attack)
 
     @property

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.net import Net
@@ -45,13 +45,8 @@ class MarginBlend(OnAttack):
       Where logits tie, the loss and its gradient are of the size of the other images'.
     """
 
-    share: float = 0.8
-    loss_on_margins: Margin = static("dlr")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("share", self.share, 0, 1)
-        check_choice("loss_on_margins", self.loss_on_margins, Margin)
+    share: float = number(default=0.8, low=0, high=1)
+    loss_on_margins: Margin = static(default="dlr")
 
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """Maximise the blend."""

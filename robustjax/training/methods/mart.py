@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
@@ -32,11 +32,7 @@ class MART(OnPair, OnAttack):
     """
 
     attack: PGD = ATTACK
-    beta: float = 6.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("beta", self.beta)
+    beta: float = number(default=6.0)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """BCE + beta times the weighted KL."""

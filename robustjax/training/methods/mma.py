@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, check_type, cross_entropy
 from robustjax.training.methods.pgd_at import ATTACK
 from robustjax.training.methods.trades import OnPair, forward_pair
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @config
@@ -38,15 +38,12 @@ class MMA(OnPair):
     """
 
     attack: PGD = ATTACK
-    reach: float = 1.5
-    least: float = 0.16
-    clean: float = 1 / 3
+    reach: float = number(default=1.5)
+    least: float = number(default=0.16)
+    clean: float = number(default=1 / 3, low=0, high=1)
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
-        check_number("reach", self.reach)
-        check_number("least", self.least)
-        check_number("clean", self.clean, 0, 1)
 
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
         """Margins of 0 (N,)."""

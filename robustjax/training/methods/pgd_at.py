@@ -10,8 +10,7 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import check_choice, config, number, static
 from robustjax.training.methods.base import (
     Action,
     Aux,
@@ -23,6 +22,7 @@ from robustjax.training.methods.base import (
     cross_entropy,
 )
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 ATTACK = PGD()
 """Ten sign steps of eps / 4 from a uniform start, eps 8/255."""
@@ -41,7 +41,7 @@ class OnAttack(Method):
     """
 
     attack: PGD = ATTACK
-    bn: BNMode = static("running")
+    bn: BNMode = static(default="running")
 
     def __post_init__(self):
         check_type("attack", self.attack, PGD)
@@ -92,14 +92,12 @@ class PGDAT(OnAttack):
       AT, without the weights of the authors' code).
     """
 
-    guard: float = 1.0
-    focal: float = 0.0
-    commits: tuple[Literal["adversarial", "clean"], ...] = static(("adversarial",))
+    guard: float = number(default=1.0, low=0, high=1)
+    focal: float = number(default=0.0)
+    commits: tuple[Literal["adversarial", "clean"], ...] = static(default=("adversarial",))
 
     def __post_init__(self):
         super().__post_init__()
-        check_number("guard", self.guard, 0, 1)
-        check_number("focal", self.focal)
         others = [name for name in self.commits if name != "clean"]
         if others != ["adversarial"]:
             raise ValueError(

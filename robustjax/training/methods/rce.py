@@ -26,7 +26,7 @@ class RCE(Member):
     """
 
     head = "linear"
-    feature_dim: int | None = static(None)
+    feature_dim: int | None = static(default=None)
 
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """RCE of the test logits."""

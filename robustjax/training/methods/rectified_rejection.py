@@ -10,14 +10,14 @@ import optax
 from jax import lax
 
 from robustjax import losses
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.awp import AWP
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.pgd_at import PGDAT
 from robustjax.training.methods.wrapper import Wrapper
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
+from robustjax.typing import Cost
 
 INNER = PGDAT()
 Stopped = Literal["right", "all", "target", "none"]
@@ -47,13 +47,11 @@ class RectifiedRejection(Wrapper):
     """
 
     inner: Method = INNER
-    weight: float = 1.0
-    stopped: Stopped = static("right")
+    weight: float = number(default=1.0)
+    stopped: Stopped = static(default="right")
 
     def __post_init__(self):
         super().__post_init__()
-        check_number("weight", self.weight)
-        check_choice("stopped", self.stopped, Stopped)
         method = self.inner
         while isinstance(method, Wrapper) and not isinstance(method, AWP):
             method = method.inner

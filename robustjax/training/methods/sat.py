@@ -10,11 +10,11 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.trades import ATTACK, TRADES, OnPair, check_start, forward_pair
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @config
@@ -34,15 +34,12 @@ class SAT(OnPair):
     References: Huang et al., NeurIPS 2020, algorithm 2 (adversarial training).
     """
 
-    beta: float = 6.0
-    momentum: float = 0.9
-    start: float = 0.7
+    beta: float = number(default=6.0)
+    momentum: float = number(default=0.9, low=0, high=1)
+    start: float = number(default=0.7, low=0, high=1)
     attack: PGD = ATTACK
 
     def __post_init__(self):
-        check_number("beta", self.beta)
-        check_number("momentum", self.momentum, 0, 1)
-        check_number("start", self.start, 0, 1)
         check_start(self.attack)
 
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:

@@ -8,8 +8,7 @@ import jax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.methods.trades import (
@@ -21,6 +20,7 @@ from robustjax.training.methods.trades import (
     forward_pair,
 )
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 
 @config
@@ -40,16 +40,13 @@ class SCORE(OnPair):
       ICML 2022 (LSE-TRADES).
     """
 
-    beta: float = 4.0
-    slack: float = 0.0
+    beta: float = number(default=4.0)
+    slack: float = number(default=0.0)
     attack: PGD = ATTACK
-    bn: BNMode = static("running")
+    bn: BNMode = static(default="running")
 
     def __post_init__(self):
-        check_number("beta", self.beta)
-        check_number("slack", self.slack)
         check_start(self.attack)
-        check_choice("bn", self.bn, BNMode)
 
     @property
     def craft_cost(self) -> Cost:

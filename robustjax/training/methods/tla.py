@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
-from robustjax.config import check_number, config
+from robustjax.config import config, number
 from robustjax.deterministic import ordered_sum
 from robustjax.models.heads import directions
 from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 ATTACK = PGD(steps=7, rel_step=1.75)
 """Seven sign steps of eps / 4 from a uniform start, eps 8/255."""
@@ -48,14 +48,9 @@ class TLA(OnAttack):
     """
 
     attack: PGD = ATTACK
-    weight: float = 2.0
-    margin: float = 0.03
-    norm: float = 1e-3
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("weight", "margin", "norm"):
-            check_number(name, getattr(self, name))
+    weight: float = number(default=2.0)
+    margin: float = number(default=0.03)
+    norm: float = number(default=1e-3)
 
     @property
     def craft_cost(self) -> Cost:

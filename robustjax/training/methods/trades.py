@@ -10,9 +10,8 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks.starts import Gaussian, Zero
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import check_choice, config, number, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -24,7 +23,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
-from robustjax.typing import Loss
+from robustjax.typing import Cost, Loss
 
 ATTACK = PGD(start=Gaussian(1e-3))
 """Ten steps from a point near x, as in the authors' code."""
@@ -65,14 +64,13 @@ class TRADES(OnPair):
     References: Zhang et al., ICML 2019, eq. (5).
     """
 
-    beta: float = 6.0
+    beta: float = number(default=6.0)
     attack: PGD = ATTACK
-    bn: BNMode = static("running")
-    commits: Commit = static("both")
-    aim: Aim = static("prediction")
+    bn: BNMode = static(default="running")
+    commits: Commit = static(default="both")
+    aim: Aim = static(default="prediction")
 
     def __post_init__(self):
-        check_number("beta", self.beta)
         check_start(self.attack)
         for name, choices in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
             check_choice(name, getattr(self, name), choices)

@@ -10,7 +10,7 @@ from jax import lax
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
@@ -36,12 +36,8 @@ class UAT(OnPair, OnAttack):
     """
 
     attack: PGD = ATTACK
-    weight: float = 5.0
-    fixed: bool = static(False)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("weight", self.weight)
+    weight: float = number(default=5.0)
+    fixed: bool = static(default=False)
 
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         """The adversarial CE, and the KL to the online target."""

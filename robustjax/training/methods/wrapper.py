@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 
-from robustjax.attacks._core.iterative import Cost
 from robustjax.training.methods.base import (
     Action,
     Aux,
@@ -22,6 +21,7 @@ from robustjax.training.methods.base import (
 from robustjax.training.methods.trades import TRADES
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
+from robustjax.typing import Cost
 
 INNER = TRADES()
 

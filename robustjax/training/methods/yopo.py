@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from robustjax import losses
-from robustjax.attacks._core.iterative import Cost
 from robustjax.attacks.starts import Gaussian
-from robustjax.config import check_choice, check_number, config, static
+from robustjax.config import config, number, static
 from robustjax.threats import Linf, Threats
 from robustjax.training.methods.base import (
     Aux,
@@ -23,6 +22,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.methods.trades import TRADES, OnPair
 from robustjax.training.net import Net
+from robustjax.typing import Cost
 
 FirstLayer = Literal["both", "hamiltonian"]
 
@@ -47,16 +47,10 @@ class YOPO(Method):
     """
 
     threat: Threats = Linf(8 / 255)
-    rounds: int = static(5)
-    steps: int = 3
-    rel_step: float = 0.25
-    first_layer: FirstLayer = static("both")
-
-    def __post_init__(self):
-        check_number("rounds", self.rounds, 1)
-        check_number("steps", self.steps)
-        check_number("rel_step", self.rel_step)
-        check_choice("first_layer", self.first_layer, FirstLayer)
+    rounds: int = number(default=5, low=1, static=True)
+    steps: int = number(default=3)
+    rel_step: float = number(default=0.25)
+    first_layer: FirstLayer = static(default="both")
 
     @property
     def loss_cost(self) -> Cost:
@@ -114,15 +108,11 @@ class TradesYOPO(OnPair):
     References: Zhang et al., "You only propagate once", NeurIPS 2019.
     """
 
-    beta: float = 1.0
+    beta: float = number(default=1.0)
     threat: Threats = Linf(8 / 255)
-    rounds: int = 3
-    steps: int = 4
-    rel_step: float = 0.22
-
-    def __post_init__(self):
-        for name in ("beta", "rounds", "steps", "rel_step"):
-            check_number(name, getattr(self, name))
+    rounds: int = number(default=3)
+    steps: int = number(default=4)
+    rel_step: float = number(default=0.22)
 
     @property
     def craft_cost(self) -> Cost:
