@@ -1,4 +1,4 @@
-"""Optimiser cards against their definitions, written out in NumPy."""
+"""Optimisers against their definitions, written out in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -103,10 +103,10 @@ def test_clipping_bounds_the_first_step():
 
 
 def test_unknown_optimizers_are_refused():
-    with pytest.raises(ValueError, match="known: sgd"):
-        Optimizer("lion").transform()
-    with pytest.raises(ValueError, match="unknown decay 'biases'; known: all, kernels, conv"):
-        Optimizer(decay="biases").transform()
+    with pytest.raises(ValueError, match="name must be one of sgd, nesterov"):
+        Optimizer("lion")
+    with pytest.raises(ValueError, match="decay must be one of all, kernels, conv"):
+        Optimizer(decay="biases")
     with pytest.raises(ValueError, match="momentum"):
         Optimizer(momentum=2.0)
 
@@ -120,8 +120,8 @@ def test_centralised_gradients_have_no_mean_in_any_output_channel(decoupled):
     params = jax.tree.map(jnp.float32, params)
     grads = jax.tree.map(lambda w: w**2, params)
     for which, centred in (("kernels", (4, 2)), ("convolutions", (4,))):
-        card = Optimizer(momentum=0, weight_decay=0.1, decoupled=decoupled, centralise=which)
-        tx = card.transform()
+        optimizer = Optimizer(momentum=0, weight_decay=0.1, decoupled=decoupled, centralise=which)
+        tx = optimizer.transform()
         got, _ = tx.update(grads, tx.init(params), params)
         for w, g, d in zip(*map(jax.tree.leaves, (params, grads, got)), strict=True):
             w, want = np.float64(w), np.float64(g)
@@ -132,5 +132,5 @@ def test_centralised_gradients_have_no_mean_in_any_output_channel(decoupled):
 
 
 def test_an_unknown_centralisation_is_refused():
-    with pytest.raises(ValueError, match="known: none, kernels, convolutions"):
-        Optimizer(centralise="conv").transform()
+    with pytest.raises(ValueError, match="centralise must be one of none, kernels"):
+        Optimizer(centralise="conv")

@@ -43,9 +43,9 @@ from robustjax.training.methods import (
 )
 from robustjax.training.optimizers import Optimizer
 from robustjax.training.pseudo_labels import pseudo_label
+from robustjax.training.recipes import Recipe
 from robustjax.training.schedules import SCHEDULES
 from robustjax.training.state import TrainState
-from robustjax.training.step import Recipe
 
 __all__ = [
     "ALP",

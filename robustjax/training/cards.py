@@ -25,6 +25,7 @@ from robustjax.data import Augment
 from robustjax.threats import Linf
 from robustjax.training.methods import METHODS, MMC, PGDAT, Method, TradesYOPO
 from robustjax.training.recipes import (
+    BASELINE,
     GOWAL_RECIPE,
     LEVEL_SETS_RECIPE,
     MMC_RECIPE,
@@ -33,13 +34,11 @@ from robustjax.training.recipes import (
     RST_RECIPE,
     WANG_RECIPE,
     ZERO,
+    Recipe,
     sgd,
     staircase,
 )
 from robustjax.training.schedules import Constant, Cosine, OneCycle, Piecewise
-from robustjax.training.step import Recipe
-
-BASELINE = Recipe()
 
 
 class Card(NamedTuple):

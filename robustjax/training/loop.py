@@ -21,6 +21,7 @@ from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
 from robustjax.threats import Linf, Threats, map_threats
 from robustjax.training.methods.base import Method
+from robustjax.training.recipes import BASELINE, Recipe
 from robustjax.training.run_directory import (
     keep_metrics,
     open_run,
@@ -29,10 +30,8 @@ from robustjax.training.run_directory import (
     write_metrics,
 )
 from robustjax.training.state import AXES, TrainState
-from robustjax.training.step import Recipe, create_state, program
+from robustjax.training.step import create_state, program
 from robustjax.typing import Attack
-
-BASELINE = Recipe()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ def fit(
       model: the arguments of `robustjax.models.create`, without `num_classes` and without what
         the method says itself (a head).
       out: the run directory.
-      recipe: the optimiser card.
+      recipe: all that is not the method.
       seed: of weights, batches, augmentation and attacks.
       resume: go on from the newest checkpoint in `out`, if there is one.
       extra: examples with labels of a lesser kind (pseudo-labels, generated images), of which

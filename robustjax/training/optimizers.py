@@ -1,4 +1,4 @@
-"""Optimisers as cards: what the methods' papers vary, built from optax. The step applies the rate.
+"""Optimisers: what the methods' papers vary, built from optax. The step applies the rate.
 
 Weight decay is coupled by default, as in PyTorch's SGD and Adam: wd * w joins the gradient before
 momentum. `decoupled` adds it after (SGDW, AdamW; Loshchilov & Hutter 2019).
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-from robustjax.config import check_number, config, number, static
+from robustjax.config import config, number, static
 
 
 @config
@@ -37,11 +37,7 @@ class Optimizer:
     decay: Literal["all", "kernels", "convolutions"] = static(default="all")
     decoupled: bool = static(default=False)
     centralise: Literal["none", "kernels", "convolutions"] = static(default="none")
-    clip: float | None = None
-
-    def __post_init__(self):
-        if self.clip is not None:
-            check_number("clip", self.clip)
+    clip: float | None = number(default=None)
 
     def transform(self) -> optax.GradientTransformation:
         """The optax transformation from gradients to a direction of *descent*, before the rate."""
@@ -50,17 +46,7 @@ class Optimizer:
                 move = optax.trace(self.momentum, nesterov=self.name == "nesterov")
             case "adam" | "adamw":
                 move = optax.scale_by_adam(b1=self.momentum)
-            case _:
-                raise ValueError(
-                    f"unknown optimizer {self.name!r}; known: sgd, nesterov, adam, adamw"
-                )
-        if self.decay not in MASKS:
-            raise ValueError(f"unknown decay {self.decay!r}; known: {', '.join(MASKS)}")
         decay = optax.add_decayed_weights(self.weight_decay, MASKS[self.decay])
-        if self.centralise not in ("none", "kernels", "convolutions"):
-            raise ValueError(
-                f"unknown centralise {self.centralise!r}; known: none, kernels, convolutions"
-            )
         clip = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         late = self.decoupled or self.name == "adamw"
         early = [] if late else [decay]

@@ -1,14 +1,71 @@
-"""Optimiser cards: how they are written, and those that several methods share."""
+"""Recipes: what a training is besides its method, and those that several methods share."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+from robustjax.config import config, number, static
 from robustjax.data import Augment
 from robustjax.training.optimizers import Optimizer
-from robustjax.training.schedules import Cosine, Linear, Piecewise
-from robustjax.training.step import Recipe
+from robustjax.training.schedules import Constant, Cosine, Linear, Piecewise, Schedule
+
+
+@config
+class Recipe:
+    """Everything about a training that is not its method.
+
+    Its defaults are the unified baseline of "Bag of Tricks for Adversarial Training" (Pang et al.
+    2021). Fractions are of the whole training.
+
+    Attributes:
+      epochs: passes over the training set; with extra examples in the batches, as many draws.
+      batch_size: over all devices.
+      lr: learning rate where the schedule is 1.
+      schedule: factor of the learning rate over time.
+      lr_warmup: fraction of training over which the learning rate grows linearly from 0.
+      eps_warmup: fraction of training over which the attack's eps grows linearly from 0.
+      eps_schedule: factor of the attack's eps over time, and of its steps where they are relative
+        to it, for a stronger attack late in training: linear with times 0, 10/11, 10/11, 1 and
+        values 1, 1, 1.5, 1.5.
+      optimizer: momentum, decay, clipping.
+      label_smoothing: s; the true class has 1 - s, each other s / (K - 1), in the outer loss only.
+      extra_fraction: of each batch, where there are extra examples.
+      extra_smoothing: label smoothing of extra examples; None: as of the others.
+      cutmix: paste a box of another image of the batch into each, and mix their targets.
+      mixup: alpha of the mean of each image and another of the batch, weighted by Beta(alpha,
+        alpha), and of their targets; None mixes none. An attack on the label goes against the one
+        of the larger share.
+      ema: decay of the moving average of the weights; 0 keeps none.
+      accumulate: number of gradient-accumulation slices per device.
+      sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
+      augment: what is done to a training image.
+    """
+
+    epochs: int = number(default=110, low=1)
+    batch_size: int = number(default=128, low=1)
+    lr: float = number(default=0.1)
+    schedule: Schedule = Piecewise()
+    lr_warmup: float = number(default=0.0, high=1)
+    eps_warmup: float = number(default=0.0, high=1)
+    eps_schedule: Schedule = Constant()
+    optimizer: Optimizer = Optimizer()
+    label_smoothing: float = number(default=0.0, high=1)
+    extra_fraction: float = number(default=0.5, high=1)
+    extra_smoothing: float | None = number(default=None, high=1)
+    cutmix: bool = static(default=False)
+    mixup: float | None = number(default=None, low=1e-6)
+    ema: float = number(default=0.0, high=1)
+    accumulate: int = number(default=1, low=1, static=True)
+    sync_bn: bool = static(default=True)
+    augment: Augment = Augment()
+
+    def __post_init__(self):
+        if self.cutmix and self.mixup is not None:
+            raise ValueError("cutmix and mixup both mix pairs of the batch; choose one of them")
+
+
+BASELINE = Recipe()
 
 ZERO = Augment(mode="zero")
 """Crops of the image padded by four rows of zeros, and flips: the custom of PyTorch code."""

@@ -17,14 +17,13 @@ from flax import linen as nn
 from jax import lax
 
 from robustjax import losses, models, parallel
-from robustjax.config import check_number, config, number, static
-from robustjax.data import Augment, cutmix, mixup, to_float
+from robustjax.data import cutmix, mixup, to_float
 from robustjax.parallel import AXIS
 from robustjax.threats import map_threats
 from robustjax.training.methods.base import Batch, Method
 from robustjax.training.net import Net
-from robustjax.training.optimizers import Optimizer
-from robustjax.training.schedules import Constant, Piecewise, Schedule, warm_up
+from robustjax.training.recipes import Recipe
+from robustjax.training.schedules import warm_up
 from robustjax.training.state import AXES, TrainState
 
 T = TypeVar("T")
@@ -32,63 +31,6 @@ T = TypeVar("T")
 IN_AXES = (AXES, None, None, 0)
 OUT_AXES = (AXES, None)
 """Device axes of the step: (state, method, key, batch) -> (state, metrics)."""
-
-
-@config
-class Recipe:
-    """The optimiser card of a run: everything about training that is not the method.
-
-    Its defaults are the unified baseline of "Bag of Tricks for Adversarial Training" (Pang et al.
-    2021). Fractions are of the whole training.
-
-    Attributes:
-      epochs: passes over the training set; with extra examples in the batches, as many draws.
-      batch_size: over all devices.
-      lr: learning rate where the schedule is 1.
-      schedule: factor of the learning rate over time.
-      lr_warmup: fraction of training over which the learning rate grows linearly from 0.
-      eps_warmup: fraction of training over which the attack's eps grows linearly from 0.
-      eps_schedule: factor of the attack's eps over time, and of its steps where they are relative
-        to it, for a stronger attack late in training: linear with times 0, 10/11, 10/11, 1 and
-        values 1, 1, 1.5, 1.5.
-      optimizer: momentum, decay, clipping.
-      label_smoothing: s; the true class has 1 - s, each other s / (K - 1), in the outer loss only.
-      extra_fraction: of each batch, where there are extra examples.
-      extra_smoothing: label smoothing of extra examples; None: as of the others.
-      cutmix: paste a box of another image of the batch into each, and mix their targets.
-      mixup: alpha of the mean of each image and another of the batch, weighted by Beta(alpha,
-        alpha), and of their targets; None mixes none. An attack on the label goes against the one
-        of the larger share.
-      ema: decay of the moving average of the weights; 0 keeps none.
-      accumulate: slices each device works its share of the batch off in.
-      sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
-      augment: what is done to a training image.
-    """
-
-    epochs: int = number(default=110, low=1)
-    batch_size: int = number(default=128, low=1)
-    lr: float = number(default=0.1)
-    schedule: Schedule = Piecewise()
-    lr_warmup: float = 0.0
-    eps_warmup: float = 0.0
-    eps_schedule: Schedule = Constant()
-    optimizer: Optimizer = Optimizer()
-    label_smoothing: float = 0.0
-    extra_fraction: float = 0.5
-    extra_smoothing: float | None = None
-    cutmix: bool = static(default=False)
-    mixup: float | None = number(default=None, low=1e-6)
-    ema: float = 0.0
-    accumulate: int = number(default=1, low=1, static=True)
-    sync_bn: bool = static(default=True)
-    augment: Augment = Augment()
-
-    def __post_init__(self):
-        if self.cutmix and self.mixup is not None:
-            raise ValueError("cutmix and mixup both mix pairs of the batch; choose one of them")
-        fractions = "lr_warmup", "eps_warmup", "label_smoothing", "extra_smoothing", "ema"
-        for name in (*fractions, "extra_fraction"):
-            check_number(name, getattr(self, name), 0, 1)
 
 
 def create_state(
@@ -106,7 +48,7 @@ def create_state(
     Args:
       module: the model.
       method: its rows, its slot and what it keeps frozen are made here.
-      recipe: the optimiser card.
+      recipe: all that is not the method.
       key: for the initial weights.
       images: (N, H, W, C) the training set, of which only the shape matters.
       labels: (N,).
