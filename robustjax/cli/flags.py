@@ -19,6 +19,7 @@ from tyro.constructors import (
 from robustjax import attacks, config, data, losses
 from robustjax.threats import NORMS, Threats
 from robustjax.training import SCHEDULES
+from robustjax.typing import Threat
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
@@ -43,10 +44,12 @@ STOPS = {
     "stationary": attacks.stops.Stationary(),
 }
 VARIANTS = {
-    functools.reduce(operator.or_, map(type, table.values())): table
-    for table in (SCHEDULES, STARTS, RULES, STOPS)
+    functools.reduce(operator.or_, map(type, SCHEDULES.values())): SCHEDULES,
+    attacks.starts.Start: STARTS,
+    attacks.steps.Rule: RULES,
+    attacks.stops.Stop: STOPS,
 }
-"""The type of a field (a union) -> the configs it may hold, by name."""
+"""The type of a field -> the configs it may hold, by name."""
 REGISTRY = ConstructorRegistry()
 
 
@@ -175,6 +178,6 @@ def write_variant(value: Any, table: dict[str, Any]) -> str:
 @REGISTRY.struct_rule
 def threat_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
     """Threats inside a method have no flags of their own: --threat and --eps set them all."""
-    if info.type not in NORMS.values() and info.type is not data.Augment:
+    if info.type not in (Threat, data.Augment, *NORMS.values()):
         return None
     return StructConstructorSpec(instantiate=lambda: info.default, fields=())

@@ -11,13 +11,13 @@ from robustjax.attacks._core.ensemble import WorstOf
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.success import fooled, logits_of
 from robustjax.attacks._gradient.pgd import LINF
-from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
+from robustjax.attacks.starts import Start, Uniform
 from robustjax.attacks.targets import Label, aim, check_aim, sense
 from robustjax.config import check_choice, config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
-from robustjax.threats import L0, L1, L2, Linf
+from robustjax.threats import L2
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 Constraint = Literal["selectable", "orthogonal", "sum"]
@@ -78,10 +78,10 @@ class JointPGD(Iterative):
       A zero gradient makes no NaN.
     """
 
-    threat: Linf | L2 | L1 | L0 = LINF
+    threat: Threat = LINF
     steps: int = number(default=100)
     rel_step: float = number(default=2.5)
-    start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
+    start: Start = Uniform()
     constraint: Constraint = static(default="orthogonal")
     weight: float = number(default=1.0)
     loss: Loss = static(default=margin)

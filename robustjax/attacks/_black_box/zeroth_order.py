@@ -15,12 +15,11 @@ from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._gradient.pgd import LINF, PGD
-from robustjax.attacks.starts import Corner, Gaussian, Uniform, Zero
-from robustjax.attacks.steps import Adam, Momentum, Steepest, Step
+from robustjax.attacks.starts import Start, Uniform, Zero
+from robustjax.attacks.steps import Adam, Momentum, Rule, Steepest, Step
 from robustjax.attacks.targets import Label, sense
 from robustjax.config import config, number, static
 from robustjax.losses import margin
-from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 Noise = Literal["rademacher", "gaussian"]
@@ -73,14 +72,14 @@ class ZerothOrder(Iterative):
       The two ends of a pair share one draw of a `Randomized` model; every pair has its own.
     """
 
-    threat: Linf | L2 | L1 | L0 = LINF
+    threat: Threat = LINF
     steps: int = 100
     step_size: float | None = None
     samples: int = number(default=128, low=2)
     delta: float = number(default=0.01, low=1e-12)
     noise: Noise = static(default="rademacher")
-    start: Zero | Uniform | Gaussian | Corner = Zero()
-    rule: Steepest | Momentum | Adam = Steepest()
+    start: Start = Zero()
+    rule: Rule = Steepest()
     loss: Loss = static(default=margin)
     label: Label = static(default="true")
     rank: int = 1

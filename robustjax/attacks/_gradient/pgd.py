@@ -17,19 +17,20 @@ import jax.numpy as jnp
 from robustjax.attacks._core.ensemble import MultiTargeted
 from robustjax.attacks._core.randomized import expected, redraw
 from robustjax.attacks._core.success import logits_of
-from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
-from robustjax.attacks.steps import Adam, Momentum, Nesterov, Steepest, Step, Unclipped
-from robustjax.attacks.stops import After, Misclassified, Never, Sight, Stationary
+from robustjax.attacks.starts import Corner, Start, Uniform, Zero
+from robustjax.attacks.steps import Momentum, Nesterov, Rule, Steepest, Step
+from robustjax.attacks.stops import Never, Sight, Stop
 from robustjax.attacks.targets import Label, aim, check_aim, sense
 from robustjax.attacks.transforms import (
     DiverseInput,
     ScaleInvariant,
+    Transform,
     TranslationInvariant,
     through,
 )
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy, targeted_margin
-from robustjax.threats import L0, L1, L2, Linf
+from robustjax.threats import Linf
 from robustjax.typing import Cost, LogitsFn, Loss, Model, Threat
 
 LINF = Linf()
@@ -71,20 +72,20 @@ class PGD:
       No gradient flows back through the result.
     """
 
-    threat: Linf | L2 | L1 | L0 = LINF
+    threat: Threat = LINF
     steps: int = number(default=10)
     step_size: float | None = number(default=None)
     rel_step: float = number(default=2.5)
-    start: Zero | Uniform | Gaussian | Corner | OutputDiversified = Uniform()
-    rule: Steepest | Momentum | Nesterov | Adam | Unclipped = Steepest()
-    stop: Never | After | Misclassified | Stationary = Never()
+    start: Start = Uniform()
+    rule: Rule = Steepest()
+    stop: Stop = Never()
     loss: Loss = static(default=cross_entropy)
     label: Label = static(default="true")
     rank: int = number(default=1, low=1)
     redraw: bool = static(default=False)
     targeted: bool = static(default=False)
     eot: int = number(default=1, low=1, static=True)
-    transforms: tuple[DiverseInput | TranslationInvariant | ScaleInvariant, ...] = ()
+    transforms: tuple[Transform, ...] = ()
 
     @property
     def size(self) -> jax.Array:
