@@ -17,6 +17,7 @@ import numpy as np
 
 from robustjax.config import config, number
 from robustjax.deterministic import ordered_sum
+from robustjax.typing import Scalar
 
 T = TypeVar("T")
 _TINY = 1e-30
@@ -51,7 +52,7 @@ class Linf:
         """sign(g); zero where the gradient is zero."""
         return jnp.sign(gradient)
 
-    def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
         """Move by `size` along the steepest direction and project."""
         return self.project(x_adv + size * self.steepest(gradient), x)
 
@@ -101,7 +102,7 @@ class L2:
         scaled = gradient / _positive(jnp.max(jnp.abs(gradient)))
         return scaled / _positive(_norm(scaled))
 
-    def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
         """Move by `size` along the steepest direction and project."""
         return self.project(x_adv + size * self.steepest(gradient), x)
 
@@ -152,7 +153,7 @@ class L1:
         first = jnp.arange(size.size) == jnp.argmax(size)
         return jnp.where(first.reshape(gradient.shape), jnp.sign(gradient), 0)
 
-    def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
         """Spend `size` where it helps most, then take the excess back where it helps least.
 
         The first half is the steepest step of L1 length `size` inside the box (Croce & Hein, "Mind
@@ -205,7 +206,7 @@ class L0:
         best = _top(_per_pixel(jnp.abs(gradient)), 1)
         return jnp.where(best[..., None], jnp.sign(gradient), 0)
 
-    def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
         """Send the ceil(`size`) most promising pixels to their best corner; restore the excess.
 
         A pixel at z is worth <g, z - x>. The pixels whose corner is worth most, and who are not
@@ -286,7 +287,7 @@ def _bisect(holds, low: jax.Array, high: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, 24, halve, (low, high))[0]
 
 
-def knapsack(value: jax.Array, room: jax.Array, budget: jax.Array) -> jax.Array:
+def knapsack(value: jax.Array, room: jax.Array, budget: Scalar) -> jax.Array:
     """Fractional knapsack: spend `budget` on components by value, each up to its room."""
     order = jnp.argsort(-value.reshape(-1))
     room_sorted = room.reshape(-1)[order]
@@ -295,7 +296,7 @@ def knapsack(value: jax.Array, room: jax.Array, budget: jax.Array) -> jax.Array:
     return jnp.zeros_like(spent).at[order].set(spent).reshape(value.shape)
 
 
-def _top(value: jax.Array, count: jax.Array) -> jax.Array:
+def _top(value: jax.Array, count: Scalar) -> jax.Array:
     """A mask of the floor(`count`) largest entries; ties go to the first."""
     order = jnp.argsort(-value.reshape(-1))
     chosen = jnp.arange(1, order.size + 1) <= count

@@ -20,6 +20,10 @@ Loss = Callable[[Any, Any], jax.Array]
 """(output, target) -> scalar. `output` is what the LogitsFn returns for one example."""
 
 
+Scalar = float | jax.Array
+"""A number of the program or one that it computes: () where it is an array."""
+
+
 class Cost(NamedTuple):
     """What an attack asked of the model for one example; a query is a forward pass."""
 
@@ -34,21 +38,27 @@ class Threat(Protocol):
     @property
     def eps(self) -> float:
         """The radius."""
+        ...
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The nearest point to `x_adv` in the ball around `x` and in [0, 1]."""
+        ...
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """A random point of the ball around `x` and in [0, 1]."""
+        ...
 
     def steepest(self, gradient: jax.Array) -> jax.Array:
         """The direction of unit norm that a linear function with this gradient grows most in."""
+        ...
 
-    def step(self, x_adv: jax.Array, gradient: jax.Array, size: float, x: jax.Array) -> jax.Array:
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
         """Move `x_adv` by at most `size` along the gradient, ending in the ball and in [0, 1]."""
+        ...
 
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
         """The norm of `x_adv - x`, a scalar."""
+        ...
 
 
 class Attack(Protocol):
@@ -62,6 +72,7 @@ class Attack(Protocol):
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
         """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
+        ...
 
 
 class GradientAttack(Attack, Protocol):
@@ -69,6 +80,7 @@ class GradientAttack(Attack, Protocol):
 
     def at(self, progress: jax.Array) -> GradientAttack:
         """The attack as it is after this fraction of training, in (0, 1]."""
+        ...
 
     def ascend(
         self,
@@ -80,3 +92,4 @@ class GradientAttack(Attack, Protocol):
         target: Any = None,
     ) -> tuple[jax.Array, Any]:
         """The attack on a model with state -> (adversarial image, state)."""
+        ...
