@@ -1,0 +1,40 @@
+"""Runs of an older version are still read; golden/make_old_runs.py says which commit left them."""
+
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from robustjax import cli, files, models
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+RUNS = sorted(path.name for path in (GOLDEN / "runs").iterdir())
+
+
+@pytest.fixture
+def run(tmp_path, request):
+    """A run that may be written to."""
+    return shutil.copytree(GOLDEN / "runs" / request.param, tmp_path / request.param)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_old_run_gives_its_logits(name):
+    golden = np.load(GOLDEN / "old_runs.npz")
+    logits_fn, features_fn, config = models.load(GOLDEN / "runs" / name)
+    images = np.float32(golden["images"]) / 255
+    np.testing.assert_allclose(jax.jit(logits_fn)(images), golden[name], rtol=1e-5, atol=1e-5)
+    assert features_fn(images).shape[0] == len(images) and config["data"]["name"] == "digits"
+
+
+@pytest.mark.parametrize("run", RUNS, indirect=True)
+def test_an_old_run_is_evaluated_reported_and_detected(run, capsys):
+    few = ["--n", "16", "--batch-size", "16"]
+    cli.main(["evaluate", str(run), "--attacks", "fgsm", *few])
+    assert files.read_json(run / "report.json")["n"] == 16
+    cli.main(["report", str(run)])
+    assert run.name in capsys.readouterr().out
+    words = ["--detectors", "confidence", "--attacks", "fgsm", "--no-adaptive"]
+    cli.main(["detect", str(run), *words, "--fit", "16", *few])
+    assert files.read_json(run / "detection.json")["found"].keys() == {"confidence"}
