@@ -29,7 +29,7 @@ import itertools
 import time
 from pathlib import Path
 
-from record import added, chosen, evaluated, place, scaled, slug, trained, wanted
+from runner import added, destination, evaluated, launch, scaled, slug, trained, wanted
 
 from robustjax import files, report, training
 
@@ -92,7 +92,7 @@ def seconds_per_step(run: Path) -> float:
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are missing, and write the table of all that are there."""
     started = time.time()
-    path = place(options) / f"at_methods_{slug(options.data)}_{options.scale}.json"
+    path = destination(options) / f"at_methods_{slug(options.data)}_{options.scale}.json"
     for name in wanted(options, rows_of(options.scale)):
         rows = added(path, "rows", name, row(name, options), started)
     columns = ("clean", "pgd-50", "autoattack")
@@ -103,4 +103,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(chosen(scaled(__doc__, SCALES)))
+    launch(main, scaled(__doc__, SCALES))

@@ -38,7 +38,7 @@ import time
 from typing import Any
 
 import numpy as np
-from record import added, chosen, evaluated, place, scaled, slug, trained, wanted
+from runner import added, destination, evaluated, launch, scaled, slug, trained, wanted
 
 from robustjax import files, report
 
@@ -163,7 +163,7 @@ def mean_and_spread(column: str, seeds: list[dict[str, Any]]) -> tuple[float, fl
 def main(options: argparse.Namespace) -> None:
     """Make what is missing, and write the table and the figure after every takeaway."""
     started, scale = time.time(), SCALES[options.scale]
-    path = place(options) / f"bag_of_tricks_{slug(options.data)}_{options.scale}"
+    path = destination(options) / f"bag_of_tricks_{slug(options.data)}_{options.scale}"
     asked = settings(scale)
     for takeaway in wanted(options, asked):
         made = {
@@ -180,4 +180,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(chosen(scaled(__doc__, SCALES)))
+    launch(main, scaled(__doc__, SCALES))

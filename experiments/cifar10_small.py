@@ -6,7 +6,7 @@ Hardware:  two CPU cores, under an hour. Proof that the whole path runs on real 
 Expected:  no published counterpart; see results/cifar10-pgd-10-width-8.json.
 """
 
-from record import parser, reproduce
+from runner import parser, reproduce
 
 ROWS = {
     "cifar10-pgd-10-width-8": (

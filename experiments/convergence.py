@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from mmc_cifar10 import BATCH_SIZE, SCALES, train
-from record import added, chosen, place, scaled, slug, wanted
+from runner import added, destination, launch, scaled, slug, wanted
 
 from robustjax import files, report
 
@@ -58,7 +58,7 @@ def draw(courses: dict[str, list[dict]], png) -> None:
 def main(options) -> None:
     """Train what is missing; write the courses and the figure of all that are there."""
     started, scale = time.time(), SCALES[options.scale]
-    path = place(options) / f"convergence_{slug(options.data)}_{options.scale}"
+    path = destination(options) / f"convergence_{slug(options.data)}_{options.scale}"
     for name in wanted(options, LOSSES):
         seeds = [course(train(name, seed, scale, options)) for seed in range(scale.seeds)]
         courses = added(path.with_suffix(".json"), "courses", name, seeds, started)
@@ -68,4 +68,4 @@ def main(options) -> None:
 
 
 if __name__ == "__main__":
-    main(chosen(scaled(__doc__, SCALES), BATCH_SIZE))
+    launch(main, scaled(__doc__, SCALES), BATCH_SIZE)

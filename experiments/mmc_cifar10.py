@@ -34,7 +34,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from record import chosen, once, place, scaled, slug, trained, wanted
+from runner import destination, launch, once, scaled, slug, trained, wanted
 from tables import draw, markdown
 
 from robustjax import attacks, data, evaluation, files, models, report, training
@@ -204,11 +204,11 @@ def write(table, trainings, scale: Scale, options: argparse.Namespace, started: 
         "rows": table,
         "trainings": trainings,
     }
-    path = place(options) / f"mmc_{slug(options.data)}_{options.scale}"
+    path = destination(options) / f"mmc_{slug(options.data)}_{options.scale}"
     files.write_json(path.with_suffix(".json"), result)
     draw(table, scale.radii, path.with_suffix(".png"))
     print(markdown(table, result["published"], scale.radii))
 
 
 if __name__ == "__main__":
-    main(chosen(scaled(__doc__, SCALES), BATCH_SIZE))
+    launch(main, scaled(__doc__, SCALES), BATCH_SIZE)

@@ -11,7 +11,7 @@ Measured:  98.8 % and 91.6 %; 90.4 % under AutoAttack, whose Square breaks 0.6 %
 Source:    Madry et al., ICLR 2018 (the setting); Wong et al., ICLR 2020 (the single step).
 """
 
-from record import parser, reproduce
+from runner import parser, reproduce
 
 COMMON = (
     "pgd-at --data mnist --model cnn --width 16 --epochs 8 --batch-size 128 "

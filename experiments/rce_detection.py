@@ -36,9 +36,9 @@ import dataclasses
 import time
 from typing import Any
 
-import detection_tables as tables
-from detection_study import NETS, OBLIVIOUS, PHASES, Scale, Study
-from record import chosen, place, scaled, slug, wanted
+from rce import tables
+from rce.study import NETS, OBLIVIOUS, PHASES, Scale, Study
+from runner import destination, launch, scaled, slug, wanted
 
 from robustjax import files, report
 
@@ -132,7 +132,7 @@ def main(options: argparse.Namespace) -> None:
         "replication": REPLICATION.get(slug(options.data), {}),
         **done,
     }
-    path = place(options) / f"rce_{slug(options.data)}_{options.scale}"
+    path = destination(options) / f"rce_{slug(options.data)}_{options.scale}"
     files.write_json(path.with_suffix(".json"), result)
     if {"cw", "geometry"} <= done.keys():
         study.draw(path.with_suffix(".png"))
@@ -189,4 +189,4 @@ if __name__ == "__main__":
     known.add_argument(
         "--without", nargs="+", choices=PHASES, default=(), help="leave these out of the tables"
     )
-    main(chosen(known))
+    launch(main, known)

@@ -1,19 +1,18 @@
 """The experiments' commands are understood, and their tables say what their rows hold."""
 
 import argparse
+import ast
 import csv
 import itertools
 import json
 import pathlib
+import runpy
 import sys
 
-import jax
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
-from watched import IMAGES, LABELS, MODEL
 
-from robustjax import config, detection, models, training
+from robustjax import config, models, training
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(FOLDER))
@@ -21,15 +20,12 @@ sys.path.insert(0, str(FOLDER))
 import at_methods
 import bag_of_tricks
 import convergence
-import detecting
-import detection_study
-import detection_tables
 import mmc_cifar10
 import rce_detection
-import record
-import separation
+import runner
 import table16
 import tables
+from rce import study
 
 KINDS = {
     "SCE": training.SCE,
@@ -124,11 +120,11 @@ def test_a_table_and_its_figure(tmp_path):
 
 
 @pytest.mark.parametrize("scale", rce_detection.SCALES)
-@pytest.mark.parametrize("name", detection_study.NETS)
+@pytest.mark.parametrize("name", study.NETS)
 def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_path, asked):
     options = argparse.Namespace(data="digits", data_dir=None, scale=scale, runs=tmp_path)
     sizes = rce_detection.SCALES[scale]
-    run = detection_study.Study(options, sizes).train(name)
+    run = study.Study(options, sizes).train(name)
     recipe = asked["recipe"]
     assert type(asked["method"]) is {"CE": training.Natural, "RCE": training.RCE}[name]
     assert recipe.optimizer == training.RECIPES["rce"].optimizer and recipe.batch_size == 128
@@ -239,40 +235,8 @@ def test_a_figure_of_the_takeaways(panels, tmp_path):
     assert (tmp_path / "tricks.png").stat().st_size > 5000
 
 
-def test_a_coloured_set_takes_the_schedule_of_the_card():
-    words = detection_study.CARDS[False].split()
-    assert words[words.index("--schedule") + 1] == "piecewise:boundaries=4/9,6/9,8/9"
-    np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RECIPES["rce"].schedule.boundaries)
-
-
-def test_the_detectors_are_those_that_are_named_and_fit_nets_with_nothing_beside_their_layers():
-    def net(images):
-        return {kind: MODEL(images)[kind] for kind in ("logits", "features")}
-
-    images, labels = np.concatenate([IMAGES, 1 - IMAGES]), np.tile(LABELS, 2)  # LID needs 100
-    made = detecting.detectors(np.uint8(255 * images), 1.0)
-    assert list(made) == list(detecting.NAMES) and len(made) == 12
-    for detector in made.values():
-        fitted = detector.fit(net, images, labels)
-        assert jax.eval_shape(fitted, IMAGES[0]).shape == ()
-
-
-@pytest.mark.parametrize("scale", rce_detection.SCALES.values(), ids=rce_detection.SCALES)
-def test_the_attacks_of_a_scale(scale):
-    assert set(scale.joint) <= set(detecting.NAMES) and set(scale.joint_radii) <= set(scale.radii)
-    assert {"gradient", "jsma", "cw", "wb", "joint", "geometry"} == set(scale.n)
-    names = [
-        name
-        for phase in detection_study.OBLIVIOUS
-        for name in detection_study.oblivious(phase, scale, (8, 8, 1))
-    ]
-    assert len(names) == len(set(names)) == 4 * len(scale.radii) + 3
-    jsma = detection_study.oblivious("jsma", scale, (32, 32, 3))["JSMA"]
-    assert round(jsma.gamma * 3072) == 100 and jsma.theta == 0.16
-
-
 def test_an_array_folder_and_a_set_by_name_make_file_names():
-    assert record.slug("arrays:/some/where/mnist/") == record.slug("mnist") == "mnist"
+    assert runner.slug("arrays:/some/where/mnist/") == runner.slug("mnist") == "mnist"
 
 
 @pytest.mark.parametrize(
@@ -292,6 +256,48 @@ def test_a_row_that_does_not_exist_is_answered_with_those_that_do(experiment, kn
         experiment.main(argparse.Namespace(**flags, only="PGT", without=()))
 
 
+def test_a_row_is_found_whatever_its_case():
+    options = argparse.Namespace(only="pgd-at")
+    assert runner.wanted(options, at_methods.ROWS) == ["PGD-AT"]
+
+
+def test_data_that_are_missing_are_a_sentence(tmp_path, monkeypatch):
+    words = ["mmc_cifar10.py", "--scale", "cpu", "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(runner.parallel, "use_all_cores", lambda batch_size: None)
+    with pytest.raises(
+        SystemExit, match=r"^mmc_cifar10.py: cifar10 is not prepared in .*--data-dir"
+    ):
+        runner.launch(mmc_cifar10.main, runner.scaled("about", mmc_cifar10.SCALES))
+
+
+SCRIPTS = sorted(p for p in FOLDER.rglob("*.py") if 'if __name__ == "__main__"' in p.read_text())
+PEERS = {"torch", "foolbox", "pyautoattack", "autoattack", "h5py"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_script_explains_itself_and_does_nothing_else(path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    known = set(sys.modules)
+    try:
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(path), run_name="__main__")
+    except ModuleNotFoundError as error:
+        if error.name not in PEERS:
+            raise
+        pytest.skip(f"needs {error.name}")
+    finally:  # `nets` and `truth` are names of helpers beside the script
+        for name in set(sys.modules) - known:
+            if "." not in name and name in {p.stem for p in path.parent.glob("*.py")}:
+                del sys.modules[name]
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"usage: {path.name}")
+    opening = ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+    assert opening in shown
+
+
 def test_courses_are_added_to_those_that_are_there(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(convergence, "train", lambda name, *rest: trained.append(name))
@@ -301,17 +307,17 @@ def test_courses_are_added_to_those_that_are_there(tmp_path, monkeypatch):
     for name in ("SCE", "MMC-10"):
         convergence.main(argparse.Namespace(**flags, only=name))
     assert set(trained) == {"SCE", "MMC-10"}
-    kept = record.files.read_json(tmp_path / "convergence_digits_smoke.json")["courses"]
+    kept = runner.files.read_json(tmp_path / "convergence_digits_smoke.json")["courses"]
     assert kept == {name: [course] * trained.count(name) for name in ("SCE", "MMC-10")}
 
 
 def test_rows_by_name_are_reproduced_and_kept(tmp_path, monkeypatch):
     lines, kept = [], []
-    monkeypatch.setattr(record.cli, "main", lines.append)
-    monkeypatch.setattr(record, "keep", kept.append)
+    monkeypatch.setattr(runner.cli, "main", lines.append)
+    monkeypatch.setattr(runner, "keep", kept.append)
     rows = {"a": ("natural", "--n 1"), "b": ("mmc --weight 2", "--n 2")}
     options = argparse.Namespace(runs=tmp_path, data_dir="sets", only="b")
-    record.reproduce(rows, options)
+    runner.reproduce(rows, options)
     out, where = str(tmp_path / "b"), ["--data-dir", "sets"]
     assert lines == [
         ["train", "mmc", "--weight", "2", "--out", out, "--resume", *where],
@@ -327,93 +333,5 @@ def test_something_measured_is_measured_once(tmp_path):
         calls.append(1)
         return {"a": np.float32(0.5)}
 
-    found = [record.once(tmp_path / "new" / "a.json", measure) for _ in range(2)]
+    found = [runner.once(tmp_path / "new" / "a.json", measure) for _ in range(2)]
     assert found == [{"a": 0.5}] * 2 and len(calls) == 1
-
-
-def simplex_head():
-    """Three classes in the plane, their weights 120 degrees apart."""
-    angles = 2 * np.pi * np.arange(3) / 3
-    return separation.Head(np.stack([np.cos(angles), np.sin(angles)]), np.zeros(3))
-
-
-def test_z1_is_the_foot_on_the_nearest_boundary():
-    head, z0 = simplex_head(), np.array([1.0, 0.2])
-    z1 = separation.nearest_wrong(head, z0)
-    logits = np.sort(head.logits(z1))
-    assert logits[-1] == pytest.approx(logits[-2])
-    angle = np.pi / 3 - np.arctan2(0.2, 1)  # to the boundary, which is a ray at 60 degrees
-    assert np.linalg.norm(z1 - z0) == pytest.approx(np.linalg.norm(z0) * np.sin(angle))
-
-
-def test_z2_is_z1_without_a_bound_and_on_the_ray_of_equal_logits_at_the_largest():
-    head, z0 = simplex_head(), np.array([1.0, 0.2])
-    z1 = separation.nearest_wrong(head, z0)
-    np.testing.assert_allclose(separation.nearest_unnoticed(head, z0, 0.0), z1, atol=1e-3)
-    # Wrong logits of class 1 are equal along its own ray, of which the origin is nearest to z0.
-    z2 = separation.nearest_unnoticed(head, z0, np.log(2))
-    np.testing.assert_allclose(z2, 0, atol=2e-3)
-    found = separation.measure(head, z0[None], 0.0)
-    assert found["images"] == 1 and found["none found"] == 0
-    assert found["z2 over z1, quartiles"] == pytest.approx([1, 1, 1], abs=1e-2)
-
-
-def test_z2_among_many_points_that_are_unnoticed_is_the_nearest():
-    rng = np.random.default_rng(0)
-    head = separation.Head(rng.normal(size=(3, 4)), rng.normal(size=4))
-    z0, least = rng.normal(size=3), 0.9
-    points = z0 + rng.normal(size=(200_000, 3)) * rng.uniform(0, 4, (200_000, 1))
-    logits = head.logits(points)
-    y = head.logits(z0).argmax()
-    fit = points[(logits.argmax(-1) != y) & (separation.non_me(logits) >= least)]
-    distance = np.linalg.norm(separation.nearest_unnoticed(head, z0, least) - z0)
-    best = np.linalg.norm(fit - z0, axis=1).min()
-    assert 0.9 * best < distance < best + 1e-3
-
-
-def test_non_me_is_the_detector_s():
-    logits = np.random.default_rng(1).normal(size=(5, 10)).astype(np.float32)
-    mine = [detection.NonME().statistics((), lambda x: x, row) for row in logits]
-    np.testing.assert_allclose(separation.non_me(logits.astype(float)), mine, rtol=1e-5)
-
-
-def test_a_plane_is_orthonormal_even_of_parallel_vectors():
-    u, v = np.array([3.0, 4.0, 0.0]), np.array([1.0, 1.0, 1.0])
-    for second in (v, 2 * u):
-        basis = np.stack(separation.plane(u, second))
-        np.testing.assert_allclose(basis @ basis.T, np.eye(2), atol=1e-12)
-
-
-def test_the_linear_autoencoder_reconstructs_its_own_subspace():
-    rng = np.random.default_rng(2)
-    images = rng.integers(0, 256, (50, 8, 8, 1)).astype(np.uint8)
-    autoencoder = detecting.principal_components(images)
-    once = autoencoder(images / np.float32(255))
-    np.testing.assert_allclose(autoencoder(once), once, atol=1e-4)
-    assert pdist(np.asarray(once).reshape(50, -1)).min() > 0.1
-
-
-def test_the_detection_tables_say_what_their_rows_hold():
-    def row(auc, accuracy=0.25):
-        numbers = dict.fromkeys(detecting.KEPT, auc)
-        watched = {"accuracy": accuracy, "pairs": 7} | dict.fromkeys(detecting.NAMES, numbers)
-        return {"on": {"CE": watched, "RCE": watched}}
-
-    found = {"CE": {"BIM@.1": row(0.5)}, "RCE": {"BIM@.1": row(None), "C&W": row(1.0)}}
-    lines = detection_tables.aucs(found, {"CE": "CE", "RCE": "RCE"}).splitlines()
-    assert lines[2] == "| BIM@.1 |" + " 25.0 | 7 | 50.0 | 50.0 | 50.0 |" + " 25.0 | 7 | - | - | - |"
-    assert lines[3] == "| C&W |" + " - |" * 5 + " 25.0 | 7 | 100.0 | 100.0 | 100.0 |"
-    joint = {"CE": {"lid@.1": row(0.125)}, "RCE": {"lid@.1": row(0.75)}}
-    line = detection_tables.beside(found, joint, [".1"]).splitlines()[-1]
-    assert line == "| lid | 50.0 | 50.0 | 12.5 | 12.5 | - | - | 75.0 | 75.0 |"
-
-
-def test_the_figures_of_features_and_domains(tmp_path):
-    head, rng = simplex_head(), np.random.default_rng(3)
-    png = tmp_path / "domain.png"
-    separation.draw_domains({"CE": (head, np.array([1.0, 0.2]), 0.1)}, png)
-    features = rng.normal(size=(20, 4))
-    separation.draw_features(
-        {"CE": (features, np.arange(20) % 3, features[:4])}, tmp_path / "t.png"
-    )
-    assert min(png.stat().st_size, (tmp_path / "t.png").stat().st_size) > 5000

@@ -27,7 +27,7 @@ import sys
 import time
 from pathlib import Path
 
-import contest
+import harness
 import jax
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def theirs(twin, images, labels, eps, seed):
 
 
 def main():
-    parser = contest.parser(__doc__.splitlines()[0])
+    parser = harness.parser(__doc__.splitlines()[0])
     parser.add_argument("subject", help="a run directory, or mnist")
     parser.add_argument("--data", help="arrays:DIR with the images; None: the network's own set")
     parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
@@ -114,7 +114,7 @@ def main():
     options = parser.parse_args()
     began = time.time()
 
-    clock = contest.start(options)
+    clock = harness.start(options)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     mnist = options.subject == "mnist"
     logits_fn, twin, name, eps = bundled() if mnist else trained(Path(options.subject))
@@ -138,7 +138,7 @@ def main():
         print(f"{contender:20s} {value:8.1f} s   robust {100 * robust[contender]:.1f} %")
     print(f"robustjax / pyautoattack = {ratio:.2f}")
 
-    contest.keep(
+    harness.keep(
         options,
         began,
         options.seed,

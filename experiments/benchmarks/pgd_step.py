@@ -22,7 +22,7 @@ import importlib.util
 import os
 import time
 
-import contest
+import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,14 +161,14 @@ def torch_network(torch, width):
 
 
 def main():
-    parser = contest.parser(__doc__.splitlines()[0])
+    parser = harness.parser(__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     began = time.time()
 
-    clock = contest.start(options)
+    clock = harness.start(options)
     device = jax.devices()[0].device_kind
     on_cpu = jax.default_backend() == "cpu"
     with_torch = on_cpu and all(map(importlib.util.find_spec, ("torch", "torchattacks")))
@@ -188,7 +188,7 @@ def main():
             for name, form in (("", example_wise), (", batched", batched)):
                 run = jax_contender(form, width, x, y, "bfloat16")
                 contenders[f"robustjax, bfloat16{name}"] = run
-        rounds = contest.race(contenders, options.repeats, clock)
+        rounds = harness.race(contenders, options.repeats, clock)
         work = flops(network(width)[1]["params"], options.batch)
         result = {"width": width, "flops": work, "seconds": rounds}
         peak = next((p for name, p in PEAK_FLOPS.items() if name in device), None)
@@ -207,7 +207,7 @@ def main():
             print(f"  robustjax / best PyTorch = {ratio:.2f}")
         results.append(result)
 
-    contest.keep(options, began, batch=options.batch, results=results)
+    harness.keep(options, began, batch=options.batch, results=results)
 
 
 if __name__ == "__main__":

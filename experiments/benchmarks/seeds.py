@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 
-import contest
+import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +70,7 @@ def contenders(model: str, width: int, batch_size: int, seeds: int) -> dict:
 
 def main() -> None:
     """Print, and write where --out says, the seconds of both and their ratio."""
-    parser = contest.parser(__doc__.splitlines()[0])
+    parser = harness.parser(__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet-8")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--batch", type=int, default=128)
@@ -78,17 +78,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     began = time.time()
-    clock = contest.start(options, options.batch)
+    clock = harness.start(options, options.batch)
     results = []
     for seeds in options.seeds:
         print(f"{options.model} width {options.width}, batch {options.batch}, {seeds} seeds")
         made = contenders(options.model, options.width, options.batch, seeds)
-        rounds = contest.race(made, options.repeats, clock)
+        rounds = harness.race(made, options.repeats, clock)
         ratio = min(rounds["vmapped"]) / min(rounds["seed by seed"])
         print(f"  vmapped / seed by seed = {ratio:.2f}")
         results.append({"seeds": seeds, "seconds": rounds, "ratio": ratio})
     about = {name: getattr(options, name) for name in ("model", "width", "batch")}
-    contest.keep(options, began, **about, results=results)
+    harness.keep(options, began, **about, results=results)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ statistics and Free's perturbation are carried on. The random draws are part of 
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -81,4 +82,7 @@ def golden(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     np.savez_compressed(GOLDEN, **golden(problem(SEED)))

@@ -10,8 +10,8 @@ Source:    Pang et al., ICML 2018; Schuette & van der Waerden 1951; Fejes Toth 1
 
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 
 from robustjax import centers, report
 
@@ -48,7 +48,7 @@ def main(folder: Path) -> dict:
         folder / "arrangements.png", 3, 2, (2.4, 2.4), subplot_kw={"projection": "3d"}
     ) as axes:
         for ax, ((classes, dim), (name, optimum)) in zip(axes, SHOWN.items(), strict=True):
-            found = centers.packing(classes, dim, seed=lab.SEED)
+            found = centers.packing(classes, dim, seed=script.SEED)
             smallest = centers.smallest_distance(found)
             cosine = 1 - smallest**2 / 2
             rows.append(
@@ -60,4 +60,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

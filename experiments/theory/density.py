@@ -12,8 +12,8 @@ Source:    Pang et al., ICLR 2020, Theorems 1 and 2; the exact constants are der
 
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 from matplotlib.patches import Circle
 
 from robustjax import report, theory
@@ -27,7 +27,7 @@ ALIKE = theory.GSCE(CENTERS, np.array([0.7, 0.7]), BIASES)
 
 def normal_class():
     """Both densities over the truth, at the middle of bins of equal count."""
-    z = WIDTH * np.random.default_rng(lab.SEED).standard_normal((COUNT, DIM))
+    z = WIDTH * np.random.default_rng(script.SEED).standard_normal((COUNT, DIM))
     losses = np.sum(z**2, 1) / 2
     edges = np.quantile(losses, np.linspace(0.03, 0.97, 38))
     mass = np.histogram(losses, edges)[0] / np.diff(edges)
@@ -77,4 +77,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

@@ -11,8 +11,8 @@ Source:    Efron, 1975, Table 1; the example that fails follows Bishop, 2006, Fi
 
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 
 from robustjax import report, theory
 
@@ -27,7 +27,7 @@ DELTAS, EFRON_SIZE, EFRON_REPEATS = (1.0, 2.0, 2.5, 3.0, 3.5), 2000, 300
 
 
 def learn(mixture):
-    errors = theory.learned_errors(mixture, SIZES, REPEATS, lab.SEED)
+    errors = theory.learned_errors(mixture, SIZES, REPEATS, script.SEED)
     return {
         rule: {"mean": e.mean(1), "standard_error": e.std(1, ddof=1) / np.sqrt(REPEATS)}
         for rule, e in errors.items()
@@ -37,7 +37,7 @@ def learn(mixture):
 def efron():
     rows = []
     for delta in DELTAS:
-        ratio, error = theory.sampled_efficiency(delta, 3, EFRON_SIZE, EFRON_REPEATS, lab.SEED)
+        ratio, error = theory.sampled_efficiency(delta, 3, EFRON_SIZE, EFRON_REPEATS, script.SEED)
         expected = theory.efron_efficiency(delta)
         row = {"delta": delta, "sampled": ratio, "standard_error": error, "expected": expected}
         rows.append(row | {"deviation": (ratio - expected) / error})
@@ -69,4 +69,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

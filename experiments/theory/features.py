@@ -12,8 +12,8 @@ Source:    Pang et al., ICLR 2020, Section 3; the talk shows no figures for trai
 import tempfile
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 from scipy.stats import spearmanr
 
 from robustjax import data, models, report, theory, training
@@ -38,7 +38,7 @@ def features_of(method, lr, sets):
         )
         validation = data.load("digits", "validation")
         model = {"name": "cnn", "width": WIDTH}
-        how = {"model": model, "out": Path(folder) / "run", "seed": lab.SEED, "progress": False}
+        how = {"model": model, "out": Path(folder) / "run", "seed": script.SEED, "progress": False}
         training.fit(method, sets["train"], validation, recipe=recipe, **how)
         _, features_fn, _ = models.load(Path(folder) / "run", weights="last")
     return {name: np.asarray(features_fn(data.to_float(s.images))) for name, s in sets.items()}
@@ -87,4 +87,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

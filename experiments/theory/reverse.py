@@ -11,8 +11,8 @@ Source:    Pang et al., NeurIPS 2018, Theorem 2.
 
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 
 from robustjax import report, theory
 
@@ -35,7 +35,7 @@ def used(probabilities):
 
 def measure(classes):
     rows = []
-    for seed, fraction in enumerate(FRACTIONS, lab.SEED):
+    for seed, fraction in enumerate(FRACTIONS, script.SEED):
         alpha = fraction / (classes - 1)
         sampled = theory.sampled_probabilities(classes, alpha, SAMPLES, seed)
         error = theory.reverse_error(sampled, np.zeros(SAMPLES, int))
@@ -69,4 +69,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

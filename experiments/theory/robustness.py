@@ -10,8 +10,8 @@ Source:    Pang et al., ICML 2018, Theorem 1.
 
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 
 from robustjax import centers, report, theory
 
@@ -23,7 +23,7 @@ CLASSES, DIM, RADIUS, DRAWS = (2, 3, 5, 10, 20, 50, 100), 128, 10.0, 50
 def sample_distances():
     """Two classes in three dimensions, with a covariance that is far from round."""
     rows = []
-    for seed, delta in enumerate(DELTAS, lab.SEED):
+    for seed, delta in enumerate(DELTAS, script.SEED):
         root = np.array([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [-0.3, 0.2, 1.0]])
         direction = np.array([0.6, 0.0, 0.8])
         means = np.stack([0 * direction, root @ (delta * direction)])
@@ -75,4 +75,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

@@ -10,8 +10,8 @@ Source:    the caveat to Pang et al., ICLR 2020, Section 3: k-nearest-neighbour 
 
 from pathlib import Path
 
-import lab
 import numpy as np
+import script
 
 from robustjax import centers, report, theory
 
@@ -22,7 +22,7 @@ SCALES = np.logspace(-1, 1, 9)
 
 def densities(spread):
     """The median log density at every scale: raw, and per distance of class means."""
-    rng = np.random.default_rng(lab.SEED)
+    rng = np.random.default_rng(script.SEED)
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     noise = rng.standard_normal((len(labels), DIM))
     features = centers.max_mahalanobis(CLASSES, DIM)[labels] + spread * noise
@@ -48,4 +48,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

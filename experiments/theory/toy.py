@@ -12,8 +12,8 @@ Source:    the animations {MMC,centerloss}_num1000_sgd{5,20,1000} of Pang et al.
 
 from pathlib import Path
 
-import lab
 import matplotlib
+import script
 from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
 
@@ -30,7 +30,7 @@ def courses():
     means = centers.max_mahalanobis(CLASSES, 2).astype(float)
     functions = {"mmc": theory.mmc_course, "center": theory.center_loss_course}
     return means, {
-        (loss, batch): course(means, POINTS, batch, passes, seed=lab.SEED)
+        (loss, batch): course(means, POINTS, batch, passes, seed=script.SEED)
         for loss, course in functions.items()
         for batch, passes in PASSES.items()
     }
@@ -87,4 +87,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    lab.run(__file__, main)
+    script.run(__file__, __doc__, main)

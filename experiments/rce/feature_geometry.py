@@ -1,4 +1,4 @@
-"""How far features must move to be misclassified, and to look normal then: for rce_detection.py.
+"""How far features must move to be misclassified, and to be misclassified and look normal.
 
 The head is linear, so this is geometry in the features, without an attack that may fail. z0 is a
 clean image's feature vector, z1 the nearest one that is classified otherwise, z2 the nearest one

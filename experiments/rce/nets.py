@@ -1,4 +1,4 @@
-"""Nets with their detectors, and what these make of adversarial images: for rce_detection.py."""
+"""Nets with their detectors, and what these make of adversarial images."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def watch(run: Path, train: data.Dataset, validation: data.Dataset, sigma2: floa
 
 
 def detectors(images: np.ndarray, sigma2: float) -> dict[str, detection.Detector]:
-    """All that ask for no other net or training; the autoencoder is a PCA."""
+    """All that need no other net and no training; the autoencoder is a PCA."""
     grey = images.shape[-1] == 1
     squeezers = (detection.BitDepth(1 if grey else 5), detection.MedianSmoothing())
     return PLAIN | {
@@ -98,7 +98,7 @@ def project(weights: dict[str, Any], images: Any) -> Any:
 
 
 def see(net: Net, images: np.ndarray) -> Seen:
-    """The net's and its detectors' word on images, floats in [0, 1]."""
+    """The predictions and scores of images, floats in [0, 1]."""
     scores = {name: detection.scores(fitted, images) for name, fitted in net.fitted.items()}
     return Seen(predictions(net, images), scores)
 

@@ -1,11 +1,12 @@
-"""Run an experiment's commands and keep what they left: used by every experiment file.
+"""What every experiment shares: its flags, its runs and its results files.
 
-A run that was interrupted goes on where it was; one that is complete is evaluated again only.
+An interrupted run resumes; a complete one is only evaluated.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
-    made.add_argument("--only", help="run only the row of this name")
+    made.add_argument("--only", help="run only the row with this name")
     return made
 
 
 def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
-    """Those, and the flags of an experiment that has scales and data sets: see `chosen`."""
+    """The same, with the flags of an experiment that has scales and data sets: see `launch`."""
     made = parser(description)
     made.add_argument("--scale", choices=list(scales), default="smoke")
     made.add_argument(
@@ -36,25 +37,33 @@ def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
     return made
 
 
-def chosen(known: argparse.ArgumentParser, batch_size: int = 16) -> argparse.Namespace:
-    """The flags as typed, with the data set that the scale takes by default.
+def launch(
+    main: Callable[[argparse.Namespace], None],
+    known: argparse.ArgumentParser,
+    batch_size: int = 16,
+) -> None:
+    """Call `main` with the flags and the scale's data set; data that are missing are one sentence.
 
-    Every core is a device from here on, as far as this batch size, or the usual ones, divide over
-    them: once JAX has been asked anything it is too late.
+    Makes every core a device, as far as the batch size divides over them; call before JAX
+    initialises.
     """
     options = known.parse_args()
     parallel.use_all_cores(batch_size)
     options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
-    return options
+    try:
+        main(options)
+    except FileNotFoundError as error:
+        sys.exit(f"{known.prog}: {error}")
 
 
 def wanted(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
-    """The rows to make: all of these, or the one of --only."""
+    """The rows to make: all of these, or the one of --only, whatever its case."""
     if options.only is None:
         return list(names)
-    if options.only not in names:
+    known = {name.lower(): name for name in names}
+    if options.only.lower() not in known:
         raise SystemExit(f"there is no row {options.only!r}; choose one of {', '.join(names)}")
-    return [options.only]
+    return [known[options.only.lower()]]
 
 
 def slug(data: str) -> str:
@@ -62,13 +71,13 @@ def slug(data: str) -> str:
     return Path(data.removeprefix("arrays:")).name
 
 
-def place(options: argparse.Namespace) -> Path:
-    """Where results go; those of a smoke test are none."""
+def destination(options: argparse.Namespace) -> Path:
+    """Where results go; a smoke test's stay with its runs."""
     return options.runs if options.scale == "smoke" else RESULTS
 
 
 def trained(run: Path, words: Iterable[str], options: argparse.Namespace) -> Path:
-    """The run directory, after `robustjax train` with these words; a complete one is taken."""
+    """The run directory after `robustjax train` with these words; a complete run is reused."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []
     if not (run / "training.json").exists():
         words = [*words, "--data", options.data, "--out", str(run), "--resume"]
@@ -77,7 +86,7 @@ def trained(run: Path, words: Iterable[str], options: argparse.Namespace) -> Pat
 
 
 def evaluated(run: Path, words: Iterable[str], options: argparse.Namespace) -> dict[str, Any]:
-    """The run's report, after `robustjax evaluate` with these words; one that is there is taken."""
+    """The run's report after `robustjax evaluate` with these words; an existing one is reused."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []
     if not (run / "report.json").exists():
         cli.main(["evaluate", str(run), *words, *where])
@@ -85,14 +94,14 @@ def evaluated(run: Path, words: Iterable[str], options: argparse.Namespace) -> d
 
 
 def once(path: Path, measure: Callable[[], Any]) -> Any:
-    """What `measure` returns, kept in a JSON file; the file's content if it is there."""
+    """What `measure` returns, kept in a JSON file; an existing file's content is reused."""
     if not path.exists():
         files.write_json(path, measure())
     return files.read_json(path)
 
 
 def added(path: Path, part: str, name: str, made: Any, started: float) -> dict[str, Any]:
-    """The table `part` of a results file, with this row in it: others may have written others."""
+    """Add a row to the table `part` of a results file, and return the table."""
     rows = files.read_json(path)[part] if path.exists() else {}
     rows[name] = made
     origin = report.provenance(report.command_line(), 0, started)

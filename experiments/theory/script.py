@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -16,9 +17,19 @@ RESULTS = Path(__file__).parents[1] / "results" / "theory"
 SEED = 0
 
 
-def run(script: str, main: Callable[[Path], dict[str, Any]]) -> None:
-    """Call `main(folder for its figures)`; keep the numbers it returns, and where they are from."""
-    name, started = Path(script).stem, time.time()
+def run(path: str, about: str, main: Callable[[Path], dict[str, Any]]) -> None:
+    """Call `main(folder for its figures)` and keep the numbers it returns, with their provenance.
+
+    Args:
+      path: the script's file.
+      about: its docstring, which --help shows.
+      main: measures and draws.
+    """
+    known = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known.parse_args()
+    name, started = Path(path).stem, time.time()
     with threadpool_limits(1):  # small matrices: threads would only wait for each other
         numbers = main(RESULTS)
     origin = report.provenance(f"python experiments/theory/{name}.py", SEED, started)

@@ -1,6 +1,6 @@
-"""One data set at one scale: train, attack, watch and draw; used by rce_detection.py.
+"""One data set at one scale: train, attack, watch and draw.
 
-Every phase of a net leaves a JSON file in its run directory, and is not done again.
+Every phase of a net leaves a JSON file in its run directory and is not repeated.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import detecting
 import jax
 import numpy as np
-import separation
-from record import once, slug, trained
+from runner import once, slug, trained
 
+from rce import feature_geometry, nets
 from robustjax import attacks, config, data, detection, evaluation, files
 from robustjax.attacks import (
     BIM,
@@ -65,7 +64,7 @@ class Scale:
     radii: tuple[str, ...]
     cw: tuple[int, int]
     wb: tuple[int, int]
-    joint: tuple[str, ...] = detecting.NAMES
+    joint: tuple[str, ...] = nets.NAMES
     joint_radii: tuple[str, ...] = ("8/255", "0.16")
 
 
@@ -91,12 +90,11 @@ class Study:
         return trained(self.folder / name.lower(), words, self.options)
 
     @functools.cached_property
-    def nets(self) -> dict[str, detecting.Net]:
+    def watched(self) -> dict[str, nets.Net]:
         """Both nets and their detectors."""
         train, validation = self.load("train").head(self.scale.fit), self.load("validation")
         return {
-            name: detecting.watch(self.train(name), train, validation, SIGMA2[name])
-            for name in NETS
+            name: nets.watch(self.train(name), train, validation, SIGMA2[name]) for name in NETS
         }
 
     @functools.cached_property
@@ -105,9 +103,9 @@ class Study:
         return np.asarray(data.to_float(self.test.head(max(self.scale.n.values())).images))
 
     @functools.cached_property
-    def clean(self) -> dict[str, detecting.Seen]:
+    def clean(self) -> dict[str, nets.Seen]:
         """What the nets say of them."""
-        return {name: detecting.see(net, self.images) for name, net in self.nets.items()}
+        return {name: nets.see(net, self.images) for name, net in self.watched.items()}
 
     def under(
         self, logits_fn: Any, named: dict, n: int, journal: Path, **how: Any
@@ -121,7 +119,7 @@ class Study:
         """Attacks on the classifier alone, as its own detectors and the other net's see them."""
         n, run = self.scale.n[phase], self.folder / name.lower()
         named = oblivious(phase, self.scale, self.test.image_shape)
-        found = self.under(self.nets[name].logits_fn, named, n, run / "journal")
+        found = self.under(self.watched[name].logits_fn, named, n, run / "journal")
         if phase == "cw":
             found.save_images(run / "cw.npz")
         rows = {attack: self.row(images) for attack, images in found.adversarial.items()}
@@ -138,7 +136,7 @@ class Study:
 
     def against(self, name: str, detector: str) -> dict[str, Any]:
         """PGD on a net and one of its detectors, the worst of three constraints, by radius."""
-        net, n = self.nets[name], self.scale.n["joint"]
+        net, n = self.watched[name], self.scale.n["joint"]
         model = detection.with_score(net.fitted[detector], net.thresholds[detector])
         named = {
             f"{detector}@{eps}": detection.AdaptivePGD(Linf(config.parse_number(eps)))
@@ -151,17 +149,17 @@ class Study:
 
     def white_box(self, name: str) -> dict[str, Any]:
         """C&W-wb on the K-density, which is to be a class's median: distortions, and f2 > 0."""
-        net, n = self.nets[name], self.scale.n["wb"]
+        net, n = self.watched[name], self.scale.n["wb"]
         model = detection.with_score(net.fitted["k-density"], net.medians)
         rounds, steps = self.scale.wb
         named = {"C&W-wb": detection.CarliniWagnerWB(rounds=rounds, steps=steps)}
         found = self.under(model, named, n, self.folder / name.lower() / "journal")
         (images,) = found.adversarial.values()
         density = detection.scores(net.fitted["k-density"], images)
-        predicted = detecting.predictions(net, images)
+        predicted = nets.predictions(net, images)
         reached = (predicted != self.test.labels[:n]) & self.right(name)[:n]
         noticed = reached & (density < net.medians[predicted])
-        size = detecting.rms(images, self.images[:n])
+        size = nets.rms(images, self.images[:n])
         return {
             "attacks": {"C&W-wb": self.row(images, [name])},
             "reached": int(reached.sum()),
@@ -178,31 +176,31 @@ class Study:
     def row(self, images: np.ndarray, names: Any = NETS) -> dict[str, Any]:
         """Of adversarial images, made of the first ones: their size, and who detects them."""
         n = len(images)
-        changed = detecting.rms(images, self.images[:n])
+        changed = nets.rms(images, self.images[:n])
         on = {}
         for name in names:
-            net, clean = self.nets[name], jax.tree.map(lambda a: a[:n], self.clean[name])
-            seen = detecting.see(net, images)
-            on[name] = detecting.judge(net, self.test.labels[:n], clean, seen)
+            net, clean = self.watched[name], jax.tree.map(lambda a: a[:n], self.clean[name])
+            seen = nets.see(net, images)
+            on[name] = nets.judge(net, self.test.labels[:n], clean, seen)
         return {"rms of the changed": quartiles(changed[changed > 0]), "on": on}
 
     def error(self, name: str) -> dict[str, float]:
         """The clean error on all test images."""
-        logits_fn = self.nets[name].logits_fn
+        logits_fn = self.watched[name].logits_fn
         labels = self.test.labels
         found = evaluation.evaluate(logits_fn, self.test.images, labels, {}, jax.random.key(0))
         return {"test error": 1 - found.clean, "n": len(labels)}
 
     def geometry(self, name: str) -> dict[str, Any]:
         """How much farther z2 is than z1."""
-        return separation.measure(*self.domain(name))
+        return feature_geometry.measure(*self.domain(name))
 
-    def domain(self, name: str) -> tuple[separation.Head, np.ndarray, float]:
+    def domain(self, name: str) -> tuple[feature_geometry.Head, np.ndarray, float]:
         """The head, the features of images that it has right, and the non-ME's threshold."""
-        net, n = self.nets[name], self.scale.n["geometry"]
+        net, n = self.watched[name], self.scale.n["geometry"]
         weights = net.logits_fn.args[0]["params"]["head"]
-        head = separation.Head(*(np.asarray(weights[k], float) for k in ("kernel", "bias")))
-        features = detecting.features(net, self.images[:n][self.right(name)[:n]]).astype(float)
+        head = feature_geometry.Head(*(np.asarray(weights[k], float) for k in ("kernel", "bias")))
+        features = nets.features(net, self.images[:n][self.right(name)[:n]]).astype(float)
         return head, features, net.thresholds["non-me"]
 
     def phase(self, phase: str, name: str) -> dict[str, Any]:
@@ -223,19 +221,19 @@ class Study:
     def draw(self, png: Path) -> None:
         """Both figures, beside the results."""
         domains, points = {}, {}
-        for name, net in self.nets.items():
+        for name, net in self.watched.items():
             head, features, least = self.domain(name)
-            usable = separation.non_me(head.logits(features)) >= least
+            usable = feature_geometry.non_me(head.logits(features)) >= least
             domains[name] = head, features[usable][0], least
             with np.load(self.folder / name.lower() / "cw.npz") as kept:
                 made = kept["C&W"]
-            fools = detecting.predictions(net, made) != self.test.labels[: len(made)]
-            made = detecting.features(net, made[fools & self.right(name)[: len(made)]])
+            fools = nets.predictions(net, made) != self.test.labels[: len(made)]
+            made = nets.features(net, made[fools & self.right(name)[: len(made)]])
             n = self.scale.n["gradient"]
-            shown = detecting.features(net, self.images[:n])
+            shown = nets.features(net, self.images[:n])
             points[name] = shown, self.test.labels[:n], made
-        separation.draw_domains(domains, png.with_name(f"{png.stem}_domain.png"))
-        separation.draw_features(points, png.with_name(f"{png.stem}_tsne.png"))
+        feature_geometry.draw_domains(domains, png.with_name(f"{png.stem}_domain.png"))
+        feature_geometry.draw_features(points, png.with_name(f"{png.stem}_tsne.png"))
 
 
 def quartiles(values: np.ndarray) -> list[float] | None:

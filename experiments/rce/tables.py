@@ -1,4 +1,4 @@
-"""The tables of rce_detection.py: who detects what."""
+"""Which detector detects which attack, as Markdown tables."""
 
 from __future__ import annotations
 

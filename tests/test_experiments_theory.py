@@ -11,6 +11,9 @@ from PIL import Image
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "theory"
 RESULTS = FOLDER.parent / "results" / "theory"
 sys.path.insert(0, str(FOLDER))
+
+import script
+
 SMALL = {
     "arrangements": {},
     "density": {"COUNT": 20_000},
@@ -23,7 +26,7 @@ SMALL = {
 }
 
 
-def script(name):
+def module_of(name):
     """The module, though its name may be taken: `density` is a common word."""
     spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -36,18 +39,18 @@ def numbers(name):
 
 
 def test_every_script_is_here():
-    assert {path.stem for path in FOLDER.glob("*.py")} == {*SMALL, "lab"}
+    assert {path.stem for path in FOLDER.glob("*.py")} == {*SMALL, "script"}
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
-    module = script(name)
-    lab = sys.modules["lab"]
-    monkeypatch.setattr(lab, "RESULTS", tmp_path)
+    module = module_of(name)
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     for constant, value in SMALL[name].items():
         assert hasattr(module, constant)
         monkeypatch.setattr(module, constant, value)
-    lab.run(f"{name}.py", module.main)
+    script.run(f"{name}.py", module.__doc__, module.main)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {path.name for path in RESULTS.glob(f"{name}.*")}
     found = json.loads((tmp_path / f"{name}.json").read_text())
