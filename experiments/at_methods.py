@@ -14,7 +14,7 @@ Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Tab
            methods; its unified baseline is the card: lr .1, weight decay 5e-4, drops at 100/110
            and 105/110 of training, BatchNorm in eval mode while crafting.
 
-Methods that come with a card of their own (`training.RECIPES`: extra data, other optimisers) are no
+Methods that come with a recipe of their own (extra data, other optimisers) are no
 rows, nor is HAT, which needs a second run, nor AdaNet where there is no batch normalisation. LBGAT
 has a teacher of the net's size, or the first epoch's warm-up of its authors; the patience of
 Curriculum, ten epochs of its authors' many, would leave it natural where there are few. Rows that
@@ -37,7 +37,7 @@ NAMES = {"pgd-at": "PGD-AT", "trades": "TRADES"}
 ROWS = {
     NAMES.get(name, name): name
     for name, method in training.METHODS.items()
-    if not method.on_clean and name not in training.RECIPES and name != "hat"
+    if not method.on_clean and training.card(name).recipe == training.Recipe() and name != "hat"
 }
 SCALES = {  # flags of train, of evaluate
     "smoke": ("--model cnn --width 4 --epochs 4", "--n 32"),

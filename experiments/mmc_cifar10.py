@@ -107,7 +107,7 @@ SCALES = {
 }
 
 
-BATCH_SIZE = training.RECIPES["mmc"].batch_size
+BATCH_SIZE = training.card("mmc").recipe.batch_size
 """Of every scale, or half of it: what the devices have to divide."""
 
 

@@ -17,10 +17,10 @@ from robustjax.cli.methods import changes, methods
 from robustjax.cli.train import AUGMENT
 from robustjax.data import Augment
 from robustjax.threats import Linf
-from robustjax.training import CARDS, METHODS, Recipe, card, threat_of
+from robustjax.training import METHODS, Recipe, card, cards_of, threat_of
 from robustjax.training.schedules import Piecewise
 
-ALL = [(method, name) for method, cards in CARDS.items() for name in cards]
+ALL = [(method, name) for method in METHODS for name in cards_of(method)]
 every = pytest.mark.parametrize(("method", "name"), ALL)
 
 # Of Pang et al. 2021: rate, epochs, drops, batch, decay, warm-up (rate, eps).
@@ -73,7 +73,7 @@ def test_table_1(row):
 
 
 def test_table_1_has_21_rows():
-    rows = {name: cards["table1"].recipe for name, cards in CARDS.items() if "table1" in cards}
+    rows = {name: card(name, "table1").recipe for name in METHODS if "table1" in cards_of(name)}
     same = {"uat-ot": "uat++", "uat-ft": "uat++", "trades-adanet": "pgd-at-adanet"}
     assert len(TABLE1) == 21 == len(rows) - len(same)
     assert {row.split()[0] for row in TABLE1} == rows.keys() - same.keys()
@@ -81,16 +81,16 @@ def test_table_1_has_21_rows():
 
 
 def test_the_baseline_is_every_method_s():
-    for name, cards in CARDS.items():
-        assert next(iter(cards)) == "bot" and cards["bot"].method == METHODS[name]
-        assert cards["bot"].recipe == Recipe()
-    recipe, attack = Recipe(), CARDS["pgd-at"]["bot"].method.attack
+    for name in METHODS:
+        assert next(iter(cards_of(name))) == "bot" and card(name, "bot").method == METHODS[name]
+        assert card(name, "bot").recipe == Recipe()
+    recipe, attack = Recipe(), card("pgd-at", "bot").method.attack
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (110, 128, 0.1)
     assert recipe.optimizer == training.Optimizer("sgd", 0.9, 5e-4, "all")
     assert recipe.schedule == Piecewise((100 / 110, 105 / 110))
     assert attack.threat == Linf(8 / 255) and attack.steps == 10
     assert float(attack.size) == pytest.approx(2 / 255) and METHODS["pgd-at"].bn == "running"
-    assert CARDS["trades"]["bot"].options == {"normalize": False}
+    assert card("trades", "bot").options == {"normalize": False}
 
 
 NEAR = PGD(Linf(0.031), step_size=0.007, start=Gaussian(1e-3))
@@ -257,6 +257,6 @@ def test_the_list_says_what_a_card_changes(capsys):
     first, second = capsys.readouterr().out.split("\n\n")
     assert [line.split()[0] for line in first.splitlines()[2:]] == ["sat", "trades"]
     listed = [line.split()[:2] for line in second.splitlines()[2:]]
-    assert listed == [[m, c] for m in ("sat", "trades") for c in CARDS[m] if c != "bot"]
+    assert listed == [[m, c] for m in ("sat", "trades") for c in cards_of(m) if c != "bot"]
     with pytest.raises(ValueError, match="unknown method 'tradse'"):
         methods(("tradse",))

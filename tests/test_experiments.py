@@ -127,7 +127,7 @@ def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_pa
     run = study.Study(options, sizes).train(name)
     recipe = asked["recipe"]
     assert type(asked["method"]) is {"CE": training.Natural, "RCE": training.RCE}[name]
-    assert recipe.optimizer == training.RECIPES["rce"].optimizer and recipe.batch_size == 128
+    assert recipe.optimizer == training.card("rce").recipe.optimizer and recipe.batch_size == 128
     assert (recipe.epochs, recipe.lr) == (sizes.epochs[0], sizes.lr[name == "RCE"])
     assert asked["options"].out == run and asked["options"].augment == "none"
     assert recipe.schedule.boundaries == (1 / 2, 3 / 4)

@@ -20,7 +20,9 @@ from rce import feature_geometry, nets, study, tables
 def test_a_coloured_set_takes_the_schedule_of_the_card():
     words = study.CARDS[False].split()
     assert words[words.index("--schedule") + 1] == "piecewise:boundaries=4/9,6/9,8/9"
-    np.testing.assert_allclose((4 / 9, 6 / 9, 8 / 9), training.RECIPES["rce"].schedule.boundaries)
+    np.testing.assert_allclose(
+        (4 / 9, 6 / 9, 8 / 9), training.card("rce").recipe.schedule.boundaries
+    )
 
 
 def test_the_detectors_are_those_that_are_named_and_fit_nets_with_nothing_beside_their_layers():

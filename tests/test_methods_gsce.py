@@ -25,10 +25,10 @@ from robustjax.training import (
     MMC,
     MMLDA,
     PGDAT,
-    RECIPES,
     SCE,
     Center,
     Natural,
+    card,
     fit,
 )
 from robustjax.training.loop import agreed
@@ -190,12 +190,13 @@ def test_every_member_has_its_head_and_card(name):
     x = jnp.zeros((2, 8, 8, 1))
     assert features_fn(x).shape == (2, 64) and logits_fn(x).shape == (2, 10)
     assert json.loads(json.dumps(method.model)) == method.model
-    assert RECIPES[name] is RECIPES["mmc"] and RECIPES[name].optimizer.decay == "convolutions"
+    recipe = card(name).recipe
+    assert recipe is card("mmc").recipe and recipe.optimizer.decay == "convolutions"
 
 
 def test_the_card_is_that_of_the_authors_code():
     """Epochs of 50,000 / 50 steps; Keras's strict `epoch > 100`, from 0, is after epoch 101."""
-    recipe = RECIPES["mmc"]
+    recipe = card("mmc").recipe
     assert (recipe.epochs, recipe.batch_size, recipe.optimizer.momentum) == (200, 50, 0.9)
     assert recipe.optimizer.weight_decay == pytest.approx(2 * 1e-4)  # of Keras's l2(1e-4)
     middles = (np.array([1, 101, 102, 151, 152, 200]) - 0.5) / recipe.epochs

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from robustjax import cli, data, models
 from robustjax.data import Augment
-from robustjax.training import METHODS, RCE, RECIPES, Optimizer, card
+from robustjax.training import METHODS, RCE, Optimizer, card
 
 
 def trained(method, lr, folder):
@@ -88,7 +88,7 @@ def test_it_is_a_member_with_a_linear_head_on_the_pooled_features():
 def test_its_card():
     """90,000 steps of 128 CIFAR images; decay of every kernel and nothing else."""
     recipe = card("rce", "repo").recipe
-    assert RECIPES["rce"] is recipe
+    assert card("rce").recipe is recipe
     assert recipe.epochs * (50_000 // recipe.batch_size) == pytest.approx(90_000, rel=2e-3)
     steps = [2e-4, 39_999, 40_001, 60_001, 80_001, 90_000]
     rates = [recipe.lr * recipe.schedule(jnp.float32(s / 90_000)) for s in steps]

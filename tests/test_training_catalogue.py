@@ -2,9 +2,8 @@
 
 import pytest
 
-from robustjax import cli
-from robustjax.training import AWP, CATALOGUE, METHODS, PGDAT, SAT, TRADES
-from robustjax.training.methods import Entry
+from robustjax import cli, config, training
+from robustjax.training import AWP, CATALOGUE, METHODS, PGDAT, SAT, TRADES, Entry, Recipe, methods
 
 COSTS = {
     "natural": "1 FB",
@@ -71,3 +70,21 @@ def test_the_command_lists_every_method(capsys):
     assert "Madry et al. 2018" in lines[3] and "11 FB" in lines[3]
     cli.main(["methods", "--markdown"])
     assert capsys.readouterr().out.startswith("| method ")
+
+
+def test_a_registered_method_is_listed_and_has_the_baseline_s_card(monkeypatch, capsys):
+    for table in (CATALOGUE, METHODS):
+        monkeypatch.setitem(table, "mine", None)  # both forget it after the test
+    training.register("mine", TRADES(2.0), paper="this work", recipe=Recipe(epochs=3))
+    cli.main(["methods", "mine"])
+    assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["mine", "this", "work"]
+    assert training.card("mine") == (TRADES(2.0), Recipe(epochs=3), {})
+    assert training.card("mine", "bot") == (TRADES(2.0), Recipe(), {})
+    with pytest.raises(TypeError, match="register takes a method"):
+        training.register("mine", TRADES)
+
+
+def test_every_class_of_a_method_is_exported():
+    ours = {c for c in config._CLASSES.values() if c.__module__.startswith(methods.__name__)}
+    assert ours == {getattr(training, n) for n in methods.__all__} & ours
+    assert {type(method) for method in METHODS.values()} <= ours

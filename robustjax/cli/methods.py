@@ -14,7 +14,7 @@ from robustjax.config import format_number
 from robustjax.data import Augment
 from robustjax.report.tables import align
 from robustjax.threats import Threats
-from robustjax.training import CARDS, CATALOGUE
+from robustjax.training import CATALOGUE, cards_of
 
 TABLES = {Augment: AUGMENT} | {
     type(value): table for table in VARIANTS.values() for value in table.values()
@@ -43,13 +43,15 @@ def methods(names: Positional[tuple[str, ...]] = (), markdown: bool = False) -> 
     rows += [(n, e.paper, e.group, e.state, e.cost) for n in listed for e in [CATALOGUE[n]]]
     print(align(rows, len(rows[0]), markdown), end="\n\n")
     rows = [("method", "card", "what it changes of the card bot")]
-    rows += [(n, c, " ".join(changes(n, c)) or "-") for n in listed for c in CARDS[n] if c != "bot"]
+    rows += [
+        (n, c, " ".join(changes(n, c)) or "-") for n in listed for c in cards_of(n) if c != "bot"
+    ]
     print(align(rows, len(rows[0]), markdown))
 
 
 def changes(method: str, name: str) -> list[str]:
     """The words that make a card of the method's bot, as flags of `train`."""
-    bot, other = CARDS[method]["bot"], CARDS[method][name]
+    bot, other = (cards_of(method)[card] for card in ("bot", name))
     words = [*between(bot.method, other.method), *between(bot.recipe, other.recipe)]
     usual = {field.name: field.default for field in dataclasses.fields(Options)}
     for option in {**bot.options, **other.options}:

@@ -17,7 +17,7 @@ from tyro.conf import arg, subcommand
 from robustjax import attacks, data, models, parallel, report, training
 from robustjax.cli.flags import Norm, choose_threat, read_variant
 from robustjax.config import check_number
-from robustjax.training import METHODS, RECIPES, Card, Recipe
+from robustjax.training import METHODS, Card, Recipe
 
 AUGMENT = {
     "none": data.Augment(pad=0, flip=False),
@@ -217,7 +217,7 @@ def start(name: str, words: Sequence[str]) -> Card:
     """
     chosen = named_card(words) if list(words[:2]) == ["train", name] else None
     if chosen is None:
-        return Card(METHODS[name], RECIPES.get(name, Recipe()))
+        return training.card(name)
     card = training.card(name, chosen)
     return card._replace(options={"card": chosen, **card.options})
 

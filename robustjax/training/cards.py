@@ -7,7 +7,7 @@ repo    what the authors' code does, as far as it can be done here; often not wh
 awp     what the code of adversarial weight perturbation does with PGD-AT and TRADES.
 
 What a source does not say is as in bot. A card's numbers are defaults that any flag overrides;
-where no card is named a method starts from the catalogue's settings and from `RECIPES`.
+where no card is named a method starts from its row of the catalogue.
 """
 
 from __future__ import annotations
@@ -23,21 +23,10 @@ from robustjax.attacks import PGD
 from robustjax.attacks.starts import Uniform, Zero
 from robustjax.data import Augment
 from robustjax.threats import Linf
-from robustjax.training.methods import METHODS, MMC, PGDAT, Method, TradesYOPO
-from robustjax.training.recipes import (
-    BASELINE,
-    GOWAL_RECIPE,
-    LEVEL_SETS_RECIPE,
-    MMC_RECIPE,
-    RCE_RECIPE,
-    REBUFFI_RECIPE,
-    RST_RECIPE,
-    WANG_RECIPE,
-    ZERO,
-    Recipe,
-    sgd,
-    staircase,
-)
+from robustjax.training import recipes
+from robustjax.training.catalogue import CATALOGUE, METHODS
+from robustjax.training.methods import MMC, PGDAT, Method, TradesYOPO
+from robustjax.training.recipes import BASELINE, ZERO, Recipe, sgd, staircase
 from robustjax.training.schedules import Constant, Cosine, OneCycle, Piecewise
 
 
@@ -56,6 +45,12 @@ class Card(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
+def usual(method: str, **options: Any) -> Card:
+    """A method by its row of the catalogue."""
+    entry = CATALOGUE[method]
+    return Card(entry.method, entry.recipe, options)
+
+
 TABLE1 = {
     "pgd-at": sgd(200, 100, 150, weight_decay=2e-4),
     "curriculum": sgd(300, 150, 250, batch_size=200),  # the curriculum is its warm-up of eps
@@ -65,13 +60,13 @@ TABLE1 = {
     "llr": sgd(110, 100, 105, batch_size=256, weight_decay=2e-4, eps_warmup=15 / 110),
     "tla": sgd(80, 50, 60, batch_size=50, weight_decay=2e-4),
     "rst": sgd(100, batch_size=256, schedule=Cosine()),
-    **dict.fromkeys(("uat-ot", "uat-ft", "uat++"), sgd(64, 38, 46, 51, lr=0.2)),
+    **{name: CATALOGUE[name].recipe for name in ("uat-ot", "uat-ft", "uat++")},
     "free": sgd(200, 100, 150, weight_decay=2e-4),
     "yopo": sgd(105, 79, 90, 100, lr=0.05, batch_size=256),
     "feature-scattering": sgd(200, 60, 90, batch_size=60, weight_decay=2e-4),
     "level-sets": sgd(100, 50, lr=0.01, batch_size=32, weight_decay=1e-4),
     "fast-at": sgd(30, lr=0.2, schedule=OneCycle()),
-    "early-stopping": sgd(200, 100, 150),
+    "early-stopping": CATALOGUE["early-stopping"].recipe,
     "mma": sgd(128, 51, 77, 102, lr=0.3, weight_decay=2e-4),
     "mmc": sgd(200, 100, 150, lr=0.01, batch_size=50, weight_decay=1e-4),
     "fat": sgd(120, 60, 90, 110, weight_decay=2e-4),
@@ -122,7 +117,7 @@ REPO = {
     "mart": Card(near("mart"), pytorch(90, 75, weight_decay=7e-4), WIDE),
     "score": Card(
         dataclasses.replace(attacked("score", 8 / 255, start=Uniform()), bn="batch"),
-        dataclasses.replace(WANG_RECIPE, label_smoothing=0.0),
+        dataclasses.replace(recipes.WANG, label_smoothing=0.0),
         SILU,
     ),
     "avmixup": Card(METHODS["avmixup"], madry(205, schedule=HALVES), MADRY),
@@ -139,7 +134,9 @@ REPO = {
         {"model": "wrn-28-8", "activation": "softplus"},
     ),
     "tla": Card(METHODS["tla"], madry(80, 50, 60, batch_size=50), MADRY),
-    "level-sets": Card(attacked("level-sets", 0.031), LEVEL_SETS_RECIPE, {"model": "resnet-18"}),
+    "level-sets": usual("level-sets", model="resnet-18")._replace(
+        method=attacked("level-sets", 0.031)
+    ),
     "fast-at": Card(METHODS["fast-at"], pytorch(15, lr=0.2, schedule=OneCycle()), PREACT),
     "n-fgsm": Card(METHODS["n-fgsm"], pytorch(30, lr=0.2, schedule=OneCycle()), PREACT),
     "grad-align": Card(
@@ -147,7 +144,7 @@ REPO = {
         pytorch(30, lr=0.3, schedule=OneCycle(2 / 5)),
         PREACT | {"normalize": False},
     ),
-    "early-stopping": Card(METHODS["early-stopping"], sgd(200, 100, 150), PREACT),
+    "early-stopping": usual("early-stopping", **PREACT),
     # As many epochs as their row has; the rate of Adam does not change.
     "curriculum": Card(
         attacked("curriculum", 0.032),
@@ -222,15 +219,15 @@ REPO = {
     "trades-yopo": Card(
         TradesYOPO(threat=Linf(0.031), rel_step=0.007 / 0.031), pytorch(105, 70, 90, 100, lr=0.2)
     ),
-    "rst": Card(near("rst"), RST_RECIPE, {"model": "wrn-28-10"}),
-    "gowal": Card(METHODS["gowal"], GOWAL_RECIPE, SILU),
-    "rebuffi": Card(METHODS["rebuffi"], REBUFFI_RECIPE, SILU),
-    "wang": Card(METHODS["wang"], WANG_RECIPE, SILU),
+    "rst": usual("rst", model="wrn-28-10")._replace(method=near("rst")),
+    "gowal": usual("gowal", **SILU),
+    "rebuffi": usual("rebuffi", **SILU),
+    "wang": usual("wang", **SILU),
     **{
-        name: Card(METHODS[name], MMC_RECIPE, {"model": "resnet-32"})
+        name: usual(name, model="resnet-32")
         for name in ("sce", "mmlda", "mmc", "lgm", "center", "gsce")
     },
-    "rce": Card(METHODS["rce"], RCE_RECIPE, {"model": "resnet-tf-32"}),
+    "rce": usual("rce", model="resnet-tf-32"),
 }
 """`first=1` where the authors count epochs from 1; steps are told in epochs of 50,000 images."""
 
@@ -243,41 +240,46 @@ AWP = {
     ),
 }
 
-BOT = {name: Card(method) for name, method in METHODS.items()}
-BOT["trades"] = Card(METHODS["trades"], options={"normalize": False})  # their PGD-AT's input is
+BOT = {"trades": Card(METHODS["trades"], options={"normalize": False})}  # their PGD-AT's input is
 
 SOURCES = {
-    "bot": BOT,
-    "table1": {name: BOT[name]._replace(recipe=recipe) for name, recipe in TABLE1.items()}
-    | {"mmc": Card(MMC("untargeted"), TABLE1["mmc"])},
+    "table1": {name: Card(METHODS[name], recipe) for name, recipe in TABLE1.items()}
+    | {
+        "trades": BOT["trades"]._replace(recipe=TABLE1["trades"]),
+        "mmc": Card(MMC("untargeted"), TABLE1["mmc"]),
+    },
     "repo": REPO,
     "awp": AWP,
 }
-CARDS = {
-    name: {source: cards[name] for source, cards in SOURCES.items() if name in cards}
-    for name in METHODS
-}
-"""Method -> name of the card -> card."""
-
-RECIPES = {
-    name: REPO[name].recipe
-    for name in (
-        *("sce", "mmlda", "mmc", "lgm", "center", "gsce", "rce", "level-sets", "early-stopping"),
-        *("rst", "gowal", "rebuffi", "wang"),
-    )
-} | {name: TABLE1[name] for name in ("uat-ot", "uat-ft", "uat++")}
-"""The recipe of a method whose flags do not start from the baseline's where no card is named."""
 
 
-def card(method: str, name: str) -> Card:
-    """The method's card of this name.
+def cards_of(method: str) -> dict[str, Card]:
+    """The method's cards by their names, bot first.
 
     Raises:
-      ValueError: there is none; the names of those that there are.
+      ValueError: there is no such method.
+
+    >>> list(cards_of("trades"))
+    ['bot', 'table1', 'repo', 'awp']
     """
-    if method not in CARDS:
-        raise ValueError(f"there is no method {method!r}; choose one of {', '.join(CARDS)}")
-    known = CARDS[method]
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
+    found = {name: table[method] for name, table in SOURCES.items() if method in table}
+    return {"bot": BOT.get(method) or Card(METHODS[method]), **found}
+
+
+def card(method: str, name: str | None = None) -> Card:
+    """The method's card of this name; None: its row of the catalogue.
+
+    Raises:
+      ValueError: there is no such method or card; the error names those that exist.
+
+    >>> card("trades", "repo").options["model"]
+    'wrn-34-10'
+    """
+    known = cards_of(method)
+    if name is None:
+        return usual(method)
     if name not in known:
         raise ValueError(f"{method} has no card {name!r}; its cards: {', '.join(known)}")
     return known[name]

@@ -102,7 +102,7 @@ def staircase(first: float, *steps: tuple[float, float]) -> Linear:
     return Linear(tuple(time for time, _ in steps for _ in (0, 1)), twice[1:-1])
 
 
-MMC_RECIPE = Recipe(
+MMC = Recipe(
     epochs=200,
     batch_size=50,
     lr=0.01,
@@ -116,7 +116,7 @@ Its learning rate falls after epochs 101 and 151, and Keras's l2(1e-4) on convol
 2e-4 w in the gradient. A Max-Mahalanobis center loss starts at 50: ten times the rate diverges.
 """
 
-RCE_RECIPE = Recipe(
+RCE = Recipe(
     epochs=231,
     schedule=Piecewise((40 / 90, 60 / 90, 80 / 90)),
     optimizer=Optimizer(weight_decay=2e-4, decay="kernels"),
@@ -129,7 +129,7 @@ For CIFAR, and for the cross-entropy beside RCE as well: 90,000 steps, the rate 
 takes 20,000 steps, 43 epochs, with drops at 1/2 and 3/4 of them and no augmentation.
 """
 
-RST_RECIPE = Recipe(
+RST = Recipe(
     epochs=200,
     batch_size=256,
     schedule=Cosine(),
@@ -142,7 +142,7 @@ For wrn-28-10: half of each batch is extra, an epoch is 50,000 draws, and eps is
 0.007. Their rate changes once an epoch.
 """
 
-GOWAL_RECIPE = Recipe(
+GOWAL = Recipe(
     epochs=400,
     batch_size=1024,
     lr=0.4,
@@ -161,10 +161,10 @@ Their cosine begins after the warm-up, their biases decay too, every labelled im
 with four crops (here with one), and the best weights are chosen by PGD-40 on a margin.
 """
 
-REBUFFI_RECIPE = dataclasses.replace(GOWAL_RECIPE, cutmix=True)
+REBUFFI = dataclasses.replace(GOWAL, cutmix=True)
 """That of "Fixing data augmentation to improve adversarial robustness" (Rebuffi et al. 2021)."""
 
-WANG_RECIPE = Recipe(
+WANG = Recipe(
     epochs=400,
     batch_size=512,
     lr=0.2,
@@ -182,7 +182,7 @@ Their code's, for a million generated images. They smooth as Gowal et al.; their
 a one-cycle cosine that changes once an epoch, and their average begins after it.
 """
 
-LEVEL_SETS_RECIPE = Recipe(
+LEVEL_SETS = Recipe(
     epochs=200,
     lr=1e-4,
     schedule=Piecewise((100 / 200, 150 / 200), factor=0.5),
@@ -190,3 +190,9 @@ LEVEL_SETS_RECIPE = Recipe(
     augment=ZERO,
 )
 """That of "Controlling neural level sets" (Atzmon et al. 2019), in their code: Adam, slowly."""
+
+RICE = sgd(200, 100, 150)
+"""That of "Overfitting in adversarially robust deep learning" (Rice et al. 2020)."""
+
+UAT = sgd(64, 38, 46, 51, lr=0.2)
+"""That of Alayrac et al. (2019), as "Bag of Tricks" (Pang et al. 2021) tells it."""

@@ -1,6 +1,9 @@
-"""Training methods, one small module per family; all under the contract of `base.Method`."""
+"""Training methods, one small module per family; all under the contract of `base.Method`.
 
-from robustjax.training.catalogue import CATALOGUE, METHODS, Entry
+This is the list of their classes: `robustjax.training` exports the same, and `catalogue` has a row
+for each name of the command line.
+"""
+
 from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
@@ -36,7 +39,6 @@ __all__ = [
     "ALP",
     "AWP",
     "CAT",
-    "CATALOGUE",
     "GSCE",
     "HAT",
     "HE",
@@ -44,7 +46,6 @@ __all__ = [
     "LGM",
     "LLR",
     "MART",
-    "METHODS",
     "MMA",
     "MMC",
     "MMLDA",
@@ -64,7 +65,6 @@ __all__ = [
     "Center",
     "Crafted",
     "Curriculum",
-    "Entry",
     "FeatureScattering",
     "Free",
     "GradAlign",
