@@ -106,6 +106,11 @@ def test_fields_are_checked_whether_annotations_are_postponed_or_not(future):
         walk(gait="quick")
 
 
+def test_a_loss_by_its_name_is_refused_in_python():
+    with pytest.raises(ValueError, match="loss must be a function, got 'dlr'"):
+        PGD(loss="dlr")
+
+
 def test_a_cell_may_be_run_twice():
     first, second = defined("notebook"), defined("notebook")
     assert first is not second

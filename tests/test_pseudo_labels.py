@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robustjax import data
+from robustjax.data import pools
 from robustjax.training import pseudo_label
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 4, 3, 1)).astype(np.uint8)
@@ -21,7 +22,7 @@ MODEL = jax.tree_util.Partial(linear, jnp.asarray(WEIGHTS))
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_round_trip(tmp_path, soft, monkeypatch):
-    monkeypatch.setattr(data.extra, "CHUNK", 8)
+    monkeypatch.setattr(pools, "CHUNK", 8)
     pseudo_label(MODEL, IMAGES, tmp_path / "pool", soft=soft, batch_size=4)
     pool = data.load_extra(f"arrays:{tmp_path / 'pool'}", 5)
     logits = (IMAGES / 255.0).reshape(21, -1) @ WEIGHTS.astype(np.float64)
@@ -39,7 +40,7 @@ def test_round_trip(tmp_path, soft, monkeypatch):
 
 
 def test_an_interrupted_pool_cannot_be_trained_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.extra, "CHUNK", 8)
+    monkeypatch.setattr(pools, "CHUNK", 8)
     seen = []
 
     def dies(x):
