@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -21,6 +23,8 @@ import numpy as np
 
 T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
+_LARGEST = 2**31 - 1
+"""Of the whole numbers that JAX computes with."""
 
 
 def static(*, default: Any = dataclasses.MISSING) -> Any:
@@ -117,19 +121,19 @@ def _checks(cls: type) -> tuple[Callable[[Any], None], ...]:
     """What the types and ranges of a config's fields ask of an object."""
     checks = []
     for field in dataclasses.fields(cls):
-        hint, limits = _hint(cls, field), field.metadata.get("range")
-        if hint is int or (int in get_args(hint) and float not in get_args(hint)):
+        kind, limits = hint(cls, field), field.metadata.get("range")
+        if kind is int or (int in get_args(kind) and float not in get_args(kind)):
             checks.append(functools.partial(_check_count, field.name))
-        if get_origin(hint) is Literal:
-            checks.append(functools.partial(_check_literal, field.name, hint))
-        if get_origin(hint) is Callable and field.metadata.get("static"):
+        if get_origin(kind) is Literal:
+            checks.append(functools.partial(_check_literal, field.name, kind))
+        if get_origin(kind) is Callable and field.metadata.get("static"):
             checks.append(functools.partial(_check_function, field.name))
         if limits is not None:
             checks.append(functools.partial(_check_range, field.name, limits))
     return tuple(checks)
 
 
-def _hint(cls: type, field: dataclasses.Field) -> Any:
+def hint(cls: type, field: dataclasses.Field) -> Any:
     """A field's type, also where annotations are postponed; None where it cannot be found."""
     if not isinstance(field.type, str):
         return field.type
@@ -145,6 +149,8 @@ def _check_count(name: str, config: Any) -> None:
     value = getattr(config, name)
     if isinstance(value, float | np.floating):
         raise ValueError(f"{name} must be a whole number such as 10, got {value!r}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{name} must lie in [-{_LARGEST}, {_LARGEST}], got {value}")
 
 
 def _check_literal(name: str, choices: Any, config: Any) -> None:
@@ -189,13 +195,22 @@ def _register(cls: type) -> None:
 def parse_number(text: str | float) -> float:
     """Read a number written as a decimal or as a fraction: '8/255' -> 0.0313...
 
+    >>> parse_number("1/4")
+    0.25
+
     Raises:
-      ValueError: `text` is neither.
+      ValueError: `text` is neither, or too large for a float.
     """
+    if not isinstance(text, str):
+        return float(text)
     try:
-        return float(Fraction(text.strip())) if isinstance(text, str) else float(text)
+        top, slash, bottom = text.partition("/")
+        value = float(top) / (float(bottom) if slash else 1)
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{text!r} is not a number; write 0.03 or 8/255") from error
+    if not math.isfinite(value) or (value == 0 and re.search("[1-9]", re.split("[eE/]", text)[0])):
+        raise ValueError(f"{text!r} is too large or too small a number; write 0.03 or 8/255")
+    return value
 
 
 def format_number(value: float) -> str:

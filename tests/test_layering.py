@@ -18,6 +18,7 @@ RANK = {
     "parallel": 0,
     "checkpoint": 0,
     "outputs": 1,
+    "spec": 1,
     "centers": 2,
     "losses": 2,
     "threats": 2,

@@ -46,7 +46,7 @@ from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.attacks._minimum_norm.fmn import FMN
 from robustjax.attacks._minimum_norm.jsma import JSMA
 from robustjax.attacks._minimum_norm.penalty import Started
-from robustjax.attacks._registry import names, parse
+from robustjax.attacks._registry import names, parse, register
 
 __all__ = [
     "APGD",
@@ -93,6 +93,7 @@ __all__ = [
     "names",
     "parse",
     "perturb",
+    "register",
     "starts",
     "steps",
     "stops",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import logits_of
 from robustjax.config import config, number
+from robustjax.spec import KINDS, Names
 from robustjax.threats import L1, Linf
 from robustjax.typing import LogitsFn, Threat
 
@@ -141,3 +142,15 @@ class OutputDiversified(Start):
             return threat.step(x_adv, gradient, self.fraction * threat.eps, x)
 
         return jax.lax.fori_loop(0, self.steps, step, threat.sample(key_start, x))
+
+
+KINDS[Start] = Names(
+    "start",
+    {
+        "zero": Zero(),
+        "uniform": Uniform(),
+        "gaussian": Gaussian(),
+        "corner": Corner(),
+        "odi": OutputDiversified(),
+    },
+)

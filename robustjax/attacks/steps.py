@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from robustjax.config import config, number
+from robustjax.spec import KINDS, Names
 from robustjax.threats import ordered_sum
 from robustjax.typing import Threat
 
@@ -145,3 +146,15 @@ class Adam(Rule):
         direction, memory = self._transform().update(step.gradient, memory)
         size = step.size * jnp.where(step.progress < 0.5, 1, self.drop)
         return step.threat.project(step.x_adv + size * direction, step.x), memory
+
+
+KINDS[Rule] = Names(
+    "step rule",
+    {
+        "steepest": Steepest(),
+        "momentum": Momentum(),
+        "nesterov": Nesterov(),
+        "adam": Adam(),
+        "unclipped": Unclipped(),
+    },
+)

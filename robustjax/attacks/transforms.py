@@ -17,6 +17,7 @@ import numpy as np
 from robustjax.attacks._core.bpda import bpda, identity
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.config import config, number, static
+from robustjax.spec import KINDS, Names
 from robustjax.threats import ordered_sum
 from robustjax.typing import LogitsFn
 
@@ -168,3 +169,13 @@ def through(
     for transform in reversed(transforms):
         objective = transform(objective)
     return Randomized(objective, logits_fn.key if isinstance(logits_fn, Randomized) else None)
+
+
+KINDS[Transform] = Names(
+    "transform",
+    {
+        "diverse-input": DiverseInput(),
+        "translation-invariant": TranslationInvariant(),
+        "scale-invariant": ScaleInvariant(),
+    },
+)

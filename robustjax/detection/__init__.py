@@ -36,7 +36,7 @@ from robustjax.detection.logits import (
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
-from robustjax.detection.registry import DETECTORS, NEEDS
+from robustjax.detection.registry import DETECTORS, NEEDS, parse, register
 from robustjax.detection.thresholding import (
     NOT_SURE,
     Detection,
@@ -82,6 +82,8 @@ __all__ = [
     "auc",
     "combine",
     "decide",
+    "parse",
+    "register",
     "report",
     "roc",
     "scores",

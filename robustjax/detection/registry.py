@@ -1,7 +1,8 @@
-"""Detectors by the names of the command line."""
+"""Detectors by name, as `robustjax.spec` reads them: 'k-density:sigma2=1/2:count=100'."""
 
 from __future__ import annotations
 
+from robustjax import spec
 from robustjax.detection.detector import Detector
 from robustjax.detection.feature_squeezing import FeatureSqueezing
 from robustjax.detection.gaussian import Mahalanobis
@@ -18,26 +19,51 @@ from robustjax.detection.logits import (
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
 from robustjax.detection.uncertainty import Uncertainty
+from robustjax.spec import Names
 
-DETECTORS: dict[str, Detector] = {
-    "confidence": Confidence(),
-    "entropy": Entropy(),
-    "non-me": NonME(),
-    "energy": Energy(),
-    "max-margin": MaxMargin(),
-    "center-distance": CenterDistance(),
-    "k-density": KDensity(),
-    "mahalanobis": Mahalanobis(),
-    "lid": LID(),
-    "squeezing": FeatureSqueezing(),
-    "reconstruction": ReconstructionError(),
-    "divergence": ReconstructionDivergence(),
-    "uncertainty": Uncertainty(),
-    "rectified": Rectified(),
-}
+DETECTORS: Names[Detector] = Names(
+    "detector",
+    {
+        "confidence": Confidence(),
+        "entropy": Entropy(),
+        "non-me": NonME(),
+        "energy": Energy(),
+        "max-margin": MaxMargin(),
+        "center-distance": CenterDistance(),
+        "k-density": KDensity(),
+        "mahalanobis": Mahalanobis(),
+        "lid": LID(),
+        "squeezing": FeatureSqueezing(),
+        "reconstruction": ReconstructionError(),
+        "divergence": ReconstructionDivergence(),
+        "uncertainty": Uncertainty(),
+        "rectified": Rectified(),
+    },
+)
 
 NEEDS = {
     "uncertainty": ("dropout", "with --dropout"),
     "rectified": ("auxiliary", "by rr or rr-trades"),
 }
 """What some ask of the network: an argument of `models.create`, and how one is trained with it."""
+
+
+def parse(text: str) -> Detector:
+    """A detector from its name and settings: NAME[:FIELD=VALUE ...].
+
+    >>> parse("k-density:sigma2=1/2:count=none")
+    KDensity(sigma2=0.5, count=None, seed=0)
+
+    Raises:
+      ValueError: an unknown name or field, or a value that the field cannot hold.
+    """
+    return spec.parse(text, DETECTORS)
+
+
+def register(name: str, detector: Detector) -> None:
+    """Make a detector known by name, to `parse` and the command line (`--import my_package`).
+
+    Raises:
+      ValueError: robustjax has a detector of this name, or it could not be written.
+    """
+    DETECTORS.register(name, detector)

@@ -1,4 +1,4 @@
-"""Losses for one example. `__all__` lists those of the form loss(output, target) by name.
+"""Losses for one example. `NAMED` lists those of the form loss(output, target) by name.
 
 They read the logits in whatever the model returns: see `output.logits_of`.
 """
@@ -22,6 +22,8 @@ from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntrop
 from robustjax.losses.softmax import brier, cross_entropy, kl, multi_target, rce, squared_error
 from robustjax.losses.softmax import focal as focal
 from robustjax.losses.softmax import smooth as smooth
+from robustjax.spec import KINDS, Names
+from robustjax.typing import Loss
 
 GIVEN_TARGETS = {
     multi_target: "a pair (label, class)",
@@ -51,3 +53,10 @@ __all__ = [
     "targeted_dlr",
     "targeted_margin",
 ]
+
+NAMED = KINDS[Loss] = Names(
+    "loss",
+    {name: globals()[name] for name in __all__}
+    | {"tempered_cross_entropy": TemperedCrossEntropy(1.0)},
+)
+"""By the names of `robustjax.spec` and of config.json."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import check_number, config, number
+from robustjax.spec import KINDS, Names
 
 
 @config
@@ -89,14 +90,17 @@ class MultipleDecay:
 
 Schedule = Constant | Piecewise | Cosine | Linear | OneCycle | MultipleDecay
 
-SCHEDULES = {
-    "constant": Constant(),
-    "piecewise": Piecewise(),
-    "cosine": Cosine(),
-    "linear": Linear(),
-    "one-cycle": OneCycle(),
-    "multiple-decay": MultipleDecay(),
-}
+SCHEDULES = KINDS[Schedule] = Names(
+    "schedule",
+    {
+        "constant": Constant(),
+        "piecewise": Piecewise(),
+        "cosine": Cosine(),
+        "linear": Linear(),
+        "one-cycle": OneCycle(),
+        "multiple-decay": MultipleDecay(),
+    },
+)
 """The schedules by the names that the command line uses."""
 
 
