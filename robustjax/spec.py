@@ -69,7 +69,7 @@ class Names(dict[str, T], Generic[T]):
         """Make `value` known by this name, in place of one that was registered before.
 
         Raises:
-          ValueError: robustjax uses the name already, or it could not be written in a text.
+          ValueError: the name is one of robustjax's own, or it could not be written in a text.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_+-]*", name):
             raise ValueError(
@@ -77,7 +77,7 @@ class Names(dict[str, T], Generic[T]):
                 f"as my-{self.kind.replace(' ', '-')}, got {name!r}"
             )
         if name in self._own:
-            raise ValueError(f"robustjax has a {self.kind} named {name!r}; choose another name")
+            raise ValueError(f"the {self.kind} {name!r} is robustjax's own; choose another name")
         self[name] = value
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+import robustjax.attacks._registry as registry
 from robustjax.attacks import (
     APGD,
     BIM,
@@ -17,13 +18,17 @@ from robustjax.attacks import (
     CarliniWagnerLinf,
     GaussianNoise,
     MultiTargeted,
+    MultiTargetedPGD,
     Restarts,
     Square,
     names,
     parse,
+    register,
 )
-from robustjax.attacks._registry import ROWS
-from robustjax.losses import TemperedCrossEntropy, best_wrong, targeted_dlr
+from robustjax.attacks.starts import Zero
+from robustjax.attacks.stops import Misclassified
+from robustjax.losses import TemperedCrossEntropy, best_wrong, dlr, targeted_dlr
+from robustjax.spec import Names
 from robustjax.threats import L0, L1, L2, Linf
 
 THREAT = L2(0.3)
@@ -56,6 +61,11 @@ THREAT = L2(0.3)
         ("cw-30", CarliniWagnerL2(THREAT, steps=30)),
         ("cw-hc", CarliniWagnerL2(THREAT, confidence=10.0)),
         ("gaussian-noise-4", GaussianNoise(draws=4)),
+        ("apgd-ce:loss=dlr:steps=20", APGD(THREAT, steps=20, loss=dlr)),
+        ("pgd-40x10:start=zero", Restarts(PGD(THREAT, steps=40, start=Zero()), 10)),
+        ("pgd:stop=misclassified:stop.tau=2", PGD(THREAT, stop=Misclassified(2))),
+        ("pgd-5:threat.eps=1/2", PGD(L2(0.5), steps=5)),
+        ("pgd-mt:n=3:attack.steps=7", MultiTargetedPGD(THREAT, 7, 3)),
     ],
 )
 def test_names(text, attack):
@@ -63,22 +73,53 @@ def test_names(text, attack):
 
 
 @pytest.mark.parametrize(
-    "text", ["pdg", "", "pgd-", "pgd-x", "pgd40", "pgd-40-10", "ce-t", "auto-attack"]
+    "text", ["pdg", "", "pgd-", "pgd-x", "pgd40", "pgd-40-10", "ce-t", "auto-attack", "k:steps=1"]
 )
 def test_unknown_names_list_the_known(text):
     with pytest.raises(ValueError, match="known: fgsm, r-fgsm, bim, ilcm"):
         parse(text, THREAT)
 
 
-def test_one_step_attacks_take_no_steps():
-    with pytest.raises(ValueError, match="fgsm takes no number of steps"):
-        parse("fgsm-10", THREAT)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pdg", "unknown attack 'pdg'; did you mean pgd?"),
+        ("fgsm-10", "fgsm takes no number of steps"),
+        ("square-0", "the number of queries in 'square-0' must be at least 1"),
+        ("pgd-99999999999999999999", "steps must lie in"),
+        ("pgd-4x99999999999999999999", "n must lie in"),
+        ("pgd-4:steps=3", "'pgd-4:steps=3' gives steps twice"),
+        ("apgd-t:steps=3", "did you mean attack.steps?"),
+        ("pgd:threat=l2", "threat of pgd is a config"),
+    ],
+)
+def test_what_no_attack_is_called(text, message):
+    with pytest.raises(ValueError) as raised:
+        parse(text, THREAT)
+    assert message in str(raised.value)
+
+
+def mine(threat, tries=3):
+    return Restarts(FGSM(threat), tries)
+
+
+def test_a_users_attack_is_known_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "ATTACKS", Names("attack", registry.ATTACKS))
+    register("my-attack2", mine, budget="tries", threats=(L2,), paper="Me 2026")
+    assert parse("my-attack2-4", THREAT) == Restarts(FGSM(THREAT), 4)
+    assert parse("my-attack2-x2:attack.steps=2", THREAT).n == 2
+    with pytest.raises(ValueError, match="defined for L2, not for Linf"):
+        parse("my-attack2", Linf(0.1))
+    with pytest.raises(ValueError, match="a number after a dash would be its steps"):
+        register("my-2", mine)
+    with pytest.raises(ValueError, match="the attack 'pgd' is robustjax's own"):
+        register("pgd", mine)
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_name_parses_for_its_threats_and_no_other(name):
     for kind in (Linf, L2, L1, L0):
-        if kind in ROWS[name].threats:
+        if isinstance(kind(), registry.ATTACKS[name].threats):
             attack = parse(name, kind(2.0))
             assert getattr(attack, "threat", kind(2.0)) == kind(2.0)
         else:

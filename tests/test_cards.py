@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax import cli, config, losses, models, training
+from robustjax import cli, config, losses, models, spec, training
 from robustjax.attacks import PGD
 from robustjax.attacks.starts import Gaussian, Zero
 from robustjax.attacks.steps import Adam
 from robustjax.attacks.stops import Misclassified
-from robustjax.cli.flags import read_variant
 from robustjax.cli.methods import changes, methods
 from robustjax.cli.train import AUGMENT
 from robustjax.data import Augment
@@ -196,7 +195,7 @@ def test_the_flags_that_are_listed_make_the_card(method, name, monkeypatch):
         if options.eps is not None:
             made = training.with_threat(made, Linf(options.eps))
         if options.augment != "auto":
-            augment = read_variant(options.augment, AUGMENT)
+            augment = spec.parse(options.augment, AUGMENT)
             recipe = dataclasses.replace(recipe, augment=augment)
         want = card(method, name)
         assert (made, recipe) == (want.method, want.recipe)

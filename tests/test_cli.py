@@ -386,8 +386,10 @@ def test_a_substitute_of_other_data_is_refused(copy):
 
 def test_an_unknown_detector_is_answered_with_the_known_ones(copy):
     message = refuse("detect", str(copy), "--detectors", "k-densty")
-    assert "unknown name 'k-densty'" in message and "k-density, mahalanobis" in message
-    assert "no field 'k'" in refuse("detect", str(copy), "--detectors", "energy:k=3")
+    assert "unknown detector 'k-densty'" in message and "k-density, mahalanobis" in message
+    assert "unknown field of energy: 'k'" in refuse(
+        "detect", str(copy), "--detectors", "energy:k=3"
+    )
 
 
 def test_an_interrupted_evaluation_goes_on_and_keeps_its_images(copy, monkeypatch):
@@ -468,7 +470,7 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, inf], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
-        (["train", "pgd-at", "--out", "o", "--augment", "crops"], "choose one of auto, none, crop"),
+        (["train", "pgd-at", "--out", "o", "--augment", "crops"], "known: auto, none, crop"),
         (["train", "pgd-at", "--out", "o", "--batch-size", "30"], "multiple of"),
         (["train", "pgd-at", "--out", "o", "--validation-attack", "pdg"], "unknown attack 'pdg'"),
         (["train", "pgd-at", "--out", "o", "--awp-start", "1/2"], "--awp-start needs --awp"),

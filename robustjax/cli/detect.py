@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from tyro.conf import Positional, arg
 
-from robustjax import attacks, config, data, detection, evaluation, models, report
-from robustjax.cli.flags import FUNCTIONS, Norm, choose_threat, read_variant
+from robustjax import attacks, config, data, detection, evaluation, losses, models, report
+from robustjax.cli.flags import Norm, choose_threat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def detect(options: Annotated[Detecting, arg(name="")]) -> evaluation.Detections
     """Threshold detectors on clean images; what attacks get past them, knowing of them or not."""
     started, run = time.time(), options.run
     logits_fn, _, settings = models.load(run, weights=options.weights)
-    threat = config.decode(settings["threat"], FUNCTIONS)
+    threat = config.decode(settings["threat"], losses.NAMED)
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
     chosen = chosen_detectors(options, settings)
@@ -127,7 +127,7 @@ def chosen_detectors(options: Detecting, settings: dict) -> dict[str, detection.
     for name in options.detectors:
         if how := lacking.get(name.split(":")[0]):
             raise ValueError(f"{name} needs a network trained {how}, and {options.run} is not")
-    return {name: read_variant(name, known) for name in options.detectors}
+    return {name: detection.parse(name) for name in options.detectors}
 
 
 def substitute_of(options: Detecting, settings: dict) -> jax.tree_util.Partial:

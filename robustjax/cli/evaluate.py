@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from tyro.conf import Positional, arg
 
-from robustjax import attacks, config, data, evaluation, models, report
-from robustjax.cli.flags import FUNCTIONS, Norm, choose_threat
+from robustjax import attacks, config, data, evaluation, losses, models, report
+from robustjax.cli.flags import Norm, choose_threat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
     """
     started, run = time.time(), options.run
     logits_fn, _, settings = models.load(run, options.weights, options.dtype)
-    threat = config.decode(settings["threat"], FUNCTIONS)
+    threat = config.decode(settings["threat"], losses.NAMED)
     threat = choose_threat(options.threat, options.eps, threat)
     named = {name: attacks.parse(name, threat) for name in options.attacks}
     distances = settings["model"].get("head") in models.DISTANCE_HEADS

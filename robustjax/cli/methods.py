@@ -8,18 +8,12 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from robustjax.cli.flags import VARIANTS, write_variant
+from robustjax import spec
 from robustjax.cli.train import AUGMENT, Options
 from robustjax.config import format_number
-from robustjax.data import Augment
 from robustjax.report.tables import align
 from robustjax.threats import Threats
 from robustjax.training import CATALOGUE, cards_of
-
-TABLES = {Augment: AUGMENT} | {
-    type(value): table for table in VARIANTS.values() for value in table.values()
-}
-"""The type of a config that is one flag -> the configs it may hold, by name."""
 
 
 def methods(names: Positional[tuple[str, ...]] = (), markdown: bool = False) -> None:
@@ -68,7 +62,7 @@ def between(old: Any, new: Any, path: str = "") -> Iterator[str]:
             continue
         if isinstance(after, Threats):
             yield from flag("eps", after.eps)
-        elif dataclasses.is_dataclass(after) and type(after) not in TABLES:
+        elif dataclasses.is_dataclass(after) and names_of(after) is None:
             yield from between(before, after, f"{path}{field.name}.")
         else:
             yield from flag(path + field.name, after)
@@ -79,8 +73,16 @@ def flag(name: str, value: Any) -> list[str]:
     path, dot, last = name.replace("_", "-").rpartition(".")
     if isinstance(value, bool):
         return [f"--{path}{dot}{last if value else 'no-' + last}"]
-    if type(value) in TABLES:
-        text = write_variant(value, TABLES[type(value)])
+    if names := names_of(value):
+        text = spec.write(value, names)
     else:
         text = format_number(value) if isinstance(value, float) else str(value)
     return [f"--{path}{dot}{last}", text]
+
+
+def names_of(value: Any) -> spec.Names[Any] | None:
+    """The names that a flag gives such a value by; None where each of its fields has a flag."""
+    for names in (*spec.KINDS.values(), AUGMENT):
+        if type(value) in map(type, names.values()):
+            return names
+    return None

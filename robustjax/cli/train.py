@@ -14,20 +14,24 @@ import jax
 from tyro import MISSING
 from tyro.conf import arg, subcommand
 
-from robustjax import attacks, data, models, parallel, report, training
-from robustjax.cli.flags import Norm, choose_threat, read_variant
+from robustjax import attacks, data, models, parallel, report, spec, training
+from robustjax.cli.flags import Norm, choose_threat
 from robustjax.config import check_number
+from robustjax.spec import Names
 from robustjax.training import METHODS, Card, Recipe
 
-AUGMENT = {
-    "none": data.Augment(pad=0, flip=False),
-    "crop": data.Augment(flip=False),
-    "crop-flip": data.Augment(),
-    "zero-crop": data.Augment(mode="zero", flip=False),
-    "zero-crop-flip": data.Augment(mode="zero"),
-    "shift": data.Augment(pad=0, shift=0.1, flip=False),
-    "shift-flip": data.Augment(pad=0, shift=0.1),
-}
+AUGMENT = Names(
+    "augmentation",
+    {
+        "none": data.Augment(pad=0, flip=False),
+        "crop": data.Augment(flip=False),
+        "crop-flip": data.Augment(),
+        "zero-crop": data.Augment(mode="zero", flip=False),
+        "zero-crop-flip": data.Augment(mode="zero"),
+        "shift": data.Augment(pad=0, shift=0.1, flip=False),
+        "shift-flip": data.Augment(pad=0, shift=0.1),
+    },
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +134,7 @@ def train(method: training.Method, recipe: Recipe, options: Options) -> training
     if options.awp:
         method = training.AWP(method, options.awp, options.awp_start)
     usual = data.default_augment(options.data, train_set.image_shape, recipe.augment)
-    augment = read_variant(options.augment, {"auto": usual} | AUGMENT)
+    augment = spec.parse(options.augment, Names("augmentation", {"auto": usual} | AUGMENT))
     augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")

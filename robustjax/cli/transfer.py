@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import jax
 from tyro.conf import Positional, arg
 
-from robustjax import attacks, config, data, evaluation, models, report
-from robustjax.cli.flags import FUNCTIONS, Norm, choose_threat
+from robustjax import attacks, config, data, evaluation, losses, models, report
+from robustjax.cli.flags import Norm, choose_threat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def transfer(options: Annotated[Transferring, arg(name="")]) -> evaluation.Trans
     sets = {about["data"]["name"] for about in settings}
     if len(sets) > 1:
         raise ValueError(f"the runs were trained on different data: {', '.join(sorted(sets))}")
-    threat = config.decode(settings[0]["threat"], FUNCTIONS)
+    threat = config.decode(settings[0]["threat"], losses.NAMED)
     threat = choose_threat(options.threat, options.eps, threat)
     test = data.load(sets.pop(), "test", options.data_dir).head(options.n)
     networks = {name: logits_fn for name, (logits_fn, _, _) in zip(names, loaded, strict=True)}

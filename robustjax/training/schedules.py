@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.config import check_number, config, number
+from robustjax.config import config, number
 from robustjax.spec import KINDS, Names
 
 
@@ -26,12 +26,8 @@ class Constant:
 class Piecewise:
     """1, multiplied by `factor` at each of `boundaries`: t < b_1 -> 1, t < b_2 -> factor, ..."""
 
-    boundaries: tuple[float, ...] = (100 / 110, 105 / 110)
-    factor: float = 0.1
-
-    def __post_init__(self):
-        for b in self.boundaries:
-            check_number("boundaries", b, 0, 1)
+    boundaries: tuple[float, ...] = number(default=(100 / 110, 105 / 110), high=1)
+    factor: float = number(default=0.1)
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """The factor at t."""
