@@ -1,7 +1,6 @@
 """Configs as text: reading and writing are inverses, and errors name the word."""
 
 import dataclasses
-import doctest
 import time
 
 import pytest
@@ -192,7 +191,3 @@ def test_a_users_attack_and_detector(monkeypatch):
     attack = attacks.parse("pgd-5x2:start=patch:start.side=2", Linf())
     assert attack == attacks.Restarts(attacks.PGD(steps=5, start=Patch(2)), 2)
     assert detection.parse("energy:temperature=2") == detection.Energy(2.0)
-
-
-def test_examples():
-    assert doctest.testmod(spec).failed == 0
