@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from scipy.special import log_softmax, rel_entr, softmax
 
 from robustjax import files, models, parallel
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.layers import AdaptiveNorm, BatchNorm, Conv
-from robustjax.training import Optimizer, Recipe
-from robustjax.training.methods.base import Batch
+from robustjax.training import SAT, TRADES, Optimizer, Recipe
+from robustjax.training.methods.base import Batch, Crafted
 from robustjax.training.net import Net
 from robustjax.training.schedules import Constant
 from robustjax.training.step import create_state
@@ -58,12 +59,32 @@ def module(method=None):
     return Classifier(stem=Conv(4), body=body, head=head, teacher=teacher, auxiliary=auxiliary)
 
 
+class Smooth(nn.Module):
+    """A layer, BatchNorm, tanh, a layer: weights move the statistics, and nothing has a kink."""
+
+    @nn.compact
+    def __call__(self, x, bn):
+        h = Conv(6, 1)(x)
+        h = nn.tanh(BatchNorm()(h, bn))
+        kernel = self.param("kernel", nn.initializers.normal(0.1), (h[0].size, CLASSES))
+        return h.reshape(len(x), -1) @ kernel
+
+
 class Flat(nn.Module):
     """Logits linear in the pixels: what a method computes on it, one can by hand."""
 
     @nn.compact
     def __call__(self, x, bn):
         kernel = self.param("kernel", nn.initializers.normal(), (x[0].size, CLASSES))
+        return x.reshape(len(x), -1) @ kernel
+
+
+class Pair(Flat):
+    """The linear model, and a teacher of other weights."""
+
+    @nn.compact
+    def taught(self, x, bn):
+        kernel = self.param("teacher", nn.initializers.normal(), (x[0].size, CLASSES))
         return x.reshape(len(x), -1) @ kernel
 
 
@@ -78,6 +99,17 @@ class Watched(Net):
         return super().forward(params, x, mode, *args, **kwargs)
 
 
+@struct.dataclass
+class Noted(Net):
+    """A net that notes what it is asked to craft."""
+
+    asked: list = struct.field(pytree_node=False, default_factory=list)
+
+    def craft(self, attack, params, keys, x, y, target=None, *args, **kwargs):
+        self.asked.append((attack, target))
+        return super().craft(attack, params, keys, x, y, target, *args, **kwargs)
+
+
 def flat_net(method, scale=0.1):
     """(params, net, batch) of a linear model whose weights are of this size."""
     _, net, batch = net_and_batch(method)
@@ -89,6 +121,61 @@ def on_one_device(function):
     """The result of a function of nothing under the device axis, as a training step runs it."""
     run = jax.vmap(lambda _: function(), axis_name=parallel.AXIS)
     return jax.tree.map(lambda a: a[0], run(jnp.zeros(1)))
+
+
+def keys():
+    """A key for each example."""
+    return jax.random.split(jax.random.key(3), SIZE)
+
+
+def crafted(method, given):
+    """What a method perturbs of (params, net, batch)."""
+    params, net, batch = given
+    return on_one_device(lambda: method.perturb(net, params, batch, keys()))
+
+
+def linear(method, shift=0.1, scale=0.1):
+    """(loss, logits, logits of moved images, labels), the logits in float64."""
+    params, net, batch = flat_net(method, scale)
+    x_adv = jnp.clip(batch.image + shift * jnp.sign(jnp.sin(1e3 * batch.image)), 0, 1)
+    loss, _ = on_one_device(lambda: method.loss(net, params, batch, Crafted(x_adv, net.stats)))
+    z = [np.asarray(net.logits(params, x), np.float64) for x in (batch.image, x_adv)]
+    return float(loss), *z, np.asarray(batch.label)
+
+
+def cross_entropies(z, label):
+    """Of each example, in float64."""
+    return -log_softmax(z, -1)[np.arange(SIZE), label]
+
+
+def divergences(reference, z):
+    """KL(reference || z) of each example."""
+    return rel_entr(softmax(reference, -1), softmax(z, -1)).sum(-1)
+
+
+def taught_net():
+    """(params of both, net, batch, images that moved) of the linear model and its teacher."""
+    params, net, batch = flat_net(TRADES())
+    teacher = 0.1 * jax.random.normal(jax.random.key(6), params["kernel"].shape)
+    params, net = params | {"teacher": teacher}, net.replace(module=Pair())
+    return params, net, batch, Crafted(jnp.clip(batch.image + 0.1, 0, 1), {})
+
+
+def noted(method, rows):
+    """(attack, target of the attack, what was crafted) for examples that have these rows."""
+    params, net, batch = flat_net(method)
+    net = Noted(net.stats, net.progress, net.module)
+    found = method.perturb(net, params, batch.replace(rows=rows), keys())
+    ((attack, target),) = net.asked
+    return attack, target, found
+
+
+def loss_of(method, progress=0.5, shift=0.1, rows=None):
+    state, net, batch = net_and_batch(SAT())
+    net = net.replace(progress=jnp.float32(progress))
+    batch = batch if rows is None else batch.replace(rows=rows)
+    crafted = Crafted(jnp.clip(batch.image + shift, 0, 1), net.stats)
+    return on_one_device(lambda: method.loss(net, state.params, batch, crafted))
 
 
 @functools.cache
