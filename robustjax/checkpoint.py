@@ -51,10 +51,10 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 item = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                meta = self._manager.restore(step, args=item).meta
+                meta = self._manager.restore(step, args=item)["meta"]
                 refuse_foreign(self.folder, meta, identity)
                 item = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-                return self._manager.restore(step, args=item).state, meta
+                return self._manager.restore(step, args=item)["state"], meta
             except ForeignCheckpoint:
                 raise
             except Exception as error:  # Orbax and TensorStore raise whatever a torn file provokes

@@ -84,7 +84,8 @@ def config(cls: type[T]) -> type[T]:
                 check(self)
         own(self)
 
-    cls.__post_init__ = __post_init__
+    declared: Any = cls
+    declared.__post_init__ = __post_init__
     cls = dataclasses.dataclass(frozen=True)(cls)
     cls.__eq__ = _equal
     _register(cls)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
@@ -71,6 +73,14 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
     text = to_json(data, indent=2) + "\n"
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def write_arrays(
+    path: str | os.PathLike, arrays: Mapping[str, Any], compress: bool = False
+) -> None:
+    """Write an .npz that holds `arrays` under their names, whole or not at all."""
+    with replacing(path) as file:
+        (np.savez_compressed if compress else np.savez)(file, **arrays)
 
 
 def read_json(path: str | os.PathLike) -> Any:

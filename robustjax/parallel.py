@@ -17,6 +17,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+Device = Any
+"""A `jax.Device`, to type checkers: jaxlib does not say what one is."""
+
 AXIS = "batch"
 """The name of the device axis: what a collective inside a per-device function reduces over."""
 
@@ -26,7 +29,7 @@ def data_parallel(
     in_axes: Any,
     out_axes: Any,
     donate_argnums: int | Sequence[int] = (),
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Callable:
     """Run a per-device function over all devices (all processes): the one pmap.
 
@@ -78,35 +81,32 @@ def place(tree: Any, axes: Any) -> Any:
       tree: arrays; a leading axis is this process's devices.
       axes: prefix of `tree` with None (replicated) or 0 (leading axis: the devices).
     """
-    return _with_mesh(jax.local_devices(), jax.device_put, tree, axes)
+
+    def put(leaf, mesh, spec):
+        return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+    return _with_mesh(jax.local_devices(), put, tree, axes)
 
 
 def to_global(tree: Any, axes: Any) -> Any:
     """What `data_parallel` returns, one piece a process, as arrays over all processes (Orbax)."""
-    return _with_mesh(jax.devices(), _join, tree, axes)
+    return _with_mesh(jax.devices(), multihost_utils.host_local_array_to_global_array, tree, axes)
 
 
 def to_local(tree: Any, axes: Any) -> Any:
     """The inverse of `to_global`."""
-    return _with_mesh(jax.devices(), _part, tree, axes)
+    return _with_mesh(jax.devices(), multihost_utils.global_array_to_host_local_array, tree, axes)
 
 
-def _with_mesh(devices: Sequence[jax.Device], function: Callable, tree: Any, axes: Any) -> Any:
+def _with_mesh(devices: Sequence[Device], function: Callable, tree: Any, axes: Any) -> Any:
+    """`function(leaf, mesh, spec)` of every leaf."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
 
     def visit(axis, subtree):
-        sharding = NamedSharding(mesh, PartitionSpec() if axis is None else PartitionSpec(AXIS))
-        return jax.tree.map(lambda leaf: function(leaf, sharding), subtree)
+        spec = PartitionSpec() if axis is None else PartitionSpec(AXIS)
+        return jax.tree.map(lambda leaf: function(leaf, mesh, spec), subtree)
 
     return jax.tree.map(visit, axes, tree, is_leaf=lambda axis: axis is None)
-
-
-def _join(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
-    return multihost_utils.host_local_array_to_global_array(leaf, sharding.mesh, sharding.spec)
-
-
-def _part(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
-    return multihost_utils.global_array_to_host_local_array(leaf, sharding.mesh, sharding.spec)
 
 
 def barrier(name: str) -> None:
@@ -132,7 +132,8 @@ def use_all_cores(batch_size: int = 16) -> None:
     Call it before anything touches a device: later it is too late, and devices stay as they are,
     as GPUs and TPUs do, and a number that was set already (`JAX_NUM_CPU_DEVICES`).
     """
-    if jax.config.jax_num_cpu_devices < 0:
+    options: Any = jax.config
+    if options.jax_num_cpu_devices < 0:
         devices = 1 << (min(usable_cores(), 16).bit_length() - 1)
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", math.gcd(devices, batch_size))

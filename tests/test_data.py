@@ -93,6 +93,15 @@ class TinyText(TinyImages):
         )
 
 
+class TinySequence(TinyImages):
+    """Whose features have no names."""
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.Dataset({"id": tfds.features.Text()})
+        )
+
+
 @pytest.fixture(scope="session")
 def tfds_dir(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("tfds"))
@@ -360,6 +369,7 @@ def test_an_unknown_set_names_its_neighbours(tmp_path):
     ("name", "message"),
     [
         ("tiny_varying", r"uint8 images of shape \(None, None, 3\).*arrays:DIR"),
+        ("tiny_sequence", r"not an image classification set: among its features \(\) 0 could be"),
         ("tiny_text", r"not an image classification set: among its features \(id\) 0 could be"),
     ],
 )

@@ -11,6 +11,7 @@ from robustjax.files import (
     read_metrics,
     replacing,
     to_json,
+    write_arrays,
     write_json,
 )
 
@@ -22,6 +23,17 @@ def test_takes_the_place_of_the_old_file(tmp_path):
             file.write(text)
         assert path.read_bytes() == text
     assert os.listdir(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_arrays_come_back_by_name(tmp_path, compress):
+    arrays = {"a": np.arange(3.0), "b/c": np.zeros((1000, 2))}
+    write_arrays(tmp_path / "a.npz", arrays, compress)
+    with np.load(tmp_path / "a.npz") as found:
+        assert {name: found[name].tolist() for name in found.files} == {
+            name: a.tolist() for name, a in arrays.items()
+        }
+    assert ((tmp_path / "a.npz").stat().st_size < 16_000) == compress
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

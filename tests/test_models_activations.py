@@ -1,8 +1,10 @@
 """The layers of every kind of network: in their order, with the logits of `apply`."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from robustjax.detection import Mahalanobis, scores
 from robustjax.models import activations, apply, create, init, with_dropout, with_layers
@@ -96,3 +98,9 @@ def test_a_network_with_its_dropout_left_on():
     assert (np.abs(drawn.mean(0) - one["logits"]) < 5 * error).all()
     with pytest.raises(ValueError, match="no dropout that could be left on"):
         with_dropout(apply(model.clone(dropout=0.0), logits_fn.args[0])[0])
+
+
+@pytest.mark.parametrize("view", [with_layers, with_dropout])
+def test_only_networks_of_ours_can_be_looked_into(view):
+    with pytest.raises(ValueError, match=r"must be a network of robustjax.*models\.load"):
+        view(Partial(jnp.dot, jnp.eye(2)))

@@ -25,11 +25,11 @@ class Digits:
 
     def read(self, split: str) -> Dataset:
         """All digits, the 17 grey levels 0..16 spread over 0..255."""
-        digits = load_digits()
+        levels, labels = load_digits(return_X_y=True)
         return Dataset(
-            images=np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None],
-            labels=digits.target,
-            indices=np.arange(len(digits.target)),
+            images=np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1),
+            labels=labels,
+            indices=np.arange(len(labels)),
             name=self.name,
             split=split,
             num_classes=10,

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
+from jax.typing import ArrayLike
 
 from robustjax.config import config, static
 
 PADS = {"reflect": "reflect", "zero": "constant"}
 
 
-def to_float(images: jax.Array) -> jax.Array:
+def to_float(images: ArrayLike) -> jax.Array:
     """uint8 of any shape -> float32 in [0, 1]."""
     return jnp.asarray(images, jnp.float32) / 255
 
@@ -66,7 +67,8 @@ def augment(
         raise ValueError(f"shift must lie in [0, 1], with pad 0, got shift {shift} and pad {pad}")
     if cutout < 0:
         raise ValueError(f"cutout must be the side of a square in pixels, got {cutout}")
-    crop_key, flip_key, *hole_key = jax.random.split(key, 3 if cutout else 2)
+    keys = jax.random.split(key, 3 if cutout else 2)
+    crop_key, flip_key = keys[:2]
     if pad:
         padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=PADS[mode])
         top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
@@ -75,7 +77,7 @@ def augment(
         image = _shifted(image, jax.random.uniform(crop_key, (2,), minval=-shift, maxval=shift))
     if flip:
         image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
-    return _with_hole(*hole_key, image, cutout) if cutout else image
+    return _with_hole(keys[2], image, cutout) if cutout else image
 
 
 def _with_hole(key: jax.Array, image: jax.Array, side: int) -> jax.Array:

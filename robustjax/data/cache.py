@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustjax.files import replacing
+from robustjax.files import write_arrays
 
 
 def folder() -> Path:
@@ -42,8 +42,7 @@ def cached(
         warnings.warn(f"{path} is damaged ({error}); making it again", stacklevel=2)
     arrays = make()
     try:
-        with replacing(path) as file:
-            np.savez(file, **{key: arrays[key] for key in keys})
+        write_arrays(path, {key: arrays[key] for key in keys})
     except OSError as error:
         warnings.warn(
             f"cannot cache to {path.parent} ({error.strerror}); set ROBUSTJAX_CACHE to a folder "

@@ -106,7 +106,8 @@ class Dataset:
         means, deviations = [], []
         for channel in np.moveaxis(self.images, -1, 0):
             # Counting levels is exact, and makes no float copy of the whole set.
-            counts = sum(np.bincount(image.ravel(), minlength=256) for image in channel)
+            levels_of = (np.bincount(image.ravel(), minlength=256) for image in channel)
+            counts = sum(levels_of, start=np.zeros(256, int))
             mean = counts @ levels / counts.sum()
             means.append(round(float(mean), 4))
             variance = counts @ (levels - mean) ** 2 / counts.sum()

@@ -79,10 +79,10 @@ class Plan:
         if self.soft:
             shapes["target"] = (self.train.num_classes,), np.float32
         batch = {name: np.empty((len(index), *s), dtype) for name, (s, dtype) in shapes.items()}
-        for mine, rows, source in (
-            (index >= 0, index, self.train),
-            (index < 0, -1 - index, self.extra),
-        ):
+        parts = [(index >= 0, index, self.train)]
+        if self.extra is not None:
+            parts.append((index < 0, -1 - index, self.extra))
+        for mine, rows, source in parts:
             if mine.any():
                 for name, values in read(source, rows[mine], self.soft).items():
                     batch[name][mine] = values
@@ -97,7 +97,7 @@ class Plan:
         """(batch_size,) int32: rows in train, and -1 - rows in extra, evenly among them."""
         size, extra = self.batch_size, self.extra_size
         own = batch_indices(self.seed, step, len(self.train), size - extra)
-        if not extra:
+        if self.extra is None or not extra:
             return own
         place = np.arange(size + 1) * extra // size
         index = np.empty(size, np.int32)
@@ -109,8 +109,8 @@ class Plan:
 def read(source: Dataset, rows: np.ndarray, soft: bool) -> dict[str, np.ndarray]:
     """These examples of a data set; `soft`: with targets, one-hot where it has none."""
     part = {"image": source.images[rows], "label": source.labels[rows]}
-    if soft and source.targets is None:
-        part["target"] = np.eye(source.num_classes)[part["label"]]
-    elif soft:
-        part["target"] = source.targets[rows]
+    if soft:
+        targets = source.targets
+        one_hot = np.eye(source.num_classes)
+        part["target"] = one_hot[part["label"]] if targets is None else targets[rows]
     return part

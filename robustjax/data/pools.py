@@ -58,7 +58,7 @@ def load_extra(name: str, num_classes: int) -> Dataset:
       Images and targets stay on disk; targets are looked through once, a part at a time.
     """
     pool = open_pool(name)
-    images, labels, targets = (pool.get(kind) for kind in KINDS)
+    images, labels, targets = pool["images"], pool.get("labels"), pool.get("targets")
     if labels is None and targets is None:
         raise ValueError(
             f"{name} has neither labels nor targets; `robustjax pseudo-label RUN --data {name}` "

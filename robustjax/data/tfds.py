@@ -12,9 +12,11 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.constants import DATA_DIR
 from tqdm import tqdm
 
 from robustjax.data.arrays import ARRAYS, Digits
@@ -60,7 +62,7 @@ class TFDS:
 
     def read(self, split: str) -> Dataset:
         """One of the set's own splits, from the cache if it was decoded before."""
-        feature = self.builder.info.features[self.label]
+        feature = _features(self.builder.info)[self.label]
         arrays = cached(self._cache_name(split), ("images", "labels"), lambda: self._decode(split))
         return Dataset(
             **arrays,
@@ -80,8 +82,8 @@ class TFDS:
         return f"{self.name.replace('/', '-')}-{self.builder.version}-{split}-{digest}"
 
     def _decode(self, split: str) -> dict[str, np.ndarray]:
-        source = self.builder.as_data_source(split)
-        size, shape = len(source), self.builder.info.features[self.image].shape
+        source: Any = self.builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
+        size, shape = len(source), _features(self.builder.info)[self.image].shape
         images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
         with _quiet(), tqdm(total=size, desc=f"decode {self.name} {split}", leave=False) as bar:
             for start in range(0, size, CHUNK):
@@ -117,7 +119,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 def prepared(data_dir: str | None = None) -> dict[str, str]:
     """The image classification sets found in a folder: name -> version and splits."""
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = Path(data_dir or DATA_DIR).expanduser()
     found = {}
     for pattern in ("*/*", "*/*/*"):
         for path in sorted(folder.glob(f"{pattern}/dataset_info.json")):
@@ -148,32 +150,37 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
 
 def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
     """The names of the image and the label among the features."""
-    keys = []
+    keys, features = [], _features(info)
     for position, kind in enumerate((tfds.features.Image, tfds.features.ClassLabel)):
-        found = [k for k, feature in info.features.items() if isinstance(feature, kind)]
+        found = [k for k, feature in features.items() if isinstance(feature, kind)]
         named = [info.supervised_keys[position]] if info.supervised_keys else []
         choice = [k for k in found if k in named] or found
         if len(choice) != 1:
             raise ValueError(
                 f"{info.name} is not an image classification set: among its features "
-                f"({', '.join(info.features)}) {len(choice)} could be the {kind.__name__}"
+                f"({', '.join(features)}) {len(choice)} could be the {kind.__name__}"
             )
         keys += choice
-    image = info.features[keys[0]]
+    image = features[keys[0]]
     if None in image.shape or image.np_dtype != np.uint8:
         raise ValueError(
             f"{info.name} has {np.dtype(image.np_dtype).name} images of shape {image.shape}, where "
             "None varies; bring them to one size as uint8 arrays and use arrays:DIR"
         )
-    return tuple(keys)
+    return keys[0], keys[1]
+
+
+def _features(info: tfds.core.DatasetInfo) -> Any:
+    """The features by their names; none where the set is not a dictionary of them."""
+    return info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
 
 
 def _check_format(builder: tfds.core.DatasetBuilder) -> None:
     found = builder.info.file_format
     if found != FORMAT:
         raise FileNotFoundError(
-            f"{builder.name} is stored as {found.value} in {builder.data_path}, which only "
-            "TensorFlow reads; prepare it in another folder: "
+            f"{builder.name} is stored as {found and found.value} in {builder.data_path}, which "
+            "only TensorFlow reads; prepare it in another folder: "
             f"robustjax data prepare {builder.name} --data-dir DIR"
         )
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from robustjax.config import config, number, static
 
-NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+NHWC = ("NHWC", "HWIO", "NHWC")
 Weights = tuple[dict[str, jax.Array], ...]
 """A kernel (3, 3, C, D) and a bias (D,) a layer."""
 
@@ -75,7 +75,7 @@ class Autoencoder:
         layers, size = Layers(self.pool), min(self.batch_size, len(images))
         start, noisy = jax.random.split(jax.random.key(self.seed))
         weights = layers.initial(start, images.shape[-1], self.filters)
-        state = weights, optax.adam(self.lr).init(weights)
+        state, loss = (weights, optax.adam(self.lr).init(weights)), jnp.nan
         numbers, batches = (self.noise, self.penalty, self.lr), np.random.default_rng(self.seed)
         with tqdm(range(self.epochs), "autoencoder", unit="epoch", disable=None) as bar:
             for epoch in bar:
@@ -102,7 +102,9 @@ class Layers:
         """What every convolution makes of images (B, H, W, C)."""
         found, h = [], images
         for i, layer in enumerate(weights):
-            h = jax.lax.conv_general_dilated(h, layer["kernel"], (1, 1), "SAME", **NHWC)
+            h = jax.lax.conv_general_dilated(
+                h, layer["kernel"], (1, 1), "SAME", dimension_numbers=NHWC
+            )
             h = h + layer["bias"].reshape(1, 1, 1, -1)
             found.append(h := jax.nn.sigmoid(h))
             if self.pool and i == 0:
@@ -145,16 +147,17 @@ def descend(
     """
     (weights, moments), (noise, penalty, lr) = state, numbers
     own = jax.vmap(jax.random.fold_in, (None, 0))(*keys)
-    moved = noise * jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(own)
+    shift = noise * jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(own)
 
     def loss(weights):
-        found = layers.outputs(weights, jnp.clip(clean + moved, 0, 1))
+        found = layers.outputs(weights, jnp.clip(clean + shift, 0, 1))
         squares = sum((h**2).sum() for h in found) / len(clean)
         return ((found[-1] - clean) ** 2).mean() + penalty * squares
 
     value, slope = jax.value_and_grad(loss)(weights)
     updates, moments = optax.adam(lr).update(slope, moments)
-    return (optax.apply_updates(weights, updates), moments), value
+    moved: Any = optax.apply_updates(weights, updates)
+    return (moved, moments), value
 
 
 def halved(h: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -94,16 +95,16 @@ class CarliniWagnerWB(MinimumNorm):
         if target is None:
             key = jax.random.fold_in(example.key, 0)
             target = choose(self.label, logits_of(output), key, example.y, self.rank)
-        state = State(jnp.asarray(False), jnp.asarray(target), example.x, None)
-        stage = self._stage(state).begin(*self._task(lambda _: output, example, state))
+        first = jnp.asarray(False), jnp.asarray(target), example.x
+        stage = self._stage(False).begin(*self._task(lambda _: output, example, *first))
         # Nothing is left to do where the clean image is of the class and accepted.
         enough = (stage.size == 0) & (output["score"] >= 0)
-        return state._replace(hiding=enough, stage=stage)
+        return State(enough, *first[1:], stage)
 
     def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
         """A step of the present stage; the second begins where the first is over."""
-        stage = self._stage(state)
-        now = stage.step(*self._task(logits_fn, example, state), state.stage)
+        stage, place = self._stage(state.hiding), (state.hiding, state.target, state.origin)
+        now = stage.step(*self._task(logits_fn, example, *place), state.stage)
         search = binary_search.begin(self.constant)
         enter = State(
             hiding=jnp.asarray(True),
@@ -123,7 +124,7 @@ class CarliniWagnerWB(MinimumNorm):
 
     def done(self, state: State) -> jax.Array:
         """After the second stage."""
-        return state.hiding & self._stage(state).done(state.stage)
+        return state.hiding & self._stage(state.hiding).done(state.stage)
 
     def result(self, example: Example, state: State) -> jax.Array:
         """The smallest accepted change, the least detected one, or the clean image."""
@@ -134,32 +135,29 @@ class CarliniWagnerWB(MinimumNorm):
         """A forward and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.stage.steps, state.stage.steps)
 
-    def _stage(self, state: State) -> CarliniWagnerL2:
+    def _stage(self, hiding: jax.Array | bool) -> CarliniWagnerL2:
         def choose(second, first):
-            return jnp.where(state.hiding, second, first)
+            return jnp.where(hiding, second, first)
 
-        return CarliniWagnerL2(
-            self.threat,
+        return dataclasses.replace(
+            CarliniWagnerL2(self.threat, loss=hinges, success=reached, step_size=self.step_size),
             steps=choose(self.steps, self.steps // 2),
-            step_size=self.step_size,
             rounds=choose(self.rounds, self.first_rounds),
             constant=choose(self.constant, self.first_constant),
-            loss=hinges,
-            success=reached,
         )
 
-    def _task(self, logits_fn, example, state):
+    def _task(self, logits_fn, example, hiding, target, origin):
         """What a stage works on: the model as it sees it, and its problem."""
 
         def model(z):
             output = logits_fn(z)
             logits, score = output["logits"], output["score"]
-            own = jnp.arange(logits.size) == state.target
+            own = jnp.arange(logits.size) == target
             behind = logits - jnp.where(own, self.confidence, 0)
-            return {"logits": behind, "score": jnp.where(state.hiding, score, 0)}
+            return {"logits": behind, "score": jnp.where(hiding, score, 0)}
 
-        given = Started(state.origin, state.target)
-        return model, example._replace(y=state.target, target=given)
+        given = Started(origin, target)
+        return model, example._replace(y=target, target=given)
 
 
 def hinges(output: Any, target: jax.Array) -> jax.Array:

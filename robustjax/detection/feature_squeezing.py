@@ -21,6 +21,7 @@ class Squeezer(Protocol):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(H, W, C) -> (H, W, C)."""
+        ...
 
 
 @config

@@ -40,16 +40,12 @@ class Uncertainty(Detector):
 
     def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
         """Nothing, of a randomised model."""
-        if not isinstance(model, Randomized):
-            raise ValueError(
-                "the uncertainty is over draws of the model; give an attacks.Randomized, such as "
-                "attacks.Randomized(models.with_dropout(logits_fn))"
-            )
+        _randomized(model)
         return ()
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The total variance, negative."""
-        keys = jax.random.split(jax.random.clone(logits_fn.key), self.draws)
+        keys = jax.random.split(jax.random.clone(_randomized(logits_fn).key), self.draws)
 
         def probabilities(key):
             return jnp.exp(log_probabilities(drawn_of(redraw(logits_fn, key)(x))))
@@ -57,3 +53,13 @@ class Uncertainty(Detector):
         p = jax.vmap(probabilities)(keys)
         away = p - (ordered_sum(p) / self.draws)[None]
         return -ordered_sum(ordered_sum(away**2)) / self.draws
+
+
+def _randomized(model: Any) -> Randomized:
+    """The model, once it is known to have draws."""
+    if not isinstance(model, Randomized):
+        raise ValueError(
+            "the uncertainty is over draws of the model; give an attacks.Randomized, such as "
+            "attacks.Randomized(models.with_dropout(logits_fn))"
+        )
+    return model

@@ -36,14 +36,23 @@ UNFINISHED = 0.1
 class FollowsGradient(Protocol):
     """An attack whose gradient can be diagnosed."""
 
-    loss: Loss
-    label: Label
+    @property
+    def loss(self) -> Loss:
+        """What it ascends."""
+        ...
+
+    @property
+    def label(self) -> Label:
+        """The class that it goes from or to."""
+        ...
 
     def aim(self, logits_fn: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
         """The target the attack chooses."""
+        ...
 
     def gradient(self, logits_fn: Any, x: jax.Array, target: Any) -> jax.Array:
         """The direction it ascends in."""
+        ...
 
 
 @runtime_checkable

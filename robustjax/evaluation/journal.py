@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
@@ -102,7 +103,7 @@ def fingerprint(arrays: Any, about: Any, programs: Iterable[ClosedJaxpr]) -> str
     text = "\n".join([text, *(str(program.jaxpr) for program in programs)])
     digest = hashlib.sha256(re.sub("0x[0-9a-f]+", "", text).encode())  # no address of an object
     for leaf in jax.tree.leaves((arrays, [program.consts for program in programs])):
-        is_key = jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+        is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

@@ -13,7 +13,7 @@ import numpy as np
 
 from robustjax.attacks._core.iterative import allowed
 from robustjax.config import encode
-from robustjax.files import replacing
+from robustjax.files import write_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +78,11 @@ class Report:
                 flat |= {f"{name}/{part}": values for part, values in column.items()}
             else:
                 flat[name] = column
-        with replacing(path) as file:
-            np.savez_compressed(file, **flat)
+        write_arrays(path, flat, compress=True)
 
     def save_images(self, path: str | os.PathLike) -> None:
         """Write the adversarial images as an .npz: under each attack's name (N, H, W, C)."""
-        with replacing(path) as file:
-            np.savez_compressed(file, **self.adversarial)
+        write_arrays(path, self.adversarial, compress=True)
 
     def to_json(self, examples: bool = False) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers; the images stay out."""

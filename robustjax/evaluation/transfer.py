@@ -104,12 +104,15 @@ def transfer(
     twice = [name for name in sources if targets.get(name, sources[name]) is not sources[name]]
     if twice:
         raise ValueError(f"{twice[0]!r} names one model as source, another one as target")
-    settings = {}
-    for name, logits_fn in {**sources, **targets}.items():
-        model, typed, data, size = check_request(
-            logits_fn, key, images, labels, indices, batch_size
-        )
-        settings[name] = Setting(model, typed, success, size, Ledger())
+    requests = {
+        name: check_request(logits_fn, key, images, labels, indices, batch_size)
+        for name, logits_fn in {**sources, **targets}.items()
+    }
+    settings = {
+        name: Setting(model, typed, success, size, Ledger())
+        for name, (model, typed, _, size) in requests.items()
+    }
+    _, _, data, _ = next(iter(requests.values()))
     right = {name: ~judge(setting, data).won for name, setting in settings.items()}
     adversarial = {}
     for source in sources:
@@ -137,6 +140,7 @@ def transfer(
 
 def _rate(mask: np.ndarray) -> Rate:
     """The fraction of True, and how well so many examples determine it."""
-    n = len(mask)
-    value = float(mask.mean()) if n else None
-    return Rate(value, stderr(value, n) if n else None, n)
+    if not len(mask):
+        return Rate(None, None, 0)
+    value = float(mask.mean())
+    return Rate(value, stderr(value, len(mask)), len(mask))

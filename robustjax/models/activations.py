@@ -36,7 +36,7 @@ class _Layers:
             more = {
                 "auxiliary": self.model.apply(variables, features, BN("running"), method="trust")
             }
-        found = traverse_util.flatten_dict(kept["intermediates"])
+        found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(kept["intermediates"])
         layers = [found[path][0] for path in sorted(found, key=_place)]
         return {"logits": logits, "features": (*layers, features)} | more
 
@@ -57,7 +57,7 @@ def activations(model: Classifier, variables: Any) -> Partial:
 
 def with_layers(logits_fn: Partial) -> Partial:
     """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights."""
-    return activations(logits_fn.func.model, *logits_fn.args)
+    return activations(_model_of(logits_fn), *logits_fn.args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class _Draw:
 
     model: Classifier
 
-    def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> dict[str, Any]:
         features, logits = self.model.apply(variables, images, BN("running"), method="both")
         drawn = self.model.apply(variables, features, key, method="answer")
         return {"logits": logits, "drawn": drawn}
@@ -88,10 +88,21 @@ def with_dropout(logits_fn: Partial) -> Partial:
     Guarantees:
       The logits are those of `logits_fn`, and of a linear head the mean over all draws.
     """
-    model = logits_fn.func.model
+    model = _model_of(logits_fn)
     if not model.dropout:
         raise ValueError("the network has no dropout that could be left on; train with --dropout")
     return Partial(_Draw(model), *logits_fn.args)
+
+
+def _model_of(logits_fn: Partial) -> Classifier:
+    """The network of a function that is bound to its weights."""
+    model = getattr(logits_fn.func, "model", None)
+    if not isinstance(model, Classifier):
+        raise ValueError(
+            "logits_fn must be a network of robustjax, bound to its weights by models.apply, "
+            "models.load or models.from_torch"
+        )
+    return model
 
 
 def _is_layer(module: nn.Module, method: str) -> bool:

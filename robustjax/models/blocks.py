@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from robustjax.models.layers import BN, BatchNorm, Conv, activation
 
@@ -69,10 +71,12 @@ class MaxPool(nn.Module):
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C)."""
         del bn  # in the place of a block
         side = ((self.size - 1) // 2, self.size // 2)
-        return nn.max_pool(x, (self.size, self.size), (2, 2), (side, side))
+        return nn.pool(x, -jnp.inf, lax.max, (self.size, self.size), (2, 2), (side, side))
 
 
-def through(module: nn.Module, stages: tuple[Stage, ...], h: jax.Array, bn: BN) -> jax.Array:
+def through(
+    module: nn.Module, stages: Sequence[Sequence[nn.Module]], h: jax.Array, bn: BN
+) -> jax.Array:
     """Call the blocks in their order, as stage1_block1, ... of `module`, and as its `remat` says.
 
     The blocks given are templates: one that occurs twice is two blocks.

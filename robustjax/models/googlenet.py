@@ -70,8 +70,8 @@ def googlenet(width: int, activation: str, dtype: Any, remat: bool) -> tuple[nn.
     """
 
     def block(channels):
-        one, *pairs, pool = (max(1, c * width // 192) for c in channels)
-        return Inception(one, tuple(pairs[:2]), tuple(pairs[2:]), pool, activation, dtype)
+        one, in3, out3, in5, out5, pool = (max(1, c * width // 192) for c in channels)
+        return Inception(one, (in3, out3), (in5, out5), pool, activation, dtype)
 
     stages = [tuple(map(block, stage)) for stage in CHANNELS]
     stages = [*((*stage, MaxPool(3)) for stage in stages[:-1]), stages[-1]]

@@ -97,12 +97,13 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
 
         # Flax's own module writes whenever it reads the batch; run it apart and commit what we mean
+        axes: Any = bn.axes or None  # Flax's type has one axis; it passes any number on to JAX
         norm = nn.BatchNorm(
             use_running_average=bn.mode == "running",
             momentum=0.0 if bn.mode == "capture" else MOMENTUM,
             epsilon=self.epsilon,
             dtype=self.dtype,
-            axis_name=bn.axes or None,
+            axis_name=axes,
             parent=None,
         )
         variables = {
@@ -110,8 +111,9 @@ class BatchNorm(nn.Module):
             "batch_stats": {"mean": mean.value, "var": var.value},
         }
         y, new = norm.apply(variables, x, mutable=["batch_stats"])
+        moved: Any = new["batch_stats"]
         if bn.mode in ("commit", "capture") and not self.is_initializing():
-            mean.value, var.value = new["batch_stats"]["mean"], new["batch_stats"]["var"]
+            mean.value, var.value = moved["mean"], moved["var"]
         return y
 
 

@@ -7,7 +7,13 @@ from typing import Any
 from flax import linen as nn
 
 from robustjax.models.layers import Conv, torch_uniform
-from robustjax.models.residual import PreActBlock, PreActBottleneck, Residual, SqueezeBlock
+from robustjax.models.residual import (
+    Block,
+    PreActBlock,
+    PreActBottleneck,
+    Residual,
+    SqueezeBlock,
+)
 
 
 def preact_resnet(
@@ -15,7 +21,7 @@ def preact_resnet(
     activation: str,
     dtype: Any,
     remat: bool,
-    block: type[nn.Module],
+    block: Block,
     counts: tuple[int, ...],
     expansion: int = 1,
 ) -> tuple[nn.Module, nn.Module]:

@@ -173,6 +173,9 @@ def widen(x: jax.Array, features: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
 
+Block = type[BasicBlock] | type[PreActBlock]
+
+
 class Residual(nn.Module):
     """Stages of blocks, each stage but the first halving the image, then the spatial mean.
 
@@ -190,7 +193,7 @@ class Residual(nn.Module):
       norm: BatchNorm or AdaptiveNorm, everywhere.
     """
 
-    block: type[nn.Module]
+    block: Block
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     activation: str
@@ -198,7 +201,7 @@ class Residual(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     final_norm: bool = True
-    first: type[nn.Module] | None = None
+    first: Block | None = None
     norm: Norm = BatchNorm
 
     @nn.compact

@@ -10,6 +10,7 @@ from robustjax.models.layers import Conv, he_fan_out, torch_uniform
 from robustjax.models.residual import (
     ActivatedBlock,
     BasicBlock,
+    Block,
     PooledShortcutBlock,
     PreActBlock,
     ProjectedBlock,
@@ -23,8 +24,8 @@ def resnet(
     activation: str,
     dtype: Any,
     remat: bool,
-    block: type[nn.Module],
-    first: type[nn.Module] | None = None,
+    block: Block,
+    first: Block | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """He et al. (2016): BasicBlock for "Deep residual learning", PreActBlock for the second paper.
 

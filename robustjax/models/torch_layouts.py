@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 from jax.tree_util import Partial
 
@@ -23,6 +22,7 @@ from robustjax.models.factory import apply, init
 from robustjax.models.heads import Linear
 from robustjax.models.layers import Conv, torch_uniform
 from robustjax.models.residual import (
+    Block,
     PreActBlock,
     ProjectedBlock,
     RawShortcutBlock,
@@ -141,7 +141,7 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
             if layout is PREACT
             else f"`shortcut` is for a PreActResNet; these are weights of a {layout.family}"
         )
-    blocks: dict[str | None, type[nn.Module]] = {
+    blocks: dict[str | None, Block] = {
         "activated": PreActBlock,
         "raw": RawShortcutBlock,
         None: ProjectedBlock if layout is RESNET else PreActBlock,
@@ -189,7 +189,9 @@ def _key(path: tuple[str, ...], layout: Layout) -> str:
 def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
     """Our variables from PyTorch's weights; all of them, and each of its shape."""
     flat, left, missing, wrong = {}, dict(state), [], []
-    for path, leaf in _shapes(module, state["conv1.weight"].shape[1]).items():
+    channels = state["conv1.weight"].shape[1]
+    shapes = _shapes(module, channels)  # pyright: ignore[reportArgumentType] - modules do hash
+    for path, leaf in shapes.items():
         key = _key(path, layout)
         value = left.pop(key, np.zeros(leaf.shape) if path[1:] == ("head", "bias") else None)
         if value is None:
@@ -214,7 +216,8 @@ def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> d
 def _shapes(module: Classifier, channels: int) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     """What the network's variables look like, by path; the image's size does not matter."""
     tree = jax.eval_shape(lambda key: init(module, key, (32, 32, channels)), jax.random.key(0))
-    return traverse_util.flatten_dict(tree)
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
+    return flat
 
 
 def _some(keys) -> str:

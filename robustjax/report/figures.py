@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from robustjax.files import read_metrics, replacing
@@ -20,10 +21,10 @@ from robustjax.report.tables import format_eps
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """Okabe and Ito's palette, told apart with any colour vision."""
 WRONG, MUTED = "#b00020", "#666666"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.labelcolor": "#333333",
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.prop_cycle": cycler(color=COLORS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",

@@ -102,6 +102,7 @@ class Iterative(abc.ABC):
         return jax.lax.stop_gradient(self.result(example, state))
 
 
+@config
 class MinimumNorm(Iterative):
     """An attack that looks for the nearest adversarial image, however far.
 
