@@ -11,7 +11,7 @@ from robustjax.config import check_number
 
 
 def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarray:
-    """The centers that maximise the smallest pairwise distance within a ball: a regular simplex.
+    """Max-Mahalanobis centers: a regular simplex, as far apart as a ball allows.
 
     With m_j = sqrt(L (L - j) / ((L - 1) (L - j + 1))), row j of the unit simplex has m_j at column
     j, every later row -m_j / (L - j) there, and the rest is zero: the Cholesky factor of the Gram
@@ -19,8 +19,8 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
 
     Args:
       num_classes: L >= 2.
-      dim: of the features, at least L - 1.
-      radius: the norm of every center, C_MM; "MMC-10" has 10.
+      dim: dimension of the features, at least L - 1.
+      radius: the norm of every center, C_MM; "MMC-10" uses 10.
 
     Returns:
       (L, dim) float32, the center of class i in row i.
@@ -29,18 +29,26 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
       ValueError: L < 2, dim < 1, dim < L - 1, or a radius that is not a positive number.
 
     References:
-      Pang et al., "Max-Mahalanobis linear discriminant analysis networks", 2018, Algorithm 1, a
-        recursion; in floating point it leaves a rounding error as the last entry, which is 0 here.
+      Pang et al., "Max-Mahalanobis linear discriminant analysis networks", 2018, Algorithm 1. Their
+        recursion leaves a rounding error in the last entry, which is exactly 0 here.
 
     Guarantees:
       All centers have norm `radius`, and they sum to zero.
-      All pairs have the distance radius sqrt(2 L / (L - 1)); no other centers do better.
+      All pairs are radius sqrt(2 L / (L - 1)) apart; no other centers do better.
+
+    Every cosine is -1 / (L - 1), the lowest that all pairs can share:
+
+    >>> centers = rj.centers.max_mahalanobis(3, 2)
+    >>> np.round(centers @ centers.T, 3)
+    array([[ 1. , -0.5, -0.5],
+           [-0.5,  1. , -0.5],
+           [-0.5, -0.5,  1. ]], dtype=float32)
     """
     _check_size(num_classes, dim, radius)
     if dim < num_classes - 1:
         raise ValueError(
             f"{num_classes} equidistant centers need {num_classes - 1} dimensions, got {dim}: "
-            "take more dimensions, or the centers of `packing`"
+            "use more dimensions, or the centers of `packing`"
         )
     left = num_classes - np.arange(1.0, num_classes)  # L - j
     diagonal = np.sqrt(num_classes * left / ((num_classes - 1) * (left + 1)))
@@ -52,25 +60,25 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
 
 
 def packing(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np.ndarray:
-    """The centers of one norm whose smallest pairwise distance is the largest known, for any L.
+    """Centers of equal norm, spread as far apart as is known, for any number of classes.
 
-    On a sphere that is the smallest largest cosine, the problem of Tammes. Where the optimum has a
-    closed form this is it:
+    On a sphere, the largest minimum distance is the smallest maximum cosine: Tammes' problem. The
+    optima with a closed form are exact:
 
         L <= dim + 1        the simplex of `max_mahalanobis`        cosine -1 / (L - 1)
         dim = 2             the regular polygon                     cosine cos(2 pi / L)
         L <= 2 dim          simplices in orthogonal subspaces       cosine 0
 
-    The last is the cross-polytope at L = 2 dim. Otherwise the smooth maximum log sum exp(tau cos)
-    / tau over all pairs is minimised while tau grows tenfold at a time, from several starts; the
-    arrangement with the best true maximum is kept.
+    The last is the cross-polytope at L = 2 dim. All other cases are searched from several starts:
+    the smooth maximum log sum exp(tau cos) / tau over all pairs is minimised while tau grows by
+    factors of ten, and the arrangement with the smallest true maximum is kept.
 
     Args:
       num_classes: L >= 2. Beyond 2 dim the search takes time: a tenth of a second for L = 12 in 3
         dimensions, ten seconds for L = 240 in 8, a minute or two for L = 400 in 64.
-      dim: of the features, at least 2 where L > 2.
+      dim: dimension of the features, at least 2 if L > 2.
       radius: the norm of every center, C_MM.
-      seed: of the starts of the search; nothing else is random.
+      seed: for the starts of the search; nothing else is random.
 
     Returns:
       (L, dim) float32, the center of class i in row i.
@@ -81,16 +89,23 @@ def packing(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> n
     References:
       Rankin, "The closest packing of spherical caps in n dimensions", 1955 (L <= 2 dim).
       Cohn & Kumar, "Universally optimal distribution of points on spheres", 2007, Table 1.
-      Pang et al. search with 10,000 steps of Adam on the one worst pair; here all near pairs push.
+      Pang et al. search with 10,000 steps of Adam on the closest pair alone; here all near pairs
+        repel each other.
 
     Guarantees:
       All centers have norm `radius`, and the same arguments give the same centers.
-      It meets the known optima: the polygons, L <= 2 dim, (L, dim) = (8, 3), (12, 3), (240, 8) ...
+      It reaches the known optima: the polygons, L <= 2 dim, (L, dim) = (8, 3), (12, 3), (240, 8).
+
+    Ten classes in three dimensions, where no simplex fits:
+
+    >>> centers = rj.centers.packing(10, 3)
+    >>> round(rj.centers.smallest_distance(centers), 2)
+    1.09
     """
     _check_size(num_classes, dim, radius)
     if num_classes > 2 and dim == 1:
         raise ValueError(
-            f"one dimension has room for two centers of one norm, not {num_classes}: take dim >= 2"
+            f"one dimension has room for two centers of equal norm, not {num_classes}: use dim >= 2"
         )
     if num_classes <= dim + 1:
         return max_mahalanobis(num_classes, dim, radius)
@@ -101,25 +116,25 @@ def packing(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> n
         centers = _orthogonal_simplices(num_classes, dim)
     else:
         rng = np.random.default_rng(seed)
-        # A large arrangement ends within a thousandth of the same cosine from wherever it starts.
+        # Every start of a large arrangement ends within a thousandth of the same cosine.
         starts = 12 if num_classes <= 256 else 1
         # Each smoothness at the start finds optima that the others miss: (24, 4) needs the first,
         # (10, 3) the first or the last.
         firsts = [(1, 10, 30)[k % 3] for k in range(starts)]
-        with threadpool_limits(1, "blas"):  # on matrices this small threads wait for each other
+        with threadpool_limits(1, "blas"):  # threads only slow down matrices this small
             found = [_search(num_classes, dim, first, rng) for first in firsts]
         centers = max(found, key=smallest_distance)
     return (radius * centers).astype(np.float32)
 
 
 def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Centers in uniformly random directions, all of one norm: the ablation "MMC (rand)".
+    """Centers of equal norm in uniformly random directions: the ablation "MMC (rand)".
 
     Args:
       num_classes: L >= 2.
-      dim: of the features, at least 1.
+      dim: dimension of the features, at least 1.
       radius: the norm of every center, C_MM.
-      seed: of the directions.
+      seed: for the directions.
 
     Returns:
       (L, dim) float32.
@@ -129,14 +144,18 @@ def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np
 
     References:
       Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness", 2020. Their
-        random centers are not published; uniform directions are this library's reading.
+        random centers are not published; uniform directions are our reading.
 
     Guarantees:
       All centers have norm `radius`.
       The same seed gives the same centers on every machine and with every release of NumPy.
+
+    >>> centers = rj.centers.random(10, 256, radius=10.0)
+    >>> centers.shape, np.linalg.norm(centers, axis=1).round(3).tolist()[:3]
+    ((10, 256), [10.0, 10.0, 10.0])
     """
     _check_size(num_classes, dim, radius)
-    # A saved model finds its centers again by their seed; RandomState's stream is frozen (NEP 19).
+    # A saved model rebuilds its centers from their seed; RandomState's stream is frozen (NEP 19).
     centers = np.random.RandomState(seed).standard_normal((num_classes, dim))
     return (radius * _unit(centers)).astype(np.float32)
 
@@ -146,6 +165,10 @@ def pairwise_distances(centers: np.ndarray) -> np.ndarray:
 
     Raises:
       ValueError: `centers` is not an array (L, dim) of finite numbers with L >= 2.
+
+    >>> rj.centers.pairwise_distances(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    array([[0., 5.],
+           [5., 0.]])
     """
     return squareform(pdist(_checked(centers)))
 
@@ -155,12 +178,15 @@ def smallest_distance(centers: np.ndarray) -> float:
 
     Raises:
       ValueError: `centers` is not an array (L, dim) of finite numbers with L >= 2.
+
+    >>> round(rj.centers.smallest_distance(rj.centers.max_mahalanobis(10, 64, radius=10.0)), 3)
+    14.907
     """
     return float(pdist(_checked(centers)).min())
 
 
 def _check_size(num_classes: int, dim: int, radius: float) -> None:
-    """Raise ValueError unless there can be `num_classes` centers of this norm."""
+    """Raise ValueError unless the arguments of every kind of centers are in range."""
     check_number("num_classes", num_classes, 2)
     check_number("dim", dim, 1)
     check_number("radius", radius)
@@ -182,7 +208,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _orthogonal_simplices(num_classes: int, dim: int) -> np.ndarray:
-    """L - dim simplices that share the dimensions: any two centers are orthogonal or further."""
+    """L - dim simplices in orthogonal subspaces: all cosines between centers are at most 0."""
     centers = np.zeros((num_classes, dim))
     row = column = 0
     for part in np.array_split(np.arange(dim), num_classes - dim):
@@ -193,7 +219,7 @@ def _orthogonal_simplices(num_classes: int, dim: int) -> np.ndarray:
 
 
 def _search(num_classes: int, dim: int, first: float, rng: np.random.Generator) -> np.ndarray:
-    """One start of the search: unit vectors (L, dim), a local minimum of the largest cosine."""
+    """One random start of the search: unit vectors (L, dim), a local minimum of the cosine."""
     centers = _unit(rng.standard_normal((num_classes, dim)))
     for tau in first * 10.0 ** np.arange(6):
         found = minimize(
@@ -209,7 +235,7 @@ def _search(num_classes: int, dim: int, first: float, rng: np.random.Generator) 
 
 
 def _smooth_largest_cosine(flat: np.ndarray, tau: float, dim: int) -> tuple[float, np.ndarray]:
-    """log sum exp(tau cos_ij) / tau over ordered pairs, and its gradient in the vectors."""
+    """log sum exp(tau cos_ij) / tau over ordered pairs, and its gradient by the vectors."""
     vectors = flat.reshape(-1, dim)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = vectors / norms
@@ -219,5 +245,5 @@ def _smooth_largest_cosine(flat: np.ndarray, tau: float, dim: int) -> tuple[floa
     weights = np.exp(tau * (cosines - largest))
     total = weights.sum()
     pull = 2 / total * weights @ units
-    pull -= np.sum(pull * units, 1, keepdims=True) * units  # a unit vector cannot grow
+    pull -= np.sum(pull * units, 1, keepdims=True) * units  # only directions matter, not lengths
     return largest + np.log(total) / tau, (pull / norms).ravel()

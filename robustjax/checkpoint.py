@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: all of the state; the newest readable one wins, foreign ones do not."""
+"""Checkpoints by Orbax: a run resumes from the newest readable one, never from another run's."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import orbax.checkpoint as ocp
 
 
 class Checkpoints:
-    """The checkpoints of one run in one folder, newest last.
+    """The checkpoints of one run in one folder.
 
-    Writing is atomic (a folder is renamed into place when complete), so a killed run leaves only
+    Writing is atomic (a folder is renamed into place once complete), so a killed run leaves at most
     an unfinished folder, which is ignored.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2):
-        """Open or create `folder`; `keep` checkpoints stay, older ones are deleted."""
+        """Open or create `folder`, which keeps the newest `keep` checkpoints."""
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=False
         )
@@ -28,17 +28,17 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Write `state` (a pytree of arrays) and `meta` (plain JSON) as checkpoint `step`."""
-        if step in self._manager.all_steps():  # a torn one that the run has come past again
+        if step in self._manager.all_steps():  # an unreadable one that the resumed run replaces
             self._manager.delete(step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=items, force=True)
 
     def restore(self, template: Any, identity: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, or None where there is none at all.
+        """The newest checkpoint that can be read, or None if there is none at all.
 
         Args:
-          template: a state of the same structure, placed as the restored one shall be.
-          identity: what `meta` must hold for the checkpoint to belong to this run.
+          template: a state of the same structure, with the shardings that the restored one gets.
+          identity: entries that `meta` must hold for the checkpoint to belong to this run.
 
         Returns:
           (state, meta).
@@ -57,7 +57,7 @@ class Checkpoints:
                 return self._manager.restore(step, args=item)["state"], meta
             except ForeignCheckpoint:
                 raise
-            except Exception as error:  # Orbax and TensorStore raise whatever a torn file provokes
+            except Exception as error:  # a damaged file can raise anything in Orbax and TensorStore
                 last_error = error
                 warnings.warn(
                     f"checkpoint {self.folder / str(step)} cannot be read "
@@ -66,8 +66,8 @@ class Checkpoints:
                 )
         if last_error is not None:
             raise ValueError(
-                f"no checkpoint in {self.folder} can be read: put a copy back, or delete the run's "
-                "folder and begin again"
+                f"no checkpoint in {self.folder} can be read: restore a copy, or delete the run's "
+                "folder and start over"
             ) from last_error
         return None
 
@@ -78,12 +78,12 @@ def refuse_foreign(where: Path, found: Mapping[str, Any], identity: Mapping[str,
         for place, theirs, ours in _differences(name, found.get(name), value):
             raise ForeignCheckpoint(
                 f"{where} belongs to another run: its {place} is {theirs!r}, not {ours!r}; "
-                "choose another folder, or the settings it was made with"
+                "choose another folder, or the settings of that run"
             )
 
 
 def _differences(place: str, theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two JSON values differ: (place, theirs, ours)."""
+    """The leaves where two JSON values differ: (place, theirs, ours)."""
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping) and theirs.keys() == ours.keys():
         for name in ours:
             inner = place if name == "fields" else f"{place}.{name}"

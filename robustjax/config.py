@@ -1,9 +1,9 @@
-"""The config is the object: frozen dataclasses that JAX traces, JSON holds and people read.
+"""The config is the object: a frozen dataclass that JAX traces, JSON stores and people read.
 
 Attacks, threats, methods and schedules are declared with `@config`. Every field is a leaf of a
-pytree (so three eps compile once, and a schedule may replace a float by a traced one) unless it is
-declared `static(...)` (functions, names, flags: what changes the program). `number(...)` says what
-range a number must lie in.
+pytree, so three eps compile once, and a schedule may replace a float by a traced one; except fields
+declared `static(...)`: functions, names and flags, which change the program. `number(...)` declares
+the range of a number.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ import numpy as np
 T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
 _LARGEST = 2**31 - 1
-"""Of the whole numbers that JAX computes with."""
+"""The largest int of JAX, which computes in 32 bits."""
 
 
 def static(*, default: Any = dataclasses.MISSING) -> Any:
     """Declare a field that is part of the program, not of the data: it must be hashable.
 
-    >>> @config
-    ... class Scaled:
-    ...     loss: Callable = static(default=abs)
+    >>> @rj.config.config
+    ... class Smoothed:
+    ...     noise: float = 0.1
+    ...     samples: int = rj.config.static(default=8)
+    >>> jax.tree.leaves(Smoothed())  # another noise runs the same program, other samples compile
+    [0.1]
     """
     return dataclasses.field(default=default, metadata={"static": True})
 
@@ -44,12 +47,12 @@ def number(
     high: float = float("inf"),
     static: bool = False,
 ) -> Any:
-    """Declare a field that holds a number in [low, high], or several in a tuple; None passes.
+    """Declare a field that holds a number in [low, high], or a tuple of such; None passes.
 
-    >>> @config
-    ... class Walk:
-    ...     steps: int = number(default=10, low=1)
-    >>> Walk(steps=0)
+    >>> @rj.config.config
+    ... class Descent:
+    ...     steps: int = rj.config.number(default=10, low=1)
+    >>> Descent(steps=0)
     Traceback (most recent call last):
     ValueError: steps must lie in [1, inf], got 0
     """
@@ -59,27 +62,29 @@ def number(
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, number, dataclasses.field))
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass, a pytree, and known by its name to `decode`.
+    """Make `cls` a frozen dataclass and a pytree that `decode` finds by its name.
 
-    Its fields are checked by their types: an int takes no float, a `Literal` one of its choices, a
-    function something that can be called, and `number(...)` a number in its range. JAX rebuilds the
-    object around tracers, which pass every check, and so must they pass your `__post_init__`.
+    Fields are checked by their types: an int rejects floats, a `Literal` all but its choices, a
+    function whatever cannot be called, and `number(...)` a number out of its range. JAX rebuilds
+    the object around tracers, which pass every check; your `__post_init__` must let them pass, too.
 
-    A class that is defined again, as a notebook's cell does, replaces the one before it.
-
-    >>> @config
-    ... class Twice:
-    ...     factor: float = 2.0
-    >>> Twice(3.0)
-    Twice(factor=3.0)
+    A class that is defined again, as when a notebook cell is rerun, replaces the earlier one.
 
     Raises:
       TypeError: another class of robustjax has this name.
+
+    >>> @rj.config.config
+    ... class Twice:
+    ...     factor: float = 2.0
+    ...     def __call__(self, x):
+    ...         return self.factor * x
+    >>> jax.jit(lambda f, x: f(x))(Twice(3.0), 5).item()  # an argument of a compiled program
+    15.0
     """
     own = cls.__dict__.get("__post_init__") or getattr(cls, "__post_init__", lambda self: None)
 
     def __post_init__(self):
-        if type(self) is cls:  # once, and not again by the `super()` of a subclass
+        if type(self) is cls:  # once, not again when a subclass calls super()
             for check in _checks(cls):
                 check(self)
         own(self)
@@ -92,19 +97,23 @@ def config(cls: type[T]) -> type[T]:
     name = type_name(cls)
     known = _CLASSES.get(name)
     if known and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise TypeError(f"there is a config named {name} already; choose another name")
+        raise TypeError(f"a config named {name} already exists; choose another name")
     _CLASSES[name] = cls
     return cls
 
 
 def type_name(cls: type) -> str:
-    """What JSON calls a config: robustjax's own by its name, any other by its module as well."""
+    """The name of a config class in JSON, with its module unless that is robustjax.
+
+    >>> rj.config.type_name(rj.threats.Linf)
+    'Linf'
+    """
     ours = cls.__module__.partition(".")[0] == "robustjax"
     return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _equal(self: Any, other: Any) -> bool:
-    """Of one class, with equal fields; arrays are equal if all of their entries are."""
+    """Whether both are of one class with equal fields; arrays are compared entry by entry."""
     if type(self) is not type(other):
         return NotImplemented
     pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
@@ -119,7 +128,7 @@ def _same(a: Any, b: Any) -> bool:
 
 @functools.cache
 def _checks(cls: type) -> tuple[Callable[[Any], None], ...]:
-    """What the types and ranges of a config's fields ask of an object."""
+    """The checks that the types and ranges of a config's fields imply."""
     checks = []
     for field in dataclasses.fields(cls):
         kind, limits = hint(cls, field), field.metadata.get("range")
@@ -135,14 +144,21 @@ def _checks(cls: type) -> tuple[Callable[[Any], None], ...]:
 
 
 def hint(cls: type, field: dataclasses.Field) -> Any:
-    """A field's type, also where annotations are postponed; None where it cannot be found."""
+    """A field's type, even if annotations are postponed; None if it cannot be resolved.
+
+    >>> @rj.config.config
+    ... class Power:
+    ...     exponent: int = 2
+    >>> rj.config.hint(Power, dataclasses.fields(Power)[0])
+    <class 'int'>
+    """
     if not isinstance(field.type, str):
         return field.type
     owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
     scope = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
     try:
         return eval(field.type, dict(scope))
-    except NameError:  # a name of a function's inside, or one for type checkers only
+    except NameError:  # a local name, or one imported for type checkers only
         return None
 
 
@@ -173,8 +189,8 @@ def _check_range(name: str, limits: tuple[float, float], config: Any) -> None:
 def _register(cls: type) -> None:
     """Make a pytree of `cls`.
 
-    Not by `jax.tree_util.register_dataclass`: in JAX 0.10 two treedefs of dataclasses compare equal
-    whatever their classes, so PGD(Linf(0.1)) and PGD(L2(0.1)) could share a compiled program.
+    `jax.tree_util.register_dataclass` would not do: in JAX 0.10, treedefs of dataclasses compare
+    equal whatever their classes, so PGD(Linf(0.1)) and PGD(L2(0.1)) could share a program.
     """
     fields = dataclasses.fields(cls)
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
@@ -194,13 +210,13 @@ def _register(cls: type) -> None:
 
 
 def parse_number(text: str | float) -> float:
-    """Read a number written as a decimal or as a fraction: '8/255' -> 0.0313...
-
-    >>> parse_number("1/4")
-    0.25
+    """Read a number written as a decimal or as a fraction.
 
     Raises:
-      ValueError: `text` is neither, or too large for a float.
+      ValueError: `text` is neither, or too large or too small for a float.
+
+    >>> rj.config.parse_number("8/255") == 8 / 255
+    True
     """
     if not isinstance(text, str):
         return float(text)
@@ -215,9 +231,10 @@ def parse_number(text: str | float) -> float:
 
 
 def format_number(value: float) -> str:
-    """The inverse of `parse_number`: the shorter of the exact decimal and a fraction.
+    """The inverse of `parse_number`: an exact short decimal or fraction, else all digits.
 
-    0.1 -> '0.1', 0.0313... -> '8/255'; what has neither in six digits keeps all of its own.
+    >>> [rj.config.format_number(value) for value in (0.1, 8 / 255, 2**0.5)]
+    ['0.1', '8/255', '1.4142135623730951']
     """
     if float(text := f"{value:g}") == value:
         return text
@@ -226,7 +243,12 @@ def format_number(value: float) -> str:
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
-    """Raise ValueError unless a number of Python or NumPy lies in [low, high]; arrays pass."""
+    """Raise ValueError unless a Python or NumPy number lies in [low, high]; arrays pass.
+
+    >>> rj.config.check_number("momentum", 1.5, 0, 1)
+    Traceback (most recent call last):
+    ValueError: momentum must lie in [0, 1], got 1.5
+    """
     if isinstance(value, str):
         raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
     if isinstance(value, int | float | np.number) and not low <= value <= high:
@@ -234,7 +256,13 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = float("i
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError unless `value` is one of a `Literal`'s."""
+    """Raise ValueError unless `value` is one of a `Literal`'s choices.
+
+    >>> from typing import Literal
+    >>> rj.config.check_choice("norm", "l3", Literal["linf", "l2"])
+    Traceback (most recent call last):
+    ValueError: norm must be one of linf, l2, got 'l3'
+    """
     if value not in get_args(choices):
         known = ", ".join(get_args(choices))
         raise ValueError(f"{name} must be one of {known}, got {value!r}")
@@ -243,11 +271,12 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 def encode(value: Any) -> Any:
     """Configs -> JSON: {"type": class name, "fields": {...}}; a function becomes its name.
 
-    Classes and functions of robustjax are called by their bare names, all others by their module's
-    as well.
+    Names are bare for robustjax's own classes and functions and include the module for all others.
+    What `decode` cannot rebuild is described: any other dataclass as if it were a config, and an
+    array of more than 16 numbers by its type and shape.
 
-    Any other dataclass is written like a config, which `decode` does not know, and of arrays of
-    more than a few numbers the type and the shape.
+    >>> rj.config.encode(rj.threats.Linf(0.1))["type"]
+    'Linf'
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -270,7 +299,7 @@ def encode(value: Any) -> Any:
 
 
 def _name(function: Callable) -> str:
-    """Of a function; of an object that can be called, what tells that it is no plain function."""
+    """A function's name for JSON; a callable object has only a description, its type with ()."""
     if not hasattr(function, "__qualname__"):
         return f"{type(function).__name__}()"
     module = getattr(function, "__module__", None) or "builtins"
@@ -281,10 +310,14 @@ def _name(function: Callable) -> str:
 def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
     """Rebuild what `encode` wrote; `functions` resolves the fields that hold a function.
 
-    What a user has defined is found if its module has been imported; nothing is imported here.
+    Users' own classes and functions are found once their modules are imported; nothing is imported
+    here.
 
     Raises:
       ValueError: an unknown type, field or function name.
+
+    >>> rj.config.decode(rj.config.encode(rj.threats.Linf(0.1)), {}) == rj.threats.Linf(0.1)
+    True
     """
     if isinstance(data, list):
         return tuple(decode(v, functions) for v in data)
@@ -309,12 +342,12 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
 
 
 def _function(name: str, functions: Mapping[str, Callable]) -> Callable:
-    """By its bare name, or by its module's and its own where that module has been imported."""
+    """Find a function by its bare name, or by its full name in a module that has been imported."""
     if name in functions:
         return functions[name]
     module, _, own = name.rpartition(".")
-    somebodys = module.partition(".")[0] not in ("", "robustjax", *sys.stdlib_module_names)
-    found = getattr(sys.modules.get(module), own, None) if somebodys else None
+    of_user = module.partition(".")[0] not in ("", "robustjax", *sys.stdlib_module_names)
+    found = getattr(sys.modules.get(module), own, None) if of_user else None
     if not callable(found) or _name(found) != name:
         raise ValueError(f"unknown function {name!r}; {_advice(name, functions)}")
     return found

@@ -1,4 +1,4 @@
-"""Sums whose last bits do not depend on what else is in the batch, and a safe maximum."""
+"""Sums whose bits do not depend on the rest of the batch, and a maximum with a safe gradient."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import jax.numpy as jnp
 def ordered_sum(values: jax.Array) -> jax.Array:
     """Sum over the leading axis, pairwise and in one fixed order.
 
-    XLA orders a reduction by the size of the whole tile, so that an example's last bits, and after
+    XLA orders a reduction by the size of the whole tile. With it, an example's last bits, and after
     a few steps its adversarial image, would depend on how many others are attacked beside it.
+
+    >>> float(ordered_sum(jnp.arange(5.0)))
+    10.0
     """
     # Padded once: a pad at every level took XLA three times as long to compile.
     size = 1 << (len(values) - 1).bit_length()
@@ -22,9 +25,12 @@ def ordered_sum(values: jax.Array) -> jax.Array:
 
 
 def spread(value: jax.Array, n: int) -> jax.Array:
-    """`value` n times along a new leading axis; its gradient is an ordered sum over that axis.
+    """Repeat `value` n times along a new leading axis; the gradient is an ordered sum.
 
-    The gradient of `jnp.broadcast_to` would be a reduction, see `ordered_sum`.
+    The gradient of `jnp.broadcast_to` is a reduction by XLA, whose order varies: see `ordered_sum`.
+
+    >>> spread(jnp.array([1, 2]), 3).tolist()
+    [[1, 2], [1, 2], [1, 2]]
     """
     copies = value[None]
     while len(copies) < n:
@@ -33,10 +39,13 @@ def spread(value: jax.Array, n: int) -> jax.Array:
 
 
 def largest(values: jax.Array) -> jax.Array:
-    """The maximum of values (n,); its gradient goes to the first of those that are largest.
+    """The maximum of values (n,); the gradient goes to the first of the largest.
 
-    That of `jnp.max` goes to all entries that equal the maximum. Where XLA computes one of the two
-    a second time and rounds it otherwise, there are none, and the gradient is 0 / 0.
+    The gradient of `jnp.max` is shared by all entries that equal the maximum. If XLA recomputes one
+    side of that comparison with other rounding, no entry is equal, and the gradient is 0 / 0.
+
+    >>> jax.grad(largest)(jnp.array([1.0, 3.0, 3.0])).tolist()
+    [0.0, 1.0, 0.0]
     """
     first = jnp.arange(values.size) == jnp.argmax(values)
     return jnp.sum(jnp.where(first, values, 0))

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of each."""
+"""Files that are replaced whole or not at all, and strict JSON."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` when the block ends, and not if it raises.
+    """Open a file that takes the place of `path` when the block ends, unless the block raises.
 
     Guarantees:
-      A reader sees the whole old file or the whole new one, whenever the writer dies.
+      A reader sees the whole old file or the whole new one, even if the writer dies.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes a private file; give it the permissions that open() would have.
+        # mkstemp makes a private file; give it the permissions of open().
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -40,35 +40,45 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-"""How JSON, which has no such numbers (RFC 8259), holds them here: as strings, like Protobuf's."""
+"""The strings that stand for these numbers, which JSON lacks (RFC 8259); Protobuf does the same."""
 
 
 def to_json(data: Any, indent: int | None = None) -> str:
     """Strict JSON: NumPy and JAX scalars and arrays are numbers, NaN and infinities are strings.
 
     Raises:
-      TypeError: something in `data` is neither of JSON nor an array.
+      TypeError: a value in `data` is neither a JSON type nor an array.
 
     Guarantees:
-      `from_json` gives the same numbers back, NaN and infinities too.
+      `from_json` restores the same numbers, including NaN and infinities.
     """
     return json.dumps(_strict(data), indent=indent, allow_nan=False)
 
 
 def from_json(text: str) -> Any:
-    """What `to_json` wrote, or another writer who leaves NaN and Infinity bare.
+    """Parse what `to_json` wrote, or JSON with bare NaN and Infinity.
 
     Raises:
-      json.JSONDecodeError: it is no JSON.
+      json.JSONDecodeError: `text` is not JSON.
     """
     return _numbers(json.loads(text))
 
 
 def write_json(path: str | os.PathLike, data: Any) -> None:
-    """Write `data` as `to_json` does, indented, whole or not at all.
+    """Write `data` as indented strict JSON (`to_json`); the file is replaced whole or not at all.
 
     Raises:
-      TypeError: something in `data` is neither of JSON nor an array.
+      TypeError: a value in `data` is neither a JSON type nor an array.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "result.json")
+    ...     rj.report.write_json(path, {"accuracy": np.float32(0.5), "loss": np.nan})
+    ...     print(path.read_text())
+    {
+      "accuracy": 0.5,
+      "loss": "NaN"
+    }
     """
     text = to_json(data, indent=2) + "\n"
     with replacing(path) as file:
@@ -87,26 +97,33 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-      ValueError: it is torn; the message names it.
+      ValueError: the file is incomplete or damaged; the message names it.
     """
     try:
         return from_json(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is torn: {error}; make it anew or put a copy back") from error
+        raise ValueError(f"{path} is damaged: {error}; recreate it or restore a copy") from error
 
 
 def check_keys(path: str | os.PathLike, content: Any, keys: Sequence[str]) -> None:
-    """Raise ValueError unless `content`, which was read from `path`, is an object with `keys`."""
+    """Raise ValueError unless `content`, read from `path`, is an object with these keys."""
     found = content if isinstance(content, Mapping) else {}
     if missing := [key for key in keys if key not in found]:
-        raise ValueError(f"{path} is not what robustjax writes: it has no {', '.join(missing)}")
+        raise ValueError(f"{path} was not written by robustjax: it has no {', '.join(missing)}")
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a torn last line (the writer was killed) is left out.
+    """The rows of a metrics.jsonl; an incomplete last line (the writer was killed) is skipped.
 
     Raises:
       ValueError: another line is not JSON.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "metrics.jsonl")
+    ...     _ = path.write_text('{"step": 10, "loss": 2.3}\\n{"step": 20, "lo')
+    ...     rj.report.read_metrics(path)
+    [{'step': 10, 'loss': 2.3}]
     """
     lines = Path(path).read_text().splitlines()
     rows = []
@@ -120,7 +137,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _strict(value: Any) -> Any:
-    """The same with lists for arrays and the strings of `NOT_FINITE` for what is not finite."""
+    """`value` with lists for arrays and the strings of `NOT_FINITE` for those numbers."""
     if isinstance(value, Mapping):
         return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -128,9 +145,9 @@ def _strict(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _strict(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)  # its name
+        return json.dumps(value)  # NaN, Infinity or -Infinity
     if not isinstance(value, str | int | float | None):
-        raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
+        raise TypeError(f"JSON cannot hold a {type(value).__name__}: {value!r}")
     return value
 
 

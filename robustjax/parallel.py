@@ -1,7 +1,8 @@
-"""The one file that knows devices: the one pmap, its emulation by vmap, and how arrays get there.
+"""The one file that knows devices: the one pmap, its emulation by vmap, and where arrays live.
 
-`jax.pmap` is in maintenance mode upstream and today `jit(shard_map)` underneath; it is kept because
-its contract (a per-device function with explicit collectives) is the one the training step states.
+`jax.pmap` is in maintenance mode upstream; today it is `jit(shard_map)` underneath. We keep it for
+its contract, a per-device function with explicit collectives, which is how a training step is
+written.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Device = Any
-"""A `jax.Device`, to type checkers: jaxlib does not say what one is."""
+"""A `jax.Device`, whose type jaxlib does not tell type checkers."""
 
 AXIS = "batch"
-"""The name of the device axis: what a collective inside a per-device function reduces over."""
+"""The name of the device axis, over which collectives inside a per-device function reduce."""
 
 
 def data_parallel(
@@ -31,10 +32,20 @@ def data_parallel(
     donate_argnums: int | Sequence[int] = (),
     devices: Sequence[Device] | None = None,
 ) -> Callable:
-    """Run a per-device function over all devices (all processes): the one pmap.
+    """Run a per-device function on all devices of all processes: the one pmap.
 
-    An output with `out_axes=None` must have been reduced over `AXIS`; pmap returns device 0's value
-    without a look at the others. `emulate` refuses such an output, so it is the proof.
+    An output with `out_axes=None` must have been reduced over `AXIS`: pmap returns device 0's value
+    without checking the others. `emulate` checks: it rejects an output that was not reduced.
+
+    Args:
+      function: sees one device's shard; collectives reduce over `AXIS`.
+      in_axes, out_axes: None for values all devices share, 0 for shards along the leading axis.
+      donate_argnums: arguments whose memory the outputs may reuse.
+      devices: the devices to run on; None is all.
+
+    >>> mean = rj.parallel.data_parallel(lambda x: jax.lax.pmean(x, rj.parallel.AXIS), 0, None)
+    >>> float(mean(jnp.full(jax.device_count(), 3.0)))  # one number for each device
+    3.0
     """
     return jax.pmap(
         function,
@@ -47,7 +58,14 @@ def data_parallel(
 
 
 def emulate(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
-    """The same program on one device: `jit(vmap)` over the shard axis, with the same prefixes."""
+    """The same program on one device: `jit(vmap)` over the shard axis, with the same axes.
+
+    The reference that `data_parallel` is tested against, on as many shards as one likes.
+
+    >>> mean = rj.parallel.emulate(lambda x: jax.lax.pmean(x, rj.parallel.AXIS), 0, None)
+    >>> float(mean(jnp.arange(8.0)))  # eight emulated devices
+    3.5
+    """
     return jax.jit(jax.vmap(function, in_axes=in_axes, out_axes=out_axes, axis_name=AXIS))
 
 
@@ -56,12 +74,16 @@ def split(tree: Any, shards: int) -> Any:
 
     Raises:
       ValueError: N is not a multiple of `shards`.
+
+    >>> rj.parallel.split({"label": np.arange(6)}, 2)
+    {'label': array([[0, 1, 2],
+           [3, 4, 5]])}
     """
 
     def reshape(a):
         if a.shape[0] % shards:
             raise ValueError(
-                f"{a.shape[0]} examples do not divide over {shards} devices; "
+                f"{a.shape[0]} examples cannot be split evenly over {shards} devices; "
                 f"choose a batch size that is a multiple of {shards}"
             )
         return a.reshape(shards, a.shape[0] // shards, *a.shape[1:])
@@ -70,16 +92,24 @@ def split(tree: Any, shards: int) -> Any:
 
 
 def merge(tree: Any) -> Any:
-    """The inverse of `split`: (shards, n, ...) -> (shards * n, ...)."""
+    """The inverse of `split`: (shards, n, ...) -> (shards * n, ...).
+
+    >>> rj.parallel.merge({"label": np.array([[0, 1, 2], [3, 4, 5]])})
+    {'label': array([0, 1, 2, 3, 4, 5])}
+    """
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
 
 def place(tree: Any, axes: Any) -> Any:
-    """Put a tree where `data_parallel` leaves it, so that its first call compiles once.
+    """Put a tree where `data_parallel` leaves its outputs, so that the first call compiles once.
 
     Args:
-      tree: arrays; a leading axis is this process's devices.
+      tree: arrays; a sharded one has this process's devices as its leading axis.
       axes: prefix of `tree` with None (replicated) or 0 (leading axis: the devices).
+
+    >>> state = rj.parallel.place({"weights": jnp.ones((2, 3))}, None)
+    >>> state["weights"].sharding.is_fully_replicated
+    True
     """
 
     def put(leaf, mesh, spec):
@@ -89,17 +119,28 @@ def place(tree: Any, axes: Any) -> Any:
 
 
 def to_global(tree: Any, axes: Any) -> Any:
-    """What `data_parallel` returns, one piece a process, as arrays over all processes (Orbax)."""
+    """Join each process's part of what `data_parallel` returns into global arrays, as Orbax needs.
+
+    With one process the arrays are the same:
+
+    >>> rj.parallel.to_global(jnp.arange(jax.device_count()), 0).shape == (jax.device_count(),)
+    True
+    """
     return _with_mesh(jax.devices(), multihost_utils.host_local_array_to_global_array, tree, axes)
 
 
 def to_local(tree: Any, axes: Any) -> Any:
-    """The inverse of `to_global`."""
+    """The inverse of `to_global`: this process's part of global arrays.
+
+    >>> shards = jnp.arange(jax.device_count())
+    >>> bool((rj.parallel.to_local(rj.parallel.to_global(shards, 0), 0) == shards).all())
+    True
+    """
     return _with_mesh(jax.devices(), multihost_utils.global_array_to_host_local_array, tree, axes)
 
 
 def _with_mesh(devices: Sequence[Device], function: Callable, tree: Any, axes: Any) -> Any:
-    """`function(leaf, mesh, spec)` of every leaf."""
+    """Map `function(leaf, mesh, spec)` over the leaves."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
 
     def visit(axis, subtree):
@@ -110,27 +151,41 @@ def _with_mesh(devices: Sequence[Device], function: Callable, tree: Any, axes: A
 
 
 def barrier(name: str) -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call.
+
+    >>> rj.parallel.barrier("the data are on disk")  # one process does not wait
+    """
     multihost_utils.sync_global_devices(name)
 
 
-def agree(value: float) -> float:
-    """Process 0's value, on every process."""
+def broadcast(value: float) -> float:
+    """Process 0's value, on every process.
+
+    >>> rj.parallel.broadcast(0.5)
+    0.5
+    """
     return float(multihost_utils.broadcast_one_to_all(np.float64(value)))
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process."""
+    """Whether the flag is set on any process.
+
+    >>> interrupted = False
+    >>> rj.parallel.any_process(interrupted)
+    False
+    """
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def use_all_cores(batch_size: int = 16) -> None:
-    """On the CPU, make a device of each core: faster than one device with many threads.
+    """Make one CPU device per core, which is faster than one device with many threads.
 
-    A power of two of them, at most 16, that divides the batch size: by default the usual ones.
+    The number of devices is a power of two, at most 16, that divides `batch_size`. GPUs and TPUs
+    stay as they are, and so does a number that is already set (`JAX_NUM_CPU_DEVICES`).
 
-    Call it before anything touches a device: later it is too late, and devices stay as they are,
-    as GPUs and TPUs do, and a number that was set already (`JAX_NUM_CPU_DEVICES`).
+    Call it before JAX initialises; afterwards it has no effect.
+
+    >>> rj.parallel.use_all_cores(batch_size=128)  # 8 devices on a machine with 12 cores
     """
     options: Any = jax.config
     if options.jax_num_cpu_devices < 0:
@@ -140,12 +195,24 @@ def use_all_cores(batch_size: int = 16) -> None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on; all of them where the platform does not say."""
+    """The number of cores this process may run on; all of them if the platform does not say.
+
+    >>> rj.parallel.usable_cores() >= 1
+    True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def start(coordinator: str | None, processes: int, process: int) -> None:
-    """Join a multi-process run (`jax.distributed`); TPU pods find all three by themselves."""
+def initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Join a run of several processes (`jax.distributed`), before any other use of JAX.
+
+    Args:
+      coordinator: host:port of process 0.
+      processes: their number.
+      process: this one's rank, from 0. All three None: detected from the environment (TPU pods).
+
+    >>> rj.parallel.initialize("10.0.0.1:1234", 2, 0)  # doctest: +SKIP
+    """
     jax.distributed.initialize(coordinator, processes, process)

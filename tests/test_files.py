@@ -67,7 +67,7 @@ def test_json_takes_arrays_and_refuses_the_rest(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": jnp.float32(0.5), "b": np.arange(3), "c": np.float64(2.0)})
     assert json.loads(path.read_text()) == {"a": 0.5, "b": [0, 1, 2], "c": 2.0}
-    with pytest.raises(TypeError, match="object has no place in JSON"):
+    with pytest.raises(TypeError, match="cannot hold a object"):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text())["a"] == 0.5
 
@@ -95,7 +95,7 @@ def test_torn_json_is_refused_by_name(tmp_path, damaged):
     write_json(path, {"a": [1]})
     assert read_json(path) == {"a": [1]}
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"a\.json is torn"):
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
         read_json(path)
 
 

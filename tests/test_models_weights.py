@@ -92,7 +92,7 @@ def test_missing_files_are_named(run, tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"config\.json is torn"),
+        ("{", r"config\.json is damaged"),
         ("[]", r"config\.json .* has no model, image_shape, data, threat, class_names"),
         ({"threat": None}, r"config\.json .* has no threat"),
         ({"model": {"name": "cnn", "classes": 3}}, "does not describe a model: .*classes"),

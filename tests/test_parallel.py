@@ -19,7 +19,7 @@ from robustjax.parallel import AXIS
 def test_split_and_merge_are_inverse():
     tree = {"x": np.arange(24).reshape(8, 3)}
     np.testing.assert_array_equal(parallel.merge(parallel.split(tree, 4))["x"], tree["x"])
-    with pytest.raises(ValueError, match="8 examples do not divide over 3 devices"):
+    with pytest.raises(ValueError, match="8 examples cannot be split evenly over 3 devices"):
         parallel.split(tree, 3)
 
 

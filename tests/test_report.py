@@ -293,7 +293,7 @@ def test_a_missing_report_is_named_with_its_command(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "report.json"])
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "is torn"), ("{}", "has no "), ("[]", "has no ")]
+    ("content", "message"), [("{", "is damaged"), ("{}", "has no "), ("[]", "has no ")]
 )
 def test_a_damaged_run_is_refused_by_its_file(tmp_path, name, content, message):
     run = write_run(tmp_path / "a")

@@ -30,7 +30,7 @@ def one_step(out, resume=False):
 
 if __name__ == "__main__":
     coordinator, process, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    parallel.start(coordinator, 2, process)
+    parallel.initialize(coordinator, 2, process)
     assert jax.device_count() == 4 and jax.local_device_count() == 2
     one_step(folder)
     one_step(folder, resume=True)

@@ -189,10 +189,10 @@ def join(options: Options) -> None:
     if named not in (0, 3) or (named and options.distributed):
         raise ValueError(
             "a run of several processes needs --coordinator, --processes and --process all three, "
-            "or --distributed alone, which finds them"
+            "or --distributed alone, which detects them"
         )
     if named or options.distributed:
-        parallel.start(*flags)
+        parallel.initialize(*flags)
 
 
 def write_record(result: training.Result, options: Options, started: float) -> None:

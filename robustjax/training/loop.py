@@ -185,7 +185,7 @@ def fit(
                 log("validation", scores)
                 bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                 score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
-                score = parallel.agree(score)
+                score = parallel.broadcast(score)
                 history.append(score)
                 if score > best_score:
                     best_score = score
