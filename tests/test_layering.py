@@ -1,4 +1,4 @@
-"""A module imports only from lower ranks and, inside its own folder, one way; read off the code."""
+"""What the code says of itself: imports go down and one way; a test file names what it tests."""
 
 import ast
 import functools
@@ -120,3 +120,47 @@ def test_imports_go_one_way():
     graph = {module: ours(module) for module in MODULES}
     assert {"robustjax.cli.flags", "robustjax.training"} <= graph["robustjax.cli.train"]
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the modules of a circle
+
+
+LAWS = {
+    "attack_contract": "what every attack obeys",
+    "custom_objectives": "objectives and success of a user's own",
+    "detection_attacks": "attacks on classifier and detector, against the exact optimum",
+    "detection_contract": "what every detector obeys",
+    "distance_heads": "attacks on a head of distances, where the truth is known",
+    "doctests": "every example of a docstring",
+    "evaluation_invariance": "an evaluation is the same, bit for bit, however it is run",
+    "exact_relu": "attacks against what a mixed-integer program proves",
+    "layering": "this file",
+    "method_contract": "what every training method obeys",
+    "models_architectures": "every architecture against a transcription of its paper's code",
+    "models_foreign": "models of other libraries",
+    "notebook": "the notebooks run",
+    "old_runs": "runs of an older version are read",
+    "oracle_training": "training steps against PyTorch",
+    "package": "import robustjax",
+    "types": "what a user writes type-checks",
+}
+"""Test files that are not of one module, and what they hold."""
+TESTS = [
+    path.stem.removeprefix("test_") for path in pathlib.Path(__file__).parent.glob("test_*.py")
+]
+
+
+def subjects() -> set[str]:
+    """Names of modules, packages and experiments: attacks/_gradient/pgd.py -> attacks_pgd."""
+    found, root = set(), ROOT.parent
+    for path in [*ROOT.rglob("*.py"), *(root / "experiments").rglob("*.py")]:
+        *folders, stem = path.relative_to(root).with_suffix("").parts
+        public = [folder for folder in folders if not folder.startswith("_")]
+        found |= {"_".join(public), "_".join([*public, stem.lstrip("_")])}
+    return found
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_a_test_file_names_a_module_or_a_law(name):
+    """A module's file may leave out the first folders: methods_mart, loop."""
+    if name.startswith("examples_"):
+        return
+    of_module = any(f"_{subject}".endswith(f"_{name}") for subject in subjects())
+    assert of_module != (name in LAWS), f"test_{name}.py: name a module, or list it as a law"
