@@ -8,15 +8,17 @@ the range of a number.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import inspect
 import math
 import re
 import sys
+import types
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import jax
 import numpy as np
@@ -65,8 +67,10 @@ def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree that `decode` finds by its name.
 
     Fields are checked by their types: an int rejects floats, a `Literal` all but its choices, a
-    function whatever cannot be called, and `number(...)` a number out of its range. JAX rebuilds
-    the object around tracers, which pass every check; your `__post_init__` must let them pass, too.
+    function whatever cannot be called, and `number(...)` a number out of its range. A field of a
+    config's type, an abstract class or a runtime protocol rejects text, floats, classes and other
+    configs. JAX rebuilds the object around tracers and objects of its own, which pass every check;
+    your `__post_init__` must let them pass, too.
 
     A class that is defined again, as when a notebook cell is rerun, replaces the earlier one.
 
@@ -138,6 +142,8 @@ def _checks(cls: type) -> tuple[Callable[[Any], None], ...]:
             checks.append(functools.partial(_check_literal, field.name, kind))
         if get_origin(kind) is Callable and field.metadata.get("static"):
             checks.append(functools.partial(_check_function, field.name))
+        if asked := _class_of(kind):
+            checks.append(functools.partial(_check_class, field.name, asked))
         if limits is not None:
             checks.append(functools.partial(_check_range, field.name, limits))
     return tuple(checks)
@@ -160,6 +166,26 @@ def hint(cls: type, field: dataclasses.Field) -> Any:
         return eval(field.type, dict(scope))
     except NameError:  # a local name, or one imported for type checkers only
         return None
+
+
+def _class_of(hint: Any) -> type | None:
+    """The class that a field's type names, None set aside, if no other object can stand in.
+
+    Of a union nothing is asked: it may list what we have, and a user's class is as good.
+    """
+    union = get_origin(hint) in (Union, types.UnionType)
+    kind, *others = [k for k in (get_args(hint) if union else (hint,)) if k is not type(None)]
+    if others or not isinstance(kind, type) or issubclass(kind, jax.Array):
+        return None
+    if getattr(kind, "_is_protocol", False):
+        return kind if getattr(kind, "_is_runtime_protocol", False) else None
+    return kind if isinstance(kind, abc.ABCMeta) or kind in _CLASSES.values() else None
+
+
+def _check_class(name: str, kind: type, config: Any) -> None:
+    value = getattr(config, name)
+    if isinstance(value, str | float | type) or dataclasses.is_dataclass(value):
+        check_kind(name, value, kind)
 
 
 def _check_count(name: str, config: Any) -> None:
@@ -253,6 +279,18 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = float("i
         raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
     if isinstance(value, int | float | np.number) and not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """Raise ValueError unless `value` is an instance of this class.
+
+    >>> rj.config.check_kind("attack", "pgd", rj.attacks.PGD)
+    Traceback (most recent call last):
+    ValueError: attack must be a PGD, got 'pgd'
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ValueError(f"{name} must be {article} {kind.__name__}, got {value!r}")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

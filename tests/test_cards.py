@@ -154,7 +154,7 @@ def test_samples_of_what_other_code_does():
         attack=PGD(step_size=0.1, rule=Adam()), bn="batch", commits="adversarial"
     )
     assert card("gowal", "repo").method == gowal
-    assert card("rebuffi", "repo").method == dataclasses.replace(gowal, aim="target")
+    assert card("rebuffi", "repo").method == dataclasses.replace(gowal, away_from="target")
     assert card("wang", "repo").method == training.TRADES(5.0, PGD(), bn="batch")
     assert card("rebuffi", "repo").recipe.cutmix and not card("gowal", "repo").recipe.cutmix
     assert card("mmc", "table1").method.adversarial == "untargeted"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustjax import config, losses
-from robustjax.attacks import PGD
+from robustjax.attacks import APGD, PGD
 from robustjax.threats import L2, Linf
-from robustjax.training import AWP, METHODS, Recipe
+from robustjax.training import AWP, METHODS, TRADES, Recipe
 
 FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
 
@@ -109,6 +109,28 @@ def test_fields_are_checked_whether_annotations_are_postponed_or_not(future):
 def test_a_loss_by_its_name_is_refused_in_python():
     with pytest.raises(ValueError, match="loss must be a function, got 'dlr'"):
         PGD(loss="dlr")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AWP("trades"), "inner must be a Method, got 'trades'"),
+        (lambda: AWP(TRADES), "inner must be a Method, got <class"),
+        (lambda: TRADES(attack=APGD()), r"attack must be a PGD, got APGD\("),
+        (lambda: PGD(start=1e-3), "start must be a Start, got 0.001"),
+        (lambda: Recipe(optimizer="adam"), "optimizer must be an Optimizer, got 'adam'"),
+    ],
+)
+def test_a_field_holds_what_its_type_names(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_jax_puts_in_a_field_passes():
+    for leaf in (object(), None, True, 0, jax.ShapeDtypeStruct((), "float32")):
+        made = jax.tree.map(lambda _, leaf=leaf: leaf, AWP(), is_leaf=lambda n: isinstance(n, PGD))
+        assert made.inner.attack is leaf
+    assert jax.jit(lambda method: method)(AWP()).inner.beta == 6
 
 
 def test_a_cell_may_be_run_twice():

@@ -10,7 +10,7 @@ from tiny import SIZE, Flat, flat_net, on_one_device
 from robustjax.attacks import PGD
 from robustjax.threats import Linf
 from robustjax.training import TLA
-from robustjax.training.methods.tla import mine
+from robustjax.training.methods.tla import negative_and_positive
 
 
 class Featured(Flat):
@@ -64,7 +64,7 @@ def test_positives_are_drawn_alike():
     labels = jnp.array([0, 1, 0, 0, 1])
 
     def positive(key):
-        return mine(key, 2, jnp.ones(2), jnp.int32(0), labels, jnp.ones((5, 2)))[1]
+        return negative_and_positive(key, 2, jnp.ones(2), jnp.int32(0), labels, jnp.ones((5, 2)))[1]
 
     drawn = np.asarray(jax.vmap(positive)(jax.random.split(jax.random.key(0), 400)))
     counts = np.bincount(drawn, minlength=5)

@@ -53,12 +53,12 @@ def test_leaving_a_one_hot_target_is_the_attack_of_adversarial_training():
         return on_one_device(lambda: method.perturb(net, params, batch, keys)).x_adv
 
     label = perturb(PGDAT(attack))
-    np.testing.assert_allclose(perturb(TRADES(attack=attack, aim="target")), label, atol=1e-5)
+    np.testing.assert_allclose(perturb(TRADES(attack=attack, away_from="target")), label, atol=1e-5)
     assert np.abs(perturb(TRADES(attack=attack)) - label).max() > 1e-2
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("bn", "frozen"), ("commits", "clean"), ("aim", "label")]
+    ("field", "value"), [("bn", "frozen"), ("commits", "clean"), ("away_from", "label")]
 )
 def test_trades_options_are_checked(field, value):
     with pytest.raises(ValueError, match=f"{field} must be one of .*, got '{value}'"):

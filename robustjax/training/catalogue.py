@@ -124,7 +124,7 @@ CATALOGUE = {
         recipes.GOWAL,
     ),
     "rebuffi": Entry(
-        methods.TRADES(attack=GOWAL, bn="batch", commits="adversarial", aim="target"),
+        methods.TRADES(attack=GOWAL, bn="batch", commits="adversarial", away_from="target"),
         "Rebuffi et al. 2021",
         "data",
         recipes.REBUFFI,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from robustjax.config import config
 from robustjax.training.methods.wrapper import Wrapper
 
@@ -24,6 +26,6 @@ class AdaNet(Wrapper):
     """
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """Adaptive normalisation, everywhere."""
         return self.inner.model | {"adaptive_norm": True}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks import PGD
 from robustjax.config import config, number
@@ -34,8 +35,8 @@ class ALP(OnPair, OnAttack):
     clean: float = number(default=0.5, low=0, high=1)
     weight: float = number(default=0.5)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """Both cross-entropies, and the pairing."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
         natural = cross_entropy(net, clean, batch).mean()
         robust = cross_entropy(net, adversarial, batch).mean()

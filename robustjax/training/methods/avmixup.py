@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, number, static
@@ -37,6 +38,7 @@ class AVmixup(OnAttack):
     gamma: float = number(default=2.0)
     vertex: float = number(default=0.1, low=0, high=1)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The mixed images, and in `extra` their targets (B, K)."""
         crafted = super().perturb(net, params, batch, keys)
@@ -54,8 +56,8 @@ class AVmixup(OnAttack):
         soft = losses.smooth(label, target.size, 1 - self.vertex)
         return share * x + (1 - share) * vertex, share * target + (1 - share) * soft
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE of the mixed images to the mixed targets."""
         logits, stats = net.train(params, crafted.x_adv)
         loss = cross_entropy(net, logits, batch.replace(target=crafted.extra)).mean()
         return loss, Aux(stats, {"robust_accuracy": accuracy(logits, batch.label)})

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
@@ -36,12 +37,12 @@ class AWP(Wrapper):
     start: float = number(default=0.0, low=0, high=1)
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """Twice the inner method's: the ascent, and the descent."""
         return Cost(*(2 * passes for passes in self.inner.loss_cost))
 
+    @override
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
-        """The inner method's gradients at w + v."""
         ascent = net.mean_grad(lambda p: self.inner.loss(net, p, batch, crafted)[0])(params)
         gamma = jnp.where(net.progress > self.start, self.gamma, 0.0)
 
@@ -53,10 +54,11 @@ class AWP(Wrapper):
         moved = jax.tree.map(move, params, ascent, kernels(params))
         return self.inner.grads(net, moved, batch, crafted)
 
+    @override
     def update(
         self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
     ) -> tuple[TrainState, Aux]:
-        """The standard update; a method with its own (Free) has no gradient to wrap."""
+        # A method with an update of its own (Free) has no gradient to wrap.
         own = self.innermost
         if type(own).update is not Method.update:
             raise ValueError(f"AWP cannot wrap {type(own).__name__}: it has its own update")

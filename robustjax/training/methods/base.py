@@ -1,17 +1,17 @@
-"""What an adversarial-training method is: two verbs, and a few optional parts with a default.
+"""The contract of an adversarial-training method: two verbs, and optional parts with defaults.
 
-A method sees one device's shard of the batch. `perturb` crafts, `loss` measures; wrappers have the
-type of what they wrap. The rest exists because some method of the literature needs it:
+A method sees one device's shard of the batch. `perturb` crafts, `loss` measures; a wrapper is a
+method too. Each other part exists because some method of the literature needs it:
 
   init_rows   state per training example (SAT's targets, MMA's and CAT's eps)
   init_slot   state per position in the batch (Free's perturbation)
   init_frozen what is loaded once and no step changes (HAT's helper network)
   grads       how gradients are made (AWP wraps it, YOPO replaces it)
-  update      the whole update (Free alone)
+  update      the whole update (Free)
   control     what changes after an epoch (a curriculum's strength, an early end)
-  craft_cost  what crafting asks of the model, for the listing
-  loss_cost   and what the loss and its gradient do
-  model       what it asks of the model (the g-SCE family's heads)
+  craft_cost  passes through the model that crafting takes, for the listing
+  loss_cost   passes that the loss and its gradient take
+  model       required arguments of the model (the g-SCE family's heads)
   on_clean    whether it trains on clean images only
 """
 
@@ -33,14 +33,14 @@ from robustjax.training.state import TrainState
 from robustjax.typing import Cost
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """One device's shard of a batch, after augmentation.
 
     Attributes:
       image: (B, H, W, C) float32 in [0, 1].
       label: (B,) int32, the true class.
-      target: (B, K) float32, what the outer loss aims at (one-hot, smoothed, soft or mixed).
+      target: (B, K) float32, what the training loss compares the output with (one-hot, smoothed,
+        soft or mixed).
       index: (B,) int32, the un-augmented example's place in the data set: the key of `rows`. That
         of an extra example is -1 - its place in the pool; it has no row.
       source: (B,) int32, the stream the example comes from; 0 is the labelled training set, 1 the
@@ -58,18 +58,16 @@ class Batch:
     slot: Any = ()
 
 
-@struct.dataclass
-class Crafted:
-    """What `perturb` hands to `loss`: images (B, H, W, C), running statistics, anything else."""
+class Crafted(struct.PyTreeNode):
+    """The result of `perturb`: images (B, H, W, C), running statistics, and what `loss` needs."""
 
     x_adv: jax.Array
     stats: Any
     extra: Any = ()
 
 
-@struct.dataclass
-class Aux:
-    """What a loss leaves behind: statistics, rows and slot to commit, and scalars to log."""
+class Aux(struct.PyTreeNode):
+    """What a loss returns beside its value: statistics, rows and slot to commit, scalars to log."""
 
     stats: Any
     metrics: dict[str, jax.Array]
@@ -77,8 +75,7 @@ class Aux:
     slot: Any = ()
 
 
-@struct.dataclass
-class Gradients:
+class Gradients(struct.PyTreeNode):
     """Gradients averaged over all devices; `anchor`: where weight decay is taken (AWP moves it)."""
 
     grads: Any
@@ -106,7 +103,7 @@ class Method(abc.ABC):
 
     @property
     def model(self) -> dict[str, Any]:
-        """The arguments of `models.create` that the method needs to be as they are here."""
+        """The arguments of `models.create` that the method fixes."""
         return {}
 
     @property
@@ -121,7 +118,7 @@ class Method(abc.ABC):
 
     @property
     def on_clean(self) -> bool:
-        """Whether it trains on clean images only: then their accuracy chooses the checkpoint."""
+        """Whether it trains on clean images only; then clean accuracy chooses the checkpoint."""
         return False
 
     def init_rows(self, labels: jax.Array, num_classes: int) -> Any:
@@ -133,15 +130,15 @@ class Method(abc.ABC):
         return ()
 
     def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Any:
-        """What no step changes, found as `net.frozen`; () for nothing."""
+        """State that no step changes, found as `net.frozen`; () for none."""
         return ()
 
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
-        """What to go on with, on the host, after epochs of these validation scores, oldest first.
+        """Choose how to continue, on the host, given each epoch's validation score, oldest first.
 
         Returns:
-          (the method, in which only numbers may have changed; whether to 'continue', to go on from
-          the best checkpoint, or to stop). A rollback begins a new search for the best.
+          (the method, in which only numbers may have changed; whether to 'continue', to 'rollback'
+          to the best checkpoint, or to 'stop'). A rollback begins a new search for the best.
         """
         return self, "continue"
 
@@ -158,12 +155,6 @@ class Method(abc.ABC):
         """One training step: craft, differentiate, descend."""
         g = accumulated(self, net, state.params, batch, keys)
         return descend(state, g.grads, g.anchor, net.progress), g.aux
-
-
-def check_type(name: str, value: Any, kind: type) -> None:
-    """Raise ValueError unless the field `name` of a method holds a `kind`."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}")
 
 
 def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Gradients:

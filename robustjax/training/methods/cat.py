@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
@@ -17,10 +18,9 @@ from robustjax.training.methods.base import (
     Crafted,
     Method,
     accuracy,
-    check_type,
     cross_entropy,
 )
-from robustjax.training.methods.pgd_at import ATTACK
+from robustjax.training.methods.pgd_at import ATTACK, climbing
 from robustjax.training.net import Net
 from robustjax.typing import Cost
 
@@ -59,30 +59,24 @@ class CAT(Method):
     margin: float = number(default=128.0)
     kappa: float = number(default=10.0)
 
-    def __post_init__(self):
-        check_type("attack", self.attack, PGD)
-
+    @override
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
-        """Radii of 0 (N,)."""
         return jnp.zeros(len(labels))
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, and a look at what it did."""
+        # The attack's, and a look at what it did.
         return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The images, and in `extra` (the new radii (B,), the loss's targets (B, K))."""
         radius = jnp.minimum(batch.rows + self.eta, self.attack.threat.eps)
-        attack = dataclasses.replace(
-            self.attack,
-            threat=dataclasses.replace(self.attack.threat, eps=radius),
-            loss=losses.cross_entropy,
-            label="true",
-            targeted=False,
-        )
-        aimed = self.targets(keys, FIRST, batch, radius)
-        x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, aimed)
+        threat = dataclasses.replace(self.attack.threat, eps=radius)
+        attack = climbing(self.attack, losses.cross_entropy, threat=threat)
+        soft = self.targets(keys, FIRST, batch, radius)
+        x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, soft)
         fooled = net.logits(params, x_adv).argmax(-1) != batch.label
         if self.variant == "repo-v1":
             x_adv = jnp.where(fooled.reshape(-1, 1, 1, 1), x_adv, batch.image)
@@ -103,8 +97,8 @@ class CAT(Method):
 
         return (1 - share) * batch.target + share * jax.vmap(draw)(keys)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE to the soft targets, and the margin term."""
         radius, targets = crafted.extra
         logits, stats = net.train(params, crafted.x_adv)
         ce = cross_entropy(net, logits, batch.replace(target=targets))

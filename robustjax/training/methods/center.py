@@ -6,16 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted
-from robustjax.training.methods.gsce import Member
+from robustjax.training.methods.gsce import HeadMethod
 from robustjax.training.net import Net
 
 
 @config
-class Center(Member):
+class Center(HeadMethod):
     """CE + weight 1/2 ||z - c_y||^2, c_k the running centers of the features.
 
     No gradient moves the centers, but c_k <- c_k + rate sum_{y_i = k} (z_i - c_k) / (1 + n_k) over
@@ -34,12 +35,12 @@ class Center(Member):
     weight: float = number(default=0.008)
     rate: float = number(default=0.5, low=0, high=1)
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """CE."""
         return losses.cross_entropy(output, target)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE and the pull, towards the centers as they were before this batch."""
         (z, logits), stats = net.forward(params, crafted.x_adv, "commit", method="both")
         (centers,) = jax.tree.leaves(net.stats["centers"])
         pull = jax.vmap(losses.center_pull, (0, None, 0))(z, centers, batch.label).mean()

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks import PGD
 from robustjax.attacks.stops import After
@@ -46,12 +47,13 @@ class Curriculum(OnAttack):
     patience: int = number(default=10, low=1)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The longest slice's: all of them wait for it."""
+        # The longest slice's: all of them wait for it.
         return Cost(self.strength, self.strength)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Attack each image with as many steps as its place in the whole batch says."""
         steps = self.steps(*net.position(len(batch.label)))
         draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, LENGTH)))(keys)
         most = jnp.maximum(steps, 1)
@@ -71,8 +73,8 @@ class Curriculum(OnAttack):
         slice_ = jnp.maximum(size // (self.strength + 1), 1)
         return jnp.minimum(position // slice_, self.strength)
 
+    @override
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
-        """The next strength, from the best checkpoint, when the score has not risen for long."""
         strength, best, waited, action = self.strength, -1.0, 0, "continue"
         for score in scores:
             best, waited = (score, 0) if score > best else (best, waited + 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, number
@@ -41,12 +42,13 @@ class FeatureScattering(Method):
     iterations: int = number(default=100, low=1, static=True)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """One step, and the clean outputs."""
+        # One step, and the clean outputs.
         return Cost(2, 1)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """One step of the whole batch."""
         clean = net.gather(net.logits(params, batch.image))
 
         def distance(images):
@@ -60,8 +62,8 @@ class FeatureScattering(Method):
         )
         return Crafted(jax.lax.stop_gradient(x_adv), net.stats)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE to the smoothed labels."""
         logits, stats = net.train(params, crafted.x_adv)
         classes = logits.shape[-1]
         target = jax.vmap(lambda y: losses.smooth(y, classes, self.smoothing))(batch.label)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax.config import config, number
 from robustjax.threats import Linf, Threats
@@ -43,32 +44,32 @@ class Free(Method):
     threat: Threats = Linf(8 / 255)
     replays: int = number(default=8, low=1, static=True)
 
+    @override
     def init_slot(self, images: jax.Array) -> jax.Array:
-        """delta = 0, (B, H, W, C)."""
         return jnp.zeros_like(images)
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """One pass a replay."""
         return Cost(self.replays, self.replays)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """The image moved by the slot's perturbation, within the ball and the pixel box."""
         return Crafted(
             jax.vmap(self.threat.project)(batch.image + batch.slot, batch.image), net.stats
         )
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE on the perturbed images."""
         logits, stats = net.train(params, crafted.x_adv)
         loss = cross_entropy(net, logits, batch).mean()
         metrics = {"loss": loss, "robust_accuracy": accuracy(logits, batch.label)}
         return loss, Aux(stats, metrics, slot=crafted.x_adv - batch.image)
 
+    @override
     def update(
         self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
     ) -> tuple[TrainState, Aux]:
-        """m optimiser steps on one batch."""
         if net.accumulate > 1:
             raise ValueError("Free updates delta with every gradient: it cannot accumulate slices")
         m = self.replays

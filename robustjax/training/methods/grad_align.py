@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
@@ -42,18 +43,20 @@ class GradAlign(OnAttack):
     weight: float = number(default=0.2)
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """The adversarial pass, one at x, and about three at the random point."""
+        # The adversarial pass, one at x, and about three at the random point.
         return Cost(5, 5)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The attack's images, and in `extra` random points of the ball."""
         crafted = super().perturb(net, params, batch, keys)
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, NEARBY)
         return crafted.replace(extra=jax.vmap(self.attack.threat.sample)(keys, batch.image))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE, and the angle between the gradients."""
 
         def objective(logits):
             return jax.vmap(losses.cross_entropy)(logits, batch.target)

@@ -11,12 +11,13 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 import jax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import check_choice, config, number, static
+from robustjax.config import config, number, static
 from robustjax.threats import Linf
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, check_type
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy
 from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
 from robustjax.typing import Cost
@@ -30,7 +31,7 @@ Precisions = Literal["diagonal", "isotropic"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Member(Method):
+class HeadMethod(Method):
     """min E l(h(z), t) on clean images or on those that the attack makes of them with l itself.
 
     Attributes:
@@ -48,40 +49,36 @@ class Member(Method):
     bn: BNMode = static(default="batch")
     feature_dim: int | None = static(default=64)
 
-    def __post_init__(self):
-        check_type("attack", self.attack, PGD)
-        check_choice("adversarial", self.adversarial, Adversarial)
-        check_choice("bn", self.bn, BNMode)
-
     @abc.abstractmethod
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """The loss l of one example; its target is a class () or a distribution (K,)."""
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The head, and the features it is given."""
         return {"head": self.head, "feature_dim": self.feature_dim}
 
     @property
+    @override
     def on_clean(self) -> bool:
-        """Unless it is adversarial."""
         return self.adversarial == "none"
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, if there is one."""
+        # The attack's, if there is one.
         return Cost(0, 0) if self.on_clean else self.attack.cost
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Ascend or descend the member's own loss within the threat."""
         if self.on_clean:
             return Crafted(batch.image, net.stats)
         label = "any" if self.adversarial == "targeted" else "predicted"
         attack = dataclasses.replace(self.attack, loss=self.criterion, label=label, targeted=False)
         return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The mean of l."""
         logits, stats = net.train(params, crafted.x_adv)
         loss = jax.vmap(self.criterion)(logits, batch.target).mean()
         return loss, Aux(stats, self.metrics(logits, batch))
@@ -93,18 +90,18 @@ class Member(Method):
 
 
 @config
-class SCE(Member):
+class SCE(HeadMethod):
     """Softmax cross-entropy on a linear head: the family's baseline."""
 
     head = "linear"
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """CE."""
         return losses.cross_entropy(output, target)
 
 
 @config
-class MMLDA(Member):
+class MMLDA(HeadMethod):
     """Softmax over the distances to fixed Max-Mahalanobis centers; nothing to train behind z.
 
     Attributes:
@@ -118,18 +115,18 @@ class MMLDA(Member):
     temperature: float = number(default=1.0, low=1e-6)
     center_norm: float = static(default=10.0)
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """CE of the logits over the temperature."""
         return losses.mmlda(output, target, self.temperature)
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The head and its scale."""
         return super().model | {"center_norm": self.center_norm}
 
 
 @config
-class MMC(Member):
+class MMC(HeadMethod):
     """weight 1/2 ||z - mu_y||^2 to fixed centers: the Max-Mahalanobis center loss, "MMC-10".
 
     Its robustness under the loss's own attack is not robustness: attack the margins too.
@@ -149,13 +146,13 @@ class MMC(Member):
     center_norm: float = static(default=10.0)
     center_seed: int = static(default=0)
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """Half the squared distance, weighted."""
         return self.weight * losses.mmc(output, target)
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The head, its scale, and what random centers are drawn by."""
         fixed = {"feature_dim": self.feature_dim, "center_norm": self.center_norm}
         if self.centers == "random":
             return fixed | {"head": "random-centers", "center_seed": self.center_seed}
@@ -163,7 +160,7 @@ class MMC(Member):
 
 
 @config
-class LGM(Member):
+class LGM(HeadMethod):
     """The large-margin Gaussian mixture loss: trained centers, a margin and a likelihood term.
 
     Attributes:
@@ -178,13 +175,13 @@ class LGM(Member):
     margin: float = number(default=0.3)
     likelihood: float = number(default=0.1)
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """CE with the margin, and the likelihood."""
         return losses.lgm(output, target, self.margin, self.likelihood)
 
 
 @config
-class GSCE(Member):
+class GSCE(HeadMethod):
     """CE on the general member: trained centers, precisions and biases.
 
     Attributes:
@@ -197,11 +194,11 @@ class GSCE(Member):
     head = "gsce"
     precisions: Precisions = static(default="diagonal")
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """CE."""
         return losses.cross_entropy(output, target)
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The head and what of it is trained."""
         return super().model | {"precisions": self.precisions}

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses, models
 from robustjax.attacks import PGD
 from robustjax.config import config, number, static
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, cross_entropy
-from robustjax.training.methods.trades import ATTACK, TRADES, check_start, forward_pair
+from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
+from robustjax.training.methods.trades import ATTACK, OnPrediction, forward_pair
 from robustjax.training.net import Net
 from robustjax.typing import Cost
 
@@ -32,7 +33,7 @@ class Helper:
 
 
 @config
-class HAT(Method):
+class HAT(OnPrediction):
     """TRADES + gamma CE(z(x + reach (x_adv - x)), y_h), y_h what a natural network says of x_adv.
 
     The helper keeps the boundary from moving further out than robustness needs. It is a trained
@@ -55,11 +56,8 @@ class HAT(Method):
     reach: float = number(default=2.0)
     attack: PGD = ATTACK
 
-    def __post_init__(self):
-        check_start(self.attack)
-
+    @override
     def init_frozen(self, image_shape: Sequence[int], num_classes: int) -> Helper:
-        """The helper."""
         if not self.helper:
             raise ValueError(
                 "HAT needs a helper: name the run directory of a model that was trained on clean "
@@ -75,23 +73,26 @@ class HAT(Method):
         return Helper(*logits_fn.args, logits_fn.func)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """That of TRADES, and the helper's prediction."""
-        own = TRADES(attack=self.attack).craft_cost
+        # That of TRADES, and the helper's prediction.
+        own = super().craft_cost
         return Cost(own.forwards + 1, own.backwards)
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """A clean and two adversarial passes."""
+        # A clean and two adversarial passes.
         return Cost(3, 3)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """As TRADES, and in `extra` the helper's labels (B,)."""
-        crafted = TRADES(attack=self.attack).perturb(net, params, batch, keys)
+        crafted = super().perturb(net, params, batch, keys)
         return crafted.replace(extra=net.frozen(crafted.x_adv).argmax(-1))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE + beta KL + gamma CE to the helper's labels."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
         beyond = batch.image + self.reach * (crafted.x_adv - batch.image)
         far, stats = net.train(params, beyond, aux.stats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from typing_extensions import override
 
 from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients
@@ -37,7 +38,6 @@ class HE(Wrapper):
     margin: float = number(default=0.2)
 
     def __post_init__(self):
-        super().__post_init__()
         if "head" in self.inner.model:
             raise ValueError(
                 f"HE brings the cosine head, and {type(self.inner).__name__} needs a head of its "
@@ -45,24 +45,24 @@ class HE(Wrapper):
             )
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The cosine head."""
         return self.inner.model | {"head": "cosine", "scale": self.scale}
 
-    def strict(self, net: Net) -> Net:
+    def with_margin(self, net: Net) -> Net:
         """The net with the margin."""
         return net.replace(margin=self.scale * self.margin)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The inner method's, with the margin."""
-        return self.inner.loss(self.strict(net), params, batch, crafted)
+        return self.inner.loss(self.with_margin(net), params, batch, crafted)
 
+    @override
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
-        """The inner method's, with the margin."""
-        return self.inner.grads(self.strict(net), params, batch, crafted)
+        return self.inner.grads(self.with_margin(net), params, batch, crafted)
 
+    @override
     def update(
         self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
     ) -> tuple[TrainState, Aux]:
-        """The inner method's, with the margin."""
-        return super().update(self.strict(net), descend, state, batch, keys)
+        return super().update(self.with_margin(net), descend, state, batch, keys)

@@ -7,18 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import config, number, static
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
-from robustjax.training.methods.trades import ATTACK, TRADES, check_start
+from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
+from robustjax.training.methods.trades import ATTACK, OnPrediction
 from robustjax.training.net import Net
 from robustjax.typing import Cost
 
 
 @config
-class LBGAT(Method):
+class LBGAT(OnPrediction):
     """min E mean_k (z(x_adv) - z_T(x))_k^2 + CE(z_T(x), t) + beta KL(p(x) || p(x_adv)).
 
     z_T is the teacher's, a second network trained on clean images at the same time by the same
@@ -43,30 +44,19 @@ class LBGAT(Method):
     beta: float = number(default=0.0)
     attack: PGD = ATTACK
 
-    def __post_init__(self):
-        check_start(self.attack)
-
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The teacher."""
         return {"teacher": self.teacher}
 
     @property
-    def craft_cost(self) -> Cost:
-        """That of TRADES."""
-        return TRADES(attack=self.attack).craft_cost
-
-    @property
+    @override
     def loss_cost(self) -> Cost:
-        """Both networks' clean passes and the adversarial one, the teacher's counted as one."""
+        # Both networks' clean passes and the adversarial one, the teacher's counted as one.
         return Cost(3, 3)
 
-    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """As TRADES."""
-        return TRADES(attack=self.attack).perturb(net, params, batch, keys)
-
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The distance to the teacher, the teacher's CE, and beta KL."""
         adversarial, stats = net.train(params, crafted.x_adv)
         clean, stats = net.train(params, batch.image, stats)
         guide, stats = net.forward(params, batch.image, "commit", stats, method="taught")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import config, number
+from robustjax.config import check_kind, config, number
 from robustjax.threats import Linf
-from robustjax.training.methods.base import Aux, Batch, Crafted, Method, check_type
+from robustjax.training.methods.base import Aux, Batch, Crafted, Method
 from robustjax.training.methods.mma import per_image
+from robustjax.training.methods.pgd_at import climbing
 from robustjax.training.net import Net
 from robustjax.typing import Cost
 
@@ -62,15 +63,16 @@ class LevelSets(Method):
     weight: float = number(default=4.0)
 
     def __post_init__(self):
-        check_type("attack", self.attack, PGD)
-        check_type("the threat of neural level sets", self.attack.threat, Linf)
+        check_kind("the threat of neural level sets", self.attack.threat, Linf)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, both ends, the false position method, and the gradient at the boundary."""
+        # The attack's, both ends, the false position method, and the gradient at the boundary.
         own = self.attack.cost
         return Cost(own.forwards + 2 + ITERATIONS + 1, own.backwards + 1)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The boundary points; in `extra` (s, eps_i, found, F(p), g), each (B, ...)."""
         x, y, eps = batch.image, batch.label, self.attack.threat.eps
@@ -83,9 +85,7 @@ class LevelSets(Method):
         grown = jnp.minimum(net.progress / jnp.maximum(self.ramp, 1e-6), 1)
         correct = self.least + grown * (self.reach - self.least)
         radius = eps * jnp.where(here < 0, correct, self.wrong)
-        attack = dataclasses.replace(
-            self.attack, threat=Linf(radius), loss=signed_margin, label="true", targeted=False
-        )
+        attack = climbing(self.attack, signed_margin, threat=Linf(radius))
         x_adv, stats = net.craft(attack, params, keys, x, y, (y, sign))
 
         def along(t):
@@ -102,8 +102,8 @@ class LevelSets(Method):
         extra = sign, radius, found, start, gradient
         return lax.stop_gradient(Crafted(point, stats, extra))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """Boundaries that are too near, or on the wrong side."""
         sign, radius, found, start, gradient = crafted.extra
         logits, stats = net.train(params, crafted.x_adv)
         value = jax.vmap(losses.margin)(logits, batch.label)

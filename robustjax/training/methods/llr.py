@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.steps import Adam
 from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
+from robustjax.training.methods.pgd_at import climbing
 from robustjax.training.methods.trades import check_start
 from robustjax.training.net import Net
 from robustjax.typing import Cost
@@ -50,26 +51,28 @@ class LLR(Method):
         check_start(self.attack)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, and the tangent planes."""
+        # The attack's, and the tangent planes.
         return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards + 1)
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """The clean pass, the one nearby, and about two for a gradient that is differentiated."""
+        # The clean pass, the one nearby, and about two for a gradient that is differentiated.
         return Cost(4, 4)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Go to where the loss is least linear."""
         plane, stats = lax.stop_gradient(tangent(net, params, batch))
-        attack = dataclasses.replace(self.attack, loss=gap, label="true", targeted=False)
+        attack = climbing(self.attack, gap)
         x_adv, _ = net.replace(stats=stats).craft(
             attack, params, keys, batch.image, batch.label, plane, with_image=True
         )
         return Crafted(x_adv, net.stats)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE, the gap, and the slope."""
         clean, committed = net.train(params, batch.image)
         plane, stats = tangent(net, params, batch)
         near = net.logits(params, crafted.x_adv, stats)

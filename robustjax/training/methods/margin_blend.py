@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, accuracy, cross_entropy
-from robustjax.training.methods.pgd_at import OnAttack
+from robustjax.training.methods.pgd_at import OnAttack, climbing
 from robustjax.training.net import Net
 from robustjax.typing import Loss
 
 Margin = Literal["dlr", "margin"]
-LEAST = 0.1
-"""The least divisor of the ratio, in logits; the authors' 1e-12 bounds no gradient of training."""
+SMALLEST_DIVISOR = 0.1
+"""Of the ratio, in logits; the authors' 1e-12 bounds no gradient of training."""
 
 
 @config
@@ -48,17 +48,14 @@ class MarginBlend(OnAttack):
     share: float = number(default=0.8, low=0, high=1)
     loss_on_margins: Margin = static(default="dlr")
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Maximise the blend."""
-        attack = dataclasses.replace(
-            self.attack, loss=BLENDS[self.loss_on_margins], label="true", targeted=False
-        )
-        share = jnp.full(batch.label.shape, self.share * net.progress)
-        aim = batch.label, share
-        return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, aim, self.bn))
+        attack = climbing(self.attack, BLENDS[self.loss_on_margins])
+        target = batch.label, jnp.full(batch.label.shape, self.share * net.progress)
+        return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, target, self.bn))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The blend of the cross-entropy to the batch's targets and the margin loss."""
         logits, stats = net.train(params, crafted.x_adv)
         ahead = jax.vmap(MARGINS[self.loss_on_margins])(logits, batch.label)
         share = self.share * net.progress
@@ -76,5 +73,5 @@ def blended(margin: Loss) -> Loss:
     return loss
 
 
-MARGINS = {"dlr": functools.partial(losses.dlr, least=LEAST), "margin": losses.margin}
+MARGINS = {"dlr": functools.partial(losses.dlr, least=SMALLEST_DIVISOR), "margin": losses.margin}
 BLENDS = {name: blended(margin) for name, margin in MARGINS.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
@@ -34,8 +35,8 @@ class MART(OnPair, OnAttack):
     attack: PGD = ATTACK
     beta: float = number(default=6.0)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """BCE + beta times the weighted KL."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
         boosted = cross_entropy(net, adversarial, batch) + jax.vmap(boost)(adversarial, batch.label)
         kl = jax.vmap(losses.kl)(adversarial, clean)

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import config, number
-from robustjax.training.methods.base import Aux, Batch, Crafted, check_type, cross_entropy
-from robustjax.training.methods.pgd_at import ATTACK
+from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
+from robustjax.training.methods.pgd_at import ATTACK, climbing
 from robustjax.training.methods.trades import OnPair, forward_pair
 from robustjax.training.net import Net
 from robustjax.typing import Cost
@@ -42,18 +43,17 @@ class MMA(OnPair):
     least: float = number(default=0.16)
     clean: float = number(default=1 / 3, low=0, high=1)
 
-    def __post_init__(self):
-        check_type("attack", self.attack, PGD)
-
+    @override
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
-        """Margins of 0 (N,)."""
         return jnp.zeros(len(labels))
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, the bisection, and which examples are correct."""
+        # The attack's, the bisection, and which examples are correct.
         return Cost(self.attack.cost.forwards + HALVINGS + 1, self.attack.cost.backwards)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """x*, and in `extra` (margins (B,), which examples are in the second term (B,))."""
         x, eps = batch.image, self.attack.threat.eps
@@ -63,9 +63,7 @@ class MMA(OnPair):
 
         radius = jnp.maximum(batch.rows, self.least * eps)
         threat = dataclasses.replace(self.attack.threat, eps=radius)
-        attack = dataclasses.replace(
-            self.attack, threat=threat, loss=losses.soft_margin, label="true", targeted=False
-        )
+        attack = climbing(self.attack, losses.soft_margin, threat=threat)
         x_adv, stats = net.craft(attack, params, keys, x, batch.label)
         direction = (x_adv - x) / per_image(jnp.where(radius > 0, radius, 1))
 
@@ -85,8 +83,8 @@ class MMA(OnPair):
         margin = jnp.where(correct, margin, 0.0)
         return jax.lax.stop_gradient(Crafted(at(margin), stats, (margin, margin < d_max)))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The clean CE, and that at the boundary."""
         clean, boundary, aux = forward_pair(net, params, batch, crafted)
         margin, counts = crafted.extra
         natural = cross_entropy(net, clean, batch).mean()

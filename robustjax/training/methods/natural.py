@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from typing_extensions import override
 
 from robustjax.config import config
 from robustjax.training.methods.base import (
@@ -23,16 +24,16 @@ class Natural(Method):
     """min E CE(z(x), t)."""
 
     @property
+    @override
     def on_clean(self) -> bool:
-        """It does."""
         return True
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """No perturbation."""
         return Crafted(batch.image, net.stats)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE on the clean images."""
         logits, stats = net.train(params, crafted.x_adv)
         loss = cross_entropy(net, logits, batch).mean()
         return loss, Aux(stats, {"accuracy": accuracy(logits, batch.label)})

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import check_choice, config, number, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import (
     Action,
     Aux,
@@ -18,11 +19,10 @@ from robustjax.training.methods.base import (
     Crafted,
     Method,
     accuracy,
-    check_type,
     cross_entropy,
 )
 from robustjax.training.net import Net
-from robustjax.typing import Cost
+from robustjax.typing import Cost, Loss
 
 ATTACK = PGD()
 """Ten sign steps of eps / 4 from a uniform start, eps 8/255."""
@@ -30,9 +30,14 @@ ATTACK = PGD()
 BNMode = Literal["running", "batch", "commit"]
 
 
+def climbing(attack: PGD, loss: Loss, **changes: Any) -> PGD:
+    """The attack that maximises this loss, whatever loss and label it names itself."""
+    return dataclasses.replace(attack, loss=loss, label="true", targeted=False, **changes)
+
+
 @dataclasses.dataclass(frozen=True)
 class OnAttack(Method):
-    """What crafts by an attack on the label; CE on its examples, unless a method has another loss.
+    """Crafts by an attack on the label; CE on its examples, unless a method has another loss.
 
     Attributes:
       attack: its loss must be one of the label.
@@ -44,23 +49,21 @@ class OnAttack(Method):
     bn: BNMode = static(default="running")
 
     def __post_init__(self):
-        check_type("attack", self.attack, PGD)
         self.attack.check_aim()
-        check_choice("bn", self.bn, BNMode)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's."""
         return self.attack.cost
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Maximise the attack's loss within the threat."""
         return Crafted(
             *net.craft(self.attack, params, keys, batch.image, batch.label, mode=self.bn)
         )
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE on the adversarial images."""
         logits, stats = net.train(params, crafted.x_adv)
         loss = cross_entropy(net, logits, batch).mean()
         return loss, Aux(stats, {"robust_accuracy": accuracy(logits, batch.label)})
@@ -106,12 +109,13 @@ class PGDAT(OnAttack):
             )
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """The adversarial pass, and the clean forwards."""
+        # The adversarial pass, and the clean forwards.
         return Cost(len(self.commits), 1)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The focal loss on the adversarial images."""
         stats, images = net.stats, {"adversarial": crafted.x_adv, "clean": batch.image}
         logits = {}
         for name in self.commits:
@@ -120,7 +124,7 @@ class PGDAT(OnAttack):
         robust = accuracy(logits["adversarial"], batch.label)
         return losses.focal(ce, self.focal).mean(), Aux(stats, {"robust_accuracy": robust})
 
+    @override
     def control(self, scores: Sequence[float]) -> tuple[Method, Action]:
-        """Stop after a fall."""
         fell = len(scores) > 1 and scores[-2] - scores[-1] > self.guard
         return self, "stop" if fell else "continue"

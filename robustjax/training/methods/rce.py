@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, static
-from robustjax.training.methods.gsce import Member
+from robustjax.training.methods.gsce import HeadMethod
 
 
 @config
-class RCE(Member):
+class RCE(HeadMethod):
     """min E RCE(h(x), t): certain of the label, and indifferent between the wrong classes.
 
     The model's logits are those of the test, -Z in the paper: see `losses.rce`. Detectors read the
@@ -28,6 +29,6 @@ class RCE(Member):
     head = "linear"
     feature_dim: int | None = static(default=None)
 
+    @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
-        """RCE of the test logits."""
         return losses.rce(output, target)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, number, static
@@ -51,7 +52,6 @@ class RectifiedRejection(Wrapper):
     stopped: Stopped = static(default="right")
 
     def __post_init__(self):
-        super().__post_init__()
         method = self.inner
         while isinstance(method, Wrapper) and not isinstance(method, AWP):
             method = method.inner
@@ -62,17 +62,18 @@ class RectifiedRejection(Wrapper):
             )
 
     @property
+    @override
     def model(self) -> dict[str, Any]:
-        """The inner method's, with an auxiliary head."""
         return self.inner.model | {"auxiliary": True}
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """The inner method's, and a pass over the adversarial images."""
+        # The inner method's, and a pass over the adversarial images.
         return Cost(*(1 + passes for passes in self.inner.loss_cost))
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The inner method's, and the second term."""
         value, aux = self.inner.loss(net, params, batch, crafted)
         (z, logits), _ = net.forward(params, crafted.x_adv, "batch", method="both")
         auxiliary, stats = net.forward(params, z, "commit", aux.stats, method="trust")
@@ -90,12 +91,12 @@ class RectifiedRejection(Wrapper):
         odds = losses.rectified_odds(confidence, auxiliary)
         return optax.sigmoid_binary_cross_entropy(odds, target)
 
+    @override
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
-        """Of both terms."""
         return Method.grads(self, net, params, batch, crafted)
 
+    @override
     def update(
         self, net: Net, descend: Descend, state: TrainState, batch: Batch, keys: jax.Array
     ) -> tuple[TrainState, Aux]:
-        """The standard update."""
         return Method.update(self, net, descend, state, batch, keys)

@@ -5,26 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted
 from robustjax.training.methods.pgd_at import BNMode
-from robustjax.training.methods.trades import (
-    ATTACK,
-    OnPair,
-    check_start,
-    clean_logits,
-    depart,
-    forward_pair,
-)
+from robustjax.training.methods.trades import ATTACK, TRADES, OnPrediction, forward_pair
 from robustjax.training.net import Net
-from robustjax.typing import Cost
 
 
 @config
-class SCORE(OnPair):
+class SCORE(OnPrediction):
     """min E ||p(x) - t||^2 + beta [||p(x_adv) - p(x)||^2 - slack]_+, x_adv maximising the second.
 
     A distance obeys the triangle inequality, the KL does not: clean accuracy and robustness are
@@ -45,22 +38,19 @@ class SCORE(OnPair):
     attack: PGD = ATTACK
     bn: BNMode = static(default="running")
 
-    def __post_init__(self):
-        check_start(self.attack)
-
     @property
-    def craft_cost(self) -> Cost:
-        """The attack's, and the clean prediction."""
-        return Cost(self.attack.cost.forwards + 1, self.attack.cost.backwards)
+    @override
+    def crafting(self) -> TRADES:
+        return TRADES(attack=self.attack, bn=self.bn, consistency=squared_distance)
 
-    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Move the prediction as far from the clean one as the threat allows."""
-        clean = jax.nn.softmax(clean_logits(net, params, batch, self.bn))
-        return depart(net, self.attack, params, batch, keys, losses.brier, clean, self.bn)
-
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """Both squared distances."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
         natural = jax.vmap(losses.brier)(clean, batch.target).mean()
-        moved = jax.vmap(losses.brier)(adversarial, jax.nn.softmax(clean))
-        return natural + self.beta * jax.nn.relu(moved - self.slack).mean(), aux
+        apart = jax.vmap(squared_distance)(adversarial, clean)
+        return natural + self.beta * jax.nn.relu(apart - self.slack).mean(), aux
+
+
+def squared_distance(logits: jax.Array, reference: jax.Array) -> jax.Array:
+    """||p - q||^2, the probabilities being those of two logits (K,)."""
+    return losses.brier(logits, jax.nn.softmax(reference))

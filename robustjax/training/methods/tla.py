@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax.attacks import PGD
 from robustjax.config import config, number
@@ -53,15 +54,18 @@ class TLA(OnAttack):
     norm: float = number(default=1e-3)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, and the features of both sides of the search."""
+        # The attack's, and the features of both sides of the search.
         return Cost(self.attack.cost.forwards + 2, self.attack.cost.backwards)
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """Four passes."""
+        # Four passes.
         return Cost(4, 4)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The attack's images; in `extra` x~, x- and x+."""
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -73,15 +77,15 @@ class TLA(OnAttack):
 
         pool = net.gather((batch.image, batch.label, features(batch.image)))
         place, _ = net.position(len(batch.label))
-        negative, positive = jax.vmap(mine, (0, 0, 0, 0, None, None))(
+        negative, positive = jax.vmap(negative_and_positive, (0, 0, 0, 0, None, None))(
             keys[:, 2], place, features(crafted.x_adv), batch.label, *pool[1:]
         )
         return lax.stop_gradient(
             crafted.replace(extra=(noisy, pool[0][negative], pool[0][positive]))
         )
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE and both triplets."""
         (anchor, logits), stats = net.forward(params, crafted.x_adv, "commit", method="both")
         embedded = []
         for images in crafted.extra:
@@ -99,7 +103,7 @@ class TLA(OnAttack):
         return jax.nn.relu(far - near + self.margin) + self.norm * squares
 
 
-def mine(
+def negative_and_positive(
     key: jax.Array,
     place: jax.Array,
     anchor: jax.Array,

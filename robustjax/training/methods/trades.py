@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 import jax
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.starts import Gaussian, Zero
-from robustjax.config import check_choice, config, number, static
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import (
     Aux,
     Batch,
     Crafted,
     Method,
     accuracy,
-    check_type,
     cross_entropy,
 )
-from robustjax.training.methods.pgd_at import BNMode
+from robustjax.training.methods.pgd_at import BNMode, climbing
 from robustjax.training.net import Net
 from robustjax.typing import Cost, Loss
 
 ATTACK = PGD(start=Gaussian(1e-3))
 """Ten steps from a point near x, as in the authors' code."""
 
-Aim = Literal["prediction", "target"]
+AwayFrom = Literal["prediction", "target"]
 Commit = Literal["both", "adversarial"]
 
 
 class OnPair(Method):
-    """What compares clean and adversarial images in its loss: a pass over each."""
+    """Compares clean and adversarial images in its loss, with a pass over each."""
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """A clean and an adversarial pass."""
         return Cost(2, 2)
+
+
+class OnPrediction(OnPair):
+    """Crafts as TRADES does: away from the clean prediction."""
+
+    attack: PGD
+
+    def __post_init__(self):
+        check_start(self.attack)
+
+    @property
+    def crafting(self) -> TRADES:
+        """The method that crafts."""
+        return TRADES(attack=self.attack)
+
+    @property
+    @override
+    def craft_cost(self) -> Cost:
+        return self.crafting.craft_cost
+
+    @override
+    def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
+        return self.crafting.perturb(net, params, batch, keys)
 
 
 @config
 class TRADES(OnPair):
-    """min E CE(z(x), t) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
+    """min E CE(z(x), t) + beta D(z(x_adv), z(x)), x_adv maximising D; D is KL(p(x) || p(x_adv)).
 
     Gradients flow through both p(x) and p(x_adv). The clean forward commits BatchNorm statistics
     first, the adversarial one second; the authors' code repeats the clean one for the KL, which
@@ -51,76 +73,63 @@ class TRADES(OnPair):
     whose code commits in the other order.
 
     Attributes:
-      beta: weight of the KL term (1 / lambda in the paper).
-      attack: its threat, steps, start and rule; whatever loss it names, the KL to z(x) is what it
-        maximises. It must not start at x, where the KL is flat.
+      beta: weight of the consistency term (1 / lambda in the paper).
+      attack: its threat, steps, start and rule; it maximises D whatever loss it names itself. It
+        must not start at x, where the KL is flat.
       bn: BatchNorm's mode while crafting: 'running', 'batch' or 'commit'.
-      commits: which of the loss's forwards move the running statistics: 'both', or the
+      commits: the forwards in the loss that move the running statistics: 'both', or the
         'adversarial' one alone (Gowal et al. 2020), the clean one then being normalised by its
         batch.
-      aim: what the attack leaves: the clean 'prediction', or the 'target' by its cross-entropy, as
-        Rebuffi et al. (2021) do with CutMix.
+      away_from: what the attack moves the output away from: the clean 'prediction' by D, or the
+        'target' by its cross-entropy, as Rebuffi et al. (2021) do with CutMix.
+      consistency: D, a function of two logits (K,), the adversarial ones first.
 
     References: Zhang et al., ICML 2019, eq. (5).
+
+    >>> TRADES(attack=PGD(rj.threats.L2(0.5), steps=7, start=Gaussian(1e-3))).craft_cost
+    Cost(forwards=8, backwards=7)
     """
 
     beta: float = number(default=6.0)
     attack: PGD = ATTACK
     bn: BNMode = static(default="running")
     commits: Commit = static(default="both")
-    aim: Aim = static(default="prediction")
+    away_from: AwayFrom = static(default="prediction")
+    consistency: Loss = static(default=losses.kl)
 
     def __post_init__(self):
         check_start(self.attack)
-        for name, choices in (("bn", BNMode), ("commits", Commit), ("aim", Aim)):
-            check_choice(name, getattr(self, name), choices)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """The attack's, and the clean prediction."""
-        forwards = self.attack.cost.forwards + (self.aim == "prediction")
+        # The attack's, and the clean prediction.
+        forwards = self.attack.cost.forwards + (self.away_from == "prediction")
         return Cost(forwards, self.attack.cost.backwards)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Move the prediction as far from the clean one as the threat allows."""
-        if self.aim == "target":
+        if self.away_from == "target":
             loss, reference = losses.cross_entropy, batch.target
-        else:
-            loss, reference = losses.kl, clean_logits(net, params, batch, self.bn)
-        return depart(net, self.attack, params, batch, keys, loss, reference, self.bn)
+        else:  # the prediction under the statistics that the attack sees; none move
+            mode = "running" if self.bn == "running" else "batch"
+            loss, reference = self.consistency, net.forward(params, batch.image, mode)[0]
+        attack = climbing(self.attack, loss)
+        return Crafted(
+            *net.craft(attack, params, keys, batch.image, batch.label, reference, self.bn)
+        )
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE + beta KL."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted, self.commits)
         natural = cross_entropy(net, clean, batch).mean()
-        kl = jax.vmap(losses.kl)(adversarial, clean).mean()
-        return natural + self.beta * kl, aux
-
-
-def clean_logits(net: Net, params: Any, batch: Batch, bn: BNMode) -> jax.Array:
-    """The prediction to depart from, under the statistics that the attack sees; none move."""
-    return net.forward(params, batch.image, "running" if bn == "running" else "batch")[0]
-
-
-def depart(
-    net: Net,
-    attack: PGD,
-    params: Any,
-    batch: Batch,
-    keys: jax.Array,
-    loss: Loss,
-    reference: Any,
-    bn: BNMode = "running",
-) -> Crafted:
-    """Maximise loss(z, reference), whatever loss the attack names."""
-    attack = dataclasses.replace(attack, loss=loss, label="true", targeted=False)
-    return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, reference, bn))
+        apart = jax.vmap(self.consistency)(adversarial, clean).mean()
+        return natural + self.beta * apart, aux
 
 
 def check_start(attack: PGD) -> None:
-    """Raise ValueError unless this is a PGD that can climb what is flat at x, as a KL to z(x)."""
-    check_type("attack", attack, PGD)
-    if isinstance(attack.start, Zero):
+    """Raise ValueError if the attack starts where what it climbs is flat: at x, as a KL to z(x)."""
+    if isinstance(attack, PGD) and isinstance(attack.start, Zero):
         raise ValueError(
             "what the attack maximises has no gradient at the clean image: start it elsewhere, as "
             "in PGD(start=Gaussian(1e-3))"

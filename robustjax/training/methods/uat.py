@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
@@ -39,8 +40,8 @@ class UAT(OnPair, OnAttack):
     weight: float = number(default=5.0)
     fixed: bool = static(default=False)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """The adversarial CE, and the KL to the online target."""
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
         counts = jnp.ones(len(batch.label)) if self.fixed else jnp.float32(batch.source == 0)
         share = jnp.maximum(net.mean(counts.mean()), 1e-6)  # a slice may have no labelled example

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks.starts import Gaussian
@@ -53,16 +54,17 @@ class YOPO(Method):
     first_layer: FirstLayer = static(default="both")
 
     @property
+    @override
     def loss_cost(self) -> Cost:
-        """A full pass a round; those of the first layer do not count."""
+        # A full pass a round; those of the first layer do not count.
         return Cost(self.rounds, self.rounds)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """Where the first round begins: a random point of the ball."""
         return Crafted(jax.vmap(self.threat.sample)(keys, batch.image), net.stats)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """CE of one full pass."""
         hidden, _ = net.forward(params, crafted.x_adv, method="stem_output")
         return self.rest(net, params, hidden, batch)
 
@@ -72,8 +74,8 @@ class YOPO(Method):
         loss = cross_entropy(net, logits, batch).mean()
         return loss, Aux(stats, {"robust_accuracy": accuracy(logits, batch.label)})
 
+    @override
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
-        """The sum over m rounds."""
         size = self.rel_step * self.threat.eps
 
         def one(carry, _):
@@ -115,12 +117,13 @@ class TradesYOPO(OnPair):
     rel_step: float = number(default=0.22)
 
     @property
+    @override
     def craft_cost(self) -> Cost:
-        """A co-state a round, and the clean prediction."""
+        # A co-state a round, and the clean prediction.
         return Cost(self.rounds + 1, self.rounds)
 
+    @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
-        """m times n steps from near x, in eval mode."""
         clean = net.logits(params, batch.image)
         size = self.rel_step * self.threat.eps
 
@@ -137,8 +140,8 @@ class TradesYOPO(OnPair):
         x_adv = jax.lax.fori_loop(0, self.rounds, one, start)
         return Crafted(jax.lax.stop_gradient(x_adv), net.stats)
 
+    @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
-        """As TRADES."""
         return TRADES(self.beta).loss(net, params, batch, crafted)
 
 
