@@ -28,7 +28,7 @@ def test_reversed_probabilities_are_the_softmax_of_negated_logits():
     np.testing.assert_allclose(found, softmax(-z, -1), rtol=1e-10)
     extreme = theory.reversed_probabilities(np.array([1e-300, 0.5, 0.5]))
     np.testing.assert_allclose(extreme, [1, 0, 0], atol=1e-290)
-    with pytest.raises(ValueError, match="are positive: clip them"):
+    with pytest.raises(ValueError, match="must be positive: clip them"):
         theory.reversed_probabilities(np.array([0.0, 1.0]))
 
 

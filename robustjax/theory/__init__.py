@@ -1,8 +1,9 @@
 """The papers' claims as functions that check them: centers, contours, density, reversed softmaxes.
 
-A claim is a function that returns the margin by which it holds: of an inequality the slack, never
-negative where it is true; of an identity the deviation, zero where it is exact; of an estimate by
-sampling the deviation in standard errors. NumPy in float64, for one model of the features.
+Each claim is a function that returns the margin by which it holds. For an inequality that is the
+slack, which is never negative if the claim is true; for an identity the deviation, which is zero;
+for an estimate by sampling the deviation in standard errors. All compute in NumPy, in float64, and
+for one model of the features.
 """
 
 from robustjax.theory.contours import (

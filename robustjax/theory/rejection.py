@@ -1,7 +1,8 @@
-"""What two coupled rejection metrics prove: confidence and rectified confidence tell wrong inputs.
+"""Two coupled rejection metrics: confidence and rectified confidence expose wrong predictions.
 
-With F a softmax, m its largest entry and y the label, the confidence is F_m, the true confidence
-F_y, and A* = F_y / F_m what an auxiliary head A should say, so that R = F_m A = F_y.
+Let F be a softmax, m its largest entry and y the label. The confidence is F_m, the true confidence
+F_y. An auxiliary head A should learn A* = F_y / F_m, so that the rectified confidence R = F_m A is
+F_y.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import numpy as np
 def auxiliary_error(
     probabilities: np.ndarray, labels: np.ndarray, auxiliary: np.ndarray
 ) -> np.ndarray:
-    """xi = 2 |A - A*|.
+    """The error of the auxiliary head, xi = 2 |A - A*|.
 
-    Where |log(A / A*)| <= log(2 / (2 - xi)), as one may also ask, the error is at most xi, for both
-    are at most 1.
+    The condition |log(A / A*)| <= log(2 / (2 - xi)) implies an error of at most xi, because A and
+    A* are at most 1.
 
     Args:
       probabilities: F (..., L), positive.
@@ -24,23 +25,32 @@ def auxiliary_error(
 
     Returns:
       xi (...), in [0, 2).
+
+    A wrong prediction, for which the head should say 0.2 / 0.5:
+
+    >>> round(float(rj.theory.auxiliary_error(np.array([0.2, 0.5, 0.3]), 0, 0.5)), 6)
+    0.2
     """
     true = np.take_along_axis(probabilities, np.asarray(labels)[..., None], -1)[..., 0]
     return 2 * np.abs(auxiliary - true / probabilities.max(-1))
 
 
 def sufficient_confidence(error: np.ndarray) -> np.ndarray:
-    """1 / (2 - xi): above it, an error of at most xi cannot move R across 1/2."""
+    """1 / (2 - xi): above it, an error of at most xi cannot move R across 1/2.
+
+    >>> rj.theory.sufficient_confidence([0.0, 0.2, 1.0]).round(3).tolist()
+    [0.5, 0.556, 1.0]
+    """
     return 1 / (2 - np.asarray(error, float))
 
 
 def rejection_slack(
     probabilities: np.ndarray, labels: np.ndarray, auxiliary: np.ndarray
 ) -> np.ndarray:
-    """R - 1/2 of right inputs, 1/2 - R of wrong ones; +inf where the confidence is not sufficient.
+    """R - 1/2 of right inputs, 1/2 - R of wrong ones; +inf if the confidence is not sufficient.
 
-    So whoever accepts where both F_m > 1 / (2 - xi) and R >= 1/2 accepts no wrong input on which
-    the head's error is at most xi, and rejects no right one of that confidence.
+    Accept an input if F_m > 1 / (2 - xi) and R >= 1/2. Where the head's error is at most xi, this
+    rule accepts no wrong input and rejects no right input of that confidence.
 
     Proof: a right input has A* = 1, so A >= 1 - xi / 2 and R > (1 - xi / 2) / (2 - xi) = 1/2. A
     wrong one has F_y <= 1 - F_m, so R <= F_y + F_m xi / 2 <= 1 - F_m (1 - xi / 2) < 1/2.
@@ -51,12 +61,18 @@ def rejection_slack(
       auxiliary: A (...), in (0, 1).
 
     References:
-      In the manner of Pang et al., "Two coupled rejection metrics can tell adversarial examples
-      apart", CVPR 2022, who prove a theorem of this kind for a right and a wrong input.
+      After Pang et al., "Two coupled rejection metrics can tell adversarial examples apart", CVPR
+        2022, who prove a theorem of this kind for a right and a wrong input.
 
     Guarantees:
-      Never negative, to rounding, at any error; as small as one likes for right and for wrong
-      inputs just above the sufficient confidence.
+      Never negative, up to rounding, at any error. Arbitrarily small for right and for wrong inputs
+      just above the sufficient confidence.
+
+    A right input, and a wrong one whose confidence is not sufficient:
+
+    >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])
+    >>> rj.theory.rejection_slack(probabilities, [0, 0], np.array([0.9, 0.5])).round(3).tolist()
+    [0.13, inf]
     """
     confidence = probabilities.max(-1)
     distance = confidence * auxiliary - 0.5
