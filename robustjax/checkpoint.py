@@ -84,10 +84,10 @@ def refuse_foreign(where: Path, found: Mapping[str, Any], identity: Mapping[str,
 
 def _differences(place: str, theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
     """The leaves where two JSON values differ: (place, theirs, ours)."""
-    if isinstance(theirs, Mapping) and isinstance(ours, Mapping) and theirs.keys() == ours.keys():
-        for name in ours:
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for name in {**ours, **theirs}:
             inner = place if name == "fields" else f"{place}.{name}"
-            yield from _differences(inner, theirs[name], ours[name])
+            yield from _differences(inner, theirs.get(name), ours.get(name))
     elif theirs != ours:
         yield place, theirs, ours
 

@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import difflib
 import re
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -53,7 +54,7 @@ class Names(dict[str, T], Generic[T]):
 
     def __init__(self, kind: str, known: Mapping[str, T]):
         super().__init__(known)
-        self.kind, self._own = kind, frozenset(known)
+        self.kind, self._owners = kind, dict[str, str]()
 
     def find(self, name: str) -> T:
         """What has this name.
@@ -66,19 +67,32 @@ class Names(dict[str, T], Generic[T]):
         return self[name]
 
     def register(self, name: str, value: T) -> None:
-        """Make `value` known by this name, in place of one that was registered before.
+        """Make `value` known by this name.
+
+        The module that has registered it may do so again, as a notebook's cell does.
 
         Raises:
-          ValueError: the name is one of robustjax's own, or it could not be written in a text.
+          ValueError: the name is robustjax's own or another module's, or it could not be written in
+            a text.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_+-]*", name):
             raise ValueError(
                 f"the name of a {self.kind} is made of lower-case letters, digits and dashes, such "
                 f"as my-{self.kind.replace(' ', '-')}, got {name!r}"
             )
-        if name in self._own:
-            raise ValueError(f"the {self.kind} {name!r} is robustjax's own; choose another name")
-        self[name] = value
+        whose = caller()
+        if name in self and (owner := self._owners.get(name, "robustjax")) != whose:
+            owner = "robustjax's own" if owner == "robustjax" else f"registered by {owner}"
+            raise ValueError(f"the {self.kind} {name!r} is {owner}; choose another name")
+        self[name], self._owners[name] = value, whose
+
+
+def caller() -> str:
+    """The name of the nearest module outside robustjax that this was called from."""
+    frame = sys._getframe()
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "robustjax":
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 KINDS: dict[Hashable, Names[Any]] = {}

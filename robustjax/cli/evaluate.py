@@ -96,7 +96,7 @@ def evaluate(options: Annotated[Evaluation, arg(name="")]) -> evaluation.Report:
         warnings.simplefilter("ignore", UserWarning)  # the table below has them
         found = evaluation.evaluate(*subject, named, key, journal=journal, **how)
     result = found.to_json() | {"threat": config.encode(threat), "weights": options.weights}
-    result |= {"dtype": options.dtype or settings["model"]["dtype"]}
+    result |= {"dtype": options.dtype or settings["model"].get("dtype", "float32")}
     if distances:
         blind = evaluation.zero_gradient(*subject, attacks.PGD(threat), key, **tiles)
         result |= {"cross_entropy_without_gradient": blind}

@@ -8,26 +8,38 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 """
 
 from robustjax.models.activations import activations, with_dropout, with_layers
+from robustjax.models.adapt import adapt, describe
 from robustjax.models.classifier import Classifier
-from robustjax.models.factory import apply, create, init, names
+from robustjax.models.factory import apply, create, init, names, network, register
+from robustjax.models.foreign import Foreign, Network, check_classes, is_random
 from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.layers import BN
 from robustjax.models.torch_layouts import from_torch
+from robustjax.models.trees import shapes
 from robustjax.models.weights import load, load_weights, save_weights, transplant
 
 __all__ = [
     "BN",
     "DISTANCE_HEADS",
     "Classifier",
+    "Foreign",
+    "Network",
     "activations",
+    "adapt",
     "apply",
+    "check_classes",
     "create",
+    "describe",
     "from_torch",
     "init",
+    "is_random",
     "load",
     "load_weights",
     "names",
+    "network",
+    "register",
     "save_weights",
+    "shapes",
     "transplant",
     "with_dropout",
     "with_layers",

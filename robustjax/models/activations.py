@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 from flax import linen as nn
-from flax import traverse_util
 from jax.tree_util import Partial
 
 from robustjax.models.blocks import MaxPool
 from robustjax.models.classifier import Classifier
+from robustjax.models.foreign import Foreign
 from robustjax.models.layers import BN, Conv
+from robustjax.models.trees import flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,22 @@ class _Layers:
             more = {
                 "auxiliary": self.model.apply(variables, features, BN("running"), method="trust")
             }
-        found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(kept["intermediates"])
-        layers = [found[path][0] for path in sorted(found, key=_place)]
+        found = flatten(kept["intermediates"])
+        layers = [found[name][0] for name in sorted(found, key=_place)]
         return {"logits": logits, "features": (*layers, features)} | more
 
 
-def activations(model: Classifier, variables: Any) -> Partial:
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """A pass of a network that says itself what its features are."""
+
+    model: Foreign
+
+    def __call__(self, variables: Any, images: jax.Array) -> dict[str, Any]:
+        return self.model.layers(variables, images)
+
+
+def activations(model: Classifier | Foreign, variables: Any) -> Partial:
     """Bind weights: images (B, H, W, C) -> {'logits': (B, K), 'features': a tuple of layers}.
 
     The layers, in their order: the stem, every block (of a network without blocks, every
@@ -52,21 +63,31 @@ def activations(model: Classifier, variables: Any) -> Partial:
       The logits and the last layer are those of `apply`.
       The weights are leaves, as in `apply`.
     """
+    if isinstance(model, Foreign):
+        return Partial(_Told(model), variables)
     return Partial(_Layers(model), variables)
 
 
 def with_layers(logits_fn: Partial) -> Partial:
-    """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights."""
+    """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights.
+
+    Those of a network of your own are what it calls features, see `adapt`.
+    """
     return activations(_model_of(logits_fn), *logits_fn.args)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
-    """A forward pass without dropout, and its head once more with it."""
+    """A forward pass without dropout, and its head (your own network: all of it) with it."""
 
-    model: Classifier
+    model: Classifier | Foreign
 
     def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> dict[str, Any]:
+        if isinstance(self.model, Foreign):
+            logits, drawn = (
+                self.model.apply(variables, images, BN(), keys) for keys in (None, key)
+            )
+            return {"logits": logits, "drawn": drawn}
         features, logits = self.model.apply(variables, images, BN("running"), method="both")
         drawn = self.model.apply(variables, features, key, method="answer")
         return {"logits": logits, "drawn": drawn}
@@ -89,15 +110,15 @@ def with_dropout(logits_fn: Partial) -> Partial:
       The logits are those of `logits_fn`, and of a linear head the mean over all draws.
     """
     model = _model_of(logits_fn)
-    if not model.dropout:
+    if isinstance(model, Classifier) and not model.dropout:
         raise ValueError("the network has no dropout that could be left on; train with --dropout")
     return Partial(_Draw(model), *logits_fn.args)
 
 
-def _model_of(logits_fn: Partial) -> Classifier:
+def _model_of(logits_fn: Partial) -> Classifier | Foreign:
     """The network of a function that is bound to its weights."""
     model = getattr(logits_fn.func, "model", None)
-    if not isinstance(model, Classifier):
+    if not isinstance(model, Classifier | Foreign):
         raise ValueError(
             "logits_fn must be a network of robustjax, bound to its weights by models.apply, "
             "models.load or models.from_torch"
@@ -114,7 +135,7 @@ def _is_layer(module: nn.Module, method: str) -> bool:
     return name == "stem" or name.startswith("stage") or (isinstance(module, Conv) and not inside)
 
 
-def _place(path: tuple[str, ...]) -> tuple:
+def _place(name: str) -> tuple:
     """stem, body/conv, body/stage1_block2 before body/stage1_block10."""
-    numbers = [int(n) for n in re.findall(r"\d+", path[-2])]
-    return "stem" not in path, numbers
+    *_, above, _ = path = name.split("/")
+    return "stem" not in path, [int(n) for n in re.findall(r"\d+", above)]

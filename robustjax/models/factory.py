@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +14,12 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from robustjax.models import layers
+from robustjax.models.adapt import FACTORIES, Factory, adapt, build, is_own
 from robustjax.models.classifier import Classifier
 from robustjax.models.cnn import cnn
 from robustjax.models.densenet import densenet
 from robustjax.models.dpn import dpn
+from robustjax.models.foreign import Foreign, Network
 from robustjax.models.googlenet import googlenet
 from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.layers import BN, torch_uniform, unit_uniform
@@ -90,8 +92,51 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def names() -> tuple[str, ...]:
-    """The names `create` knows, as people type them."""
-    return tuple(architecture.name for architecture in ARCHITECTURES)
+    """The names `create` knows, as people type them, and those that were registered."""
+    return (*(architecture.name for architecture in ARCHITECTURES), *FACTORIES)
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make a network of your own known by name, to `training.fit`, `load` and the command line.
+
+    Args:
+      name: e.g. 'my-net'. A factory that is named as 'package.module:factory' needs none.
+      factory: (num_classes=..., and settings of its own) -> a module, see `adapt`; one without
+        `num_classes` decides itself. `fit(model={"name": "my-net", "depth": 3})` sets its depth.
+
+    Raises:
+      ValueError: the name is another's.
+
+    >>> register("my-net", lambda num_classes, depth=1: nn.Dense(num_classes))
+    >>> "my-net" in names()
+    True
+    """
+    if _architecture(name):
+        raise ValueError(f"the model {name!r} is robustjax's own; choose another name")
+    FACTORIES.register(name, factory)
+
+
+def network(model: Mapping[str, Any] | str | Any, num_classes: int) -> Network:
+    """The network that `training.fit(model=...)` is given.
+
+    Args:
+      model: the arguments of `create`, or of your own factory, by a name that you have registered
+        or as 'package.module:factory'; such a name alone; or a module, see `adapt`.
+      num_classes: K.
+
+    Raises:
+      ValueError, TypeError: see `create` and `adapt`; a factory that is not there, or takes other
+        settings.
+
+    >>> network("cnn", num_classes=3).head.num_classes
+    3
+    """
+    if isinstance(model, str):
+        model = {"name": model}
+    if not isinstance(model, Mapping):
+        return adapt(model)
+    settings = {**model, "num_classes": num_classes}
+    return build(**settings) if is_own(settings.get("name", "")) else create(**settings)
 
 
 def create(
@@ -161,34 +206,47 @@ def create(
     options |= {"scale": scale}
     options = {option: value for option, value in options.items() if value is not None}
     shared = {"dtype": dtype, "mean": mean, "std": std, "remat": remat}
-    spelled = name.lower().replace("_", "-")
+    found = _architecture(name)
+    if found is None:
+        known = {own.name.split()[0].lower(): own.name for own in ARCHITECTURES}
+        near = difflib.get_close_matches(_spelled(name), known, 1, 0.7)
+        meant = f"did you mean {known[near[0]]}? " if near else ""
+        raise ValueError(f"unknown model {name!r}; {meant}known: {', '.join(names())}")
+    own, sizes = found
+    stem, body = own.build(
+        *sizes,
+        width=own.width if width is None else width,
+        activation=own.activation if activation is None else activation,
+        dtype=DTYPES[dtype],
+        remat=remat,
+    )
+    if adaptive_norm:
+        body = adapted(name, body)
+    body, last = attach(body, num_classes, head, feature_dim, own.last_init, **options)
+    return Classifier(
+        stem=stem,
+        body=body,
+        head=last,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        dtype=DTYPES[dtype],
+        teacher=create(teacher, num_classes=num_classes, **shared) if teacher else None,
+        auxiliary=Auxiliary() if auxiliary else None,
+        dropout=dropout,
+    )
+
+
+def _spelled(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _architecture(name: str) -> tuple[Architecture, list[int | str]] | None:
+    """The architecture of this name, and the sizes in it."""
     for own in ARCHITECTURES:
-        if match := re.fullmatch(re.sub(BEFORE_A_NUMBER, "-?", own.pattern), spelled):
-            stem, body = own.build(
-                *(int(part) if part.isdigit() else part for part in match.groups()),
-                width=own.width if width is None else width,
-                activation=own.activation if activation is None else activation,
-                dtype=DTYPES[dtype],
-                remat=remat,
-            )
-            if adaptive_norm:
-                body = adapted(name, body)
-            body, last = attach(body, num_classes, head, feature_dim, own.last_init, **options)
-            return Classifier(
-                stem=stem,
-                body=body,
-                head=last,
-                mean=None if mean is None else tuple(mean),
-                std=None if std is None else tuple(std),
-                dtype=DTYPES[dtype],
-                teacher=teacher and create(teacher, num_classes=num_classes, **shared),
-                auxiliary=Auxiliary() if auxiliary else None,
-                dropout=dropout,
-            )
-    known = {own.name.split()[0].lower(): own.name for own in ARCHITECTURES}
-    near = difflib.get_close_matches(spelled, known, 1, 0.7)
-    meant = f"did you mean {known[near[0]]}? " if near else ""
-    raise ValueError(f"unknown model {name!r}; {meant}known: {', '.join(names())}")
+        pattern = re.sub(BEFORE_A_NUMBER, "-?", own.pattern)
+        if match := re.fullmatch(pattern, _spelled(name)):
+            return own, [int(part) if part.isdigit() else part for part in match.groups()]
+    return None
 
 
 def adapted(name: str, body: nn.Module) -> Residual:
@@ -201,31 +259,31 @@ def adapted(name: str, body: nn.Module) -> Residual:
     return body.clone(norm=layers.AdaptiveNorm)
 
 
-def init(model: Classifier, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:
+def init(model: Network, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:
     """Draw variables: {'params': ...}, and what else the network has ('batch_stats', 'centers').
 
     Args:
-      model: from `create`.
+      model: from `create` or `network`.
       key: PRNG key.
       image_shape: (H, W, C).
     """
-    return jax.jit(model.init, static_argnums=2)(
-        key, jnp.zeros((1, *image_shape), jnp.float32), BN("running")
-    )
+    x = jnp.zeros((1, *image_shape), jnp.float32)
+    start = model.init if isinstance(model, Foreign) else jax.jit(model.init, static_argnums=2)
+    return start(key, x, BN("running"))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Forward:
     """One method of a model with running statistics; equal models make equal programs."""
 
-    model: Classifier
+    model: Network
     method: str
 
     def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
         return self.model.apply(variables, images, BN("running"), method=self.method)
 
 
-def apply(model: Classifier, variables: Any) -> tuple[Partial, Partial]:
+def apply(model: Network, variables: Any) -> tuple[Partial, Partial]:
     """Bind weights: (logits_fn, features_fn), images (B, H, W, C) -> (B, K) and (B, D).
 
     Guarantees:

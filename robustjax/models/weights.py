@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jax.tree_util import Partial
 
 from robustjax.files import check_keys, read_json, replacing
-from robustjax.models.factory import apply, create, init
+from robustjax.models.adapt import adapt
+from robustjax.models.factory import apply, init, network
+from robustjax.models.foreign import Network
+from robustjax.models.trees import flatten, shapes, unflatten
 
 CONFIG = ("model", "image_shape", "data", "threat", "class_names")
 """What the config.json of a run must hold for its model to be loaded and evaluated."""
@@ -26,7 +30,7 @@ def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
     Guarantees:
       A reader sees the old file or the new one, never a part.
     """
-    flat = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    flat = flatten(jax.device_get(variables))
     with replacing(path) as file:
         np.savez(file, **flat)
 
@@ -48,13 +52,14 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} is torn or is no .npz file; the command that trained it writes it again when "
             "run with --resume"
         ) from error
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return unflatten(flat)
 
 
 def load(
     run_dir: str | os.PathLike[str],
     weights: Literal["best", "last"] = "best",
     dtype: str | None = None,
+    module: Any = None,
 ) -> tuple[Partial, Partial, dict[str, Any]]:
     """Read a trained run: its config.json and one of its two files of weights.
 
@@ -62,13 +67,16 @@ def load(
       run_dir: what `robustjax train` left.
       weights: the best on validation, or the last.
       dtype: 'float32' or 'bfloat16': what the model computes in; None: as it was trained.
+      module: the run's network where it is your own: the module, as `fit` was given it, or
+        'package.module:factory'. None: config.json says how it is made. What it names there must
+        have been imported or registered: no file decides which code runs.
 
     Returns:
       (logits_fn, features_fn, config).
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is torn, or the weights are not those of the model that the config names.
+      ValueError: a file is torn, the weights are not those of the network, or it has to be brought.
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
@@ -77,14 +85,16 @@ def load(
     check_keys(path, config, CONFIG)
     try:
         about = config["model"] if dtype is None else config["model"] | {"dtype": dtype}
-        model, shape = create(**about), tuple(config["image_shape"])
+        model, shape = _network(path, about, module), tuple(config["image_shape"])
     except TypeError as error:
         raise ValueError(f"{path} does not describe a model: {error}") from error
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
     variables = load_weights(path)
     expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
-    advice = "put the two files of one run together"
-    _check_shapes(path, variables, expected, "the model of config.json", advice)
+    source, advice = "the model of config.json", "put the two files of one run together"
+    if module is not None:
+        source, advice = "the module", "bring the one that the run was trained with"
+    _check_shapes(path, variables, expected, source, advice)
     return *apply(model, jax.tree.map(jnp.asarray, variables)), config
 
 
@@ -102,21 +112,38 @@ def transplant(run_dir: str | os.PathLike[str], variables: dict[str, Any]) -> di
     path = Path(run_dir) / "weights.npz"
     theirs, ours = _headless(load_weights(path)), _headless(variables)
     _check_shapes(path, theirs, ours, "the model that is to start from it", "name the model alike")
-    new = traverse_util.flatten_dict(variables, sep="/") | jax.tree.map(jnp.asarray, theirs)
-    return traverse_util.unflatten_dict(new, sep="/")
+    return unflatten(flatten(variables) | jax.tree.map(jnp.asarray, theirs))
+
+
+def _network(path: Path, about: Mapping[str, Any], module: Any) -> Network:
+    """The network that a config's `about` describes, or that somebody brings."""
+    settings = dict(about)
+    brought, name = settings.pop("brought", False), str(settings.get("name"))
+    if module is None:
+        package, colon, _ = name.partition(":")
+        if brought or (colon and package not in sys.modules):
+            wayout = "" if brought else f"import {package} first, or "
+            raise ValueError(
+                f"{path} is of a network of your own, {name}: {wayout}load it with module=..., the "
+                "module itself or 'package.module:factory' (--model on the command line)"
+            )
+        return network(settings, settings.pop("num_classes", None))
+    if isinstance(module, str):
+        return network(settings | {"name": module}, settings.pop("num_classes", None))
+    return adapt(module, settings.get("mean"), settings.get("std"))
 
 
 def _headless(variables: Any) -> dict[str, Any]:
     """The arrays of the stem and the body, under their names: 'params/body/.../kernel'."""
-    flat = traverse_util.flatten_dict(variables, sep="/")
-    return {name: a for name, a in flat.items() if name.split("/")[1] not in ("head", "auxiliary")}
+    return {
+        name: a
+        for name, a in flatten(variables).items()
+        if name.split("/")[1] not in ("head", "auxiliary")
+    }
 
 
 def _check_shapes(path: Path, found: Any, wanted: Any, model: str, advice: str) -> None:
-    def shapes(tree):
-        flat = traverse_util.flatten_dict(tree, sep="/")
-        return {name: f"{a.dtype} {tuple(a.shape)}" for name, a in flat.items()}
-
+    """Raise ValueError unless two trees of variables have the same names, shapes and types."""
     found, wanted = shapes(found), shapes(wanted)
     wrong = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
     if wrong:

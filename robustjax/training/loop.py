@@ -55,7 +55,7 @@ def fit(
     train: data.Dataset,
     validation: data.Dataset,
     *,
-    model: Mapping[str, Any],
+    model: Mapping[str, Any] | str | Any,
     out: str | Path,
     recipe: Recipe = BASELINE,
     seed: int = 0,
@@ -77,8 +77,9 @@ def fit(
       method: what is minimised.
       train: training images.
       validation: what the best checkpoint is chosen on, after each epoch; never the test set.
-      model: the arguments of `robustjax.models.create`, without `num_classes` and without what
-        the method says itself (a head).
+      model: the arguments of `robustjax.models.create`, or of a factory of your own by its name or
+        'package.module:factory', without `num_classes` and without what the method says itself (a
+        head); such a name alone; or a network itself, see `models.adapt`.
       out: the run directory.
       recipe: all that is not the method.
       seed: of weights, batches, augmentation and attacks.
@@ -86,8 +87,8 @@ def fit(
       extra: examples with labels of a lesser kind (pseudo-labels, generated images), of which
         `recipe.extra_fraction` of each batch is drawn; see `data.Plan`.
       init_from: the directory of another run, whose weights are what this one begins with, all but
-        its head: fine-tuning, as in Hendrycks et al., "Using pre-training can improve model
-        robustness and uncertainty", ICML 2019.
+        its head (in a network of your own, what is called `head`): fine-tuning, as in Hendrycks et
+        al., "Using pre-training can improve model robustness and uncertainty", ICML 2019.
       threat: what config.json says the model is meant to withstand; None: the method's threat.
       validation_attack: whose accuracy chooses the best checkpoint; None: clean accuracy.
       checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
@@ -95,7 +96,8 @@ def fit(
       progress: show a progress bar.
 
     Raises:
-      ValueError: settings that do not fit together; a folder in use; a foreign checkpoint.
+      ValueError: settings that do not fit together; a folder in use; a foreign checkpoint; a
+        method that asks the network for what it does not have.
       FloatingPointError: the loss or a gradient was not finite. The last good checkpoint stays.
       Terminated: after SIGTERM, when everything is saved.
 
@@ -113,14 +115,14 @@ def fit(
             "makes one device of all cores)"
         )
     total = recipe.epochs * steps_per_epoch
-    model = agreed(model, method) | {"num_classes": train.num_classes}
-    module = models.create(**model)
+    model = agreed(model, method)
+    module = models.network(model, train.num_classes)
     init_key, step_key, validation_key = jax.random.split(jax.random.key(seed), 3)
     state = create_state(
         module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
     )
     identity = {
-        "model": model,
+        "model": described(model, module, train.num_classes),
         "image_shape": train.image_shape,
         "method": config.encode(method),
         "recipe": config.encode(recipe),
@@ -132,6 +134,8 @@ def fit(
         "validation_attack": config.encode(validation_attack),
         "class_names": train.class_names or [str(k) for k in range(train.num_classes)],
     }
+    if isinstance(module, models.Foreign):  # its name does not say what it is
+        identity["variables"] = models.shapes({"params": state.params, **state.stats})
     if jax.tree.leaves(state.slot):
         identity["devices"] = devices  # the slot is spread over them
     identity = files.from_json(files.to_json(identity))
@@ -209,8 +213,10 @@ def fit(
 
 def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) -> TrainState:
     """The best state, at the step of this one."""
-    chosen, _ = best.restore(parallel.to_global(state, AXES), identity)
-    return parallel.to_local(chosen, AXES).replace(step=state.step)
+    found = best.restore(parallel.to_global(state, AXES), identity)
+    if found is None:
+        raise ValueError(f"{best.folder} holds no checkpoint to go back to")
+    return parallel.to_local(found[0], AXES).replace(step=state.step)
 
 
 def started_from(state: TrainState, run: str | Path) -> TrainState:
@@ -221,8 +227,22 @@ def started_from(state: TrainState, run: str | Path) -> TrainState:
     return state.replace(params=params, stats=variables, ema=ema)
 
 
-def agreed(model: Mapping[str, Any], method: Method) -> dict[str, Any]:
-    """The model's arguments, and those that the method asks for, if they do not contradict."""
+def agreed(model: Mapping[str, Any] | str | Any, method: Method) -> dict[str, Any] | Any:
+    """The model's arguments, and those that the method asks for, if they do not contradict.
+
+    Raises:
+      ValueError: they contradict, or the model is an object, which takes none.
+    """
+    model = {"name": model} if isinstance(model, str) else model
+    if not isinstance(model, Mapping):
+        if method.model:
+            asked = ", ".join(f"{name} {value!r}" for name, value in method.model.items())
+            raise ValueError(
+                f"{type(method).__name__} needs a model of {asked}, and a network that is given as "
+                "an object stays as it is: name one of robustjax.models.names(), or a factory of "
+                "your own that takes these settings"
+            )
+        return model
     for name, value in method.model.items():
         if model.get(name, value) != value:
             raise ValueError(
@@ -230,6 +250,13 @@ def agreed(model: Mapping[str, Any], method: Method) -> dict[str, Any]:
                 "leave it to the method"
             )
     return {**model, **method.model}
+
+
+def described(model: dict[str, Any] | Any, module: models.Network, num_classes: int) -> Any:
+    """How config.json says the network is made again."""
+    if isinstance(model, Mapping):
+        return {**model, "num_classes": num_classes}
+    return models.describe(module, num_classes)
 
 
 def place(state: TrainState) -> TrainState:
@@ -251,7 +278,11 @@ def with_threat(method: Method, threat: Threats) -> Method:
 
 
 def validate(
-    module: Any, state: TrainState, validation: data.Dataset, attack: Attack | None, key: jax.Array
+    module: models.Network,
+    state: TrainState,
+    validation: data.Dataset,
+    attack: Attack | None,
+    key: jax.Array,
 ) -> dict[str, float]:
     """Clean accuracy, and accuracy under `attack`, of the weights that would be evaluated."""
     variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)

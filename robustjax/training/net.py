@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
 from jax import lax
 
+from robustjax.models.foreign import Network
 from robustjax.models.layers import BN
 from robustjax.parallel import AXIS
 from robustjax.typing import GradientAttack
@@ -25,29 +25,30 @@ EXAMPLE = "example"
 """The name of the axis that `jax.vmap` makes of a batch while single examples are attacked."""
 
 
-@struct.dataclass
-class Net:
+class Net(struct.PyTreeNode):
     """A model at one step of training.
 
     Attributes:
       stats: every collection of variables that no gradient trains (`batch_stats`, `centers`).
       progress: fraction of training done when this step ends, in (0, 1], traced.
-      module: the Flax module.
+      module: the network.
       sync_bn: reduce BatchNorm over all devices.
       accumulate: number of slices a device's batch is worked off in.
       margin: what the training loss takes from the label's logit (HE).
       frozen: what the method keeps and nothing changes (HAT's helper).
       draws: (B,) keys, one for each example's dropout; None where the model has none.
+      ema: moving average of the weights before this step; () where the recipe keeps none.
     """
 
     stats: Any
     progress: jax.Array
-    module: nn.Module = struct.field(pytree_node=False)
+    module: Network = struct.field(pytree_node=False)
     sync_bn: bool = struct.field(pytree_node=False, default=True)
     accumulate: int = struct.field(pytree_node=False, default=1)
     margin: float | jax.Array = 0.0
     frozen: Any = ()
     draws: jax.Array | None = None
+    ema: Any = ()
 
     def forward(
         self,

@@ -8,8 +8,7 @@ import jax
 from flax import struct
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """The state of a run.
 
     Attributes:
@@ -48,5 +47,7 @@ class TrainState:
         return {"params": self.weights, **self.stats}
 
 
-AXES = TrainState(None, None, None, None, None, None, None, None, 0, None)
+_ALIKE: Any = None
+
+AXES = TrainState(*[_ALIKE] * 8, slot=0, frozen=_ALIKE)
 """The device axes of a state: slot rows are spread, all else is replicated."""

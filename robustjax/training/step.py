@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jax import lax
 
 from robustjax import losses, models, parallel
@@ -34,7 +33,7 @@ OUT_AXES = (AXES, None)
 
 
 def create_state(
-    module: nn.Module,
+    module: models.Network,
     method: Method,
     recipe: Recipe,
     key: jax.Array,
@@ -56,9 +55,10 @@ def create_state(
       shards: devices that the batch, and so the slot, is spread over.
 
     Raises:
-      ValueError: the method and the recipe do not go together.
+      ValueError: the method and the recipe do not go together, or the network has other classes.
     """
     variables = models.init(module, key, images.shape[1:])
+    models.check_classes(module, variables, images.shape[1:], num_classes)
     params = variables.pop("params")
     batch = jnp.zeros((recipe.batch_size, *images.shape[1:]), jnp.float32)
     rows = method.init_rows(jnp.asarray(labels), num_classes)
@@ -82,7 +82,7 @@ def create_state(
 
 
 def make_step(
-    module: models.Classifier, recipe: Recipe, total_steps: int, num_classes: int
+    module: models.Network, recipe: Recipe, total_steps: int, num_classes: int
 ) -> Callable[[TrainState, Method, jax.Array, dict[str, jax.Array]], tuple[TrainState, dict]]:
     """Build the per-device step (state, method, key, batch) -> (state, metrics).
 
@@ -133,7 +133,8 @@ def make_step(
             recipe.sync_bn,
             recipe.accumulate,
             frozen=state.frozen,
-            draws=of_dropout if module.dropout else None,
+            draws=of_dropout if models.is_random(module, batch["image"].shape[1:]) else None,
+            ema=state.ema,
         )
         strength = recipe.eps_schedule(progress) * warm_up(progress, recipe.eps_warmup)
         method = scale_eps(method, strength)
@@ -152,7 +153,7 @@ def make_step(
 
 
 @functools.cache
-def program(module: models.Classifier, total_steps: int, num_classes: int) -> Callable:
+def program(module: models.Network, total_steps: int, num_classes: int) -> Callable:
     """The step on all devices: (state, method, recipe, key, batch) -> (state, metrics).
 
     Guarantees:

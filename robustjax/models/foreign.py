@@ -1,0 +1,241 @@
+"""Networks of other libraries, or of your own, behind the calls that `Classifier` answers.
+
+An adapter says how its library draws and runs a module; what all of them need is here: the input
+normalisation, an example's own random draw, and statistics that are right on any number of devices.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from robustjax.models.layers import BN
+from robustjax.models.trees import flatten, unflatten
+from robustjax.outputs import logits_of
+from robustjax.parallel import AXIS
+
+IMAGE = "image"
+"""The axis that a batch becomes where every image has a draw of its own."""
+
+ADVICE = {
+    "both": "let it return {'logits': (B, K), 'features': (B, D)}",
+    "features": "give it a method `features`, or let it return {'logits', 'features'}",
+}
+"""How a module of another library comes to answer a call."""
+
+
+class Network(Protocol):
+    """What training and evaluation ask of a network: `Classifier` and `Foreign` answer it."""
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """(key, images, bn) -> variables."""
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """(variables, images, bn, keys) -> logits, by default."""
+
+
+class Ran(NamedTuple):
+    """One pass of a module.
+
+    Attributes:
+      output: what it returned.
+      features: what it calls features, if it told.
+      stats: all collections but the parameters, after the pass.
+      synchronised: prefixes of the statistics that are already those of all `bn.axes`.
+    """
+
+    output: Any
+    features: Any
+    stats: dict[str, Any]
+    synchronised: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Foreign(abc.ABC):
+    """A module of another library as a network.
+
+    Args:
+      module: of a type that the adapter knows.
+      mean, std: of each image channel, in [0, 1] pixels; the module sees (x - mean) / std.
+
+    Guarantees:
+      In the modes 'batch', 'commit' and 'capture' batch normalisation sees the batch on all of
+      `bn.axes`, so gradients under vmap are those of the plain batch.
+      An example's random draw depends on its own key alone.
+    """
+
+    module: Any = dataclasses.field(kw_only=False)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def title(self) -> str:
+        """What errors call the module."""
+        return type(self.module).__name__
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, x: jax.Array, bn: BN) -> dict[str, Any]:
+        """Variables as nested dictionaries with names for keys: {'params': ..., ...}."""
+
+    @abc.abstractmethod
+    def run(self, variables: Any, x: jax.Array, bn: BN, key: jax.Array | None, method: str) -> Ran:
+        """One pass over a batch; `key` is that of all its random draws, None where none is made."""
+
+    @abc.abstractmethod
+    def draws(self, image_shape: Sequence[int]) -> bool:
+        """Whether it draws random numbers in training, on images of this shape."""
+
+    @abc.abstractmethod
+    def answers(self, method: str) -> bool:
+        """Whether the module has this method."""
+
+    def apply(
+        self,
+        variables: Any,
+        x: jax.Array,
+        bn: BN,
+        keys: jax.Array | None = None,
+        *,
+        method: str = "__call__",
+        mutable: Any = False,
+    ) -> Any:
+        """Run the module as `Classifier.apply` runs: -> output, or (output, statistics).
+
+        Raises:
+          ValueError: the module has no such method, or returns no logits (B, K).
+        """
+        if method not in ("__call__", "both", "features") and not self.answers(method):
+            raise ValueError(
+                f"{self.title} has no method `{method}`, which this training method or detector "
+                "needs; write one, or take a network of robustjax.models"
+            )
+        if method != "rest":
+            x = self.normalised(x)
+        if keys is None:
+            out, stats = self._pass(variables, x, bn, None, method)
+        else:
+            per_image = bn._replace(axes=(IMAGE, *bn.axes))
+
+            def one(key, image):
+                key = jax.random.clone(key)  # all passes that are given it draw alike
+                return self._pass(variables, image[None], per_image, key, method)
+
+            keys = jnp.broadcast_to(keys, x.shape[:1])
+            out, stats = jax.vmap(one, out_axes=(0, None), axis_name=IMAGE)(keys, x)
+            out = jax.tree.map(lambda a: a[:, 0], out)
+        return out if mutable is False else (out, stats)
+
+    def normalised(self, x: jax.Array) -> jax.Array:
+        """Images with the channels standardised."""
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if value is not None and len(value) != x.shape[-1]:
+                raise ValueError(
+                    f"{name} has {len(value)} values for images of {x.shape[-1]} channels"
+                )
+        x = x if self.mean is None else x - jnp.array(self.mean, x.dtype).reshape(1, 1, 1, -1)
+        return x if self.std is None else x / jnp.array(self.std, x.dtype).reshape(1, 1, 1, -1)
+
+    def layers(self, variables: Any, images: jax.Array) -> dict[str, Any]:
+        """What detectors look at: {'logits'}, and the 'features' of a module that has any."""
+        try:
+            features, logits = self.apply(variables, images, BN(), method="both")
+        except LookupError:
+            return {"logits": self.apply(variables, images, BN())}
+        return {"logits": logits, "features": (features,)}
+
+    def _pass(
+        self, variables: Any, x: jax.Array, bn: BN, key: jax.Array | None, method: str
+    ) -> tuple[Any, dict[str, Any]]:
+        """(what was asked for, statistics as the mode leaves them)."""
+        ran = self.run(variables, x, bn, key, method)
+        before = {name: tree for name, tree in variables.items() if name != "params"}
+        stats = before
+        if bn.mode != "running":
+            after = _settled(before, ran.stats, ran.synchronised, bn)
+            stats = after if bn.mode in ("commit", "capture") else before
+        if method not in ("__call__", "both", "features"):
+            return ran.output, stats
+        answer = {}
+        if method != "features":
+            answer["logits"] = jnp.asarray(logits_of(ran.output), jnp.float32)
+            if answer["logits"].ndim != 2 or len(answer["logits"]) != len(x):
+                shape = answer["logits"].shape
+                raise ValueError(
+                    f"a network must return logits (B, K), {self.title} returned {shape}"
+                )
+        if method != "__call__":
+            features = _features(ran.output) if ran.features is None else ran.features
+            if features is None:
+                raise NoFeatures(f"{self.title} tells no features: {ADVICE[method]}")
+            answer["features"] = jnp.asarray(features, jnp.float32).reshape(len(x), -1)
+        if method == "both":
+            return (answer["features"], answer["logits"]), stats
+        return answer.popitem()[1], stats
+
+
+class NoFeatures(ValueError, LookupError):
+    """A module that has logits alone was asked for features."""
+
+
+def _features(output: Any) -> Any:
+    """The features beside the logits in what a module returned; None where there are none."""
+    if isinstance(output, Mapping):
+        found = output.get("features")
+    else:
+        found = output[1] if isinstance(output, tuple | list) and len(output) > 1 else None
+    return found[-1] if isinstance(found, tuple | list) else found
+
+
+def _settled(before: Any, after: Any, synchronised: tuple[str, ...], bn: BN) -> dict[str, Any]:
+    """The statistics after a pass, those of layers that know no axes averaged over the devices.
+
+    Raises:
+      ValueError: such a layer has seen a single example.
+    """
+    before, after = map(flatten, (before, after))
+    for name, value in after.items():
+        own = value is before[name] or not jnp.issubdtype(value.dtype, jnp.inexact)
+        if own or name.startswith(synchronised):
+            continue
+        if set(bn.axes) - {AXIS}:
+            raise ValueError(
+                f"a layer of your own updates {name}, and here it sees one image at a time: craft "
+                "with bn='running', which is the default, leave dropout off, or use the library's "
+                "BatchNorm"
+            )
+        after[name] = lax.pmean(value, bn.axes) if bn.axes else value
+    return unflatten(after)
+
+
+@functools.cache
+def is_random(network: Any, image_shape: tuple[int, ...]) -> bool:
+    """Whether a network draws random numbers while it trains, as dropout does.
+
+    >>> from robustjax import models
+    >>> models.is_random(models.create("cnn", num_classes=3, dropout=0.5), (8, 8, 1))
+    True
+    """
+    if not isinstance(network, Foreign):
+        return bool(network.dropout)
+    return network.draws(image_shape)
+
+
+def check_classes(
+    network: Network, variables: Any, image_shape: Sequence[int], num_classes: int
+) -> None:
+    """Raise ValueError unless a network tells this many classes apart."""
+    if isinstance(network, Foreign):
+        x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        logits = jax.eval_shape(lambda v, x: network.apply(v, x, BN()), variables, x)
+        if logits.shape[1] != num_classes:
+            raise ValueError(
+                f"{network.title} returns {logits.shape[1]} logits, and the data have "
+                f"{num_classes} classes"
+            )
