@@ -134,10 +134,10 @@ LAWS = {
     "layering": "this file",
     "method_contract": "what every training method obeys",
     "models_architectures": "every architecture against a transcription of its paper's code",
-    "models_foreign": "models of other libraries",
     "notebook": "the notebooks run",
     "old_runs": "runs of an older version are read",
     "oracle_training": "training steps against PyTorch",
+    "own_network": "a user's network through fit, load, evaluate and detect",
     "package": "import robustjax",
     "types": "what a user writes type-checks",
 }
