@@ -1,4 +1,4 @@
-"""Sums whose bits do not depend on the rest of the batch, and a maximum with a safe gradient."""
+"""Sums whose bits do not depend on the rest of the batch, and what stands on them: log-softmax."""
 
 from __future__ import annotations
 
@@ -49,3 +49,36 @@ def largest(values: jax.Array) -> jax.Array:
     """
     first = jnp.arange(values.size) == jnp.argmax(values)
     return jnp.sum(jnp.where(first, values, 0))
+
+
+def others(values: jax.Array) -> jax.Array:
+    """All values but the first of the largest, in their order: (K,) -> (K - 1,).
+
+    >>> others(jnp.array([1.0, 3.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+    rest = jnp.arange(values.size - 1)
+    return values[rest + (rest >= jnp.argmax(values))]
+
+
+def log_sum_exp(values: jax.Array) -> jax.Array:
+    """log sum_i exp v_i of values (n,), of which some may be -inf but not all.
+
+    >>> float(log_sum_exp(jnp.array([1000.0, -jnp.inf])))
+    1000.0
+    """
+    top = jax.lax.stop_gradient(jnp.max(values))
+    return top + jnp.log(ordered_sum(jnp.exp(values - top)))
+
+
+def log_probabilities(logits: jax.Array) -> jax.Array:
+    """log softmax, (K,) -> (K,).
+
+    Guarantees:
+      The largest, -log1p(sum of the other odds), is not rounded to 0 before the odds underflow.
+
+    >>> float(log_probabilities(jnp.array([0.0, 80.0]))[1]) < 0
+    True
+    """
+    gap = logits - logits[jnp.argmax(logits)]
+    return gap - jnp.log1p(ordered_sum(jnp.exp(others(gap))))

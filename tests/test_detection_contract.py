@@ -31,7 +31,7 @@ from robustjax.detection import (
     scores,
     with_score,
 )
-from robustjax.detection.outputs import features_of, layers_of
+from robustjax.outputs import features_of, layers_of
 from robustjax.threats import Linf
 
 DETECTORS = {

@@ -9,8 +9,8 @@ from sklearn.neighbors import KernelDensity
 from watched import CLASSES, FEATURES, IMAGES, LABELS, MODEL, PREDICTED
 
 from robustjax.detection import KDensity, scores
+from robustjax.detection.distances import CHUNK, squared_distances
 from robustjax.detection.kernel_density import Kernels, draw_by_class
-from robustjax.detection.numerics import CHUNK, squared_distances
 
 LAST = FEATURES[-1].astype(np.float64)
 

@@ -36,5 +36,5 @@ def test_joint_pgd_raises_it_where_it_fools():
 
 def test_a_model_without_the_head_is_told_what_to_do():
     fitted = Rectified().fit(lambda images: MODEL(images)["logits"], IMAGES, LABELS)
-    with pytest.raises(ValueError, match="reads an auxiliary head; train one by the method rr"):
+    with pytest.raises(ValueError, match="no auxiliary head; train one by the method rr"):
         scores(fitted, IMAGES)

@@ -1,4 +1,4 @@
-"""Thresholds, AUC and the report, against scikit-learn and counting."""
+"""Thresholds, AUC and rates, against scikit-learn and counting."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from robustjax.detection import NOT_SURE, auc, decide, report, roc, threshold_at, tpr_at_fpr
+from robustjax.detection import NOT_SURE, auc, decide, rates, roc, threshold_at, tpr_at_fpr
 
 tied = st.lists(st.sampled_from([-1e30, -1.0, 0.0, 1e-30, 0.5, 1.0]), min_size=1, max_size=30)
 RNG = np.random.default_rng(0)
@@ -78,7 +78,7 @@ ADV_SCORE = np.array([4.0, 9.0, 1.0, 0.0, 2.0, 9.0])
 
 
 def test_the_report_counts_pairs_of_right_and_fooled():
-    found = report(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=2.0, fpr_limit=0.25)
+    found = rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=2.0, fpr_limit=0.25)
     assert found.pairs == 4 and found.n == 6 and found.reasons == {}
     assert found.auc == auc([5, 3, 2, 1], [4, 1, 0, 2])
     assert (found.tpr, found.fpr, found.tpr_at_fpr) == (3 / 4, 2 / 4, 2 / 4)
@@ -87,7 +87,7 @@ def test_the_report_counts_pairs_of_right_and_fooled():
 
 
 def test_the_whole_population_on_request():
-    found = report(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=2.0, population="all")
+    found = rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=2.0, population="all")
     assert found.pairs == 6 and found.auc == auc(CLEAN_SCORE, ADV_SCORE)
 
 
@@ -100,7 +100,7 @@ def test_the_whole_population_on_request():
     ],
 )
 def test_an_empty_population_is_nan_with_its_reason(clean, adv, reason):
-    found = report(LABEL, clean, CLEAN_SCORE, adv, ADV_SCORE, threshold=0.0)
+    found = rates(LABEL, clean, CLEAN_SCORE, adv, ADV_SCORE, threshold=0.0)
     assert found.pairs == 0
     for name in ("auc", "tpr", "fpr", "tpr_at_fpr"):
         assert np.isnan(getattr(found, name)) and reason in found.reasons[name]
@@ -108,11 +108,11 @@ def test_an_empty_population_is_nan_with_its_reason(clean, adv, reason):
 
 
 def test_no_images_and_no_accepted_images_are_nan_too():
-    nothing = report([], [], [], [], [], threshold=0.0)
+    nothing = rates([], [], [], [], [], threshold=0.0)
     assert set(nothing.reasons) == {
         "auc", "tpr", "fpr", "tpr_at_fpr", "accepted_clean", "clean_accuracy", "accepted_wrong",
     }  # fmt: skip
-    rejected = report(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=99.0)
+    rejected = rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=99.0)
     assert set(rejected.reasons) == {"clean_accuracy"} and rejected.accepted_wrong == 0
     assert np.isnan(auc([], [1.0])) and np.isnan(tpr_at_fpr([1.0], [], 0.1))
 
@@ -125,6 +125,6 @@ def test_bad_scores_are_refused():
     with pytest.raises(ValueError, match="false_rejection"):
         threshold_at([1.0], 1.5)
     with pytest.raises(ValueError, match="one length"):
-        report(LABEL, CLEAN[:5], CLEAN_SCORE, ADV, ADV_SCORE, threshold=0.0)
+        rates(LABEL, CLEAN[:5], CLEAN_SCORE, ADV, ADV_SCORE, threshold=0.0)
     with pytest.raises(ValueError, match="population"):
-        report(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=0.0, population="some")
+        rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=0.0, population="some")

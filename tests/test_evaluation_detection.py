@@ -95,7 +95,7 @@ def test_every_threat_model_is_judged_as_known(found, name):
         np.testing.assert_array_equal(found.views[name][attack].prediction, predicted(z))
         np.testing.assert_allclose(found.views[name][attack].score, z @ slope, atol=1e-4)
         entry = found.found[name][attack]
-        known = detection.report(*clean, predicted(z), z @ slope, threshold=threshold - 1e-5)
+        known = detection.rates(*clean, predicted(z), z @ slope, threshold=threshold - 1e-5)
         assert (entry.pairs, entry.n) == (known.pairs, N)
         for field in ("auc", "tpr", "fpr", "accepted_clean", "clean_accuracy", "accepted_wrong"):
             assert getattr(entry, field) == pytest.approx(getattr(known, field), abs=1e-6)

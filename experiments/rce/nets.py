@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 
 from robustjax import data, detection, models
 from robustjax.attacks._engine.tiles import default_batch_size
-from robustjax.detection.outputs import collect, features_of
-from robustjax.outputs import logits_of
+from robustjax.detection.detector import collect
+from robustjax.outputs import features_of, prediction
 
 FALSE_REJECTION = 0.05
 PLAIN = {
@@ -25,7 +25,7 @@ NAMES = (*PLAIN, "k-density (Feinman)")
 TYPICAL = 5000
 """Training images that the median K-density of a class is taken over, the first ones."""
 KEPT = ("auc", "tpr_at_fpr", "fpr", "accepted_wrong")
-"""What is kept of a `detection.Detection`; fpr is that of the threshold."""
+"""What is kept of a `detection.Rates`; fpr is that of the threshold."""
 
 
 class Net(NamedTuple):
@@ -105,24 +105,19 @@ def see(net: Net, images: np.ndarray) -> Seen:
 
 def predictions(net: Net, images: np.ndarray) -> np.ndarray:
     """The classes: (N,)."""
-    return read(net, prediction_of, images)
+    return read(net, prediction, images)
 
 
 def read(net: Net, reader: Any, images: np.ndarray) -> np.ndarray:
-    """`reader(output)` of every image; see `prediction_of`, `features_of`."""
+    """`reader(output)` of every image; see `robustjax.outputs`."""
     return collect(reader, net.layers_fn, images, default_batch_size())
-
-
-def prediction_of(output: Any) -> Any:
-    """The class."""
-    return jnp.argmax(logits_of(output))
 
 
 def judge(net: Net, labels: np.ndarray, clean: Seen, adversarial: Seen) -> dict[str, Any]:
     """The paper's protocol: {'accuracy', 'pairs', 'n', and by detector `KEPT`}; nan is None."""
     row: dict[str, Any] = {"accuracy": float(np.mean(adversarial.predictions == labels))}
     for name, threshold in net.thresholds.items():
-        found = detection.report(
+        found = detection.rates(
             labels,
             clean.predictions,
             clean.scores[name],

@@ -60,7 +60,7 @@ class Detecting:
             config.check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1)
 
 
-def detect(options: Annotated[Detecting, arg(name="")]) -> evaluation.Detections:
+def detect(options: Annotated[Detecting, arg(name="")]) -> evaluation.DetectionReport:
     """Threshold detectors on clean images; what attacks get past them, knowing of them or not."""
     started, run = time.time(), options.run
     logits_fn, _, settings = models.load(run, weights=options.weights)

@@ -2,7 +2,7 @@
 
 fitted = KDensity().fit(model, train_images, train_labels)     # a pytree, fitted(x) -> ()
 threshold = threshold_at(scores(fitted, validation_images), false_rejection=0.05)
-found = report(labels, clean_predictions, scores(fitted, images), ..., threshold=threshold)
+found = rates(labels, clean_predictions, scores(fitted, images), ..., threshold=threshold)
 x_adv = perturb(JointPGD(Linf(8 / 255)), with_score(fitted, threshold), key, images, labels)
 """
 
@@ -39,10 +39,10 @@ from robustjax.detection.rectified import Rectified
 from robustjax.detection.registry import DETECTORS, NEEDS, parse, register
 from robustjax.detection.thresholding import (
     NOT_SURE,
-    Detection,
+    Rates,
     auc,
     decide,
-    report,
+    rates,
     roc,
     threshold_at,
     tpr_at_fpr,
@@ -61,7 +61,6 @@ __all__ = [
     "CenterDistance",
     "Combined",
     "Confidence",
-    "Detection",
     "Detector",
     "Energy",
     "Entropy",
@@ -74,6 +73,7 @@ __all__ = [
     "MedianSmoothing",
     "NonLocalMeans",
     "NonME",
+    "Rates",
     "ReconstructionDivergence",
     "ReconstructionError",
     "Rectified",
@@ -83,8 +83,8 @@ __all__ = [
     "combine",
     "decide",
     "parse",
+    "rates",
     "register",
-    "report",
     "roc",
     "scores",
     "threshold_at",

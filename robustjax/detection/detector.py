@@ -107,6 +107,14 @@ def over_images(function: Callable, fitted: Any, images: Any, batch_size: int | 
     return over_tiles(_watch_one, (watched,), {"image": examples.image}, batch_size)
 
 
+def collect(
+    read: Callable[[Any], Any], model: Callable, images: np.ndarray, batch_size: int
+) -> Any:
+    """`read(output)` of every image, as NumPy arrays (N, ...); `read` is a module's function."""
+    shared = (jax.tree_util.Partial(read), model)
+    return over_tiles(_read_one, shared, {"image": images}, min(batch_size, len(images)))
+
+
 def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:
     """A model for attacks: images (B, H, W, C) -> {'logits': (B, K), 'score': (B,)}.
 
@@ -158,3 +166,7 @@ def _logits_and_score(watched, x):
 
 def _watch_one(watched, row):
     return watched(row["image"][None])[0]
+
+
+def _read_one(read, model, row):
+    return jax.tree.map(jnp.asarray, read(one_example(model)(row["image"])))

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from robustjax.attacks._core.bpda import bpda
 from robustjax.config import config, number, static
 from robustjax.detection.detector import Detector
-from robustjax.detection.numerics import log_probabilities
-from robustjax.deterministic import largest, ordered_sum
+from robustjax.deterministic import largest, log_probabilities, ordered_sum
 from robustjax.outputs import float_logits
 from robustjax.typing import LogitsFn
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from robustjax.attacks._engine.inputs import Examples, num_classes
 from robustjax.config import config
-from robustjax.detection.detector import Detector
-from robustjax.detection.numerics import squared_distances
-from robustjax.detection.outputs import collect, layers_of
+from robustjax.detection.detector import Detector, collect
+from robustjax.detection.distances import squared_distances
 from robustjax.deterministic import largest, ordered_sum
+from robustjax.outputs import layers_of
 from robustjax.typing import LogitsFn
 
 NEGLIGIBLE = 1e-12

@@ -10,10 +10,10 @@ import numpy as np
 
 from robustjax.attacks._engine.inputs import Examples, num_classes
 from robustjax.config import config, number, static
-from robustjax.detection.detector import Detector
-from robustjax.detection.numerics import log_sum_exp, squared_distances
-from robustjax.detection.outputs import collect, features_of
-from robustjax.outputs import logits_of
+from robustjax.detection.detector import Detector, collect
+from robustjax.detection.distances import squared_distances
+from robustjax.deterministic import log_sum_exp
+from robustjax.outputs import features_of, logits_of
 from robustjax.typing import LogitsFn
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from robustjax.config import config, number
 from robustjax.detection.detector import Detector
-from robustjax.detection.numerics import log_probabilities, log_sum_exp, others
-from robustjax.deterministic import largest, ordered_sum
+from robustjax.deterministic import largest, log_probabilities, log_sum_exp, ordered_sum, others
+from robustjax.losses import confidence_odds
 from robustjax.outputs import float_logits
 from robustjax.typing import LogitsFn
 
@@ -28,8 +28,7 @@ class Confidence(Detector):
 
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """z_yhat - log sum_{i != yhat} exp z_i."""
-        logits = float_logits(logits_fn(x))
-        return largest(logits) - log_sum_exp(others(logits))
+        return confidence_odds(float_logits(logits_fn(x)))
 
 
 @config

@@ -12,8 +12,7 @@ from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.config import config, number, static
 from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.detector import Detector
-from robustjax.detection.numerics import log_probabilities
-from robustjax.deterministic import ordered_sum
+from robustjax.deterministic import log_probabilities, ordered_sum
 from robustjax.outputs import float_logits
 from robustjax.typing import LogitsFn
 

@@ -8,9 +8,8 @@ import jax
 
 from robustjax.config import config
 from robustjax.detection.detector import Detector
-from robustjax.detection.logits import Confidence
-from robustjax.detection.outputs import auxiliary_of
-from robustjax.losses import rectified_odds
+from robustjax.losses import confidence_odds, rectified_odds
+from robustjax.outputs import auxiliary_of, float_logits
 from robustjax.typing import LogitsFn
 
 
@@ -32,5 +31,4 @@ class Rectified(Detector):
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         """The log-odds of R."""
         output = logits_fn(x)
-        confidence = Confidence().statistics(learned, lambda _: output, x)
-        return rectified_odds(confidence, auxiliary_of(output))
+        return rectified_odds(confidence_odds(float_logits(output)), auxiliary_of(output))

@@ -93,7 +93,7 @@ def tpr_at_fpr(positives: Any, negatives: Any, fpr: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Detection:
+class Rates:
     """What thresholding a score is worth against one attack; nan where nothing was counted.
 
     Attributes:
@@ -127,7 +127,7 @@ class Detection:
     reasons: dict[str, str]
 
 
-def report(
+def rates(
     labels: Any,
     clean_predictions: Any,
     clean_scores: Any,
@@ -137,7 +137,7 @@ def report(
     threshold: float,
     fpr_limit: float = 0.05,
     population: Literal["fooled", "all"] = "fooled",
-) -> Detection:
+) -> Rates:
     """The paper's protocol on pairs of a clean image and the adversarial one made of it.
 
     Args:
@@ -181,7 +181,7 @@ def report(
     why |= dict.fromkeys(("accepted_clean", "accepted_wrong"), "there are no images")
     why["clean_accuracy"] = "no clean image reaches the threshold"
     reasons = {name: why[name] for name, value in values.items() if np.isnan(value)}
-    return Detection(
+    return Rates(
         **values,
         fpr_limit=fpr_limit,
         threshold=threshold,

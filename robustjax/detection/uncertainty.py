@@ -11,9 +11,8 @@ from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._engine.inputs import Examples
 from robustjax.config import config, number
 from robustjax.detection.detector import Detector
-from robustjax.detection.numerics import log_probabilities
-from robustjax.detection.outputs import drawn_of
-from robustjax.deterministic import ordered_sum
+from robustjax.deterministic import log_probabilities, ordered_sum
+from robustjax.outputs import drawn_of
 from robustjax.typing import LogitsFn
 
 

@@ -13,9 +13,9 @@ from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Ledger, Setting, craft, judge
 from robustjax.attacks._engine.inputs import Examples, check_request
 from robustjax.detection import (
-    Detection,
+    Rates,
     accepted_and_wrong,
-    report,
+    rates,
     roc,
     scores,
     threshold_at,
@@ -41,13 +41,13 @@ class Views(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Detections:
+class DetectionReport:
     """What `detect` found; a table is {detector: {attack: entry}}.
 
     Attributes:
       n: the number of images.
       threshold: {detector: what the score has to reach}.
-      found: a table of `detection.Detection`.
+      found: a table of `detection.Rates`.
       curves: a table of ROC curves (fpr, tpr), of the same population as the AUC.
       views: a table of predictions and scores; 'clean' is the clean images.
       attacks: {attack: its configuration}.
@@ -55,7 +55,7 @@ class Detections:
 
     n: int
     threshold: dict[str, float]
-    found: dict[str, dict[str, Detection]]
+    found: dict[str, dict[str, Rates]]
     curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = dataclasses.field(repr=False)
     views: dict[str, dict[str, Views]] = dataclasses.field(repr=False)
     attacks: dict[str, Any] = dataclasses.field(repr=False)
@@ -90,7 +90,7 @@ def detect(
     indices: Any = None,
     batch_size: int | None = None,
     progress: bool = False,
-) -> Detections:
+) -> DetectionReport:
     """Threshold each detector on clean images, attack, and count what is accepted and wrong.
 
     The threat models stand side by side as attacks of one table. The oblivious attacker has the
@@ -157,7 +157,7 @@ def detect(
             judged = judge(setting, data, z).prediction
             views[name][WHITE_BOX] = Views(judged, scores(fitted, z, batch_size=batch_size))
     used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
-    return Detections(
+    return DetectionReport(
         n=len(data),
         threshold=threshold,
         found=_table(views, lambda name, *pair: _found(data, threshold[name], *pair)),
@@ -179,8 +179,8 @@ def _table(views: Mapping[str, Mapping[str, Views]], entry: Callable) -> dict[st
     }
 
 
-def _found(data: Examples, threshold: float, clean: Views, attacked: Views) -> Detection:
-    return report(data.label, *clean, *attacked, threshold=threshold)
+def _found(data: Examples, threshold: float, clean: Views, attacked: Views) -> Rates:
+    return rates(data.label, *clean, *attacked, threshold=threshold)
 
 
 def _curve(data: Examples, clean: Views, attacked: Views) -> tuple[np.ndarray, np.ndarray]:

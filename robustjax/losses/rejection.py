@@ -5,13 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from robustjax.deterministic import largest
+from robustjax.deterministic import largest, log_sum_exp, others
 
 
 def confidence_odds(logits: jax.Array) -> jax.Array:
     """log(F_m / (1 - F_m)), F_m = max_i softmax(logits)_i: (K,) -> ()."""
-    best = jnp.arange(logits.size) == jnp.argmax(logits)
-    return largest(logits) - jax.nn.logsumexp(jnp.where(best, -jnp.inf, logits))
+    return largest(logits) - log_sum_exp(others(logits))
 
 
 def rectified_odds(confidence: jax.Array, auxiliary: jax.Array) -> jax.Array:

@@ -111,7 +111,7 @@ def roc_curves(
     """Draw the ROC curves of detectors, a panel for each attack.
 
     Args:
-      curves: {detector: {attack: (fpr, tpr)}}, as `evaluation.Detections.curves`; a curve without
+      curves: {detector: {attack: (fpr, tpr)}}, as `evaluation.DetectionReport.curves`; one without
         points (the attack fooled nothing) is not drawn.
       png: where the figure goes.
 

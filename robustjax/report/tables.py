@@ -127,7 +127,7 @@ def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     """AUC / accepted and wrong in percent: a row for each detector, a column for each attack.
 
     Args:
-      found: `evaluation.Detections.to_json()`.
+      found: `evaluation.DetectionReport.to_json()`.
       markdown: a Markdown table; otherwise plain columns.
     """
     rows = found["found"]

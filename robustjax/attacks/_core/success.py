@@ -6,18 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from robustjax.outputs import logits_of as logits_of
+from robustjax.outputs import prediction as prediction
 
 Success = Callable[[Any, jax.Array], jax.Array]
 """(output, true label y) -> bool: the attack has won at this image."""
-
-
-def prediction(output: Any) -> jax.Array:
-    """The class with the largest logit; -1, which is never right, where a logit is NaN."""
-    logits = logits_of(output)
-    return jnp.where(jnp.any(jnp.isnan(logits)), -1, jnp.argmax(logits))
 
 
 def fooled(output: Any, y: jax.Array) -> jax.Array:
