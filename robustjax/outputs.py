@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
 
-from robustjax.typing import Loss
+P = ParamSpec("P")
 
 
 def logits_of(output: Any) -> jax.Array:
@@ -102,7 +102,9 @@ def float_logits(output: Any) -> jax.Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def of_logits(loss: Callable[[jax.Array, Any], jax.Array]) -> Loss:
+def of_logits(
+    loss: Callable[Concatenate[jax.Array, Any, P], jax.Array],
+) -> Callable[Concatenate[Any, Any, P], jax.Array]:
     """A loss of the logits, whatever else the model returns beside them, in float32 at least.
 
     Eight or eleven bits tell few losses apart, and 1e-12 is 0 in float16.
@@ -112,7 +114,7 @@ def of_logits(loss: Callable[[jax.Array, Any], jax.Array]) -> Loss:
     """
 
     @functools.wraps(loss)
-    def reading(output, target, **options):
-        return loss(float_logits(output), target, **options)
+    def reading(output: Any, target: Any, *args: P.args, **options: P.kwargs) -> jax.Array:
+        return loss(float_logits(output), target, *args, **options)
 
     return reading

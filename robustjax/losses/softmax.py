@@ -72,7 +72,7 @@ def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     return cross_entropy(-logits, wrong / (logits.size - 1))
 
 
-def focal(cross_entropy: jax.Array, gamma: jax.Array) -> jax.Array:
+def focal(cross_entropy: jax.Array, gamma: float | jax.Array) -> jax.Array:
     """(1 - p)^gamma CE, p = exp(-CE): examples that are right already count less; gamma 0 is CE.
 
     References: Lin et al., "Focal loss for dense object detection", ICCV 2017, Eq. 4. (The code of

@@ -3,10 +3,10 @@
 bot     the unified baseline of "Bag of tricks for adversarial training" (Pang et al. 2021); every
         method has it, its schedule as fractions of the training.
 table1  the method's row in that paper's Table 1, of what 21 papers say they did.
-repo    what the authors' code does, as far as it can be done here; often not what their row says.
+repo    what the authors' code does, as far as possible here; it often differs from their row.
 awp     what the code of adversarial weight perturbation does with PGD-AT and TRADES.
 
-What a source does not say is as in bot. A card's numbers are defaults that any flag overrides;
+What a source leaves open is as in bot. A card's numbers are defaults that any flag overrides;
 where no card is named a method starts from its row of the catalogue.
 """
 
@@ -31,13 +31,16 @@ from robustjax.training.schedules import Constant, Cosine, OneCycle, Piecewise
 
 
 class Card(NamedTuple):
-    """Where the flags of a training start.
+    """The defaults of all flags of a training.
 
     Attributes:
       method: with its settings.
       recipe: all that is not the method; its augmentation is for colour images.
       options: other flags of `train` by their names: the network, where the source has one, whether
         its input is normalised, a wrapper.
+
+    >>> card("mma", "repo").recipe.epochs
+    128
     """
 
     method: Method

@@ -28,7 +28,10 @@ class Entry(NamedTuple):
       group: what sets it apart from adversarial training on PGD: its loss, its attack, the head of
         its model, the rest of it or a second one, what it remembers of each example, how it
         updates, or the extra data that it is made for.
-      recipe: where its flags start, unless a card is named.
+      recipe: the defaults of its other flags, unless a card is named.
+
+    >>> CATALOGUE["sat"].state, CATALOGUE["sat"].cost
+    ('per example', '12 FB + 1 F')
     """
 
     method: methods.Method
@@ -38,7 +41,7 @@ class Entry(NamedTuple):
 
     @property
     def state(self) -> str:
-        """What it carries from step to step."""
+        """The state it carries from step to step."""
         labels, images = jnp.zeros(1, jnp.int32), jnp.zeros((1, 1, 1, 1))
         kinds = {
             "per example": self.method.init_rows(labels, 2),
@@ -61,7 +64,7 @@ GOWAL = PGD(step_size=0.1, rule=Adam())
 
 
 def friendly(attack: PGD, epochs: int, *later: int) -> PGD:
-    """The attack, stopped where the prediction is wrong: a step later after each of the epochs."""
+    """The attack, stopped where the prediction is wrong; a step later after each of the epochs."""
     stop = Misclassified(later=tuple(epoch / epochs for epoch in later))
     return dataclasses.replace(attack, stop=stop)
 
@@ -154,15 +157,15 @@ def register(
 ) -> None:
     """Add a method to the catalogue, or replace the one of this name.
 
-    `robustjax --import MODULE train NAME` knows it when the module registers it; its fields are
-    flags.
+    A module that calls this makes it a command: `robustjax --import MODULE train NAME`, with its
+    fields as flags.
 
     Args:
       name: on the command line.
       method: with its defaults.
       paper: for the listing.
       group: see `Entry`.
-      recipe: where its flags start.
+      recipe: the defaults of its other flags.
 
     >>> register("weak-trades", methods.TRADES(beta=1.0), paper="this work")
     >>> METHODS["weak-trades"].beta

@@ -13,6 +13,9 @@ import optax
 
 from robustjax.config import config, number, static
 
+Algorithm = Literal["sgd", "nesterov", "adam", "adamw"]
+Decay = Literal["all", "kernels", "convolutions"]
+
 
 @config
 class Optimizer:
@@ -29,12 +32,15 @@ class Optimizer:
         over everything but the output channel: 'none', 'kernels' or 'convolutions' (SGD_GC and
         SGD_GCC; Yong et al. 2020).
       clip: largest global norm of the gradient; None leaves it.
+
+    >>> tx = Optimizer("nesterov", weight_decay=5e-4, decay="kernels").transform()
+    >>> state = tx.init({"kernel": jnp.ones((2, 2))})
     """
 
-    name: Literal["sgd", "nesterov", "adam", "adamw"] = static(default="sgd")
+    name: Algorithm = static(default="sgd")
     momentum: float = number(default=0.9, low=0, high=1)
     weight_decay: float = number(default=5e-4)
-    decay: Literal["all", "kernels", "convolutions"] = static(default="all")
+    decay: Decay = static(default="all")
     decoupled: bool = static(default=False)
     centralise: Literal["none", "kernels", "convolutions"] = static(default="none")
     clip: float | None = number(default=None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from robustjax.config import config, number, static
 from robustjax.data import Augment
-from robustjax.training.optimizers import Optimizer
+from robustjax.training.optimizers import Algorithm, Decay, Optimizer
 from robustjax.training.schedules import Constant, Cosine, Linear, Piecewise, Schedule
 
 
@@ -40,6 +40,9 @@ class Recipe:
       accumulate: number of gradient-accumulation slices per device.
       sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
       augment: what is done to a training image.
+
+    >>> Recipe(epochs=30, lr=0.2, lr_warmup=0.1).optimizer.weight_decay
+    0.0005
     """
 
     epochs: int = number(default=110, low=1)
@@ -76,8 +79,8 @@ def sgd(
     *drops: int,
     first: int = 0,
     weight_decay: float = 5e-4,
-    decay: str = "all",
-    name: str = "sgd",
+    decay: Decay = "all",
+    name: Algorithm = "sgd",
     **others: Any,
 ) -> Recipe:
     """A recipe whose learning rate falls tenfold at the beginning of the epochs `drops`.
@@ -88,6 +91,9 @@ def sgd(
       first: the number of the first epoch: 1 where the authors count from there.
       weight_decay, decay, name: of the optimiser.
       others: fields of the recipe.
+
+    >>> sgd(200, 100, 150).schedule.boundaries
+    (0.5, 0.75)
     """
     optimizer = Optimizer(name, weight_decay=weight_decay, decay=decay)
     if drops:
@@ -96,7 +102,12 @@ def sgd(
 
 
 def staircase(first: float, *steps: tuple[float, float]) -> Linear:
-    """`first`, and after each of these fractions of training another factor."""
+    """`first`, then another factor after each of these fractions of training.
+
+    >>> rates = staircase(1.0, (0.5, 0.1), (0.75, 0.01))
+    >>> [round(float(rates(t)), 2) for t in (0.4, 0.6, 0.9)]
+    [1.0, 0.1, 0.01]
+    """
     values = [first, *(value for _, value in steps)]
     twice = tuple(value for value in values for _ in (0, 1))
     return Linear(tuple(time for time, _ in steps for _ in (0, 1)), twice[1:-1])
@@ -110,7 +121,7 @@ MMC = Recipe(
     optimizer=Optimizer(weight_decay=2e-4, decay="convolutions"),
     augment=Augment(pad=0, shift=0.1),
 )
-"""That of "Rethinking softmax cross-entropy loss" (Pang et al. 2020) for CIFAR, as in their code.
+"""Pang et al. (2020), "Rethinking softmax cross-entropy loss" for CIFAR, as in their code.
 
 Its learning rate falls after epochs 101 and 151, and Keras's l2(1e-4) on convolutions alone is
 2e-4 w in the gradient. A Max-Mahalanobis center loss starts at 50: ten times the rate diverges.
@@ -122,7 +133,7 @@ RCE = Recipe(
     optimizer=Optimizer(weight_decay=2e-4, decay="kernels"),
     augment=Augment(pad=2, mode="zero"),
 )
-"""That of "Towards robust detection of adversarial examples" (Pang et al. 2018), in their code.
+"""Pang et al. (2018), "Towards robust detection of adversarial examples", in their code.
 
 For CIFAR, and for the cross-entropy beside RCE as well: 90,000 steps, the rate falling after
 40,000, 60,000 and 80,000, and 2e-4 / 2 ||w||^2 of convolutions and the last layer. Their MNIST
@@ -136,7 +147,7 @@ RST = Recipe(
     optimizer=Optimizer(name="nesterov"),
     augment=ZERO,
 )
-"""That of "Unlabeled data improves adversarial robustness" (Carmon et al. 2019), in their code.
+"""Carmon et al. (2019), "Unlabeled data improves adversarial robustness", in their code.
 
 For wrn-28-10: half of each batch is extra, an epoch is 50,000 draws, and eps is 0.031 in steps of
 0.007. Their rate changes once an epoch.
@@ -154,15 +165,15 @@ GOWAL = Recipe(
     ema=0.995,
     augment=ZERO,
 )
-"""That of Gowal et al. (2020) for CIFAR-10, in their code; for wrn-28-10 with silu.
+"""Gowal et al. (2020), for CIFAR-10, in their code; for wrn-28-10 with silu.
 
-Their smoothing gives 0.1 / 10 to each of the ten classes, the label among them: 0.09 taken from it.
+Their smoothing gives 0.1 / 10 to each of the ten classes, including the label: 0.09 taken from it.
 Their cosine begins after the warm-up, their biases decay too, every labelled image is in a batch
 with four crops (here with one), and the best weights are chosen by PGD-40 on a margin.
 """
 
 REBUFFI = dataclasses.replace(GOWAL, cutmix=True)
-"""That of "Fixing data augmentation to improve adversarial robustness" (Rebuffi et al. 2021)."""
+"""Rebuffi et al. (2021), "Fixing data augmentation to improve adversarial robustness"."""
 
 WANG = Recipe(
     epochs=400,
@@ -176,7 +187,7 @@ WANG = Recipe(
     ema=0.995,
     augment=ZERO,
 )
-"""That of "Better diffusion models further improve adversarial training" (Wang et al. 2023).
+"""Wang et al. (2023), "Better diffusion models further improve adversarial training".
 
 Their code's, for a million generated images. They smooth as Gowal et al.; their warm-up is part of
 a one-cycle cosine that changes once an epoch, and their average begins after it.
@@ -189,10 +200,10 @@ LEVEL_SETS = Recipe(
     optimizer=Optimizer("adam", weight_decay=1e-6),
     augment=ZERO,
 )
-"""That of "Controlling neural level sets" (Atzmon et al. 2019), in their code: Adam, slowly."""
+"""Atzmon et al. (2019), "Controlling neural level sets", in their code: Adam, slowly."""
 
 RICE = sgd(200, 100, 150)
-"""That of "Overfitting in adversarially robust deep learning" (Rice et al. 2020)."""
+"""Rice et al. (2020), "Overfitting in adversarially robust deep learning"."""
 
 UAT = sgd(64, 38, 46, 51, lr=0.2)
-"""That of Alayrac et al. (2019), as "Bag of Tricks" (Pang et al. 2021) tells it."""
+"""Alayrac et al. (2019), as given in "Bag of Tricks" (Pang et al. 2021)."""

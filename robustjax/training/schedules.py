@@ -31,7 +31,7 @@ class Piecewise:
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """The factor at t."""
-        return self.factor ** sum(jnp.float32(t >= b) for b in self.boundaries)
+        return jnp.power(self.factor, sum(jnp.float32(t >= b) for b in self.boundaries))
 
 
 @config

@@ -14,15 +14,18 @@ from robustjax.training.methods.wrapper import Wrapper
 class AdaNet(Wrapper):
     """The inner method on a network whose normalisation depends on the example.
 
-    The wrapper says so to the model, see `models.layers.AdaptiveNorm`, and changes nothing else.
-    The authors published no code: the module is our reading of their abstract, and their figures
-    are none of it.
+    The wrapper asks the model for `models.layers.AdaptiveNorm` and changes nothing else. The
+    authors published no code; the module is our reading of their abstract, so their figures do not
+    apply to it.
 
     Attributes:
       inner: the method that is wrapped.
 
     References: Xu et al., "Exploring model robustness with adaptive networks and improved
       adversarial training", 2020.
+
+    >>> AdaNet().model["adaptive_norm"]
+    True
     """
 
     @property

@@ -29,6 +29,9 @@ class ALP(OnPair, OnAttack):
       attack: on the cross-entropy, from near x.
 
     References: Kannan et al., "Adversarial logit pairing", 2018.
+
+    >>> ALP(weight=0.0).loss_cost  # the mixture: a clean and an adversarial pass
+    Cost(forwards=2, backwards=2)
     """
 
     attack: PGD = ATTACK

@@ -20,18 +20,23 @@ class AVmixup(OnAttack):
     """min E CE(z(a x + (1 - a) v), a t + (1 - a) s), v = clip(x + gamma (x_adv - x)), a ~ U(0, 1).
 
     s is the smoothed label of the vertex v, which lies in the box but beyond the ball, and t that
-    of the image: the recipe's label smoothing, none in the paper. The soft labels flatten the loss,
-    so test what it trains under more than PGD.
+    of the image: the recipe's label smoothing, none in the paper. Soft labels flatten the loss:
+    evaluate the trained model with more than PGD.
 
     Attributes:
       attack: on the cross-entropy.
       bn: 'batch' as in the authors' code: only the mixed batch commits statistics.
       gamma: how far the vertex is, 1 being the adversarial image.
-      vertex: the label's share in s, the others' being equal. The authors' 0.1 says nothing about
-        the class where there are ten.
+      vertex: the label's share in s, the others' being equal. With ten classes the authors'
+        0.1 carries no information about the class.
 
     References: Lee et al., "Adversarial vertex mixup: toward better adversarially robust
       generalization", CVPR 2020, algorithm 1.
+
+    >>> image, vertex, target = jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1), 0.1), jnp.eye(2)[0]
+    >>> x, t = AVmixup(vertex=0.5).mix(0.5, image, vertex, target, 0)
+    >>> round(float(x[0, 0, 0]), 3), [round(float(v), 3) for v in t]
+    (0.1, [0.75, 0.25])
     """
 
     bn: BNMode = static(default="batch")
@@ -64,4 +69,4 @@ class AVmixup(OnAttack):
 
 
 MIX = 3
-"""What an example's key folds in for its share: one that no attack does."""
+"""Folded into an example's key for its share; no attack folds in this number."""

@@ -22,7 +22,7 @@ class AWP(Wrapper):
     """Take the inner method's gradient at w + v, v the worst small change of the kernels.
 
     v_l = gamma ||w_l|| g_l / ||g_l|| for every kernel w_l, g the gradient of the inner loss under
-    batch statistics at w; all that is no kernel stays. The examples are crafted at w. As in the
+    batch statistics at w; all other weights stay. The examples are crafted at w. As in the
     authors' code weight decay acts on w + v.
 
     Attributes:
@@ -31,6 +31,9 @@ class AWP(Wrapper):
       start: fraction of training before which the weights are not perturbed (TRADES-AWP: 9 / 200).
 
     References: Wu et al., NeurIPS 2020, eq. (8) to (10).
+
+    >>> AWP(rj.training.TRADES(), gamma=5e-3, start=9 / 200).loss_cost
+    Cost(forwards=4, backwards=4)
     """
 
     gamma: float = number(default=5e-3)

@@ -18,9 +18,10 @@ method too. Each other part exists because some method of the literature needs i
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,11 @@ class Batch(struct.PyTreeNode):
         pool of extra examples.
       rows: this batch's rows of the method's per-example state, leading axis B.
       slot: the method's state per batch position, leading axis B.
+
+    >>> batch = Batch(jnp.zeros((2, 8, 8, 1)), jnp.array([3, 1]), jnp.eye(10)[jnp.array([3, 1])],
+    ...               index=jnp.arange(2), source=jnp.zeros(2))
+    >>> batch.replace(target=batch.target * 0.9).target.shape
+    (2, 10)
     """
 
     image: jax.Array
@@ -59,7 +65,11 @@ class Batch(struct.PyTreeNode):
 
 
 class Crafted(struct.PyTreeNode):
-    """The result of `perturb`: images (B, H, W, C), running statistics, and what `loss` needs."""
+    """The result of `perturb`: images (B, H, W, C), running statistics, and what `loss` needs.
+
+    >>> Crafted(jnp.zeros((2, 8, 8, 1)), stats={}).extra
+    ()
+    """
 
     x_adv: jax.Array
     stats: Any
@@ -67,7 +77,11 @@ class Crafted(struct.PyTreeNode):
 
 
 class Aux(struct.PyTreeNode):
-    """What a loss returns beside its value: statistics, rows and slot to commit, scalars to log."""
+    """What a loss returns beside its value: statistics, rows and slot to commit, scalars to log.
+
+    >>> Aux(stats={}, metrics={"accuracy": jnp.float32(0.5)}).rows
+    ()
+    """
 
     stats: Any
     metrics: dict[str, jax.Array]
@@ -76,7 +90,11 @@ class Aux(struct.PyTreeNode):
 
 
 class Gradients(struct.PyTreeNode):
-    """Gradients averaged over all devices; `anchor`: where weight decay is taken (AWP moves it)."""
+    """Gradients averaged over all devices; `anchor`: where weight decay is taken (AWP moves it).
+
+    >>> Gradients(grads={}, aux=Aux({}, {}), anchor={}).aux.metrics
+    {}
+    """
 
     grads: Any
     aux: Aux
@@ -92,6 +110,8 @@ Action = Literal["continue", "rollback", "stop"]
 
 class Method(abc.ABC):
     """An adversarial-training method; subclasses are `@config` classes, and final."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @abc.abstractmethod
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:

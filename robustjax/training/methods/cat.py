@@ -1,4 +1,4 @@
-"""Customized adversarial training: each example at the radius it can bear (Cheng et al. 2020)."""
+"""Customized adversarial training: each example has its own radius (Cheng et al. 2020)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Variant = Literal["paper", "repo-v2", "repo-v1"]
 class CAT(Method):
     """min E CE(z(x_adv), t) + margin eps_i [max_{j != y} z_j - z_y + kappa]_+, x_adv within eps_i.
 
-    t = (1 - c eps_i) onehot + c eps_i Dirichlet(1), drawn anew for the attack and for the loss. The
-    rows are the radii eps_i (N,), which start at 0 and grow by eta at every visit, up to the
-    threat's eps. The paper and two versions of the authors' code then differ:
+    t = (1 - c eps_i) onehot + c eps_i Dirichlet(1), drawn once for the attack and once for the
+    loss. The rows are the radii eps_i (N,), which start at 0 and grow by eta at every visit, up to
+    the threat's eps. The paper and two versions of the authors' code then differ:
 
-    paper: where the attack succeeds the growth is taken back.
-    repo-v2: it is where the attack fails.
+    paper: the growth is undone where the attack succeeds.
+    repo-v2: it is undone where the attack fails.
     repo-v1: where it fails x_adv is x, and eps_i becomes the distance of x_adv.
 
     Attributes:
@@ -50,6 +50,9 @@ class CAT(Method):
 
     References: Cheng et al., "CAT: customized adversarial training for improved robustness", 2020,
       algorithm 1.
+
+    >>> CAT().init_rows(jnp.array([3, 1]), num_classes=10)  # radii
+    Array([0., 0.], dtype=float32)
     """
 
     attack: PGD = ATTACK
@@ -108,4 +111,4 @@ class CAT(Method):
 
 
 FIRST, SECOND = 3, 4
-"""What an example's key folds in for its draws: numbers that no attack does."""
+"""Folded into an example's key for its draws; no attack folds in these numbers."""

@@ -20,8 +20,8 @@ class Center(HeadMethod):
     """CE + weight 1/2 ||z - c_y||^2, c_k the running centers of the features.
 
     No gradient moves the centers, but c_k <- c_k + rate sum_{y_i = k} (z_i - c_k) / (1 + n_k) over
-    the n_k examples of class k in the batch, all devices together. They start at 0. The prediction
-    is the softmax's, and so is the loss that crafts: the pull is not part of what it decides by.
+    the n_k examples of class k in the batch, all devices together. They start at 0. Predictions
+    and the loss that crafts are the softmax's alone; the pull takes no part in either.
 
     Attributes:
       weight: lambda; 0.008 in the authors' code.
@@ -29,6 +29,9 @@ class Center(HeadMethod):
 
     References: Wen et al., "A discriminative feature learning approach for deep face recognition",
       ECCV 2016, Eq. 2 to 5.
+
+    >>> Center(weight=0.01).model
+    {'head': 'center', 'feature_dim': 64}
     """
 
     head = "center"

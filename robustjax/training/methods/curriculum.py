@@ -24,13 +24,15 @@ class Curriculum(OnAttack):
     """min E CE(z(x_adv), t) on batches of k + 1 equal slices, slice j attacked with j steps.
 
     k starts at 0, natural training. When the validation score has found no new best for `patience`
-    epochs, training goes on from the best checkpoint with k + 1. Here all slices share one masked
-    attack, and so their statistics where `bn` is not 'running'; the length of steps,
-    2 eps / j times a number from U(1, 10 / j), is drawn for each image, not for each slice; k does
-    not wait for a training accuracy of 0.9, and the score is the run's own, not one of strength k.
+    epochs, training resumes from the best checkpoint with k + 1.
+
+    Differences from the paper: all slices share one masked attack, and so their statistics where
+    `bn` is not 'running'; the length of steps, 2 eps / j times a number from U(1, 10 / j), is drawn
+    for each image, not for each slice; k does not wait for a training accuracy of 0.9; the score is
+    the run's own, not one under attacks of strength k.
 
     Attributes:
-      attack: its threat, start and rule; the strength says how many steps, and how long.
+      attack: its threat, start and rule; the strength sets the number of steps and their length.
       bn: 'commit', as in the authors' code.
       strength: k, at the beginning.
       strongest: the largest k.
@@ -38,6 +40,10 @@ class Curriculum(OnAttack):
 
     References: Cai et al., "Curriculum adversarial training", IJCAI 2018, algorithm 1, with the
       batch mixing of section 3.3.
+
+    >>> method, action = Curriculum(patience=2).control([0.5, 0.4, 0.4])
+    >>> method.strength, action
+    (1, 'rollback')
     """
 
     attack: PGD = ATTACK
@@ -62,7 +68,7 @@ class Curriculum(OnAttack):
             self.attack,
             steps=self.strength,
             step_size=2 * self.attack.threat.eps / most * factor,
-            stop=After(steps),
+            stop=dataclasses.replace(After(), steps=steps),
         )
         x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn)
         attacked = (steps > 0).reshape(-1, 1, 1, 1)
@@ -85,4 +91,4 @@ class Curriculum(OnAttack):
 
 
 LENGTH = 3
-"""What an example's key folds in for the length of its steps: one that no attack does."""
+"""Folded into an example's key for the length of its steps; no attack folds in this number."""

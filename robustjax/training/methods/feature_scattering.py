@@ -1,4 +1,4 @@
-"""Feature scattering: an attack on a whole batch at once, without labels (NeurIPS 2019)."""
+"""Feature scattering: an attack on a whole batch, without labels (Zhang & Wang, NeurIPS 2019)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class FeatureScattering(Method):
 
     From a uniform start the step, of length eps, climbs the optimal transport distance sum_ij T_ij
     C_ij between the logits of the images and of the adversarial ones, C = [1 - cos]_+, T the
-    entropic plan, all devices' images together. s is the label smoothed by `smoothing`, whatever
-    the recipe does. What it trains withstands PGD far better than AutoAttack.
+    entropic plan, all devices' images together. s is the label smoothed by `smoothing`,
+    regardless of the recipe. Models it trains withstand PGD far better than AutoAttack.
 
     Attributes:
       threat: the ball.
@@ -34,6 +34,9 @@ class FeatureScattering(Method):
 
     References: Zhang & Wang, "Defense against adversarial attacks using feature scattering-based
       adversarial training", NeurIPS 2019, Eq. 4 and 5.
+
+    >>> FeatureScattering(iterations=50).craft_cost
+    Cost(forwards=2, backwards=1)
     """
 
     threat: Threats = Linf(8 / 255)

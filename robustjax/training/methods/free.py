@@ -27,11 +27,11 @@ from robustjax.typing import Cost
 
 @config
 class Free(Method):
-    """Replay every batch m times; each gradient moves the weights and a perturbation that stays.
+    """Replay every batch m times; each gradient moves the weights and a lasting perturbation.
 
     theta <- SGD(theta, grad_theta CE), delta <- P(delta + eps s(grad_delta CE)), both at the old
     (theta, delta). delta belongs to a position in the batch, starts at 0 and is never reset. It is
-    kept in the pixel box too, where the authors' code cuts only what the network sees. A training
+    kept in the pixel box too, while the authors' code clips only the network's input. A training
     step takes m optimiser steps: divide the epochs by m for the authors' budget.
 
     Attributes:
@@ -39,6 +39,9 @@ class Free(Method):
       replays: m.
 
     References: Shafahi et al., NeurIPS 2019, algorithm 1.
+
+    >>> Free(replays=4).loss_cost
+    Cost(forwards=4, backwards=4)
     """
 
     threat: Threats = Linf(8 / 255)

@@ -26,16 +26,19 @@ ATTACK = PGD(steps=1, rel_step=1.25, start=Zero())
 class GradAlign(OnAttack):
     """min E CE(z(x_adv), t) + weight (1 - cos(g, g')), g = grad l at x, g' near x.
 
-    g' is taken at a random point of the ball, and it alone carries a gradient: input gradients are
+    g' is taken at a random point of the ball and alone carries a gradient, so input gradients are
     differentiated again. Images where either is zero are left out of the mean.
 
     Attributes:
-      attack: FGSM with 1.25 eps; its threat is where the random point is from.
+      attack: FGSM with 1.25 eps; the random point comes from its threat.
       bn: 'commit', as in the authors' code.
       weight: lambda; 0.2 for Linf(8/255), exp(n ln(10) / 8 + ln(0.02)) for n/255 in their code.
 
     References: Andriushchenko & Flammarion, "Understanding and improving fast adversarial
       training", NeurIPS 2020, Eq. 5.
+
+    >>> GradAlign(weight=0.2).attack.steps
+    1
     """
 
     attack: PGD = ATTACK
@@ -72,7 +75,7 @@ class GradAlign(OnAttack):
 
 
 NEARBY = 3
-"""What an example's key folds in for its random point: one that no attack does."""
+"""Folded into an example's key for its random point; no attack folds in this number."""
 
 
 def misalignment(g: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:

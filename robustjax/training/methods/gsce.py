@@ -36,11 +36,11 @@ class HeadMethod(Method):
 
     Attributes:
       adversarial: 'none' trains on clean images. 'untargeted' ascends l away from the class that
-        the model itself predicts, 'targeted' descends it towards a class drawn anew from all of
-        them, the true one included; as in the authors' code.
+        the model itself predicts, 'targeted' descends it towards a class drawn from all of
+        them, including the true one, as in the authors' code.
       attack: its threat, steps, start and rule; it maximises l, whatever loss and label it names.
       bn: BatchNorm's mode while crafting: 'running', 'batch' (the authors'), or 'commit'.
-      feature_dim: D of the linear layer without activation that makes z; None: there is none.
+      feature_dim: D of the linear layer without activation that makes z; None for no such layer.
     """
 
     head: ClassVar[str]
@@ -91,7 +91,11 @@ class HeadMethod(Method):
 
 @config
 class SCE(HeadMethod):
-    """Softmax cross-entropy on a linear head: the family's baseline."""
+    """Softmax cross-entropy on a linear head: the family's baseline.
+
+    >>> SCE().model
+    {'head': 'linear', 'feature_dim': 64}
+    """
 
     head = "linear"
 
@@ -109,6 +113,9 @@ class MMLDA(HeadMethod):
       center_norm: C_MM, of every center.
 
     References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", ICML 2018.
+
+    >>> MMLDA(center_norm=5.0).model["center_norm"]
+    5.0
     """
 
     head = "max-mahalanobis"
@@ -139,6 +146,11 @@ class MMC(HeadMethod):
 
     References: Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness",
       ICLR 2020.
+
+    >>> MMC(adversarial="untargeted").on_clean
+    False
+    >>> float(MMC(weight=2.0).criterion(jnp.array([0.0, -1.0]), 1))
+    2.0
     """
 
     weight: float = number(default=1.0)
@@ -169,6 +181,9 @@ class LGM(HeadMethod):
 
     References: Wan et al., CVPR 2018. Their CIFAR-100 settings are the default, without the steps
       in which alpha grows to it.
+
+    >>> LGM(margin=0.5).model["head"]
+    'lgm'
     """
 
     head = "lgm"
@@ -189,6 +204,9 @@ class GSCE(HeadMethod):
 
     References: Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness",
       ICLR 2020.
+
+    >>> GSCE(precisions="isotropic").model["precisions"]
+    'isotropic'
     """
 
     head = "gsce"

@@ -34,10 +34,10 @@ class Helper:
 
 @config
 class HAT(OnPrediction):
-    """TRADES + gamma CE(z(x + reach (x_adv - x)), y_h), y_h what a natural network says of x_adv.
+    """TRADES + gamma CE(z(x + reach (x_adv - x)), y_h), y_h a natural network's label of x_adv.
 
     The helper keeps the boundary from moving further out than robustness needs. It is a trained
-    run, and nothing changes it. x + reach (x_adv - x) may leave [0, 1], as in the authors' code.
+    run, and stays fixed. x + reach (x_adv - x) may leave [0, 1], as in the authors' code.
 
     Attributes:
       helper: its run directory, of a model trained without an attack on the same data.
@@ -48,6 +48,9 @@ class HAT(OnPrediction):
 
     References: Rade & Moosavi-Dezfooli, "Reducing excessive margin to achieve a better accuracy vs.
       robustness trade-off", ICLR 2022.
+
+    >>> HAT(helper="runs/natural").loss_cost
+    Cost(forwards=3, backwards=3)
     """
 
     helper: str = static(default="")
@@ -67,10 +70,11 @@ class HAT(OnPrediction):
         theirs = (tuple(about["image_shape"]), about["model"]["num_classes"])
         if theirs != (tuple(image_shape), num_classes):
             raise ValueError(
-                f"the helper {self.helper} tells {theirs[1]} classes of images {theirs[0]} apart, "
-                f"not {num_classes} of {tuple(image_shape)}; train one on the same data"
+                f"the helper {self.helper} has {theirs[1]} classes of images {theirs[0]}, not "
+                f"{num_classes} of {tuple(image_shape)}; train one on the same data"
             )
-        return Helper(*logits_fn.args, logits_fn.func)
+        (variables,) = logits_fn.args
+        return Helper(variables, logits_fn.func)
 
     @property
     @override

@@ -32,6 +32,9 @@ class HE(Wrapper):
 
     Raises:
       ValueError: the inner method needs a head of its own.
+
+    >>> HE(rj.training.TRADES(), scale=15.0).model
+    {'head': 'cosine', 'scale': 15.0}
     """
 
     scale: float = number(default=15.0, static=True)
@@ -40,7 +43,7 @@ class HE(Wrapper):
     def __post_init__(self):
         if "head" in self.inner.model:
             raise ValueError(
-                f"HE brings the cosine head, and {type(self.inner).__name__} needs a head of its "
+                f"HE sets the cosine head, but {type(self.inner).__name__} needs a head of its "
                 f"own, {self.inner.model['head']!r}: wrap a method without one, such as TRADES"
             )
 

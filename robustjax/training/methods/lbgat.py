@@ -1,4 +1,4 @@
-"""Learnable boundary guided training: follow a natural network that learns beside (Cui 2021)."""
+"""Learnable boundary guided training: a natural network guides and learns alongside (Cui 2021)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class LBGAT(OnPrediction):
     z_T is the teacher's, a second network trained on clean images at the same time by the same
     optimiser; gradients of the square flow into both. The attack is that of TRADES, and sees the
     network alone. The teacher's weights lie among the model's, so the moving average, weight decay
-    and AWP take hold of them too; nothing that evaluates the model runs them. BatchNorm sees the
+    and AWP apply to them too; evaluation does not run them. BatchNorm sees the
     adversarial images first, then the clean ones; the teacher's sees the clean ones.
 
-    The square moves the teacher's head too, and the further the more features there are: with a
-    ResNet-18 for a teacher the loss is not finite within ten steps at a learning rate of 0.1, in
-    PyTorch neither. The authors begin with 0.02: give it an epoch of `--lr-warmup`.
+    The square moves the teacher's head too, and further with more features: with a ResNet-18 as
+    the teacher and a learning rate of 0.1 the loss stops being finite within ten steps, in PyTorch
+    as well. The authors begin with 0.02: use an epoch of `--lr-warmup`.
 
     Attributes:
       teacher: a name that `models.create` knows; it has a linear head and its own default width.
@@ -38,6 +38,9 @@ class LBGAT(OnPrediction):
       attack: as in TRADES.
 
     References: Cui et al., "Learnable boundary guided adversarial training", ICCV 2021.
+
+    >>> LBGAT(teacher="preact-resnet-18").model
+    {'teacher': 'preact-resnet-18'}
     """
 
     teacher: str = static(default="resnet-18")

@@ -1,4 +1,4 @@
-"""Neural level sets: push the decision boundary itself away from images (Atzmon et al. 2019)."""
+"""Neural level sets: push the decision boundary away from the images (Atzmon et al. 2019)."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class LevelSets(Method):
     of training, and `wrong` * eps for others; w is `weight` and 1. There is no cross-entropy.
 
     p is found under running statistics, and follows under those of the batch, which are committed:
-    the authors' batch holds the points that were found, ours the image itself where none was. Their
-    steps are shorter for wrong images, 0.14 of the radius.
+    the authors' batch holds only points that were found, ours the image itself where none was.
+    Their steps are shorter for wrong images, 0.14 of the radius.
 
     Attributes:
       attack: its threat, which must be Linf, its steps, start and rule; s F is what it maximises.
@@ -53,6 +53,9 @@ class LevelSets(Method):
       weight: of a correct image; 4 with ResNet-18, 11 with their four convolutions.
 
     References: Atzmon et al., "Controlling neural level sets", NeurIPS 2019, Eq. 5, 9 and 11.
+
+    >>> LevelSets(attack=PGD(Linf(4 / 255), steps=20)).craft_cost
+    Cost(forwards=43, backwards=21)
     """
 
     attack: PGD = ATTACK
@@ -116,13 +119,14 @@ class LevelSets(Method):
 
 
 def signed_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """s F: the margin of a label, turned round where the sign says so."""
+    """s F: the margin of a label, times the sign."""
     label, sign = target
     return sign * losses.margin(logits, label)
 
 
 def follow(point: jax.Array, change: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Where a level set that goes through a point goes, as its function there changes by so much.
+    """The point that a level set moves to when its function changes by `change` there.
+
 
     To first order, along the function's gradient (the paper's sample network, Eq. 5).
     """
@@ -139,7 +143,7 @@ def false_position(function: Any, left: jax.Array, right: jax.Array) -> tuple[ja
     """Zeros t of functions on [0, 1] whose values at both ends are given, all (B,).
 
     Returns:
-      (t, the values there); nothing of use where both ends have the same sign.
+      (t, the values there); meaningless where both ends have the same sign.
     """
 
     def cut(_, interval):

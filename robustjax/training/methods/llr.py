@@ -29,8 +29,8 @@ class LLR(Method):
 
     g(d) = |l(x + d) - l(x) - d . grad l(x)| is how far the loss l is from linear at x. There is no
     adversarial cross-entropy. Near x the model sees the statistics of the clean batch, and
-    nothing is held fixed: the gradient is differentiated again, so a smooth activation
-    (`softplus`) is what it is made for. Gradients of x are those of the batch's summed loss.
+    no gradient is stopped: that of the image is differentiated again, so use a smooth
+    activation (`softplus`). Gradients of x are those of the batch's summed loss.
 
     Attributes:
       natural: weight of the clean cross-entropy; 2 in the authors' code.
@@ -40,6 +40,9 @@ class LLR(Method):
 
     References: Qin et al., "Adversarial robustness through local linearization", NeurIPS 2019,
       Eq. 8.
+
+    >>> LLR(weight=4.0).loss_cost
+    Cost(forwards=4, backwards=4)
     """
 
     natural: float = number(default=2.0)

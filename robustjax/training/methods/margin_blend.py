@@ -33,9 +33,9 @@ class MarginBlend(OnAttack):
 
     Differences from the authors' code: the ratio is divided by max(z_(1) - z_(3), 0.1), not by
     z_(1) - z_(3) + 1e-12, with which one image whose three largest logits tie has a gradient of up
-    to 1e24, and no weights are left.
+    to 1e24, which destroys the weights.
 
-    The ratio wants a network that is right already: where the label is not among the three largest
+    The ratio suits a network that is mostly right: where the label is not among the three largest
     logits, it falls as the largest, a wrong one, rises.
 
     References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, their code's
@@ -43,6 +43,9 @@ class MarginBlend(OnAttack):
 
     Guarantees:
       Where logits tie, the loss and its gradient are of the size of the other images'.
+
+    >>> MarginBlend(share=0.5, loss_on_margins="margin").attack.steps
+    10
     """
 
     share: float = number(default=0.8, low=0, high=1)

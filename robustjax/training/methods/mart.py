@@ -30,6 +30,9 @@ class MART(OnPair, OnAttack):
 
     References: Wang et al., "Improving adversarial robustness requires revisiting misclassified
       examples", ICLR 2020, Eq. 11.
+
+    >>> MART(beta=5.0).loss_cost
+    Cost(forwards=2, backwards=2)
     """
 
     attack: PGD = ATTACK

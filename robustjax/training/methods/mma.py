@@ -24,8 +24,8 @@ class MMA(OnPair):
     """min E clean CE(z(x), t) + (1 - clean) CE(z(x*), t), x* where the soft margin of x crosses 0.
 
     An image with p_y > 1/2 is attacked within its margin as last found, then moved to the boundary
-    along that direction by bisection, and left out of the second term if that is beyond d_max;
-    others are their own x*. The rows are the margins eps_i (N,). The bisection sees running
+    along that direction by bisection, and left out of the second term if that lies beyond d_max;
+    for others x* is x. The rows are the margins eps_i (N,). The bisection sees running
     statistics, where the authors' code sees those of the correct examples, and x* stays in the box.
 
     Attributes:
@@ -36,6 +36,9 @@ class MMA(OnPair):
 
     References: Ding et al., "MMA training: direct input space margin maximization through
       adversarial training", ICLR 2020, algorithms 1 and 2.
+
+    >>> MMA().init_rows(jnp.array([3, 1]), num_classes=10)  # margins
+    Array([0., 0.], dtype=float32)
     """
 
     attack: PGD = ATTACK

@@ -21,7 +21,11 @@ from robustjax.training.net import Net
 
 @config
 class Natural(Method):
-    """min E CE(z(x), t)."""
+    """min E CE(z(x), t).
+
+    >>> Natural().on_clean
+    True
+    """
 
     @property
     @override

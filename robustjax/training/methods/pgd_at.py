@@ -93,6 +93,9 @@ class PGDAT(OnAttack):
       al., "Fast is better than free", ICLR 2020; de Jorge et al., NeurIPS 2022 (N-FGSM); Zhang et
       al., ICML 2020 (friendly AT, without the noise of its steps); Wang et al., ICML 2019 (dynamic
       AT, without the weights of the authors' code).
+
+    >>> PGDAT(PGD(steps=1, rel_step=1.25), bn="commit", guard=0.2).control([0.5, 0.1])[1]
+    'stop'
     """
 
     guard: float = number(default=1.0, low=0, high=1)

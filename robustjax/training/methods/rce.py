@@ -24,6 +24,9 @@ class RCE(HeadMethod):
 
     References: Pang et al., "Towards robust detection of adversarial examples", NeurIPS 2018. They
       train on clean images; the `adversarial` options are the ones of the g-SCE family's paper.
+
+    >>> round(float(RCE().criterion(jnp.zeros(3), 0)), 3)
+    1.099
     """
 
     head = "linear"

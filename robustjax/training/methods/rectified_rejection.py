@@ -36,15 +36,18 @@ class RectifiedRejection(Wrapper):
     can be the inner one.
 
     Attributes:
-      inner: the method that is wrapped; one that makes its own gradients (AWP, YOPO, Free) cannot
-        be, but AWP may be around it.
+      inner: the method that is wrapped; not one with gradients of its own
+        (AWP, YOPO, Free); AWP may wrap the result.
       weight: lambda; 1 in the authors' code.
-      stopped: what of the second term has no gradient: 'right', F_y everywhere and F_m where the
-        prediction is right, as in the authors' command; 'target', F_y; 'all', F_y and F_m, so that
-        the term trains the head and its features alone; 'none', nothing.
+      stopped: the part of the second term that has no gradient: 'right', F_y everywhere and F_m
+        where the prediction is right, as in the authors' command; 'target', F_y; 'all', F_y and
+        F_m, so that the term trains the head and its features alone; 'none', nothing.
 
     References: Pang et al., "Two coupled rejection metrics can tell adversarial examples apart",
       CVPR 2022, and its code.
+
+    >>> RectifiedRejection(PGDAT()).model
+    {'auxiliary': True}
     """
 
     inner: Method = INNER
@@ -58,7 +61,7 @@ class RectifiedRejection(Wrapper):
         if isinstance(method, AWP) or {"grads", "update"} & vars(type(method)).keys():
             raise ValueError(
                 f"RectifiedRejection cannot wrap {type(method).__name__}, which makes its own "
-                "gradients; AWP can be around it"
+                "gradients; put AWP outside: AWP(RectifiedRejection(...))"
             )
 
     @property

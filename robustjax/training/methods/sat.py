@@ -32,6 +32,9 @@ class SAT(OnPrediction):
       attack: as in TRADES.
 
     References: Huang et al., NeurIPS 2020, algorithm 2 (adversarial training).
+
+    >>> SAT().init_rows(jnp.array([1]), num_classes=3)  # targets
+    Array([[0., 1., 0.]], dtype=float32)
     """
 
     beta: float = number(default=6.0)

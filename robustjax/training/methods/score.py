@@ -31,6 +31,9 @@ class SCORE(OnPrediction):
 
     References: Pang et al., "Robustness and accuracy could be reconcilable by (proper) definition",
       ICML 2022 (LSE-TRADES).
+
+    >>> SCORE(beta=3.0).craft_cost == TRADES().craft_cost
+    True
     """
 
     beta: float = number(default=4.0)

@@ -35,9 +35,9 @@ class TLA(OnAttack):
     The authors draw x- from ten times as many other images as the batch has, and x+ from the whole
     training set. Here both come from the batch itself, all devices together: less hard negatives
     at a tenth of the mining, and an image whose class is alone in the batch is its own x+. A
-    batch must hold two classes. The authors round x~ to whole pixel values, and to them images of
-    the same class have a cosine of 0 in the search, so that one of these may be x-; both are left
-    out.
+    batch must hold two classes. Two details of their code are left out: it rounds x~ to whole pixel
+    values, and gives images of the same class a cosine of 0 in the search, so that one of these may
+    be x-.
 
     Attributes:
       attack: seven sign steps of eps / 4 from a uniform start, eps 8/255.
@@ -46,6 +46,9 @@ class TLA(OnAttack):
       norm: weight of the features' squares in each triplet; 1e-3 in the authors' code.
 
     References: Mao et al., "Metric learning for adversarial robustness", NeurIPS 2019, Eq. 3 to 5.
+
+    >>> TLA(weight=2.0).loss_cost
+    Cost(forwards=4, backwards=4)
     """
 
     attack: PGD = ATTACK

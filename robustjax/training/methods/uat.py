@@ -34,6 +34,9 @@ class UAT(OnPair, OnAttack):
 
     References: Alayrac et al., "Are labels required for improving adversarial robustness?",
       NeurIPS 2019, section 3.
+
+    >>> UAT(fixed=True).loss_cost  # UAT++
+    Cost(forwards=2, backwards=2)
     """
 
     attack: PGD = ATTACK

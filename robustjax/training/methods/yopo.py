@@ -23,7 +23,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.methods.trades import TRADES, OnPair
 from robustjax.training.net import Net
-from robustjax.typing import Cost
+from robustjax.typing import Cost, Scalar
 
 FirstLayer = Literal["both", "hamiltonian"]
 
@@ -41,10 +41,13 @@ class YOPO(Method):
       rounds: m.
       steps: n.
       rel_step: sigma in units of eps.
-      first_layer: 'both' gives it the full passes' gradient too, as the authors' code does without
-        meaning to; 'hamiltonian' only that of <q, h>.
+      first_layer: 'both' gives it the full passes' gradient too, as the authors' code does, it
+        seems by accident; 'hamiltonian' only that of <q, h>.
 
     References: Zhang et al., "You only propagate once", NeurIPS 2019, algorithm 1.
+
+    >>> YOPO(rounds=5, steps=3).loss_cost
+    Cost(forwards=5, backwards=5)
     """
 
     threat: Threats = Linf(8 / 255)
@@ -82,7 +85,11 @@ class YOPO(Method):
             x_adv, stats, total = carry
             here = net.replace(stats=stats)
             hidden, _ = here.forward(params, x_adv, method="stem_output")
-            back = jax.value_and_grad(lambda *a: self.rest(here, *a, batch), (0, 1), has_aux=True)
+
+            def rest(params, hidden):
+                return self.rest(here, params, hidden, batch)
+
+            back = jax.value_and_grad(rest, (0, 1), has_aux=True)
             (loss, aux), (grads, costate) = back(params, hidden)
             parts = [grads]
             if self.first_layer == "both":
@@ -108,6 +115,9 @@ class TradesYOPO(OnPair):
       threat, rounds, steps, rel_step: as in YOPO; 3-4 or 2-5 in the authors' code.
 
     References: Zhang et al., "You only propagate once", NeurIPS 2019.
+
+    >>> TradesYOPO(rounds=3).craft_cost
+    Cost(forwards=4, backwards=3)
     """
 
     beta: float = number(default=1.0)
@@ -157,7 +167,7 @@ def push(
     x_adv: jax.Array,
     x: jax.Array,
     threat: Threats,
-    size: jax.Array,
+    size: Scalar,
     steps: int,
 ) -> jax.Array:
     """Images (B, H, W, C) after this many steps up the Hamiltonian within the threat around x."""
