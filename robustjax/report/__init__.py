@@ -1,4 +1,4 @@
-"""What a run leaves for people: figures, one table of several runs, and where numbers come from."""
+"""Results for people to read: figures, a table of several runs, and the provenance of numbers."""
 
 from robustjax.files import read_metrics, write_json
 from robustjax.report.figures import (

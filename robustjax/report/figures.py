@@ -1,4 +1,4 @@
-"""The figures. They draw on their own canvas: no window, no global state, no change of backend."""
+"""The figures. Each draws on its own canvas: no window, no global state, no change of backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robustjax.files import read_metrics, replacing
 from robustjax.report.tables import format_eps
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-"""Okabe and Ito's palette, told apart with any colour vision."""
+"""Okabe and Ito's palette, which people with any colour vision can tell apart."""
 WRONG, MUTED = "#b00020", "#666666"
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
@@ -40,21 +40,29 @@ NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def training_curves(metrics: str | Path, png: str | Path) -> None:
-    """Draw a run's metrics.jsonl: a panel for each kind of quantity, over epochs.
+    """Draw a run's metrics.jsonl over epochs, with a panel for each kind of quantity.
 
-    Quantities that end in the same word (accuracy, robust_accuracy) share a panel; training is a
+    Quantities that end in the same word (accuracy, robust_accuracy) share a panel. Training is a
     thin line, validation a thick one with dots.
 
     Args:
       metrics: lines {"step", "epoch", "seconds", "split": "train" | "validation", and any numbers}.
-      png: where the figure goes.
+      png: path of the figure.
 
     Raises:
       ValueError: there is nothing to draw.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     metrics, png = pathlib.Path(run, "metrics.jsonl"), pathlib.Path(run, "training.png")
+    ...     _ = metrics.write_text('{"split": "train", "step": 10, "epoch": 1.0, "loss": 2.3}')
+    ...     rj.report.training_curves(metrics, png)
+    ...     png.is_file()
+    True
     """
     rows = read_metrics(metrics)
-    place = ("step", "epoch", "seconds", "split")
-    names = dict.fromkeys(k for row in rows for k in row if k not in place)
+    position = ("step", "epoch", "seconds", "split")
+    names = dict.fromkeys(k for row in rows for k in row if k not in position)
     if not names:
         raise ValueError(f"{metrics} holds no metrics yet")
     panels: dict[str, list[str]] = {}
@@ -80,16 +88,23 @@ def accuracy_over_eps(
     Args:
       curves: a line for each model or attack: label -> {"eps", "accuracy", "stderr"}, sequences as
         `evaluation.curve` returns them.
-      png: where the figure goes.
+      png: path of the figure.
       norm: linf, l2, l1 or l0, for the axis. Small radii in linf are written in 1/255.
 
     Raises:
       ValueError: there is no curve, or an unknown norm.
+
+    >>> import pathlib, tempfile
+    >>> curve = {"eps": [0, 4 / 255, 8 / 255], "accuracy": [0.8, 0.6, 0.5], "stderr": [0.01] * 3}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rj.report.accuracy_over_eps({"TRADES": curve}, f"{folder}/curve.png", norm="linf")
+    ...     [path.name for path in pathlib.Path(folder).iterdir()]
+    ['curve.png']
     """
     if not curves:
         raise ValueError("there is no curve to draw")
     if norm.lower() not in NORMS:
-        raise ValueError(f"there is no norm {norm!r}; choose one of {', '.join(NORMS)}")
+        raise ValueError(f"unknown norm {norm!r}; choose one of {', '.join(NORMS)}")
     largest = max(max(curve["eps"]) for curve in curves.values())
     scale, unit = radius_unit(norm, largest)
     with figure(png, 1, 1, (5.6, 3.8)) as (ax,):
@@ -108,15 +123,22 @@ def accuracy_over_eps(
 def roc_curves(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], png: str | Path
 ) -> None:
-    """Draw the ROC curves of detectors, a panel for each attack.
+    """Draw the ROC curves of detectors, with a panel for each attack.
 
     Args:
-      curves: {detector: {attack: (fpr, tpr)}}, as `evaluation.DetectionReport.curves`; one without
-        points (the attack fooled nothing) is not drawn.
-      png: where the figure goes.
+      curves: {detector: {attack: (fpr, tpr)}}, as `evaluation.DetectionReport.curves`. A curve
+        without points (the attack fooled nothing) is not drawn.
+      png: path of the figure.
 
     Raises:
       ValueError: there is no attack.
+
+    >>> import pathlib, tempfile
+    >>> curve = ([0.0, 0.1, 1.0], [0.0, 0.8, 1.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rj.report.roc_curves({"k-density": {"pgd-10": curve}}, f"{folder}/roc.png")
+    ...     [path.name for path in pathlib.Path(folder).iterdir()]
+    ['roc.png']
     """
     attacks = list(dict.fromkeys(attack for row in curves.values() for attack in row))
     if not attacks:
@@ -129,7 +151,7 @@ def roc_curves(
             for i, (detector, row) in enumerate(curves.items()):
                 style = "-" if i < len(COLORS) else "--"
                 color = COLORS[i % len(COLORS)]
-                label = detector.replace(":", "\n")  # in one line it may leave the axes no room
+                label = detector.replace(":", "\n")  # a long line could leave no room for the axes
                 ax.plot(*row[attack], label=label, color=color, linestyle=style)
             ax.set(title=attack, xlabel="adversarial images accepted", aspect="equal")
             ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
@@ -141,7 +163,11 @@ def roc_curves(
 
 
 def radius_unit(norm: str, largest: float) -> tuple[float, str]:
-    """What to multiply radii by, and how to say so: the field writes 8/255, but 0.3."""
+    """The factor for radii, and its name on the axis: the field writes 8/255, but 0.3.
+
+    >>> radius_unit("linf", 8 / 255), radius_unit("linf", 0.3)
+    ((255, ' in 1/255'), (1, ''))
+    """
     return (255, " in 1/255") if norm.lower() == "linf" and largest <= 32 / 255 else (1, "")
 
 
@@ -153,22 +179,30 @@ def example_grid(
     png: str | Path,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Draw examples as columns: the clean image, the adversarial one, and what was added.
+    """Draw examples as columns: the clean image, the adversarial image, and the perturbation.
 
-    The perturbation is signed and scaled to the largest change in the grid: grey images in a colour
-    map that is white at zero, colour images channel by channel with grey at zero.
+    The perturbation is signed and scaled to the largest change in the grid. Grey images use a
+    colour map that is white at zero; in colour images, zero is grey in each channel.
 
     Args:
       clean: (N, H, W, C) in [0, 1], C 1 or 3.
       adversarial: the same shape.
-      labels: (N,) the true classes, above the clean images.
-      predictions: (N,) the classes given to the adversarial images, in red where wrong; -1 where
-        the model's logits were NaN.
-      png: where the figure goes.
+      labels: (N,) the true classes, written above the clean images.
+      predictions: (N,) the predicted classes of the adversarial images, in red where wrong; -1
+        where the model's logits were NaN.
+      png: path of the figure.
       class_names: K names; None writes numbers.
 
     Raises:
-      ValueError: shapes that do not belong together.
+      ValueError: the shapes do not match.
+
+    >>> import pathlib, tempfile
+    >>> clean, labels = np.full((2, 8, 8, 1), 0.5), np.array([3, 1])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     png = pathlib.Path(folder, "examples.png")
+    ...     rj.report.example_grid(clean, clean + 0.1, labels, np.array([5, 1]), png)
+    ...     png.is_file()
+    True
     """
     clean, adversarial = np.asarray(clean, np.float32), np.asarray(adversarial, np.float32)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
@@ -177,7 +211,7 @@ def example_grid(
     if adversarial.shape != clean.shape or not labels.shape == predictions.shape == clean.shape[:1]:
         raise ValueError(
             f"clean {clean.shape}, adversarial {adversarial.shape}, labels {labels.shape} and "
-            f"predictions {predictions.shape} do not belong together"
+            f"predictions {predictions.shape} do not match"
         )
     change = adversarial - clean
     scale = float(np.abs(change).max())
@@ -211,7 +245,7 @@ def example_grid(
 
 
 def class_name(label: int, names: Sequence[str] | None) -> str:
-    """What is written above an image; -1 stands for the prediction of NaN logits."""
+    """The title of an image; a label of -1 stands for NaN logits."""
     if label < 0:
         return "NaN"
     return str(label) if names is None else names[label]
@@ -224,10 +258,17 @@ def figure(
     """A grid of axes, in reading order; the file is written when the block ends.
 
     Args:
-      png: where it goes.
+      png: path of the figure.
       columns, rows: of the grid.
-      size: width and height of each in inches.
-      subplots: what else `matplotlib.figure.Figure.subplots` takes.
+      size: width and height of each panel, in inches.
+      subplots: further arguments of `matplotlib.figure.Figure.subplots`.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with rj.report.figure(f"{folder}/losses.png", 2, 1, (3.0, 2.5)) as (left, right):
+    ...         _ = left.plot([2.3, 1.1, 0.7]), right.plot([2.3, 1.5, 1.4])
+    ...     [path.name for path in pathlib.Path(folder).iterdir()]
+    ['losses.png']
     """
     with matplotlib.rc_context(STYLE):
         canvas = Figure(figsize=(size[0] * columns, size[1] * rows))
@@ -237,7 +278,7 @@ def figure(
 
 
 def _panel(ax: Axes, rows: Sequence[Mapping], names: Sequence[str]) -> None:
-    """One line a name and split, over epochs; colour is the name, thickness the split."""
+    """One line per name and split, over epochs; colour tells the name, thickness the split."""
     styles = {
         "train": {"linewidth": 1.0, "alpha": 0.7},
         "validation": {"marker": "o", "markersize": 3.5},

@@ -1,4 +1,4 @@
-"""Where a number comes from: enough to make it again, nothing about who made it."""
+"""The origin of a number: enough to reproduce it, and nothing about who produced it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
 
     Args:
       command: as typed; paths that leave this folder are cut to their last part.
-      seed: of the run.
-      started: `time.time()` when the run began.
+      seed: the run's seed.
+      started: `time.time()` at the start of the run.
 
     Returns:
-      command, seed, commit (None outside a git checkout; "-dirty" if code differs from it),
+      command, seed, commit (None outside a git checkout; "-dirty" if code has changed since),
       device, versions, wall_time_s and date (UTC). No path or host name.
+
+    >>> import time
+    >>> origin = rj.report.provenance("robustjax evaluate /home/me/runs/trades", 0, time.time())
+    >>> origin["command"], sorted(origin["versions"])[:3]
+    ('robustjax evaluate trades', ['flax', 'jax', 'jaxlib'])
     """
     return {
         "command": _without_folders(command),
@@ -44,7 +49,14 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that is running, as typed; `python -m robustjax.cli` is robustjax too."""
+    """The running command, as typed; `python -m robustjax.cli` becomes robustjax.
+
+    >>> import sys
+    >>> sys.argv, before = ["/usr/bin/robustjax", "train", "--eps", "8/255"], sys.argv
+    >>> rj.report.command_line()
+    'robustjax train --eps 8/255'
+    >>> sys.argv = before
+    """
     program = Path(sys.argv[0]).name
     return shlex.join(["robustjax" if program == "__main__.py" else program, *sys.argv[1:]])
 
@@ -56,10 +68,10 @@ def _without_folders(command: str) -> str:
 
 
 def commit(file: Path) -> str | None:
-    """The commit a file is at, "-dirty" if its checkout's code is not; None if it is untracked.
+    """The commit of a file's checkout, with "-dirty" if code has changed; None if it is untracked.
 
-    Code is Python files: an experiment's results, which it writes row by row, are none. An
-    installed package may lie inside some checkout: only tracked files belong to one.
+    Code means Python files: an experiment changes its results file with each row. An installed
+    package may lie inside an unrelated checkout, so only tracked files count.
     """
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Run directories -> one table."""
+"""Tables: of several runs, of an ensemble's stages, of transfer and of detection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPORT = ("clean", "robust", "worst_case", "stderr", "warnings")
 
 
 def read_run(path: str | Path) -> dict[str, Any]:
-    """A run directory, or a results file with the same content, as one dictionary.
+    """Read a run directory, or a results file with the same content, into one dictionary.
 
     Args:
       path: a folder with config.json and report.json, or a JSON file {"config": .., "report": ..}.
@@ -24,7 +24,18 @@ def read_run(path: str | Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: a file is missing; the message has the command that makes it.
-      ValueError: a file is torn or is not what robustjax writes.
+      ValueError: a file is damaged or was not written by robustjax.
+
+    >>> import tempfile
+    >>> threat = rj.config.encode(rj.threats.Linf(8 / 255))
+    >>> method = {"type": "TRADES", "fields": {}}
+    >>> config = {"method": method, "data": {"name": "cifar10"}, "model": {"name": "cnn"}}
+    >>> report = {"clean": 0.81, "robust": {}, "worst_case": 0.81, "stderr": {}, "warnings": []}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/a.json"
+    ...     rj.report.write_json(path, {"config": config | {"threat": threat}, "report": report})
+    ...     rj.report.read_run(path)["method"]
+    'TRADES'
     """
     path = Path(path)
     if path.is_file():
@@ -54,18 +65,32 @@ def read_run(path: str | Path) -> dict[str, Any]:
 
 
 def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
-    """One aligned table of several runs, then what is missing and what to distrust, a line each.
+    """One aligned table of several runs, followed by missing reports and warnings, a line each.
 
-    Accuracies are in percent. Every attack that some run was evaluated under has a column, "-"
-    where a run was not. The worst case (an example counts if it withstands all attacks) comes with
-    its standard error.
+    Accuracies are in percent. Each attack of any run has a column, with "-" for the runs that were
+    not evaluated under it. The worst case, in which an example counts if it withstands all attacks,
+    comes with its standard error.
 
     Args:
-      runs: what `read_run` reads; one without a report is named with the command that makes it.
+      runs: paths for `read_run`; a run without a report is named with the command that makes it.
       markdown: a Markdown table; otherwise plain columns.
 
     Raises:
-      FileNotFoundError: none of them has a report.
+      FileNotFoundError: no run has a report.
+
+    >>> import tempfile
+    >>> threat = rj.config.encode(rj.threats.Linf(8 / 255))
+    >>> method = {"type": "TRADES", "fields": {}}
+    >>> config = {"method": method, "data": {"name": "cifar10"}, "model": {"name": "cnn"}}
+    >>> report = {"clean": 0.8125, "robust": {"pgd-10": 0.5}, "worst_case": 0.495, "warnings": []}
+    >>> report |= {"stderr": {"worst_case": 0.016}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/a.json"
+    ...     rj.report.write_json(path, {"config": config | {"threat": threat}, "report": report})
+    ...     print(rj.report.table([path]))
+    run  method  data     model  threat      clean  pgd-10  worst case
+    ---  ------  -------  -----  ----------  -----  ------  ----------
+    a    TRADES  cifar10  cnn    Linf 8/255   81.2    50.0  49.5 ± 1.6
     """
     rows, notes = [], []
     for run in runs:
@@ -90,11 +115,19 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
-    """What the stages of an ensemble did, in order; the inner stages of a stage share a row.
+    """The results of an ensemble's stages, in order; the inner stages of a stage share a row.
 
     Args:
       stages: the rows of one attack in a report's 'stages'.
       markdown: a Markdown table; otherwise plain columns.
+
+    >>> apgd = {"attack": {"type": "APGD", "fields": {}}, "path": [0], "attacked": 100}
+    >>> apgd |= {"accuracy": 0.62, "stderr": 0.05}
+    >>> apgd |= {"forwards": 4200, "backwards": 4100, "seconds": 2.5}
+    >>> print(rj.report.stage_table([apgd]))
+    stage  attacked    accuracy  forwards  backwards  seconds
+    -----  --------  ----------  --------  ---------  -------
+    APGD        100  62.0 ± 5.0      4200       4100      2.5
     """
     cells = [["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]]
     for _, group in itertools.groupby(stages, lambda row: row["path"][:1]):
@@ -108,11 +141,17 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
 
 
 def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
-    """Success rates: a row for each model that images were crafted on, a column for each judge.
+    """Success rates of transferred images: a row for each source model, a column for each target.
 
     Args:
       found: `evaluation.Transfer.to_json()`.
       markdown: a Markdown table; otherwise plain columns.
+
+    >>> rates = {"cnn": {"value": 0.97, "stderr": 0.01}, "vit": {"value": 0.21, "stderr": 0.02}}
+    >>> print(rj.report.transfer_table({"success": {"cnn": rates}}))
+    crafted on         cnn         vit
+    ----------  ----------  ----------
+    cnn         97.0 ± 1.0  21.0 ± 2.0
     """
     matrix = found["success"]
     targets = list(next(iter(matrix.values())))
@@ -124,11 +163,17 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
 
 
 def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
-    """AUC / accepted and wrong in percent: a row for each detector, a column for each attack.
+    """AUC / accepted and wrong, in percent: a row for each detector, a column for each attack.
 
     Args:
       found: `evaluation.DetectionReport.to_json()`.
       markdown: a Markdown table; otherwise plain columns.
+
+    >>> row = {"auc": 0.93, "accepted_clean": 0.95, "accepted_wrong": 0.12}
+    >>> print(rj.report.detection_table({"found": {"k-density": {"pgd-10": row}}}))
+    detector   clean accepted       pgd-10
+    ---------  --------------  -----------
+    k-density            95.0  93.0 / 12.0
     """
     rows = found["found"]
     attacks = list(next(iter(rows.values())))
@@ -141,12 +186,12 @@ def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
 
 
 def _calls(counts: Sequence[int]) -> str:
-    """Their sum; "-" where an attack does not say."""
+    """The sum of the counts; "-" if an attack does not count (-1)."""
     return "-" if min(counts) < 0 else str(sum(counts))
 
 
 def _stage_name(encoded: Any, count: int) -> str:
-    """The type, its loss and its label, where it has them; and how many where there are several."""
+    """The type of the attack, with its loss and label if it has them, and the number of stages."""
     if not isinstance(encoded, Mapping):
         return str(encoded)
     fields = encoded["fields"]
@@ -159,7 +204,11 @@ def _stage_name(encoded: Any, count: int) -> str:
 
 
 def format_eps(eps: float) -> str:
-    """8/255 where it is one, else three digits."""
+    """A small multiple of 1/255 as a fraction, any other radius with three digits.
+
+    >>> rj.report.format_eps(8 / 255), rj.report.format_eps(0.3)
+    ('8/255', '0.3')
+    """
     if not eps < 0.2:  # inf too
         return f"{eps:.3g}"
     levels = eps * 255
@@ -168,7 +217,7 @@ def format_eps(eps: float) -> str:
 
 
 def _method(encoded: Mapping[str, Any]) -> str:
-    """AWP(TRADES) for a wrapper, the class name otherwise."""
+    """The class name, and for a wrapper the inner method: AWP(TRADES)."""
     inner = encoded["fields"].get("inner")
     return f"{encoded['type']}({_method(inner)})" if inner else encoded["type"]
 
@@ -180,9 +229,15 @@ def _percent(value: float | None, error: float | None = None) -> str:
 
 
 def align(cells: Sequence[Sequence[str]], numbers_from: int, markdown: bool) -> str:
-    """Columns of equal width under a header; from `numbers_from` on they are flush right."""
+    """Aligned columns under a header, flush right from column `numbers_from` on.
+
+    >>> print(align([["attack", "accuracy"], ["pgd-10", "50.0"]], numbers_from=1, markdown=True))
+    | attack | accuracy |
+    | ------ | -------: |
+    | pgd-10 |     50.0 |
+    """
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if not markdown and numbers_from >= len(widths):  # what is last may be long
+    if not markdown and numbers_from >= len(widths):  # the last column may be long text
         widths[-1] = len(cells[0][-1])
 
     def line(row: Sequence[str]) -> str:
