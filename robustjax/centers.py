@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.optimize import minimize
-from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
 from robustjax.config import check_number
+from robustjax.lazy import Lazy
+
+if TYPE_CHECKING:
+    from scipy import optimize
+    from scipy.spatial import distance
+else:
+    optimize = Lazy("scipy.optimize")
+    distance = Lazy("scipy.spatial.distance")
 
 
 def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarray:
@@ -170,7 +178,7 @@ def pairwise_distances(centers: np.ndarray) -> np.ndarray:
     array([[0., 5.],
            [5., 0.]])
     """
-    return squareform(pdist(_checked(centers)))
+    return distance.squareform(distance.pdist(_checked(centers)))
 
 
 def smallest_distance(centers: np.ndarray) -> float:
@@ -182,7 +190,7 @@ def smallest_distance(centers: np.ndarray) -> float:
     >>> round(rj.centers.smallest_distance(rj.centers.max_mahalanobis(10, 64, radius=10.0)), 3)
     14.907
     """
-    return float(pdist(_checked(centers)).min())
+    return float(distance.pdist(_checked(centers)).min())
 
 
 def _check_size(num_classes: int, dim: int, radius: float) -> None:
@@ -222,7 +230,7 @@ def _search(num_classes: int, dim: int, first: float, rng: np.random.Generator) 
     """One random start of the search: unit vectors (L, dim), a local minimum of the cosine."""
     centers = _unit(rng.standard_normal((num_classes, dim)))
     for tau in first * 10.0 ** np.arange(6):
-        found = minimize(
+        found = optimize.minimize(
             _smooth_largest_cosine,
             centers.ravel(),
             (tau, dim),

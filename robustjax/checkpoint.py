@@ -5,10 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
+
+from robustjax.lazy import Lazy
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+else:
+    ocp = Lazy("orbax.checkpoint")
 
 
 class Checkpoints:

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(robustjax.__file__).parent
 RANK = {
     "config": 0,
     "files": 0,
+    "lazy": 0,
     "deterministic": 0,
     "typing": 0,
     "parallel": 0,

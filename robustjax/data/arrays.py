@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from robustjax.data.dataset import Dataset
+from robustjax.lazy import Lazy
+
+if TYPE_CHECKING:
+    from sklearn import datasets
+else:
+    datasets = Lazy("sklearn.datasets")
 
 ARRAYS = "arrays:"
 
@@ -25,7 +31,7 @@ class Digits:
 
     def read(self, split: str) -> Dataset:
         """All digits, the 17 grey levels 0..16 spread over 0..255."""
-        levels, labels = load_digits(return_X_y=True)
+        levels, labels = datasets.load_digits(return_X_y=True)
         return Dataset(
             images=np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1),
             labels=labels,

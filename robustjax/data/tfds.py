@@ -12,18 +12,23 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.constants import DATA_DIR
 from tqdm import tqdm
 
 from robustjax.data.arrays import ARRAYS, Digits
 from robustjax.data.cache import cached
 from robustjax.data.dataset import Dataset
+from robustjax.lazy import Lazy
 
-FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import constants
+else:
+    constants = Lazy("tensorflow_datasets.core.constants")
+    tfds = Lazy("tensorflow_datasets")
+
 CHUNK = 256
 
 
@@ -109,7 +114,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     _keys(builder.info)
     try:
         with _naming_the_extra(f"preparing {name}"):
-            builder.download_and_prepare(file_format=FORMAT)
+            builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
     except AssertionError as error:  # what TFDS raises where a licence forbids it to download
         what = " ".join(str(error).split())
         raise FileNotFoundError(f"{name} must be downloaded by hand: {what}") from error
@@ -119,14 +124,14 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 def prepared(data_dir: str | None = None) -> dict[str, str]:
     """The image classification sets found in a folder: name -> version and splits."""
-    folder = Path(data_dir or DATA_DIR).expanduser()
+    folder = Path(data_dir or constants.DATA_DIR).expanduser()
     found = {}
     for pattern in ("*/*", "*/*/*"):
         for path in sorted(folder.glob(f"{pattern}/dataset_info.json")):
             info = tfds.builder_from_directory(path.parent).info
             with contextlib.suppress(ValueError):
                 _keys(info)
-                if info.file_format == FORMAT:
+                if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
                     splits = (f"{s} {info.splits[s].num_examples:,}" for s in info.splits)
                     name = path.parent.parent.relative_to(folder).as_posix()
                     found[name] = f"{info.version}: {', '.join(splits)}"
@@ -177,7 +182,7 @@ def _features(info: tfds.core.DatasetInfo) -> Any:
 
 def _check_format(builder: tfds.core.DatasetBuilder) -> None:
     found = builder.info.file_format
-    if found != FORMAT:
+    if found != tfds.core.FileFormat.ARRAY_RECORD:
         raise FileNotFoundError(
             f"{builder.name} is stored as {found and found.value} in {builder.data_path}, which "
             "only TensorFlow reads; prepare it in another folder: "

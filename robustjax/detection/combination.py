@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from robustjax.config import config
 from robustjax.detection.detector import Fitted, over_images
 from robustjax.deterministic import ordered_sum
+from robustjax.lazy import Lazy
+
+if TYPE_CHECKING:
+    from sklearn import linear_model
+else:
+    linear_model = Lazy("sklearn.linear_model")
 
 
 @config
@@ -71,7 +76,9 @@ def combine(
     statistics = np.concatenate(table).astype(np.float64)
     low, high = statistics.min(0), statistics.max(0)
     width = np.where(high > low, high - low, np.inf)
-    found = LogisticRegression(max_iter=10_000).fit((statistics - low) / width, is_normal)
+    found = linear_model.LogisticRegression(max_iter=10_000).fit(
+        (statistics - low) / width, is_normal
+    )
     line = low, found.coef_[0] / width, found.intercept_[0]
     return Combined(parts, *(jnp.asarray(number, jnp.float32) for number in line))
 

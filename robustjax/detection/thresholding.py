@@ -6,12 +6,17 @@ Positives are normal images, negatives adversarial ones, and scores are higher =
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from robustjax.config import check_number
+from robustjax.lazy import Lazy
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = Lazy("scipy.stats")
 
 NOT_SURE = -1
 """The answer to an image that is rejected."""
@@ -53,7 +58,7 @@ def auc(positives: Any, negatives: Any) -> float:
     p, q = positives.size, negatives.size
     if not p or not q:
         return float("nan")
-    ranks = rankdata(np.concatenate([positives, negatives]))
+    ranks = stats.rankdata(np.concatenate([positives, negatives]))
     return float((ranks[:p].sum() - p * (p + 1) / 2) / (p * q))
 
 
