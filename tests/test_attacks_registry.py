@@ -1,5 +1,7 @@
 """Attacks by their command line names."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import robustjax.attacks._registry as registry
@@ -27,6 +29,7 @@ from robustjax.attacks import (
 )
 from robustjax.attacks.starts import Zero
 from robustjax.attacks.stops import Misclassified
+from robustjax.evaluation import evaluate
 from robustjax.losses import TemperedCrossEntropy, best_wrong, dlr, targeted_dlr
 from robustjax.spec import Names
 from robustjax.threats import L0, L1, L2, Linf
@@ -129,3 +132,49 @@ def test_every_name_parses_for_its_threats_and_no_other(name):
 
 def test_the_norm_chooses_the_carlini_wagner_attack():
     assert parse("cw", Linf(0.1)) == CarliniWagnerLinf(Linf(0.1))
+
+
+def spent(name, steps):
+    """(forwards, backwards) of one image that resists, on a model of eleven classes."""
+    row = registry.ATTACKS[name]
+    threats = (Linf(0.05), L2(0.3), L1(0.5), L0(1.0))
+    threat = next(threat for threat in threats if isinstance(threat, row.threats))
+    attack = parse(f"{name}-{steps}" if row.budget else name, threat)
+    weights = 1e-4 * jax.random.normal(jax.random.key(0), (12, 10))
+
+    def firm(images):
+        logits = images.reshape(len(images), -1) @ weights
+        return jnp.concatenate([logits, 50 + logits[:, :1]], -1)
+
+    image, label = jnp.full((1, 2, 2, 3), 0.5), jnp.full(1, 10)
+    found = evaluate(firm, image, label, {name: attack}, jax.random.key(0)).to_json()
+    stages = found["stages"][name]
+    return tuple(sum(stage[kind] for stage in stages) for kind in ("forwards", "backwards"))
+
+
+COUNTED = (
+    "fgsm",
+    "bim",
+    "pgd-odi",
+    "pgd",
+    "apgd-ce",
+    "ddn",
+    "fmn",
+    "si-ni-fgsm",
+    "pgd-mt",
+    "apgd-t",
+)
+COUNTED += ("fab", "fab-t", "deepfool", "square", "spsa", "nes", "spatial", "gaussian-noise")
+COUNTED += ("autoattack",)
+"""Those that take their whole budget on this model, one of each cost."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_cost_that_is_listed_is_what_a_unit_of_the_budget_adds(name):
+    row = registry.ATTACKS[name]
+    least, most = spent(name, 2), spent(name, 4)
+    added = most if row.budget is None else [(b - a) / 2 for a, b in zip(least, most, strict=True)]
+    parts = dict(reversed(part.split()) for part in row.cost.split(" + "))
+    want = [int(parts.get(kind, parts.get("FB", 0))) for kind in ("F", "B")]
+    assert list(added) == want

@@ -12,9 +12,9 @@ from robustjax.attacks import PGD
 from robustjax.attacks.starts import Gaussian, Zero
 from robustjax.attacks.steps import Adam
 from robustjax.attacks.stops import Misclassified
-from robustjax.cli.methods import changes, methods
-from robustjax.cli.train import AUGMENT
-from robustjax.data import Augment
+from robustjax.cli.methods import MethodsOptions, changes, methods
+from robustjax.cli.train import TrainOptions
+from robustjax.data import AUGMENTATIONS, Augment
 from robustjax.threats import Linf
 from robustjax.training import METHODS, Recipe, card, cards_of, threat_of
 from robustjax.training.schedules import Piecewise
@@ -176,7 +176,7 @@ def test_every_card_is_legal(method, name):
     factors = np.asarray(found.recipe.schedule(jnp.arange(1, 401) / 400))
     assert factors.min() >= 0 and 0.9 < factors.max() <= 1
     found.recipe.optimizer.transform().init({"kernel": jnp.ones((2, 2))})
-    options = cli.Options("out", **found.options)
+    options = TrainOptions("out", **found.options)
     network = {"name": options.model, "activation": options.activation}
     if "adaptive_norm" not in found.method.model:  # a cnn, of the cards without a network, has none
         models.create(**network, **found.method.model, num_classes=10)
@@ -195,11 +195,11 @@ def test_the_flags_that_are_listed_make_the_card(method, name, monkeypatch):
         if options.eps is not None:
             made = training.with_threat(made, Linf(options.eps))
         if options.augment != "auto":
-            augment = spec.parse(options.augment, AUGMENT)
+            augment = spec.parse(options.augment, AUGMENTATIONS)
             recipe = dataclasses.replace(recipe, augment=augment)
         want = card(method, name)
         assert (made, recipe) == (want.method, want.recipe)
-        usual = cli.Options(options.out, words[1], **want.options)
+        usual = TrainOptions(options.out, words[1], **want.options)
         assert dataclasses.replace(options, eps=None, augment="auto") == usual
 
 
@@ -258,4 +258,4 @@ def test_the_list_says_what_a_card_changes(capsys):
     listed = [line.split()[:2] for line in second.splitlines()[2:]]
     assert listed == [[m, c] for m in ("sat", "trades") for c in cards_of(m) if c != "bot"]
     with pytest.raises(ValueError, match="unknown method 'tradse'"):
-        methods(("tradse",))
+        methods(MethodsOptions(("tradse",)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustjax.cli import choose_threat
+from robustjax.cli.flags import choose_threat
 from robustjax.threats import L2, Linf
 
 

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import csv
+import importlib
 import itertools
 import json
 import pathlib
@@ -47,7 +48,7 @@ def asked(monkeypatch):
     def train(method, recipe, options):
         found.update(method=method, recipe=recipe, options=options)
 
-    monkeypatch.setattr(sys.modules["robustjax.cli.train"], "train", train)
+    monkeypatch.setattr(importlib.import_module("robustjax.cli.train"), "train", train)
     return found
 
 

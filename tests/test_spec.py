@@ -12,7 +12,6 @@ from robustjax.attacks.starts import Gaussian, Start, Uniform, Zero
 from robustjax.attacks.steps import Adam, Rule
 from robustjax.attacks.stops import Misclassified, Stop
 from robustjax.attacks.transforms import DiverseInput, ScaleInvariant
-from robustjax.cli.train import AUGMENT
 from robustjax.config import config, number, static
 from robustjax.detection import DETECTORS, Autoencoder, KDensity, ReconstructionDivergence
 from robustjax.losses import TemperedCrossEntropy, dlr
@@ -22,7 +21,7 @@ from robustjax.training.schedules import MultipleDecay, OneCycle, Piecewise, Sch
 from robustjax.typing import Loss
 
 STARTS, RULES, STOPS = (spec.KINDS[kind] for kind in (Start, Rule, Stop))
-TABLES = [*spec.KINDS.values(), DETECTORS, AUGMENT]
+TABLES = [*spec.KINDS.values(), DETECTORS, data.AUGMENTATIONS]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +44,8 @@ TABLES = [*spec.KINDS.values(), DETECTORS, AUGMENT]
             DETECTORS,
             ReconstructionDivergence(Autoencoder(epochs=20, noise=1 / 40), 40.0),
         ),
-        ("crop:mode=zero:flip=true", AUGMENT, data.Augment(mode="zero")),
-        ("crop-flip:flip=0", AUGMENT, data.Augment(flip=False)),
+        ("crop:mode=zero:flip=true", data.AUGMENTATIONS, data.Augment(mode="zero")),
+        ("crop-flip:flip=0", data.AUGMENTATIONS, data.Augment(flip=False)),
     ],
 )
 def test_what_a_text_means(text, names, want):
@@ -153,8 +152,12 @@ def test_a_function_without_a_name_cannot_be_written():
         ("divergence:epochs=3", DETECTORS, "did you mean autoencoder.epochs?"),
         ("divergence:autoencoder.epoch=3", DETECTORS, "divergence.autoencoder: 'epoch'; did you"),
         ("divergence:temperature.x=3", DETECTORS, "divergence.temperature: 'x'; known: none"),
-        ("crop:mode=reflection", AUGMENT, "unknown mode of crop: 'reflection'; did you mean refl"),
-        ("crop:flip=1/2", AUGMENT, "flip of crop is true or false, not '1/2'"),
+        (
+            "crop:mode=reflection",
+            data.AUGMENTATIONS,
+            "unknown mode of crop: 'reflection'; did",
+        ),
+        ("crop:flip=1/2", data.AUGMENTATIONS, "flip of crop is true or false, not '1/2'"),
     ],
 )
 def test_errors_name_the_word(text, names, message):

@@ -46,10 +46,11 @@ from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.attacks._minimum_norm.fmn import FMN
 from robustjax.attacks._minimum_norm.jsma import JSMA
 from robustjax.attacks._minimum_norm.penalty import Started
-from robustjax.attacks._registry import names, parse, register
+from robustjax.attacks._registry import ATTACKS, names, parse, register
 
 __all__ = [
     "APGD",
+    "ATTACKS",
     "BIM",
     "DDN",
     "DIM",

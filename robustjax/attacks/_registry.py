@@ -50,17 +50,20 @@ class Row(NamedTuple):
 
     Attributes:
       make: (threat, and the budget by its name) -> attack.
+      paper: where it is from.
+      cost: passes over one image that a unit of the budget takes at most, given ten classes: F is a
+        forward pass, B a backward pass, FB both; of an attack without a budget, of all.
       budget: what the number behind the name sets; None: the attack takes none.
       threats: those it is defined for.
       restarts: whether `make` takes their number itself.
-      paper: where it is from.
     """
 
     make: Callable[..., Attack]
+    paper: str = "-"
+    cost: str = "1 FB"
     budget: str | None = "steps"
     threats: tuple[type, ...] = ANY
     restarts: bool = False
-    paper: str = "-"
 
 
 def _targeted(attack: Callable, **fields: Any) -> Callable:
@@ -84,39 +87,59 @@ def _anywhere(attack: Callable) -> Callable:
 ATTACKS = spec.Names(
     "attack",
     {
-        "fgsm": Row(FGSM, None),
-        "r-fgsm": Row(RFGSM, None),
-        "bim": Row(BIM),
-        "ilcm": Row(ILCM),
-        "mi-fgsm": Row(MIFGSM),
-        "ni-fgsm": Row(NIFGSM),
-        "si-ni-fgsm": Row(SINIFGSM),
-        "dim": Row(DIM),
-        "tim": Row(TIM),
-        "pgd-odi": Row(partial(PGD, start=OutputDiversified())),
-        **{name: Row(make) for name, make in OBJECTIVES.items()},
-        "adaptive": Row(Adaptive, restarts=True),
-        "apgd-ce": Row(_apgd, threats=DENSE),
-        "apgd-dlr": Row(partial(_apgd, loss=dlr), threats=DENSE),
-        "apgd-t": Row(_targeted(_apgd, loss=targeted_dlr), threats=DENSE),
-        "fab": Row(FAB, threats=DENSE),
-        "fab-t": Row(_targeted(FAB), threats=DENSE),
-        "square": Row(Square, "queries", DENSE),
-        "autoattack": Row(AutoAttack, threats=DENSE),
-        "autoattack-plus": Row(partial(AutoAttack, version="plus"), threats=DENSE),
-        "autoattack-rand": Row(partial(AutoAttack, version="rand"), threats=DENSE),
-        "deepfool": Row(DeepFool, threats=(Linf, L2)),
-        "ddn": Row(DDN, threats=(L2,)),
-        "fmn": Row(FMN),
-        "cw": Row(_carlini_wagner, threats=(L2, Linf)),
-        "cw-hc": Row(partial(_carlini_wagner, confidence=10.0), threats=(L2, Linf)),
-        "ead": Row(EAD, threats=(L1, L2)),
-        "jsma": Row(JSMA, None, (L0,)),
-        "spsa": Row(SPSA),
-        "nes": Row(NES),
-        "hop-skip-jump": Row(HopSkipJump, "queries", (Linf, L2)),
-        "spatial": Row(_anywhere(Spatial), None),
-        "gaussian-noise": Row(_anywhere(GaussianNoise), "draws"),
+        "fgsm": Row(FGSM, "Goodfellow et al. 2015", budget=None),
+        "r-fgsm": Row(RFGSM, "Tramer et al. 2018", budget=None),
+        "bim": Row(BIM, "Kurakin et al. 2017"),
+        "ilcm": Row(ILCM, "Kurakin et al. 2017"),
+        "mi-fgsm": Row(MIFGSM, "Dong et al. 2018"),
+        "ni-fgsm": Row(NIFGSM, "Lin et al. 2020"),
+        "si-ni-fgsm": Row(SINIFGSM, "Lin et al. 2020", "5 FB"),
+        "dim": Row(DIM, "Xie et al. 2019"),
+        "tim": Row(TIM, "Dong et al. 2019"),
+        "pgd-odi": Row(partial(PGD, start=OutputDiversified()), "Tashiro et al. 2020"),
+        "margin-un": Row(OBJECTIVES["margin-un"]),
+        "pgd-mt": Row(OBJECTIVES["pgd-mt"], "Gowal et al. 2019", "9 FB"),
+        "own-un1": Row(OBJECTIVES["own-un1"]),
+        "own-tar": Row(OBJECTIVES["own-tar"], "Pang et al. 2020", "9 FB"),
+        "own-un": Row(OBJECTIVES["own-un"], "Pang et al. 2020"),
+        "pgd": Row(OBJECTIVES["pgd"], "Madry et al. 2018"),
+        "ce-t10": Row(OBJECTIVES["ce-t10"]),
+        "ce-t100": Row(OBJECTIVES["ce-t100"]),
+        "adaptive": Row(Adaptive, "-", "120 FB", restarts=True),
+        "apgd-ce": Row(_apgd, "Croce & Hein 2020", threats=DENSE),
+        "apgd-dlr": Row(partial(_apgd, loss=dlr), "Croce & Hein 2020", threats=DENSE),
+        "apgd-t": Row(
+            _targeted(_apgd, loss=targeted_dlr), "Croce & Hein 2020", "9 FB", threats=DENSE
+        ),
+        "fab": Row(FAB, "Croce & Hein 2020", "1 F + 10 B", threats=DENSE),
+        "fab-t": Row(_targeted(FAB), "Croce & Hein 2020", "9 FB", threats=DENSE),
+        "square": Row(Square, "Andriushchenko et al. 2020", "1 F", budget="queries", threats=DENSE),
+        "autoattack": Row(AutoAttack, "Croce & Hein 2020", "19 FB", threats=DENSE),
+        "autoattack-plus": Row(
+            partial(AutoAttack, version="plus"), "Croce & Hein 2020", "33 F + 78 B", threats=DENSE
+        ),
+        "autoattack-rand": Row(
+            partial(AutoAttack, version="rand"), "Croce & Hein 2020", "2 FB", threats=DENSE
+        ),
+        "deepfool": Row(DeepFool, "Moosavi-Dezfooli et al. 2016", "1 F + 9 B", threats=(Linf, L2)),
+        "ddn": Row(DDN, "Rony et al. 2019", threats=(L2,)),
+        "fmn": Row(FMN, "Pintor et al. 2021"),
+        "cw": Row(_carlini_wagner, "Carlini & Wagner 2017", "12 FB", threats=(L2, Linf)),
+        "cw-hc": Row(
+            partial(_carlini_wagner, confidence=10.0),
+            "Carlini & Wagner 2017",
+            "12 FB",
+            threats=(L2, Linf),
+        ),
+        "ead": Row(EAD, "Chen et al. 2018", "18 F + 9 B", threats=(L1, L2)),
+        "jsma": Row(JSMA, "Papernot et al. 2016", "1 FB a pixel", budget=None, threats=(L0,)),
+        "spsa": Row(SPSA, "Uesato et al. 2018", "129 F"),
+        "nes": Row(NES, "Ilyas et al. 2018", "51 F"),
+        "hop-skip-jump": Row(
+            HopSkipJump, "Chen et al. 2020", "1 F", budget="queries", threats=(Linf, L2)
+        ),
+        "spatial": Row(_anywhere(Spatial), "Engstrom et al. 2019", "776 F", budget=None),
+        "gaussian-noise": Row(_anywhere(GaussianNoise), "-", "1 F", budget="draws"),
     },
 )
 WORD = r"[a-z]+\d*"
@@ -135,6 +158,7 @@ def register(
     budget: str | None = "steps",
     threats: tuple[type, ...] = ANY,
     paper: str = "-",
+    cost: str = "-",
 ) -> None:
     """Make an attack known by name, to `parse` and to the command line (`--import my_package`).
 
@@ -143,7 +167,7 @@ def register(
       make: threat -> attack, such as a class whose first field is the threat.
       budget: what it calls the number behind the name, as in name-40; None: it takes none.
       threats: the classes it is defined for.
-      paper: where it is from, for `robustjax attacks`.
+      paper, cost: for `robustjax attacks`, see `Row`.
 
     Raises:
       ValueError: robustjax has an attack of this name, or the name could be read as a number.
@@ -153,7 +177,7 @@ def register(
             f"the name of an attack is made of words such as my-attack or fgsm2, got {name!r}: "
             "a number after a dash would be its steps"
         )
-    ATTACKS.register(name, Row(make, budget, threats, paper=paper))
+    ATTACKS.register(name, Row(make, paper, cost, budget, threats))
 
 
 def parse(text: str, threat: Threat) -> Attack:

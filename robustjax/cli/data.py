@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, subcommand
 
-from robustjax import data
+import robustjax as rj
+from robustjax.cli.flags import read
 
 
 @dataclasses.dataclass(frozen=True)
-class List:
+class ListOptions:
     """List the data sets that can be read now.
 
     Args:
@@ -21,13 +23,13 @@ class List:
     data_dir: str | None = None
 
     def run(self) -> None:
-        """Print one line a set."""
-        for name, line in data.available(self.data_dir).items():
+        """Print one line per set."""
+        for name, line in rj.data.available(self.data_dir).items():
             print(f"{name:16s} {line}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepare:
+class PrepareOptions:
     """Download a TFDS set and write it where it can be read without TensorFlow.
 
     Args:
@@ -40,14 +42,15 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare it."""
-        data.prepare(self.name, self.data_dir)
+        rj.data.prepare(self.name, self.data_dir)
 
 
-DataCommand = (
-    Annotated[List, subcommand(name="list")] | Annotated[Prepare, subcommand(name="prepare")]
+DataOptions = (
+    Annotated[ListOptions, subcommand(name="list")]
+    | Annotated[PrepareOptions, subcommand(name="prepare")]
 )
 
 
-def data_command(command: Annotated[DataCommand, arg(name="")]) -> None:
-    """List or prepare data sets."""
-    command.run()
+def command(words: Sequence[str]) -> None:
+    """`robustjax data` with these words."""
+    read(DataOptions, "data", words).run()

@@ -1,35 +1,103 @@
-"""What flags mean: numbers, configs by name, and the threat of --threat and --eps."""
+"""What flags mean: numbers, configs by name, the threat; and the flags that commands share."""
 
 from __future__ import annotations
 
 import collections.abc
-from typing import Literal, get_origin
+import dataclasses
+import inspect
+import textwrap
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
+import tyro
+from tyro.conf import arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructTypeInfo,
 )
 
-from robustjax import config, data, spec
-from robustjax.threats import NORMS, Threats
-from robustjax.typing import Loss, Threat
+import robustjax as rj
+from robustjax import config
 
-Norm = Literal["linf", "l2", "l1", "l0"]
+T = TypeVar("T")
 REGISTRY = ConstructorRegistry()
 
 
-def choose_threat(norm: Norm | None, eps: float | None, default: Threats) -> Threats:
+def read(kind: type[T], command: str, words: collections.abc.Sequence[str]) -> T:
+    """The options of a command, a dataclass, from its words; `--help` prints and exits.
+
+    Raises:
+      ValueError: the options' own, of values that do not fit.
+    """
+
+    def parsed(options: Any) -> Any:
+        return options
+
+    # As a part, not as the whole: tyro would make a page of the errors of the whole.
+    parsed.__annotations__ = {"options": Annotated[kind, arg(name="")]}
+    about = (inspect.getdoc(kind) or "").partition("\n\nArgs:")[0]
+    return tyro.cli(
+        parsed,
+        prog=f"robustjax {command}",
+        description="\n\n".join(textwrap.fill(part, 80) for part in about.split("\n\n")),
+        args=list(words),
+        config=(tyro.conf.AvoidSubcommands,),
+        registry=REGISTRY,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackOptions:
+    """What the commands share that attack trained models.
+
+    Args:
+      threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None is the one trained against.
+      eps: its radius, pixels in [0, 1], e.g. 8/255; None is the one trained against.
+      n: the first n test images.
+      batch_size: of the attacks; None suits the device. Results do not depend on it.
+      seed: of the attacks.
+      weights: the best on validation, or the last.
+      data_dir: the folder of prepared TFDS sets.
+    """
+
+    threat: str | None = None
+    eps: float | None = None
+    n: int = 1000
+    batch_size: int | None = None
+    seed: int = 0
+    weights: Literal["best", "last"] = "best"
+    data_dir: str | None = None
+
+    def __post_init__(self):
+        config.check_number("--n", self.n, 1)
+        config.check_number("--batch-size", self.batch_size, 1)
+
+    def threat_of(self, settings: collections.abc.Mapping[str, Any]) -> rj.typing.Threat:
+        """The threat to attack with, given a run's config.json."""
+        trained = config.decode(settings["threat"], rj.losses.NAMED)
+        return choose_threat(self.threat, self.eps, trained)
+
+
+def choose_threat(
+    text: str | None, eps: float | None, default: rj.typing.Threat
+) -> rj.typing.Threat:
     """The threat of the flags --threat and --eps, each falling back on `default`.
 
     Raises:
-      ValueError: the threat's own, of its eps.
+      ValueError: an unknown name, or a threat's own error about its eps.
     """
-    same = norm is None or NORMS[norm] is type(default)
-    threat = default if same else NORMS[norm]()
-    return threat if eps is None else type(threat)(eps)
+    threat = default
+    if text is not None:
+        name, settings = rj.spec.split(text)
+        named = threats().find(name)
+        same = type(named) is type(default)
+        threat = rj.spec.change(default if same else named, settings, name)
+    return threat if eps is None else dataclasses.replace(threat, eps=eps)
+
+
+def threats() -> rj.spec.Names[rj.typing.Threat]:
+    """The threats by name."""
+    return rj.spec.Names("threat", {name: norm() for name, norm in rj.threats.NORMS.items()})
 
 
 @REGISTRY.primitive_rule
@@ -50,22 +118,14 @@ def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 def named_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     """A loss, a schedule, a start, a step or a stop rule is chosen as `robustjax.spec` reads it."""
     a_function = get_origin(info.type) is collections.abc.Callable
-    kind = Loss if a_function else info.type
-    names = next((names for known, names in spec.KINDS.items() if known == kind), None)
+    kind = rj.typing.Loss if a_function else info.type
+    names = next((names for known, names in rj.spec.KINDS.items() if known == kind), None)
     if names is None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="{" + ",".join(names) + "}[:FIELD=VALUE]",
-        instance_from_str=lambda words: spec.parse(words[0], names),
+        instance_from_str=lambda words: rj.spec.parse(words[0], names),
         is_instance=lambda value: True,
-        str_from_instance=lambda value: [spec.write(value, names)],
+        str_from_instance=lambda value: [rj.spec.write(value, names)],
     )
-
-
-@REGISTRY.struct_rule
-def threat_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Threats inside a method have no flags of their own: --threat and --eps set them all."""
-    if info.type not in (Threat, data.Augment, *NORMS.values()):
-        return None
-    return StructConstructorSpec(instantiate=lambda: info.default, fields=())

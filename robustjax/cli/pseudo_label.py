@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from robustjax import config, data, models, training
+import robustjax as rj
+from robustjax.cli.flags import read
+from robustjax.config import check_number
 
 
 @dataclasses.dataclass(frozen=True)
-class PseudoLabelling:
+class PseudoLabelOptions:
     """Let a trained model label images that have no labels, for `train --extra`.
 
     Args:
@@ -32,13 +35,24 @@ class PseudoLabelling:
     weights: Literal["best", "last"] = "best"
 
     def __post_init__(self):
-        config.check_number("--batch-size", self.batch_size, 1)
+        check_number("--batch-size", self.batch_size, 1)
 
 
-def pseudo_label_command(options: Annotated[PseudoLabelling, arg(name="")]) -> None:
-    """Label a pool of images by a trained model."""
-    logits_fn, _, settings = models.load(options.run, options.weights)
-    images = data.open_pool(options.data)["images"]
+def command(words: Sequence[str]) -> None:
+    """`robustjax pseudo-label` with these words."""
+    options = read(PseudoLabelOptions, "pseudo-label", words)
+    rj.parallel.use_all_cores()
+    pseudo_label(options)
+
+
+def pseudo_label(options: PseudoLabelOptions) -> None:
+    """Label a pool of images by a trained model.
+
+    Raises:
+      ValueError: the images are not of the shape that the model takes.
+    """
+    logits_fn, _, settings = rj.models.load(options.run, options.weights)
+    images = rj.data.open_pool(options.data)["images"]
     wanted = tuple(settings["image_shape"])
     if images.shape[1:] != wanted:
         raise ValueError(
@@ -46,5 +60,5 @@ def pseudo_label_command(options: Annotated[PseudoLabelling, arg(name="")]) -> N
             f"takes {wanted}"
         )
     how = {"soft": options.soft, "batch_size": options.batch_size, "progress": True}
-    training.pseudo_label(logits_fn, images, options.out, **how)
+    rj.training.pseudo_label(logits_fn, images, options.out, **how)
     print(f"{options.out}: {len(images)} images; train with --extra arrays:{options.out}")

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from robustjax import report
+import robustjax as rj
+from robustjax.cli.flags import read
 
 
-def show(runs: Positional[tuple[Path, ...]], markdown: bool = False) -> None:
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
     """Print one table of several evaluated runs.
 
     Args:
       runs: run directories that `robustjax evaluate` has been over, or files of results.
       markdown: print it as Markdown.
     """
-    if not runs:
+
+    runs: Positional[tuple[Path, ...]]
+    markdown: bool = False
+
+
+def command(words: Sequence[str]) -> None:
+    """`robustjax report` with these words."""
+    report(read(ReportOptions, "report", words))
+
+
+def report(options: ReportOptions) -> None:
+    """Print one table of several evaluated runs.
+
+    Raises:
+      ValueError: none is named.
+    """
+    if not options.runs:
         raise ValueError("name the run directories to compare: robustjax report RUN ...")
-    print(report.table(runs, markdown=markdown))
+    print(rj.report.table(options.runs, markdown=options.markdown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,30 +13,16 @@ from typing import Annotated, Any, Literal
 
 import jax
 from tyro import MISSING
-from tyro.conf import arg, subcommand
+from tyro.conf import arg
+from tyro.constructors import StructConstructorSpec, StructTypeInfo
 
-from robustjax import attacks, data, models, parallel, report, spec, training
-from robustjax.cli.flags import Norm, choose_threat
+import robustjax as rj
+from robustjax.cli.flags import REGISTRY, choose_threat, read
 from robustjax.config import check_number
-from robustjax.spec import Names
-from robustjax.training import METHODS, Card, Recipe
-
-AUGMENT = Names(
-    "augmentation",
-    {
-        "none": data.Augment(pad=0, flip=False),
-        "crop": data.Augment(flip=False),
-        "crop-flip": data.Augment(),
-        "zero-crop": data.Augment(mode="zero", flip=False),
-        "zero-crop-flip": data.Augment(mode="zero"),
-        "shift": data.Augment(pad=0, shift=0.1, flip=False),
-        "shift-flip": data.Augment(pad=0, shift=0.1),
-    },
-)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """What a run trains on, and where it goes.
 
     Args:
@@ -62,12 +49,12 @@ class Options:
         shift-flip (by up to a tenth, by fractions of a pixel); with other numbers
         zero-crop-flip:pad=2, shift:shift=1/5.
       cutout: side of a square of zeros cut out of every training image.
-      threat: the norm trained against; None is the method's own.
+      threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None is the method's own.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None is the threat's own.
       awp: wrap the method in adversarial weight perturbation with this gamma.
       awp_start: the fraction of training before which the weights are not perturbed.
       seed: of weights, batches, augmentation and attacks.
-      resume: go on from the newest checkpoint in OUT.
+      resume: continue from the newest checkpoint in OUT.
       validation_attack: chooses the best checkpoint; 'none': clean accuracy does. None is pgd-10,
         or margin-un-10 where the head decides by distances, whose softmax may hide its gradient,
         or 'none' for what trains on clean images.
@@ -94,7 +81,7 @@ class Options:
     normalize: bool = True
     augment: str = "auto"
     cutout: int = 0
-    threat: Norm | None = None
+    threat: str | None = None
     eps: float | None = None
     awp: float = 0.0
     awp_start: float = 0.0
@@ -113,60 +100,69 @@ class Options:
             raise ValueError("--awp-start needs --awp, the relative size of the perturbation")
 
 
-def train(method: training.Method, recipe: Recipe, options: Options) -> training.Result:
+def train(
+    method: rj.training.Method, recipe: rj.training.Recipe, options: TrainOptions
+) -> rj.training.Result:
     """Train a model and leave a run directory."""
     started = time.time()
-    parallel.use_all_cores(recipe.batch_size // recipe.accumulate)
+    rj.parallel.use_all_cores(recipe.batch_size // recipe.accumulate)
     join(options)
     first = jax.process_index() == 0
-    train_set = data.load(options.data, "train", options.data_dir)
+    train_set = rj.data.load(options.data, "train", options.data_dir)
     train_set = train_set if options.examples is None else train_set.head(options.examples)
-    validation = data.load(options.data, "validation", options.data_dir)
+    validation = rj.data.load(options.data, "validation", options.data_dir)
     classes = train_set.num_classes
-    extra = None if options.extra is None else data.load_extra(options.extra, classes)
-    threat = choose_threat(options.threat, options.eps, training.threat_of(method))
-    method = training.with_threat(method, threat)
+    extra = None if options.extra is None else rj.data.load_extra(options.extra, classes)
+    threat = choose_threat(options.threat, options.eps, rj.training.threat_of(method))
+    method = rj.training.with_threat(method, threat)
     warn_of_short_steps(method)
-    distances = method.model.get("head") in models.DISTANCE_HEADS
+    distances = method.model.get("head") in rj.models.DISTANCE_HEADS
     usual = "none" if method.on_clean else "margin-un-10" if distances else "pgd-10"
     chooser = options.validation_attack or usual
-    validation_attack = None if chooser == "none" else attacks.parse(chooser, threat)
+    validation_attack = None if chooser == "none" else rj.attacks.parse(chooser, threat)
     if options.awp:
-        method = training.AWP(method, options.awp, options.awp_start)
-    usual = data.default_augment(options.data, train_set.image_shape, recipe.augment)
-    augment = spec.parse(options.augment, Names("augmentation", {"auto": usual} | AUGMENT))
+        method = rj.training.AWP(method, options.awp, options.awp_start)
+    usual = rj.data.default_augment(options.data, train_set.image_shape, recipe.augment)
+    known = rj.spec.Names("augmentation", {"auto": usual} | rj.data.AUGMENTATIONS)
+    augment = rj.spec.parse(options.augment, known)
     augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     names = ("width", "activation", "dtype", "remat")
     model = {"name": options.model} | {n: getattr(options, n) for n in names}
     if options.dropout:  # the run of a network without is the one it was before there was any
         model["dropout"] = options.dropout
-    result = training.fit(
-        method,
-        train_set,
-        validation,
-        model=model | {"mean": mean, "std": std},
-        out=options.out,
-        recipe=dataclasses.replace(recipe, augment=augment),
-        seed=options.seed,
-        extra=extra,
-        init_from=options.init_from,
-        resume=options.resume,
-        validation_attack=validation_attack,
-        checkpoint_every=options.checkpoint_every,
-        threat=threat,
-        progress=first,
-    )
+    try:
+        result = rj.training.fit(
+            method,
+            train_set,
+            validation,
+            model=model | {"mean": mean, "std": std},
+            out=options.out,
+            recipe=dataclasses.replace(recipe, augment=augment),
+            seed=options.seed,
+            extra=extra,
+            init_from=options.init_from,
+            resume=options.resume,
+            validation_attack=validation_attack,
+            checkpoint_every=options.checkpoint_every,
+            threat=threat,
+            progress=first,
+        )
+    except KeyboardInterrupt:
+        if first:
+            wayout = "the same command with --resume continues from the newest checkpoint"
+            print(f"{options.out}: stopped; {wayout}", file=sys.stderr)
+        raise
     if first:
         write_record(result, options, started)
     return result
 
 
-def warn_of_short_steps(method: training.Method) -> None:
+def warn_of_short_steps(method: rj.training.Method) -> None:
     """A card's steps may be given in pixels, and do not follow --eps and --threat."""
 
     def is_attack(node):
-        return isinstance(node, attacks.PGD)
+        return isinstance(node, rj.attacks.PGD)
 
     for attack in filter(is_attack, jax.tree.leaves(method, is_leaf=is_attack)):
         if attack.reach < 1 - 1e-6:
@@ -178,7 +174,7 @@ def warn_of_short_steps(method: training.Method) -> None:
             )
 
 
-def join(options: Options) -> None:
+def join(options: TrainOptions) -> None:
     """Meet the other processes of the run, if the flags say that there are any.
 
     Raises:
@@ -192,17 +188,17 @@ def join(options: Options) -> None:
             "or --distributed alone, which detects them"
         )
     if named or options.distributed:
-        parallel.initialize(*flags)
+        rj.parallel.initialize(*flags)
 
 
-def write_record(result: training.Result, options: Options, started: float) -> None:
+def write_record(result: rj.training.Result, options: TrainOptions, started: float) -> None:
     """Write training.json, unless a complete run has one, and training.png, and say so."""
     path = options.out / "training.json"
     if result.start < int(result.state.step) or not path.exists():
-        origin = report.provenance(report.command_line(), options.seed, started)
+        origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
         record = {"best": result.best, "resumed_from_step": result.start, "provenance": origin}
-        report.write_json(path, record)
-    report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
+        rj.report.write_json(path, record)
+    rj.report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
     print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
 
 
@@ -213,44 +209,61 @@ def named_card(words: Sequence[str]) -> str | None:
     return reader.parse_known_args(words)[0].card
 
 
-def start(name: str, words: Sequence[str]) -> Card:
-    """Where the flags of a method start, given the command line.
+def start(name: str, words: Sequence[str]) -> rj.training.Card:
+    """Where the flags of a method start, given the words that follow its name.
 
     Raises:
-      ValueError: the line is for this method, and names a card that it does not have.
+      ValueError: the words name a card that the method does not have.
     """
-    chosen = named_card(words) if list(words[:2]) == ["train", name] else None
+    chosen = named_card(words)
     if chosen is None:
-        return training.card(name)
-    card = training.card(name, chosen)
+        return rj.training.card(name)
+    card = rj.training.card(name, chosen)
     return card._replace(options={"card": chosen, **card.options})
 
 
-def train_command(words: Sequence[str] = ()) -> Any:
-    """`train` as tyro wants it: one sub-command a method, its flags and the common ones flat.
+def flags(name: str, words: Sequence[str]) -> type:
+    """What tyro reads: the method's flags, those of the recipe and the common ones, all flat."""
+    flat, card = arg(name=""), start(name, words)
+    parts = {
+        "options": TrainOptions(MISSING, **card.options),
+        "method": card.method,
+        "recipe": card.recipe,
+    }
+    fields = [
+        (part, Annotated[type(default), flat], dataclasses.field(default=default))
+        for part, default in parts.items()
+    ]
+    run = dataclasses.make_dataclass("Train", fields)
+    run.__doc__ = type(card.method).__doc__
+    return run
 
-    Args:
-      words: the command line, for the card that it may name.
-    """
-    commands = []
-    for name in METHODS:
-        flat, card = arg(name=""), start(name, words)
-        options = Options(MISSING, **card.options)
-        fields = [
-            ("options", Annotated[Options, flat], dataclasses.field(default=options)),
-            ("method", Annotated[type(card.method), flat], dataclasses.field(default=card.method)),
-            ("recipe", Annotated[Recipe, flat], dataclasses.field(default=card.recipe)),
-        ]
-        run = dataclasses.make_dataclass("Train", fields)
-        run.__doc__ = type(card.method).__doc__
-        commands.append(Annotated[run, subcommand(name=name)])
 
-    def command(run) -> None:
+@REGISTRY.struct_rule
+def without_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Threats inside a method are set by --threat and --eps, an augmentation by --augment."""
+    if not isinstance(info.default, rj.typing.Threat | rj.data.Augment):
+        return None
+    return StructConstructorSpec(instantiate=lambda: info.default, fields=())
+
+
+def command(words: Sequence[str]) -> None:
+    """`robustjax train` with these words."""
+    name, *rest = words or ("",)
+    if name in ("-h", "--help"):
+        print(help_text())
+    elif name not in rj.training.METHODS:
+        raise ValueError(rj.spec.unknown("method", name, rj.training.METHODS))
+    else:
+        run: Any = read(flags(name, rest), f"train {name}", rest)
         train(run.method, run.recipe, run.options)
 
-    union = commands[0]
-    for other in commands[1:]:
-        union = union | other
-    command.__annotations__ = {"run": Annotated[union, flat], "return": None}
-    command.__doc__ = "Train a model by one of the methods."
-    return command
+
+def help_text() -> str:
+    """What `robustjax train --help` prints."""
+    rows = "\n".join(f"  {n:20s}{entry.paper}" for n, entry in rj.training.CATALOGUE.items())
+    return f"""usage: robustjax train METHOD --out RUN ...
+
+Train a model by one of the methods; `robustjax train METHOD --help` has its flags.
+
+{rows}"""

@@ -1,6 +1,6 @@
 """Data sets as uint8 arrays, the order they are seen in, and how they are augmented."""
 
-from robustjax.data.augment import Augment, augment, default_augment, to_float
+from robustjax.data.augment import AUGMENTATIONS, Augment, augment, default_augment, to_float
 from robustjax.data.batches import batch_indices, shard, steps_per_epoch
 from robustjax.data.cutmix import cutmix
 from robustjax.data.dataset import Dataset
@@ -11,6 +11,7 @@ from robustjax.data.pools import load_extra, open_pool
 from robustjax.data.tfds import prepare
 
 __all__ = [
+    "AUGMENTATIONS",
     "SPLITS",
     "Augment",
     "Dataset",

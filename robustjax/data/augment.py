@@ -13,6 +13,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 
 from robustjax.config import config, static
+from robustjax.spec import Names
 
 PADS = {"reflect": "reflect", "zero": "constant"}
 
@@ -119,6 +120,19 @@ class Augment:
 
 
 CROP_FLIP = Augment()
+AUGMENTATIONS = Names(
+    "augmentation",
+    {
+        "none": Augment(pad=0, flip=False),
+        "crop": Augment(flip=False),
+        "crop-flip": CROP_FLIP,
+        "zero-crop": Augment(mode="zero", flip=False),
+        "zero-crop-flip": Augment(mode="zero"),
+        "shift": Augment(pad=0, shift=0.1, flip=False),
+        "shift-flip": Augment(pad=0, shift=0.1),
+    },
+)
+"""By the names of `train --augment`."""
 
 
 def default_augment(

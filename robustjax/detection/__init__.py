@@ -36,7 +36,7 @@ from robustjax.detection.logits import (
 )
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
-from robustjax.detection.registry import DETECTORS, NEEDS, parse, register
+from robustjax.detection.registry import DETECTORS, NEEDS, PAPERS, parse, register
 from robustjax.detection.thresholding import (
     NOT_SURE,
     Rates,
@@ -54,6 +54,7 @@ __all__ = [
     "LID",
     "NEEDS",
     "NOT_SURE",
+    "PAPERS",
     "AdaptivePGD",
     "Autoencoder",
     "BitDepth",

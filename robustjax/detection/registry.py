@@ -47,6 +47,20 @@ NEEDS = {
 }
 """What some ask of the network: an argument of `models.create`, and how one is trained with it."""
 
+PAPERS = {
+    "non-me": "Pang et al. 2018",
+    "energy": "Liu et al. 2020",
+    "k-density": "Feinman et al. 2017",
+    "mahalanobis": "Lee et al. 2018",
+    "lid": "Ma et al. 2018",
+    "squeezing": "Xu et al. 2018",
+    "reconstruction": "Meng & Chen 2017",
+    "divergence": "Meng & Chen 2017",
+    "uncertainty": "Feinman et al. 2017",
+    "rectified": "Pang et al. 2022",
+}
+"""Where they are from."""
+
 
 def parse(text: str) -> Detector:
     """A detector from its name and settings: NAME[:FIELD=VALUE ...].

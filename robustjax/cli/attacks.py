@@ -1,0 +1,58 @@
+"""`robustjax attacks`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from tyro.conf import Positional
+
+import robustjax as rj
+from robustjax.cli.flags import read, threats
+from robustjax.report.tables import align
+
+
+@dataclasses.dataclass(frozen=True)
+class AttacksOptions:
+    """List the attacks, or the settings of one.
+
+    The table has each attack's paper, the threats that it knows, what the number behind its name
+    sets (pgd-40 takes 40 steps), and what each unit of that number costs at most with ten classes:
+    FB is a forward and a backward pass over an image, F a forward pass alone. With names, it prints
+    their settings and defaults instead; change them as in pgd:start=zero:rel_step=2.
+
+    Args:
+      names: attacks whose settings are listed; none: all attacks in a table.
+      markdown: print the table as Markdown.
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    markdown: bool = False
+
+
+def command(words: Sequence[str]) -> None:
+    """`robustjax attacks` with these words."""
+    options = read(AttacksOptions, "attacks", words)
+    for name in options.names:
+        print(settings_of(name))
+    if not options.names:
+        rows = [("attack", "paper", "threats", "number", "cost")]
+        rows += [
+            (n, r.paper, known(r.threats), r.budget or "-", r.cost)
+            for n, r in rj.attacks.ATTACKS.items()
+        ]
+        print(align(rows, len(rows[0]), options.markdown))
+
+
+def known(threats: tuple[type, ...]) -> str:
+    """The threats that an attack is defined for."""
+    return "any" if rj.typing.Threat in threats else ", ".join(kind.__name__ for kind in threats)
+
+
+def settings_of(name: str) -> str:
+    """An attack and a line for each of its settings, under the first threat that it knows."""
+    row = rj.attacks.ATTACKS.find(name)
+    threat = next(threat for threat in threats().values() if isinstance(threat, row.threats))
+    settings = rj.spec.settings_of(rj.attacks.parse(name, threat))
+    title = f"{name}, {row.paper}, threats: {known(row.threats)}"
+    return "\n  ".join([title, *("=".join(pair) for pair in settings)])
