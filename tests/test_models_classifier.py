@@ -250,3 +250,12 @@ def test_a_dropout_of_zero_is_no_layer():
     half, _ = build("cnn", dropout=0.5)
     both = (jax.tree.structure(models.init(m, key, shape)) for m in (model, half))
     assert len(set(both)) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "missing"), [("taught", "no teacher"), ("trust", "no auxiliary head")]
+)
+def test_a_part_that_the_network_does_not_have_is_named(method, missing):
+    model = models.create("cnn", num_classes=3, width=2)
+    with pytest.raises(ValueError, match=missing):
+        model.apply({"params": {}}, jnp.zeros((1, 8, 8, 1)), BN(), method=method)

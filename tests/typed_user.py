@@ -12,6 +12,7 @@ from typing import Any, assert_type
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.tree_util import Partial
 
 import robustjax as rj
@@ -19,8 +20,7 @@ from robustjax import attacks, data, detection, evaluation, losses, models, trai
 from robustjax.attacks import APGD, PGD, AutoAttack
 from robustjax.config import config, number, static
 from robustjax.threats import L1, L2, Linf
-from robustjax.training.methods.base import Aux, Batch, Crafted
-from robustjax.training.net import Net
+from robustjax.training import Aux, Batch, Crafted, Net
 from robustjax.typing import Attack, Cost, Loss, Scalar, Threat
 
 # Threats
@@ -182,6 +182,24 @@ def train_a_model(out: Path) -> np.ndarray:
     logits_fn, features_fn, about = models.load(out)
     test = data.load(about["data"], "test")
     return np.asarray(logits_fn(test.images)) + np.asarray(features_fn(test.images))
+
+
+class Small(nn.Module):
+    """A network of one's own."""
+
+    num_classes: int
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        h = nn.BatchNorm(use_running_average=not train)(nn.Conv(self.width, (3, 3))(x))
+        return nn.Dense(self.num_classes)(nn.relu(h).mean((1, 2)))
+
+
+def train_a_network_of_my_own(train: data.Dataset, validation: data.Dataset, out: Path) -> Partial:
+    training.register("halfway", Halfway(), paper="this work")
+    training.fit(training.METHODS["halfway"], train, validation, model=Small(10), out=out)
+    return assert_type(models.load(out, module=Small(10))[0], Partial)
 
 
 # Detection

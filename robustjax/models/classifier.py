@@ -65,6 +65,8 @@ class Classifier(nn.Module):
 
     def taught(self, x: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
         """Images (B, H, W, C) float32 in [0, 1] -> the teacher's logits (B, K)."""
+        if self.teacher is None:
+            raise ValueError("the model has no teacher: create it with `teacher`")
         return self.teacher(x, bn, keys)
 
     def stem_output(self, x: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
@@ -92,6 +94,8 @@ class Classifier(nn.Module):
     def trust(self, z: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
         """Features (B, D) -> the auxiliary head's log-odds (B,)."""
         del keys  # it sees all features
+        if self.auxiliary is None:
+            raise ValueError("the model has no auxiliary head: create it with `auxiliary`")
         return self.auxiliary(z, bn)
 
     def answer(self, z: jax.Array, keys: jax.Array | None = None) -> jax.Array:

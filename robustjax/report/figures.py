@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 from robustjax.files import read_metrics, replacing
 from robustjax.report.tables import format_eps
@@ -121,7 +122,7 @@ def accuracy_over_eps(
 
 
 def roc_curves(
-    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], png: str | Path
+    curves: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], png: str | Path
 ) -> None:
     """Draw the ROC curves of detectors, with a panel for each attack.
 

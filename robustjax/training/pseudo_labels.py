@@ -59,10 +59,10 @@ def pseudo_label(
         probabilities = over_tiles(_probabilities, (logits_fn,), {"image": copy[rows]}, batch_size)
         labels.append(probabilities.argmax(-1).astype(np.int32))
         confidence.append(probabilities.max(-1))
-        if soft and targets is None:
-            shape = len(images), probabilities.shape[-1]
-            targets = open_memmap(out / ".train_targets.npy", "w+", np.float32, shape)
         if soft:
+            if targets is None:
+                shape = len(images), probabilities.shape[-1]
+                targets = open_memmap(out / ".train_targets.npy", "w+", np.float32, shape)
             targets[rows] = probabilities
     for name, parts in (("confidence", confidence), ("labels", labels)):
         with replacing(out / f"train_{name}.npy") as file:
