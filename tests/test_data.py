@@ -317,7 +317,7 @@ def test_a_torn_array_is_named(tmp_path):
     name = write_arrays(tmp_path)
     path = tmp_path / "train_images.npy"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"train_images\.npy is not a whole"):
+    with pytest.raises(ValueError, match=r"train_images\.npy is no complete"):
         data.load(name)
 
 
@@ -356,12 +356,12 @@ def test_missing_data_name_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         data.load("cifar10", data_dir=str(tmp_path))
     assert f"robustjax data prepare cifar10 --data-dir {tmp_path}" in str(error.value)
-    assert "pass the --data-dir that it lies in" in str(error.value)
+    assert "pass the --data-dir that holds it" in str(error.value)
     assert str(tmp_path / "cifar10") in str(error.value)
 
 
 def test_an_unknown_set_names_its_neighbours(tmp_path):
-    with pytest.raises(ValueError, match=r"no data set 'cifar11'.*did you mean cifar10.*arrays:"):
+    with pytest.raises(ValueError, match=r"data set 'cifar11'.*did you mean cifar10.*arrays:"):
         data.load("cifar11", data_dir=str(tmp_path))
 
 
@@ -492,7 +492,7 @@ def test_a_torn_cache_says_so_and_is_replaced(tmp_path):
     cache.cached("x", "a", make)
     path = cache.folder() / "x.npz"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.warns(UserWarning, match="damaged.*making it again"):
+    with pytest.warns(UserWarning, match="damaged.*recomputed"):
         cache.cached("x", "a", make)
     np.testing.assert_array_equal(cache.cached("x", "a", make)["a"], np.arange(5))
     assert len(made) == 2
@@ -648,7 +648,7 @@ def test_vmap_is_the_loop_and_the_key_decides():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "edge"}, "no padding mode 'edge'; choose reflect or zero"),
+        ({"mode": "edge"}, "unknown padding mode 'edge'; choose reflect or zero"),
         ({"pad": 4}, r"cannot pad an image of shape \(4, 6, 2\) by 4 with mode 'reflect'"),
         ({"pad": -1, "mode": "zero"}, "by -1"),
         ({"pad": 0, "shift": 1.5}, "shift must lie in"),

@@ -93,8 +93,8 @@ def test_processes_read_the_blocks_of_one_batch():
     [
         (EXTRA, 1.5, "extra_fraction must lie in"),
         (EXTRA, 0.97, "leaves no labelled example in a batch of 8"),
-        (dataset(9, shape=(3, 2, 1)), 0.5, r"image_shape is \(3, 2, 1\), and \(2, 2, 1\) in train"),
-        (dataset(9, classes=3), 0.5, "num_classes is 3, and 4 in train"),
+        (dataset(9, shape=(3, 2, 1)), 0.5, r"image_shape is \(3, 2, 1\), but \(2, 2, 1\) in train"),
+        (dataset(9, classes=3), 0.5, "num_classes is 3, but 4 in train"),
     ],
 )
 def test_what_does_not_fit_is_refused(extra, fraction, message):

@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays, the order they are seen in, and how they are augmented."""
+"""Data sets as uint8 arrays, the order of their examples in training, and augmentation."""
 
 from robustjax.data.augment import AUGMENTATIONS, Augment, augment, default_augment, to_float
 from robustjax.data.batches import batch_indices, shard, steps_per_epoch

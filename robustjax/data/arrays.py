@@ -1,4 +1,4 @@
-"""Sources that need neither a network nor a decoder: scikit-learn's digits, and your own arrays."""
+"""Sources without download or decoding: scikit-learn's digits, and your own arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARRAYS = "arrays:"
 
 
 class Digits:
-    """The 1,797 handwritten digits bundled with scikit-learn: 8x8 grey, ten classes, one split.
+    """The 1,797 handwritten digits bundled with scikit-learn: 8x8, grey, ten classes, one split.
 
     References:
       Alpaydin and Kaynak (1998), UCI optical recognition of handwritten digits, its test set.
@@ -30,7 +30,7 @@ class Digits:
     splits = ("train",)
 
     def read(self, split: str) -> Dataset:
-        """All digits, the 17 grey levels 0..16 spread over 0..255."""
+        """All digits, their 17 grey levels rescaled from 0..16 to 0..255."""
         levels, labels = datasets.load_digits(return_X_y=True)
         return Dataset(
             images=np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1),
@@ -45,23 +45,23 @@ class Digits:
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A folder of DIR/{train,test}_{images,labels}.npy and, if you have one, a validation pair.
+    """A folder of DIR/{train,test}_{images,labels}.npy and optionally a validation pair.
 
-    Images are uint8 (N, H, W, C), labels integers; the labels of train say how many classes there
-    are. Images are memory-mapped, but those of train are read when a validation split is carved out
-    of them: a set larger than memory needs a validation pair.
+    Images are uint8 (N, H, W, C), labels integers; train's largest label determines the number of
+    classes. Images are memory-mapped, but carving a validation split out of train reads all of it:
+    a set larger than memory needs a validation pair.
     """
 
     name: str
 
     @property
     def folder(self) -> Path:
-        """What follows `arrays:`."""
+        """The path after `arrays:`."""
         return Path(self.name.removeprefix(ARRAYS)).expanduser()
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that the folder has images of; train and test must be among them."""
+        """The splits that the folder has images for; train and test are required."""
         names = ("train", "validation", "test")
         found = tuple(s for s in names if (self.folder / f"{s}_images.npy").is_file())
         for split in ("train", "test"):
@@ -91,7 +91,7 @@ class Arrays:
         except FileNotFoundError as error:
             raise FileNotFoundError(self._missing(path.name)) from error
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is not a whole .npy file; write it with np.save") from error
+            raise ValueError(f"{path} is no complete .npy file; write it with np.save") from error
 
     def _missing(self, file: str) -> str:
         return (

@@ -1,4 +1,4 @@
-"""Pixels on the device: uint8 to [0, 1]; the crop, shift, flip and cutout of one example."""
+"""Pixels on the device: uint8 to [0, 1]; crop, shift, flip and cutout of one example."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ PADS = {"reflect": "reflect", "zero": "constant"}
 
 
 def to_float(images: ArrayLike) -> jax.Array:
-    """uint8 of any shape -> float32 in [0, 1]."""
+    """uint8 of any shape -> float32 in [0, 1].
+
+    >>> rj.data.to_float(np.uint8([0, 255]))
+    Array([0., 1.], dtype=float32)
+    """
     return jnp.asarray(images, jnp.float32) / 255
 
 
@@ -32,36 +36,40 @@ def augment(
     shift: float = 0.0,
     cutout: int = 0,
 ) -> jax.Array:
-    """Move the image to a random place, mirror it left to right half of the time, cut a hole.
+    """Move the image at random, mirror it left to right half of the time, and cut a hole.
 
-    It moves by whole pixels, padded and cropped back, or by any fraction: interpolated linearly,
-    the border repeated.
+    Pad-and-crop moves it by whole pixels. A shift moves it by any fraction of a pixel, with linear
+    interpolation and repeated borders.
 
     Args:
       key: a PRNG key.
       image: (H, W, C), one example; `jax.vmap` makes the batch.
-      pad: rows and columns added on every side; 0 does not crop.
-      mode: what the padding holds: the image reflected at its border, or zeros.
+      pad: rows and columns added on every side before the crop; 0 does not crop.
+      mode: the padding, either the image reflected at its border or zeros.
       flip: whether to mirror.
       shift: the largest shift, as a fraction of the height and of the width; needs pad 0.
-      cutout: side of a square of zeros around a random pixel, as far as it lies in the image.
+      cutout: side of a square of zeros around a random pixel, clipped at the border.
 
     Returns:
       An image of the same shape and dtype.
 
     Raises:
-      AssertionError: the image has not three axes; a batch needs `jax.vmap`.
+      AssertionError: the image does not have three axes; use `jax.vmap` for a batch.
       ValueError: a negative pad or cutout, an unknown mode, more reflected rows than the image
-        has, a shift outside [0, 1], or one beside a pad.
+        has, a shift outside [0, 1], or a shift together with a pad.
 
     References:
       He et al. (2016), section 4.2: pad 4, random crop, horizontal flip on CIFAR-10.
       Pang et al. (2020) shift by up to 1/10 and flip, as Keras's ImageDataGenerator does.
       DeVries and Taylor (2017): cutout.
+
+    >>> keys, images = jax.random.split(jax.random.key(0), 5), jnp.ones((5, 8, 8, 3))
+    >>> jax.jit(jax.vmap(rj.data.augment))(keys, images).shape
+    (5, 8, 8, 3)
     """
     chex.assert_rank(image, 3)
     if mode not in PADS:
-        raise ValueError(f"there is no padding mode {mode!r}; choose reflect or zero")
+        raise ValueError(f"unknown padding mode {mode!r}; choose reflect or zero")
     if pad < 0 or (mode == "reflect" and pad >= min(image.shape[:2])):
         raise ValueError(f"cannot pad an image of shape {image.shape} by {pad} with mode {mode!r}")
     if not 0 <= shift <= 1 or (shift and pad):
@@ -82,7 +90,7 @@ def augment(
 
 
 def _with_hole(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
-    """The image with a square of zeros, its upper left pixel side // 2 before a random one."""
+    """The image with a square of zeros that starts side // 2 before a random pixel."""
     center = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
     inside = [
         (jnp.arange(n) >= c - side // 2) & (jnp.arange(n) < c - side // 2 + side)
@@ -95,8 +103,8 @@ def _with_hole(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
 def _shifted(image: jax.Array, by: jax.Array) -> jax.Array:
     """The image moved down and right by these fractions of its height and width."""
     size = image.shape[:2]
-    places = [jnp.arange(n) - n * by[axis] for axis, n in enumerate(size)]
-    grid = jnp.meshgrid(*places, indexing="ij")
+    positions = [jnp.arange(n) - n * by[axis] for axis, n in enumerate(size)]
+    grid = jnp.meshgrid(*positions, indexing="ij")
 
     def channel(pixels):
         return map_coordinates(pixels, grid, order=1, mode="nearest")
@@ -106,7 +114,13 @@ def _shifted(image: jax.Array, by: jax.Array) -> jax.Array:
 
 @config
 class Augment:
-    """`augment` with its arguments: what a training step applies to each example."""
+    """`augment` with fixed arguments, applied to each example by a training step.
+
+    >>> mirror = rj.data.Augment(pad=0, flip=True)
+    >>> image = jnp.arange(2.0).reshape(1, 2, 1)
+    >>> sorted(mirror(jax.random.key(0), image).ravel().tolist())
+    [0.0, 1.0]
+    """
 
     pad: int = static(default=4)
     mode: Literal["reflect", "zero"] = static(default="reflect")
@@ -138,10 +152,15 @@ AUGMENTATIONS = Names(
 def default_augment(
     name: str, image_shape: tuple[int, int, int], usual: Augment = CROP_FLIP
 ) -> Augment:
-    """What this data set is trained with, where colour images are with `usual`.
+    """The augmentation for a data set: `usual` for colour images, none for grey ones.
 
-    Grey images (digits, MNIST) get none, house numbers are not mirrored. By default colour images
-    are cropped after padding by 4 and mirrored.
+    House numbers (svhn) are not mirrored. By default colour images are padded by 4, cropped and
+    mirrored.
+
+    >>> rj.data.default_augment("svhn_cropped", (32, 32, 3)).flip
+    False
+    >>> rj.data.default_augment("mnist", (28, 28, 1)) == rj.data.Augment(pad=0, flip=False)
+    True
     """
     if image_shape[-1] == 1:
         return Augment(pad=0, flip=False)

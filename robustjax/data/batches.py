@@ -1,4 +1,4 @@
-"""Which examples a training step sees: a pure function of the seed and the step."""
+"""The examples of each training step: a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 
 
 def steps_per_epoch(size: int, batch: int) -> int:
-    """Full batches in an epoch; the ragged rest is dropped (another epoch drops other examples).
+    """The number of full batches in an epoch; the remainder is dropped, other examples each epoch.
 
     Raises:
       ValueError: there is not one full batch.
+
+    >>> rj.data.steps_per_epoch(size=50_000, batch=128)
+    390
     """
     if not 1 <= batch <= size:
         raise ValueError(f"the batch size must lie in [1, {size}], the data set's, got {batch}")
@@ -19,7 +22,7 @@ def steps_per_epoch(size: int, batch: int) -> int:
 
 
 def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
-    """Rows of the data set that step `step` trains on: (batch,) int32.
+    """The rows of the data set that a step trains on: (batch,) int32.
 
     Args:
       seed: in [0, 2^32).
@@ -31,8 +34,14 @@ def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
       ValueError: a number is out of range.
 
     Guarantees:
-      The batches of an epoch are disjoint, and together a permutation but for the dropped rest.
-      The same arguments give the same rows, whatever was asked before.
+      The batches of an epoch are disjoint; together they are a permutation of the data set, except
+      for the dropped remainder.
+      The same arguments give the same rows, whatever was called before.
+
+    The two steps of an epoch, and the first of the next:
+
+    >>> [rj.data.batch_indices(0, step, size=7, batch=3).tolist() for step in range(3)]
+    [[3, 6, 4], [0, 2, 5], [0, 5, 6]]
     """
     if step < 0 or not 0 <= seed < 2**32:
         raise ValueError(
@@ -44,33 +53,36 @@ def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """One epoch's order. RandomState's stream is frozen (NEP 19): no release reorders a run."""
+    """One epoch's order. RandomState's stream is frozen (NEP 19), so no release changes a run."""
     order = np.random.RandomState([seed, epoch]).permutation(size).astype(np.int32)
     order.flags.writeable = False
     return order
 
 
 def draw(seed: int, step: int, size: int, count: int) -> np.ndarray:
-    """Rows of a pool of `size`, drawn independently and with replacement: (count,) int32.
+    """Rows of a pool, drawn independently with replacement: (count,) int32.
 
     Guarantees:
-      The same arguments give the same rows; no order of the pool is made.
+      The same arguments give the same rows, and memory does not grow with the pool.
     """
-    # The third number keeps this stream apart from the permutations'.
+    # The third number separates this stream from the permutations'.
     return np.random.RandomState([seed, step, 1]).randint(size, size=count, dtype=np.int32)
 
 
 def shard(indices: np.ndarray, process: int, processes: int) -> np.ndarray:
-    """The block of a batch that this process reads; the blocks in order are the batch.
+    """The block of a batch that this process reads; in order, the blocks make up the batch.
 
     Raises:
-      ValueError: the batch does not divide over the processes, or there is no such process.
+      ValueError: the batch cannot be split evenly over the processes, or there is no such process.
+
+    >>> rj.data.shard(np.array([6, 2, 1, 3]), process=1, processes=2)
+    array([1, 3])
     """
     if not 0 <= process < processes:
         raise ValueError(f"there is no process {process} among {processes}")
     if len(indices) % processes:
         raise ValueError(
-            f"a batch of {len(indices)} does not divide over {processes} processes; "
+            f"a batch of {len(indices)} cannot be split evenly over {processes} processes; "
             f"choose a multiple of {processes}"
         )
     size = len(indices) // processes

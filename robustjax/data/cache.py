@@ -1,4 +1,4 @@
-"""Arrays that are slow to make, kept in a folder; a damaged file is made again."""
+"""A folder of arrays that are slow to compute; damaged files are recomputed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from robustjax.files import write_arrays
 
 
 def folder() -> Path:
-    """The environment variable ROBUSTJAX_CACHE, or ~/.cache/robustjax."""
+    """The cache's folder: the environment variable ROBUSTJAX_CACHE, or ~/.cache/robustjax."""
     return Path(os.environ.get("ROBUSTJAX_CACHE") or Path.home() / ".cache" / "robustjax")
 
 
 def cached(
     name: str, keys: Sequence[str], make: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The arrays filed under `name`, from `make` the first time.
+    """The arrays cached under `name`; the first call computes them with `make`.
 
     Args:
       name: the file's name, without its suffix.
       keys: the arrays' names.
-      make: makes all of them.
+      make: computes all of them.
 
     Guarantees:
-      A torn or damaged file is made again.
-      A cache that cannot be written costs a warning, not the run.
+      A damaged file is replaced.
+      If the cache cannot be written there is a warning, and the arrays are returned all the same.
     """
     path = folder() / f"{name}.npz"
     try:
@@ -37,16 +37,16 @@ def cached(
         with path.open("rb") as file, np.load(file) as arrays:
             return {key: arrays[key] for key in keys}
     except OSError:
-        pass  # not there, or not to be read
-    except Exception as error:  # whatever is wrong with a cache, it can be made again
-        warnings.warn(f"{path} is damaged ({error}); making it again", stacklevel=2)
+        pass  # missing or unreadable
+    except Exception as error:  # a damaged cache can raise anything, and can be recomputed
+        warnings.warn(f"{path} is damaged ({error}); it is recomputed", stacklevel=2)
     arrays = make()
     try:
         write_arrays(path, {key: arrays[key] for key in keys})
     except OSError as error:
         warnings.warn(
-            f"cannot cache to {path.parent} ({error.strerror}); set ROBUSTJAX_CACHE to a folder "
-            "that can be written",
+            f"cannot cache to {path.parent} ({error.strerror}); set ROBUSTJAX_CACHE to a writable "
+            "folder",
             stacklevel=2,
         )
     return arrays

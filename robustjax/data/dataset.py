@@ -1,4 +1,4 @@
-"""What every source hands over: one split as uint8 images with labels."""
+"""One split of a data set: uint8 images with labels."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ from robustjax.config import check_number
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A split of an image classification set, decoded.
+    """A decoded split of an image classification set.
 
     Args:
-      images: (N, H, W, C) uint8; memory-mapped if the source is a file and no rows were chosen.
+      images: (N, H, W, C) uint8; memory-mapped if the source is a file and no rows were selected.
       labels: (N,) int32 in [0, num_classes).
-      indices: (N,) int32, the rows these examples have in the source, before any split is carved
-        out and before augmentation: an example keeps its index wherever it goes.
-      name: what `load` was asked for.
+      indices: (N,) int32, the examples' rows in the source, before any split or augmentation: an
+        example always keeps its index.
+      name: the name passed to `load`.
       split: one of `SPLITS`.
       num_classes: K.
       class_names: K names, or None if the source has none.
-      targets: (N, K) floats, soft labels beside the labels; memory-mapped if the source is. None:
-        there are none.
+      targets: (N, K) floats, soft labels in addition to the labels, memory-mapped if the source is;
+        or None.
 
     Raises:
-      ValueError: a shape, a type or a label is not as said above.
+      ValueError: a shape, a dtype or a label differs from the above.
+
+    >>> images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 1, 0])
+    >>> blank = rj.data.Dataset(images, labels, np.arange(4), "blank", "train", num_classes=2)
+    >>> len(blank), blank.image_shape, blank.take(labels == 1).indices.tolist()
+    (4, (8, 8, 1), [1, 2])
     """
 
     images: np.ndarray
@@ -47,7 +52,7 @@ class Dataset:
             )
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{what}: labels must be {len(images)} integers, one an image, "
+                f"{what}: labels must be {len(images)} integers, one for each image, "
                 f"got {labels.dtype} of shape {labels.shape}"
             )
         if not len(labels):
@@ -82,7 +87,7 @@ class Dataset:
         return self.images.shape[1:]
 
     def take(self, rows: np.ndarray | slice) -> Dataset:
-        """The examples at these rows of this data set; all that they have goes with them."""
+        """The examples at these rows, with their labels, indices and targets."""
         return dataclasses.replace(
             self,
             images=self.images[rows],
@@ -101,11 +106,11 @@ class Dataset:
         return self.take(slice(n))
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation (C,) of the channels, in pixels of [0, 1], to 4 decimals."""
+        """Mean and standard deviation (C,) of the channels, as pixels in [0, 1], to 4 decimals."""
         levels = np.arange(256) / 255
         means, deviations = [], []
         for channel in np.moveaxis(self.images, -1, 0):
-            # Counting levels is exact, and makes no float copy of the whole set.
+            # Counting levels is exact and needs no float copy of the data set.
             levels_of = (np.bincount(image.ravel(), minlength=256) for image in channel)
             counts = sum(levels_of, start=np.zeros(256, int))
             mean = counts @ levels / counts.sum()

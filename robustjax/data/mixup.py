@@ -1,4 +1,4 @@
-"""Mixup: the mean of two images, weighted at random (Zhang et al. 2018)."""
+"""Mixup: the randomly weighted mean of two images (Zhang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ def mixup(
 ) -> tuple[jax.Array, jax.Array]:
     """kept * image + (1 - kept) * other with kept ~ Beta(alpha, alpha).
 
-    The mixed target is kept t + (1 - kept) t_other. The authors draw one number for a whole batch;
+    The mixed target is kept t + (1 - kept) t_other. The authors draw one weight for a whole batch;
     here each example has its own.
 
     Args:
       key: a PRNG key.
       image: (H, W, C), one example; `jax.vmap` makes the batch.
       other: (H, W, C).
-      alpha: the larger, the nearer to 1/2 the weights are; 1 is uniform.
+      alpha: larger values bring the weights closer to 1/2; 1 is uniform.
 
     Returns:
       (image (H, W, C), kept ()).
@@ -27,7 +27,12 @@ def mixup(
       Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018.
 
     Guarantees:
-      Each pixel lies between those of the two images, at the same place.
+      Each pixel lies between the two images' pixels at the same place.
+
+    >>> key, black, white = jax.random.key(0), jnp.zeros((8, 8, 1)), jnp.ones((8, 8, 1))
+    >>> mixed, kept = jax.jit(rj.data.mixup)(key, white, black, alpha=1.0)
+    >>> bool((mixed == kept).all())
+    True
     """
     chex.assert_rank([image, other], 3)
     kept = jax.random.beta(key, alpha, alpha)

@@ -1,4 +1,4 @@
-"""What each training step sees: labelled examples, and beside them a share of extra ones."""
+"""The batches of a run: labelled examples, and a share of extra ones."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ from robustjax.data.dataset import Dataset
 class Plan:
     """The batches of a run.
 
-    An epoch is as many draws as there are labelled examples, whatever the share of extra ones among
-    them, as Carmon et al. (2019) and Gowal et al. (2020) count: so the cost of an epoch does not
-    depend on that share, and a pass over the labelled examples takes 1 / (1 - fraction) epochs.
+    An epoch has as many examples as there are labelled ones, including its share of extra ones, as
+    in Carmon et al. (2019) and Gowal et al. (2020). So the cost of an epoch does not depend on that
+    share, and a pass over the labelled examples takes 1 / (1 - fraction) epochs.
 
     Args:
       train: the labelled examples.
       batch_size: over all devices and processes.
       seed: in [0, 2^32).
-      extra: examples with labels of a lesser kind; None: there are none.
-      fraction: of a batch that is extra, in [0, 1), to the nearest example.
+      extra: weakly labelled examples, or None.
+      fraction: the share of a batch that is extra, in [0, 1), rounded to whole examples.
 
     Raises:
-      ValueError: the fraction leaves no labelled example; the extra ones are of another shape or
-        have other classes.
+      ValueError: the fraction leaves no labelled example, or the extra examples have another shape
+        or other classes.
 
     Guarantees:
-      The labelled examples come in the order of `batch_indices`, as if there were no others; extra
-      ones are drawn with replacement, as in Carmon et al.'s code. So no order of a large pool is
-      ever held in memory, and of a memory-mapped one a step reads its own examples alone.
+      The labelled examples come in the order of `batch_indices`, as if there were no others.
+      Extra examples are drawn with replacement, as in Carmon et al.'s code: a step reads only its
+      own examples of a memory-mapped pool, and memory does not grow with the pool.
       Every block of a batch holds its share of extra examples, to within one.
+
+    >>> images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 2
+    >>> blank = rj.data.Dataset(images, labels, np.arange(6), "blank", "train", num_classes=2)
+    >>> plan = rj.data.Plan(blank, batch_size=4, seed=0, extra=blank, fraction=0.5)
+    >>> plan.indices(step=0).tolist()  # rows of train, and -1 - rows of extra
+    [3, -4, 5, -6]
     """
 
     train: Dataset
@@ -55,24 +61,24 @@ class Plan:
         for name in ("image_shape", "num_classes"):
             theirs, ours = getattr(self.extra, name), getattr(self.train, name)
             if theirs != ours:
-                raise ValueError(f"{self.extra.name}: {name} is {theirs}, and {ours} in train")
+                raise ValueError(f"{self.extra.name}: {name} is {theirs}, but {ours} in train")
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps until as many examples are drawn as there are labelled ones."""
+        """The steps that see as many examples as there are labelled ones."""
         return steps_per_epoch(len(self.train), self.batch_size)
 
     @property
     def extra_size(self) -> int:
-        """Extra examples in a batch."""
+        """The number of extra examples in a batch."""
         return 0 if self.extra is None else round(self.fraction * self.batch_size)
 
     def batch(self, step: int, process: int = 0, processes: int = 1) -> dict[str, np.ndarray]:
         """This process's block of batch `step`, counted from 0.
 
         Returns:
-          image (b, H, W, C) uint8, label (b,) int32, index (b,) int32: the row in train, or
-          -1 - the row in extra; and, where some are soft, target (b, K) float32.
+          image (b, H, W, C) uint8, label (b,) int32 and index (b,) int32: the row in train, or
+          -1 - the row in extra. If either set has soft targets, also target (b, K) float32.
         """
         index = shard(self.indices(step), process, processes)
         shapes = {"image": (self.train.image_shape, np.uint8), "label": ((), np.int32)}
@@ -82,10 +88,10 @@ class Plan:
         parts = [(index >= 0, index, self.train)]
         if self.extra is not None:
             parts.append((index < 0, -1 - index, self.extra))
-        for mine, rows, source in parts:
-            if mine.any():
-                for name, values in read(source, rows[mine], self.soft).items():
-                    batch[name][mine] = values
+        for chosen, rows, source in parts:
+            if chosen.any():
+                for name, values in _examples(source, rows[chosen], self.soft).items():
+                    batch[name][chosen] = values
         return batch | {"index": index}
 
     @property
@@ -94,20 +100,20 @@ class Plan:
         return any(s is not None and s.targets is not None for s in (self.train, self.extra))
 
     def indices(self, step: int) -> np.ndarray:
-        """(batch_size,) int32: rows in train, and -1 - rows in extra, evenly among them."""
+        """(batch_size,) int32: rows in train, evenly interleaved with -1 - rows in extra."""
         size, extra = self.batch_size, self.extra_size
         own = batch_indices(self.seed, step, len(self.train), size - extra)
         if self.extra is None or not extra:
             return own
-        place = np.arange(size + 1) * extra // size
+        is_extra = np.diff(np.arange(size + 1) * extra // size) == 1
         index = np.empty(size, np.int32)
-        index[np.diff(place) == 0] = own
-        index[np.diff(place) == 1] = -1 - draw(self.seed, step, len(self.extra), extra)
+        index[~is_extra] = own
+        index[is_extra] = -1 - draw(self.seed, step, len(self.extra), extra)
         return index
 
 
-def read(source: Dataset, rows: np.ndarray, soft: bool) -> dict[str, np.ndarray]:
-    """These examples of a data set; `soft`: with targets, one-hot where it has none."""
+def _examples(source: Dataset, rows: np.ndarray, soft: bool) -> dict[str, np.ndarray]:
+    """These examples of a data set; if `soft`, with targets, one-hot where it has none."""
     part = {"image": source.images[rows], "label": source.labels[rows]}
     if soft:
         targets = source.targets

@@ -1,4 +1,4 @@
-"""Pools of extra images, memory-mapped: generated ones, or unlabelled ones and what labels them."""
+"""Memory-mapped pools of extra images: generated, or unlabelled and to be pseudo-labelled."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ CHUNK = 4096
 
 
 def open_pool(name: str) -> dict[str, np.ndarray]:
-    """The arrays of a pool by their kind: 'images', and 'labels' or 'targets' if it has them.
+    """Map the arrays of a pool: 'images', and 'labels' and 'targets' if it has them.
 
     Args:
-      name: 'arrays:DIR' with DIR/train_images.npy and, of labels and targets, train_KIND.npy; or
-        'arrays:FILE.npz' with arrays named so (images, or image as in published sets), written by
-        `np.savez`. A compressed file cannot be mapped.
+      name: 'arrays:DIR' with DIR/train_images.npy and optionally DIR/train_labels.npy and
+        DIR/train_targets.npy; or 'arrays:FILE.npz' with arrays of these names (images, or image as
+        in published sets), written by `np.savez`. A compressed file cannot be mapped.
 
     Raises:
       FileNotFoundError: there are no images.
-      ValueError: another kind of name, a compressed or a torn file.
+      ValueError: another kind of name, or a compressed or damaged file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/pool.npz", images=np.zeros((100, 8, 8, 1), np.uint8))
+    ...     rj.data.open_pool(f"arrays:{folder}/pool.npz")["images"].shape
+    (100, 8, 8, 1)
     """
     if not name.startswith(ARRAYS):
-        raise ValueError(f"extra data are named arrays:DIR or arrays:FILE.npz, got {name!r}")
+        raise ValueError(f"extra data must be arrays:DIR or arrays:FILE.npz, got {name!r}")
     path = Path(name.removeprefix(ARRAYS)).expanduser()
     try:
         found = _archive(path) if path.suffix == ".npz" else _folder(path)
@@ -42,20 +48,27 @@ def open_pool(name: str) -> dict[str, np.ndarray]:
 
 
 def load_extra(name: str, num_classes: int) -> Dataset:
-    """A pool with labels or soft targets, or both, as a data set to train on beside another.
+    """Load a pool with labels, soft targets or both as a data set of extra training examples.
 
-    Without labels an example's label is the class with the largest target.
+    If there are no labels, the class with the largest target is an example's label.
 
     Args:
       name: see `open_pool`.
-      num_classes: K of the set that it is extra to.
+      num_classes: K, as in the data set that it extends.
 
     Raises:
-      FileNotFoundError, ValueError: see `open_pool`; no labels at all; targets that are no
-        distributions.
+      FileNotFoundError, ValueError: see `open_pool`.
+      ValueError: neither labels nor targets, or targets that are not distributions.
 
     Guarantees:
-      Images and targets stay on disk; targets are looked through once, a part at a time.
+      Images and targets stay on disk; targets are checked once, in chunks.
+
+    >>> import tempfile
+    >>> images, targets = np.zeros((2, 8, 8, 1), np.uint8), np.array([[0.9, 0.1], [0.3, 0.7]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/pool.npz", images=images, targets=targets)
+    ...     rj.data.load_extra(f"arrays:{folder}/pool.npz", num_classes=2).labels.tolist()
+    [0, 1]
     """
     pool = open_pool(name)
     images, labels, targets = pool["images"], pool.get("labels"), pool.get("targets")
@@ -72,14 +85,14 @@ def load_extra(name: str, num_classes: int) -> Dataset:
 
 
 def chunks(size: int) -> Iterator[slice]:
-    """Consecutive slices of a moderate length, all of `size`."""
+    """Consecutive slices of a moderate length that cover `size` rows."""
     return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
 
 
 def _most_likely(name: str, targets: np.ndarray) -> np.ndarray:
     good = targets.ndim == 2 and (targets >= 0).all()
     if not good or not np.allclose(targets.sum(-1, dtype=np.float64), 1, atol=1e-2):
-        raise ValueError(f"{name}: targets must be distributions (N, K): not negative, of sum 1")
+        raise ValueError(f"{name}: targets must be distributions (N, K), not negative, with sum 1")
     return targets.argmax(-1)
 
 
@@ -104,11 +117,11 @@ def _archive(path: Path) -> dict[str, np.ndarray]:
 
 
 def _mapped(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
-    """Map an array of an archive where it lies in the file: NumPy itself would read all of it."""
+    """Map an array inside an archive; NumPy itself would read all of it."""
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError("it is compressed; write it with np.savez")
     with path.open("rb") as file:
-        file.seek(member.header_offset + 26)  # the local header, which ends in a name and a field
+        file.seek(member.header_offset + 26)  # the lengths of the two fields that end the header
         lengths = np.frombuffer(file.read(4), "<u2")
         file.seek(int(lengths.sum()), 1)
         version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets, read without TensorFlow.
+"""Image classification sets of TensorFlow Datasets (TFDS), read without TensorFlow.
 
 `as_data_source` reads array_record files with NumPy and Pillow. `tfds.load` and `as_dataset` need
 TensorFlow and are never used.
@@ -33,15 +33,15 @@ CHUNK = 256
 
 
 class TFDS:
-    """A prepared set, read through `builder.as_data_source`, decoded once and cached.
+    """A prepared set, decoded once and cached.
 
     Args:
       name: its TFDS name, for instance 'cifar10' or 'imagenet_resized/32x32'.
-      data_dir: the folder that holds it; None is TFDS's own (TFDS_DATA_DIR, or
+      data_dir: the folder of prepared sets; None is TFDS's own (TFDS_DATA_DIR, or
         ~/tensorflow_datasets).
 
     Raises:
-      ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
+      ValueError: TFDS has no such set, or it is not a set of labelled uint8 images of one size.
       FileNotFoundError: it is not prepared in that folder, or in another format; the message has
         the command.
     """
@@ -54,8 +54,8 @@ class TFDS:
             prepared = self.builder.is_prepared()
         if not prepared:
             raise FileNotFoundError(
-                f"{name} is not prepared in {self.builder.data_path}; pass the --data-dir that it "
-                f"lies in, or run: robustjax data prepare {name}"
+                f"{name} is not prepared in {self.builder.data_path}; pass the --data-dir that "
+                f"holds it, or run: robustjax data prepare {name}"
                 f"{f' --data-dir {data_dir}' if data_dir else ''}"
             )
         _check_format(self.builder)
@@ -66,7 +66,7 @@ class TFDS:
         return tuple(self.builder.info.splits)
 
     def read(self, split: str) -> Dataset:
-        """One of the set's own splits, from the cache if it was decoded before."""
+        """One of the set's own splits, from the cache if it has been decoded before."""
         feature = _features(self.builder.info)[self.label]
         arrays = cached(self._cache_name(split), ("images", "labels"), lambda: self._decode(split))
         return Dataset(
@@ -79,7 +79,7 @@ class TFDS:
         )
 
     def _cache_name(self, split: str) -> str:
-        """Another folder, version or preparation of the set has another name."""
+        """A name that changes with the set's folder, version and files."""
         files = [Path(f).stat() for f in self.builder.info.splits[split].filepaths]
         source = str(Path(self.builder.data_path).resolve())
         identity = repr((source, [(f.st_size, f.st_mtime_ns) for f in files]))
@@ -100,13 +100,23 @@ class TFDS:
 
 
 def prepare(name: str, data_dir: str | None = None) -> Path:
-    """Download a TFDS set and write it as array_record; the folder that holds it is returned.
+    """Download a TFDS set and write it as array_record.
+
+    Args:
+      name: its TFDS name.
+      data_dir: the folder of prepared sets; None is TFDS's own.
+
+    Returns:
+      The folder of this set.
 
     Raises:
-      ValueError: TFDS has no such set, or it is not one of equally large labelled uint8 images.
+      ValueError: TFDS has no such set, or it is not a set of labelled uint8 images of one size.
       FileNotFoundError: the folder holds the set in another format, or its files must be
         downloaded by hand; the message says what goes where.
-      ModuleNotFoundError: the set's builder hands over arrays, which TFDS encodes with TensorFlow.
+      ModuleNotFoundError: TFDS needs TensorFlow to encode this set's arrays, and it is missing.
+
+    >>> rj.data.prepare("cifar10")  # doctest: +SKIP
+    PosixPath('/home/me/tensorflow_datasets/cifar10/3.0.2')
     """
     if name == Digits.name or name.startswith(ARRAYS):
         raise ValueError(f"{name} needs no preparation; only TFDS sets do")
@@ -115,7 +125,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     try:
         with _naming_the_extra(f"preparing {name}"):
             builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    except AssertionError as error:  # what TFDS raises where a licence forbids it to download
+    except AssertionError as error:  # TFDS raises it if a licence forbids the download
         what = " ".join(str(error).split())
         raise FileNotFoundError(f"{name} must be downloaded by hand: {what}") from error
     _check_format(builder)
@@ -148,7 +158,7 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise ValueError(
-            f"there is no data set {name!r}{hint}; use digits, arrays:DIR, or the TFDS name of an "
+            f"unknown data set {name!r}{hint}; use digits, arrays:DIR, or the TFDS name of an "
             "image classification set"
         ) from error
 
@@ -170,13 +180,13 @@ def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
     if None in image.shape or image.np_dtype != np.uint8:
         raise ValueError(
             f"{info.name} has {np.dtype(image.np_dtype).name} images of shape {image.shape}, where "
-            "None varies; bring them to one size as uint8 arrays and use arrays:DIR"
+            "None varies; resize them to uint8 arrays of one size and use arrays:DIR"
         )
     return keys[0], keys[1]
 
 
 def _features(info: tfds.core.DatasetInfo) -> Any:
-    """The features by their names; none where the set is not a dictionary of them."""
+    """The features by name; empty if the set's features are not a dictionary."""
     return info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
 
 
@@ -192,7 +202,7 @@ def _check_format(builder: tfds.core.DatasetBuilder) -> None:
 
 @contextlib.contextmanager
 def _naming_the_extra(what: str) -> Iterator[None]:
-    """Say what to install when TFDS misses a package, TensorFlow above all."""
+    """Say what to install if TFDS lacks a package, usually TensorFlow."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -208,7 +218,7 @@ def _naming_the_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep TFDS from recommending OpenCV and from explaining that a folder does not exist yet."""
+    """Silence TFDS's advice to install OpenCV and its notes on folders that do not exist yet."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
