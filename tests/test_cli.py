@@ -165,6 +165,19 @@ def test_training_takes_the_cores_that_its_batches_divide_over(fitted, monkeypat
     assert calls == [(25,)]
 
 
+def test_a_network_of_ones_own_gets_the_settings_that_are_given(fitted, monkeypatch):
+    plain = fitted("natural", "--no-normalize", "--model", "my_nets:small")
+    assert plain.model == {"name": "my_nets:small", "mean": None, "std": None}
+    wide = fitted("natural", "--model", "my_nets:small", "--width", "7", "--dropout", "1/2")
+    assert wide.model["width"] == 7 and wide.model["dropout"] == 0.5
+    asked = []
+    monkeypatch.setattr(models, "load", lambda *run, module: asked.append((*run, module)))
+    for command in ("evaluate", "detect", "pseudo-label"):
+        words = ["--data", "x", "--out", "y"] if command == "pseudo-label" else []
+        refuse(command, "run", "--model", "my_nets:small", *words)
+    assert [module for *_, module in asked] == 3 * ["my_nets:small"]
+
+
 def test_configs_inside_a_method_by_name(fitted):
     flags = ["--attack.start", "gaussian:sigma=1/100", "--attack.rule", "momentum"]
     asked = fitted("pgd-at", *flags, "--schedule", "one-cycle:peak=0.4", "--attack.loss", "margin")
@@ -192,7 +205,7 @@ def test_only_the_first_process_talks(tmp_path, monkeypatch):
 )
 def test_processes_meet_where_the_flags_say(fitted, monkeypatch, flags, want):
     met = []
-    monkeypatch.setattr(parallel, "start", lambda *where: met.append(where))
+    monkeypatch.setattr(parallel, "initialize", lambda *where: met.append(where))
     fitted("natural", *flags)
     assert met == ([] if want is None else [want])
 

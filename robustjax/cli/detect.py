@@ -58,7 +58,7 @@ def command(words: Sequence[str]) -> None:
 def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
     """Threshold detectors on clean images; what attacks get past them, knowing of them or not."""
     started, run = time.time(), options.run
-    logits_fn, _, settings = rj.models.load(run, weights=options.weights)
+    logits_fn, settings = options.load(run)
     threat = options.threat_of(settings)
     named = {name: rj.attacks.parse(name, threat) for name in options.attacks}
     chosen = chosen_detectors(options, settings)
@@ -130,7 +130,7 @@ def substitute_of(options: DetectOptions, settings: dict) -> jax.tree_util.Parti
     Raises:
       ValueError: it was trained on other data.
     """
-    other, _, about = rj.models.load(options.substitute, weights=options.weights)
+    other, about = options.load(options.substitute)
     names = settings["data"]["name"], about["data"]["name"]
     if len(set(names)) > 1:
         raise ValueError(f"the runs were trained on different data: {', '.join(sorted(names))}")

@@ -59,7 +59,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     A run that was killed resumes where it was, as long as it is asked for the same.
     """
     started, run = time.time(), options.run
-    logits_fn, _, settings = rj.models.load(run, options.weights, options.dtype)
+    logits_fn, settings = options.load(run, options.dtype)
     threat = options.threat_of(settings)
     named = {name: rj.attacks.parse(name, threat) for name in options.attacks}
     distances = settings["model"].get("head") in rj.models.DISTANCE_HEADS

@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import inspect
 import textwrap
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import tyro
@@ -57,6 +58,7 @@ class AttackOptions:
       batch_size: of the attacks; None suits the device. Results do not depend on it.
       seed: of the attacks.
       weights: the best on validation, or the last.
+      model: package.module:factory, for a run whose network is your own.
       data_dir: the folder of prepared TFDS sets.
     """
 
@@ -66,11 +68,17 @@ class AttackOptions:
     batch_size: int | None = None
     seed: int = 0
     weights: Literal["best", "last"] = "best"
+    model: str | None = None
     data_dir: str | None = None
 
     def __post_init__(self):
         config.check_number("--n", self.n, 1)
         config.check_number("--batch-size", self.batch_size, 1)
+
+    def load(self, run: Path, dtype: str | None = None) -> tuple[Any, dict[str, Any]]:
+        """A run's classifier, and its config.json."""
+        logits_fn, _, settings = rj.models.load(run, self.weights, dtype, module=self.model)
+        return logits_fn, settings
 
     def threat_of(self, settings: collections.abc.Mapping[str, Any]) -> rj.typing.Threat:
         """The threat to attack with, given a run's config.json."""

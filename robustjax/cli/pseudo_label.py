@@ -25,6 +25,7 @@ class PseudoLabelOptions:
       soft: also keep all probabilities, as soft targets.
       batch_size: of the model's passes. Results do not depend on it.
       weights: the best on validation, or the last.
+      model: package.module:factory, for a run whose network is your own.
     """
 
     run: Positional[Path]
@@ -33,6 +34,7 @@ class PseudoLabelOptions:
     soft: bool = False
     batch_size: int = 256
     weights: Literal["best", "last"] = "best"
+    model: str | None = None
 
     def __post_init__(self):
         check_number("--batch-size", self.batch_size, 1)
@@ -51,7 +53,7 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
     Raises:
       ValueError: the images are not of the shape that the model takes.
     """
-    logits_fn, _, settings = rj.models.load(options.run, options.weights)
+    logits_fn, _, settings = rj.models.load(options.run, options.weights, module=options.model)
     images = rj.data.open_pool(options.data)["images"]
     wanted = tuple(settings["image_shape"])
     if images.shape[1:] != wanted:

@@ -36,7 +36,8 @@ class TrainOptions:
         batch is drawn: arrays:DIR (train_images.npy and train_labels.npy or train_targets.npy) or
         arrays:FILE.npz (images, and labels or targets); `pseudo-label` makes one.
       init_from: a run whose weights this one begins with, all but its head (fine-tuning).
-      model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10.
+      model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10; `robustjax models` lists them. One of
+        your own is package.module:factory, or the name that a module registers (--import).
       width: base width; None is the architecture's own.
       activation: of the whole network; None is the architecture's own.
       dtype: of the computation; weights, images, logits and losses stay float32.
@@ -127,16 +128,12 @@ def train(
     augment = rj.spec.parse(options.augment, known)
     augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
-    names = ("width", "activation", "dtype", "remat")
-    model = {"name": options.model} | {n: getattr(options, n) for n in names}
-    if options.dropout:  # the run of a network without is the one it was before there was any
-        model["dropout"] = options.dropout
     try:
         result = rj.training.fit(
             method,
             train_set,
             validation,
-            model=model | {"mean": mean, "std": std},
+            model=network(options) | {"mean": mean, "std": std},
             out=options.out,
             recipe=dataclasses.replace(recipe, augment=augment),
             seed=options.seed,
@@ -156,6 +153,17 @@ def train(
     if first:
         write_record(result, options, started)
     return result
+
+
+def network(options: TrainOptions) -> dict[str, Any]:
+    """The settings of the network; one of the user's own gets those alone that a flag sets."""
+    names = ("width", "activation", "dtype", "remat")
+    settings = {name: getattr(options, name) for name in names}
+    if options.dropout:  # the config.json of runs without it does not mention it
+        settings["dropout"] = options.dropout
+    if rj.models.is_own(options.model):
+        settings = {n: v for n, v in settings.items() if v not in (None, False, "float32")}
+    return {"name": options.model} | settings
 
 
 def warn_of_short_steps(method: rj.training.Method) -> None:

@@ -46,14 +46,14 @@ def transfer(options: TransferOptions) -> rj.evaluation.Transfer:
             "name two run directories or more, each with a name of its own: "
             "robustjax transfer RUN RUN"
         )
-    loaded = [rj.models.load(run, weights=options.weights) for run in options.runs]
-    settings = [about for _, _, about in loaded]
+    loaded = [options.load(run) for run in options.runs]
+    settings = [about for _, about in loaded]
     sets = {about["data"]["name"] for about in settings}
     if len(sets) > 1:
         raise ValueError(f"the runs were trained on different data: {', '.join(sorted(sets))}")
     threat = options.threat_of(settings[0])
     test = rj.data.load(sets.pop(), "test", options.data_dir).head(options.n)
-    networks = {name: logits_fn for name, (logits_fn, _, _) in zip(names, loaded, strict=True)}
+    networks = {name: logits_fn for name, (logits_fn, _) in zip(names, loaded, strict=True)}
     found = rj.evaluation.transfer(
         rj.attacks.parse(options.attack, threat),
         networks,

@@ -8,7 +8,7 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 """
 
 from robustjax.models.activations import activations, with_dropout, with_layers
-from robustjax.models.adapt import adapt, describe
+from robustjax.models.adapt import adapt, describe, is_own
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, create, init, names, network, register
 from robustjax.models.foreign import Foreign, Network, check_classes, is_random
@@ -32,6 +32,7 @@ __all__ = [
     "describe",
     "from_torch",
     "init",
+    "is_own",
     "is_random",
     "load",
     "load_weights",
