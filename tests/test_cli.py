@@ -3,9 +3,13 @@
 import contextlib
 import dataclasses
 import functools
+import importlib
 import json
 import os
+import pathlib
+import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +33,7 @@ from robustjax import (
 )
 from robustjax.cli.detect import DetectOptions, detect
 from robustjax.cli.evaluate import EvaluateOptions, draw_examples, evaluate
+from robustjax.cli.flags import choose_threat, threats
 from robustjax.cli.quickstart import QuickstartOptions, quickstart
 from robustjax.cli.train import TrainOptions
 from robustjax.threats import L2, Linf
@@ -72,6 +77,32 @@ def fitted(monkeypatch):
 
     monkeypatch.setattr(training, "fit", fit)
     return ask
+
+
+MINE = """
+import robustjax as rj
+
+rj.attacks.register("my-attack", rj.attacks.FGSM, budget=None, paper="Me 2026")
+rj.detection.register("my-detector", rj.detection.Energy(2.0))
+rj.training.register("my-method", rj.training.TRADES(beta=1.5), paper="Me 2026")
+rj.spec.KINDS[rj.attacks.starts.Start].register("my-start", rj.attacks.starts.Gaussian(0.25))
+"""
+
+
+@pytest.fixture
+def my_package(tmp_path, monkeypatch):
+    """A user's module in the current folder; what it registers is forgotten afterwards."""
+    (tmp_path / "my_package.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    tables = [attacks.ATTACKS, detection.DETECTORS, training.METHODS, training.CATALOGUE]
+    tables += [spec.KINDS[attacks.starts.Start]]
+    kept = [dict(table) for table in tables]
+    yield
+    for table, known in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(known)
+    sys.modules.pop("my_package", None)
 
 
 def refuse(*args):
@@ -620,37 +651,16 @@ def test_what_is_mistyped_is_named(words, message, tmp_path, monkeypatch):
     assert message in refuse(*words)
 
 
-MINE = """
-import robustjax as rj
-
-rj.attacks.register("my-attack", rj.attacks.FGSM, budget=None, paper="Me 2026")
-rj.detection.register("my-detector", rj.detection.Energy(2.0))
-rj.training.register("my-method", rj.training.TRADES(beta=1.5), paper="Me 2026")
-rj.spec.KINDS[rj.attacks.starts.Start].register("my-start", rj.attacks.starts.Gaussian(0.25))
-"""
-
-
-def test_a_module_of_ones_own_is_known_by_name(tmp_path, monkeypatch, capsys, fitted):
-    (tmp_path / "my_package.py").write_text(MINE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    tables = [attacks.ATTACKS, detection.DETECTORS, training.METHODS, training.CATALOGUE]
-    tables += [spec.KINDS[attacks.starts.Start]]
-    kept = [dict(table) for table in tables]
-    try:
-        cli.main(["attacks", "--import", "my_package"])
-        assert "my-attack" in capsys.readouterr().out
-        cli.main(["--import=my_package", "detectors", "my-detector"])
-        assert "temperature=2" in capsys.readouterr().out
-        words = ["my-method", "--validation-attack", "my-attack:start=my-start"]
-        asked = fitted(*words, "--import", "my_package")
-        assert asked.method == training.TRADES(beta=1.5)
-        assert asked.validation_attack.start == attacks.starts.Gaussian(0.25)
-    finally:
-        for table, known in zip(tables, kept, strict=True):
-            table.clear()
-            table.update(known)
-        sys.modules.pop("my_package", None)
+@pytest.mark.usefixtures("my_package")
+def test_a_module_of_ones_own_is_known_by_name(capsys, fitted):
+    cli.main(["attacks", "--import", "my_package"])
+    assert "my-attack" in capsys.readouterr().out
+    cli.main(["--import=my_package", "detectors", "my-detector"])
+    assert "temperature=2" in capsys.readouterr().out
+    words = ["my-method", "--validation-attack", "my-attack:start=my-start"]
+    asked = fitted(*words, "--import", "my_package")
+    assert asked.method == training.TRADES(beta=1.5)
+    assert asked.validation_attack.start == attacks.starts.Gaussian(0.25)
 
 
 def test_listings(capsys):
@@ -677,3 +687,56 @@ def test_a_stopped_training_says_how_to_resume(monkeypatch, tmp_path, capsys):
         cli.main(["train", "natural", "--out", str(tmp_path / "run")])
     assert end.value.code == 130
     assert "the same command with --resume continues" in capsys.readouterr().err
+
+
+# ---- documentation
+
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/command_line.md")}
+LINES = [
+    line.partition(" #")[0]
+    for page in PAGES.values()
+    for block in re.findall(r"^```\n(.*?)^```", page.replace("\\\n", ""), re.M | re.S)
+    for line in block.splitlines()
+    if line.startswith("robustjax ") and "..." not in line
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.usefixtures("my_package")
+def test_documented_commands_are_understood(line, monkeypatch):
+    """Flags, attacks, detectors and threats; nothing is trained or read."""
+    asked = []
+    for name in ("quickstart", "train", "evaluate", "detect", "transfer", "pseudo_label", "report"):
+        module = importlib.import_module(f"robustjax.cli.{name}")
+        monkeypatch.setattr(module, name, lambda *options: asked.append(options[-1]))
+    monkeypatch.setattr(data, "prepare", lambda *names: asked.append(names))
+    with contextlib.suppress(SystemExit):
+        cli.main(shlex.split(line)[1:])
+    listed = line.split()[1] in ("methods", "attacks", "detectors", "models") or "data list" in line
+    assert listed or "--help" in line or len(asked) == 1
+    for options in asked:
+        norm = choose_threat(getattr(options, "threat", None), None, Linf(0.1))
+        for name in getattr(options, "attacks", ()):
+            attacks.parse(name, norm)
+        for name in getattr(options, "detectors", ()):
+            detection.parse(name)
+        if name := getattr(options, "validation_attack", None):
+            attacks.parse(name, norm)
+
+
+def test_documented_names_are_all_that_there_are():
+    tables = {names.kind: names for names in (*spec.KINDS.values(), data.AUGMENTATIONS, threats())}
+    rows = re.findall(r"^\| ([a-z ]+) \| (`.*`) \|$", PAGES["docs/command_line.md"], re.M)
+    assert {kind: text.strip("`").split("` `") for kind, text in rows} == {
+        kind: list(names) for kind, names in tables.items()
+    }
+
+
+@pytest.mark.usefixtures("my_package")
+def test_documented_python_runs():
+    names = {"attacks": attacks, "detection": detection, "spec": spec, "training": training}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGES["docs/command_line.md"], re.M | re.S):
+        exec(block, names | {"threat": Linf(0.1)})
+    assert {"my-attack"} <= attacks.ATTACKS.keys() and "my-method" in training.METHODS

@@ -64,7 +64,9 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
     chosen = chosen_detectors(options, settings)
     substitutes = {}
     if options.substitute is not None:
-        substitutes = {options.substitute.name: substitute_of(options, settings)}
+        substitutes = {
+            options.substitute.name: substitute_of(options, options.substitute, settings)
+        }
     train, validation, test = (
         rj.data.load(settings["data"]["name"], split, options.data_dir)
         for split in ("train", "validation", "test")
@@ -124,13 +126,13 @@ def chosen_detectors(options: DetectOptions, settings: dict) -> dict[str, rj.det
     return {name: rj.detection.parse(name) for name in options.detectors}
 
 
-def substitute_of(options: DetectOptions, settings: dict) -> jax.tree_util.Partial:
+def substitute_of(options: DetectOptions, run: Path, settings: dict) -> jax.tree_util.Partial:
     """The other run's classifier.
 
     Raises:
       ValueError: it was trained on other data.
     """
-    other, about = options.load(options.substitute)
+    other, about = options.load(run)
     names = settings["data"]["name"], about["data"]["name"]
     if len(set(names)) > 1:
         raise ValueError(f"the runs were trained on different data: {', '.join(sorted(names))}")

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     test = test.head(options.n)
     images = np.asarray(rj.data.to_float(test.images))
     subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
-    tiles = {"indices": test.indices, "batch_size": options.batch_size}
+    tiles: dict[str, Any] = {"indices": test.indices, "batch_size": options.batch_size}
     how = tiles | {"progress": True}
 
     def write(result: dict) -> None:

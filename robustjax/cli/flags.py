@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import tyro
 from tyro.conf import arg
@@ -20,12 +20,16 @@ from tyro.constructors import (
 import robustjax as rj
 from robustjax import config
 
-T = TypeVar("T")
 REGISTRY = ConstructorRegistry()
 
 
-def read(kind: type[T], command: str, words: collections.abc.Sequence[str]) -> T:
-    """The options of a command, a dataclass, from its words; `--help` prints and exits.
+def read(kind: Any, command: str, words: collections.abc.Sequence[str]) -> Any:
+    """The options of a command from its words; `--help` prints and exits.
+
+    Args:
+      kind: their type, a dataclass or a union of such.
+      command: its name, for the help.
+      words: what follows the name.
 
     Raises:
       ValueError: the options' own, of values that do not fit.

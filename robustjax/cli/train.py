@@ -263,7 +263,7 @@ def command(words: Sequence[str]) -> None:
     elif name not in rj.training.METHODS:
         raise ValueError(rj.spec.unknown("method", name, rj.training.METHODS))
     else:
-        run: Any = read(flags(name, rest), f"train {name}", rest)
+        run = read(flags(name, rest), f"train {name}", rest)
         train(run.method, run.recipe, run.options)
 
 
