@@ -71,9 +71,7 @@ def test_it_trains_and_resumes_and_the_run_says_what_it_was(method, tmp_path):
     assert config.decode(about["method"], losses.NAMED) == method
 
 
-def test_a_registered_method_is_a_command(tmp_path, monkeypatch):
-    for table in (training.CATALOGUE, training.METHODS):
-        monkeypatch.setitem(table, "anchored", None)  # both forget it after the test
+def test_a_registered_method_is_a_command(tmp_path):
     training.register("anchored", Anchored(), paper="Wang et al. 2023")
     run = ["train", "anchored", "--data", "digits", "--examples", "128", "--epochs", "1"]
     run += ["--weight", "0.3", "--model", "cnn", "--width", "2", "--out", str(tmp_path / "run")]
@@ -81,3 +79,4 @@ def test_a_registered_method_is_a_command(tmp_path, monkeypatch):
         cli.main(run)
     cli.main([*run, "--ema", "0.9"])
     assert models.load(tmp_path / "run")[2]["method"]["fields"]["weight"] == 0.3
+    del training.CATALOGUE["anchored"], training.METHODS["anchored"]

@@ -19,7 +19,7 @@ from robustjax.config import config
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, fit, step
 from robustjax.training.loop import started_from
-from robustjax.training.schedules import Linear
+from robustjax.training.schedules import Interpolated
 from robustjax.training.step import make_step
 
 POOL = data.load("digits", "test").head(100)
@@ -148,7 +148,7 @@ def test_runs_that_differ_in_numbers_share_a_program(digits, tmp_path, monkeypat
         return make_step(*args)
 
     monkeypatch.setattr(step, "make_step", counted)
-    slow = replace(schedule=Linear(), ema=0.9)
+    slow = replace(schedule=Interpolated(), ema=0.9)
     fast = dataclasses.replace(
         slow,
         lr=0.02,
@@ -156,7 +156,7 @@ def test_runs_that_differ_in_numbers_share_a_program(digits, tmp_path, monkeypat
         eps_warmup=0.5,
         label_smoothing=0.1,
         ema=0.5,
-        schedule=Linear(values=(0.5, 0.5, 0.5, 0.5)),
+        schedule=Interpolated(values=(0.5, 0.5, 0.5, 0.5)),
         optimizer=Optimizer(weight_decay=1e-3, momentum=0.5),
     )
     given = {"model": {"name": "cnn", "width": 3}, "progress": False}
@@ -251,7 +251,7 @@ class Scripted(Natural):
 
 def test_a_method_goes_back_to_the_best_and_ends_when_it_says_so(digits, tmp_path):
     """The second epoch climbs and spoils the weights, the third keeps what it is given."""
-    spoil = Linear((0.0, 0.25, 0.26, 0.5, 0.51, 1.0), (1.0, 1.0, -1.0, -1.0, 0.0, 0.0))
+    spoil = Interpolated((0.0, 0.25, 0.26, 0.5, 0.51, 1.0), (1.0, 1.0, -1.0, -1.0, 0.0, 0.0))
     recipe = replace(epochs=4, lr=0.3, schedule=spoil)
     given = {"model": MODEL, "out": tmp_path / "run", "recipe": recipe, "progress": False}
     result = fit(Scripted(), *digits, **given)

@@ -1,13 +1,18 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from robustjax import spec
+from robustjax.config import config, decode, encode, number
+from robustjax.training import Recipe
 from robustjax.training.schedules import (
     SCHEDULES,
-    Linear,
+    Interpolated,
     MultipleDecay,
     OneCycle,
     Piecewise,
+    Schedule,
     warm_up,
 )
 
@@ -51,6 +56,27 @@ def test_bad_fractions_are_refused():
     with pytest.raises(ValueError, match="drops"):
         MultipleDecay(0)
     with pytest.raises(ValueError, match="4 times and 2 values"):
-        Linear(values=(1.0, 0.0))
+        Interpolated(values=(1.0, 0.0))
     assert MultipleDecay(5)(jnp.float32(0.5)) == pytest.approx(0.6)
-    assert Linear((0.0, 1.0), (1.0, 0.0))(jnp.float32(0.25)) == 0.75
+    assert Interpolated((0.0, 1.0), (1.0, 0.0))(jnp.float32(0.25)) == 0.75
+
+
+@config
+class Halved(Schedule):
+    """1, then 1/2: a schedule of one's own."""
+
+    at: float = number(default=0.5, high=1)
+
+    def __call__(self, t):
+        return 1 - 0.5 * (t >= self.at)
+
+
+def test_a_schedule_of_one_s_own_has_a_name_and_goes_through_a_recipe():
+    SCHEDULES.register("halved", Halved())
+    recipe = Recipe(schedule=spec.parse("halved:at=1/4", SCHEDULES))
+    del SCHEDULES["halved"]
+    assert recipe.schedule == Halved(0.25) and decode(encode(recipe), {}) == recipe
+    rates = jax.jit(lambda recipe, t: recipe.schedule(t))
+    assert [float(rates(recipe, t)) for t in (0.2, 0.3)] == [1.0, 0.5]
+    with pytest.raises(ValueError, match=r"schedule must be a Schedule, got 'halved'"):
+        Recipe(schedule="halved")

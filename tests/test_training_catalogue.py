@@ -72,9 +72,7 @@ def test_the_command_lists_every_method(capsys):
     assert capsys.readouterr().out.startswith("| method ")
 
 
-def test_a_registered_method_is_listed_and_has_the_baseline_s_card(monkeypatch, capsys):
-    for table in (CATALOGUE, METHODS):
-        monkeypatch.setitem(table, "mine", None)  # both forget it after the test
+def test_a_registered_method_is_listed_and_has_the_baseline_s_card(capsys):
     training.register("mine", TRADES(2.0), paper="this work", recipe=Recipe(epochs=3))
     cli.main(["methods", "mine"])
     assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["mine", "this", "work"]
@@ -82,6 +80,9 @@ def test_a_registered_method_is_listed_and_has_the_baseline_s_card(monkeypatch, 
     assert training.card("mine", "bot") == (TRADES(2.0), Recipe(), {})
     with pytest.raises(TypeError, match="register takes a method"):
         training.register("mine", TRADES)
+    with pytest.raises(ValueError, match="the method 'trades' is robustjax's own"):
+        training.register("trades", TRADES())
+    del CATALOGUE["mine"], METHODS["mine"]
 
 
 def test_every_class_of_a_method_is_exported():

@@ -27,7 +27,7 @@ from robustjax.training import recipes
 from robustjax.training.catalogue import CATALOGUE, METHODS
 from robustjax.training.methods import MMC, PGDAT, Method, TradesYOPO
 from robustjax.training.recipes import BASELINE, ZERO, Recipe, sgd, staircase
-from robustjax.training.schedules import Constant, Cosine, OneCycle, Piecewise
+from robustjax.training.schedules import Constant, CosineDecay, OneCycle, Piecewise
 
 
 class Card(NamedTuple):
@@ -62,7 +62,7 @@ TABLE1 = {
     # Table 1 does not say how long a warm-up is; that paper's own takes 15 epochs.
     "llr": sgd(110, 100, 105, batch_size=256, weight_decay=2e-4, eps_warmup=15 / 110),
     "tla": sgd(80, 50, 60, batch_size=50, weight_decay=2e-4),
-    "rst": sgd(100, batch_size=256, schedule=Cosine()),
+    "rst": sgd(100, batch_size=256, schedule=CosineDecay()),
     **{name: CATALOGUE[name].recipe for name in ("uat-ot", "uat-ft", "uat++")},
     "free": sgd(200, 100, 150, weight_decay=2e-4),
     "yopo": sgd(105, 79, 90, 100, lr=0.05, batch_size=256),
@@ -73,7 +73,7 @@ TABLE1 = {
     "mma": sgd(128, 51, 77, 102, lr=0.3, weight_decay=2e-4),
     "mmc": sgd(200, 100, 150, lr=0.01, batch_size=50, weight_decay=1e-4),
     "fat": sgd(120, 60, 90, 110, weight_decay=2e-4),
-    "sat": sgd(200, batch_size=256, schedule=Cosine(), lr_warmup=15 / 200),
+    "sat": sgd(200, batch_size=256, schedule=CosineDecay(), lr_warmup=15 / 200),
     "cat": sgd(200, 80, 140, 180),
     "avmixup": sgd(200, 100, 150, weight_decay=2e-4),
     **dict.fromkeys(
@@ -265,10 +265,9 @@ def cards_of(method: str) -> dict[str, Card]:
     >>> list(cards_of("trades"))
     ['bot', 'table1', 'repo', 'awp']
     """
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
+    known = CATALOGUE.find(method).method
     found = {name: table[method] for name, table in SOURCES.items() if method in table}
-    return {"bot": BOT.get(method) or Card(METHODS[method]), **found}
+    return {"bot": BOT.get(method) or Card(known), **found}
 
 
 def card(method: str, name: str | None = None) -> Card:

@@ -8,7 +8,7 @@ from typing import Any
 from robustjax.config import config, number, static
 from robustjax.data import Augment
 from robustjax.training.optimizers import Algorithm, Decay, Optimizer
-from robustjax.training.schedules import Constant, Cosine, Linear, Piecewise, Schedule
+from robustjax.training.schedules import Constant, CosineDecay, Interpolated, Piecewise, Schedule
 
 
 @config
@@ -101,7 +101,7 @@ def sgd(
     return Recipe(epochs=epochs, optimizer=optimizer, **others)
 
 
-def staircase(first: float, *steps: tuple[float, float]) -> Linear:
+def staircase(first: float, *steps: tuple[float, float]) -> Interpolated:
     """`first`, then another factor after each of these fractions of training.
 
     >>> rates = staircase(1.0, (0.5, 0.1), (0.75, 0.01))
@@ -110,7 +110,7 @@ def staircase(first: float, *steps: tuple[float, float]) -> Linear:
     """
     values = [first, *(value for _, value in steps)]
     twice = tuple(value for value in values for _ in (0, 1))
-    return Linear(tuple(time for time, _ in steps for _ in (0, 1)), twice[1:-1])
+    return Interpolated(tuple(time for time, _ in steps for _ in (0, 1)), twice[1:-1])
 
 
 MMC = Recipe(
@@ -143,7 +143,7 @@ takes 20,000 steps, 43 epochs, with drops at 1/2 and 3/4 of them and no augmenta
 RST = Recipe(
     epochs=200,
     batch_size=256,
-    schedule=Cosine(),
+    schedule=CosineDecay(),
     optimizer=Optimizer(name="nesterov"),
     augment=ZERO,
 )
@@ -157,7 +157,7 @@ GOWAL = Recipe(
     epochs=400,
     batch_size=1024,
     lr=0.4,
-    schedule=Cosine(),
+    schedule=CosineDecay(),
     lr_warmup=10 / 400,
     optimizer=Optimizer(name="nesterov", decay="kernels"),
     extra_fraction=0.7,
@@ -179,7 +179,7 @@ WANG = Recipe(
     epochs=400,
     batch_size=512,
     lr=0.2,
-    schedule=Cosine(),
+    schedule=CosineDecay(),
     lr_warmup=0.025,
     optimizer=Optimizer(name="nesterov", decay="kernels"),
     label_smoothing=0.09,

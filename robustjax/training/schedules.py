@@ -6,46 +6,80 @@ fractions of the unified baseline (Pang et al. 2021) are `Piecewise()`: 100 / 11
 
 from __future__ import annotations
 
+import abc
+
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.config import config, number
 from robustjax.spec import KINDS, Names
 
 
-@config
-class Constant:
-    """1 throughout."""
+class Schedule(abc.ABC):
+    """A factor over time; subclasses are `@config` classes.
 
+    >>> @rj.config.config
+    ... class Sqrt(Schedule):
+    ...     def __call__(self, t):
+    ...         return 1 / jnp.sqrt(1 + t)
+    >>> recipe = rj.training.Recipe(schedule=Sqrt())
+    """
+
+    @abc.abstractmethod
     def __call__(self, t: jax.Array) -> jax.Array:
-        """The factor at t."""
+        """The factor at t, the fraction of training done."""
+
+
+@config
+class Constant(Schedule):
+    """1 throughout.
+
+    >>> float(Constant()(jnp.float32(0.7)))
+    1.0
+    """
+
+    @override
+    def __call__(self, t: jax.Array) -> jax.Array:
         return jnp.ones_like(t)
 
 
 @config
-class Piecewise:
-    """1, multiplied by `factor` at each of `boundaries`: t < b_1 -> 1, t < b_2 -> factor, ..."""
+class Piecewise(Schedule):
+    """1, multiplied by `factor` at each of `boundaries`: t < b_1 -> 1, t < b_2 -> factor, ...
+
+    >>> [round(float(Piecewise((0.5, 0.75))(t)), 2) for t in (0.4, 0.6, 0.8)]
+    [1.0, 0.1, 0.01]
+    """
 
     boundaries: tuple[float, ...] = number(default=(100 / 110, 105 / 110), high=1)
     factor: float = number(default=0.1)
 
+    @override
     def __call__(self, t: jax.Array) -> jax.Array:
-        """The factor at t."""
         return jnp.power(self.factor, sum(jnp.float32(t >= b) for b in self.boundaries))
 
 
 @config
-class Cosine:
-    """(1 + cos(pi t)) / 2 (Loshchilov & Hutter 2017)."""
+class CosineDecay(Schedule):
+    """(1 + cos(pi t)) / 2 (Loshchilov & Hutter 2017).
 
+    >>> round(float(CosineDecay()(jnp.float32(0.5))), 3)
+    0.5
+    """
+
+    @override
     def __call__(self, t: jax.Array) -> jax.Array:
-        """The factor at t."""
         return 0.5 * (1 + jnp.cos(jnp.pi * t))
 
 
 @config
-class Linear:
-    """Linear between the points (times[i], values[i]); the default is Rice et al. 2020's."""
+class Interpolated(Schedule):
+    """Linear between the points (times[i], values[i]); the default is Rice et al. 2020's.
+
+    >>> float(Interpolated((0.0, 1.0), (1.0, 0.0))(jnp.float32(0.25)))
+    0.75
+    """
 
     times: tuple[float, ...] = (0.0, 1 / 3, 2 / 3, 1.0)
     values: tuple[float, ...] = (1.0, 1.0, 0.1, 0.01)
@@ -57,49 +91,55 @@ class Linear:
                 f"{len(self.times)} times and {len(self.values)} values"
             )
 
+    @override
     def __call__(self, t: jax.Array) -> jax.Array:
-        """The factor at t."""
         return jnp.interp(t, jnp.array(self.times), jnp.array(self.values))
 
 
 @config
-class OneCycle:
-    """0 -> 1 at `peak` -> 0, linear (Smith 2018). Peaks: Wong et al. 2020 0.5, Rice et al. 0.4."""
+class OneCycle(Schedule):
+    """0 -> 1 at `peak` -> 0, linear (Smith 2018). Peaks: Wong et al. 2020 0.5, Rice et al. 0.4.
+
+    >>> [float(OneCycle(0.5)(jnp.float32(t))) for t in (0.25, 0.5, 0.75)]
+    [0.5, 1.0, 0.5]
+    """
 
     peak: float = number(default=0.5, low=0, high=1)
 
+    @override
     def __call__(self, t: jax.Array) -> jax.Array:
-        """The factor at t."""
         return jnp.interp(t, jnp.array([0.0, self.peak, 1.0]), jnp.array([0.0, 1.0, 0.0]))
 
 
 @config
-class MultipleDecay:
-    """1 - floor(n t) / n: n equal drops (Rice et al. 2020 use 10)."""
+class MultipleDecay(Schedule):
+    """1 - floor(n t) / n: n equal drops (Rice et al. 2020 use 10).
+
+    >>> [float(MultipleDecay(2)(jnp.float32(t))) for t in (0.2, 0.7)]
+    [1.0, 0.5]
+    """
 
     drops: int = number(default=10, low=1)
 
+    @override
     def __call__(self, t: jax.Array) -> jax.Array:
-        """The factor at t."""
         return 1 - jnp.floor(jnp.minimum(t, 1 - 1e-6) * self.drops) / self.drops
 
-
-Schedule = Constant | Piecewise | Cosine | Linear | OneCycle | MultipleDecay
 
 SCHEDULES = KINDS[Schedule] = Names(
     "schedule",
     {
         "constant": Constant(),
         "piecewise": Piecewise(),
-        "cosine": Cosine(),
-        "linear": Linear(),
+        "cosine": CosineDecay(),
+        "linear": Interpolated(),
         "one-cycle": OneCycle(),
         "multiple-decay": MultipleDecay(),
     },
 )
-"""The schedules by the names that the command line uses."""
+"""The schedules by their names on the command line; `SCHEDULES.register(name, yours)` adds one."""
 
 
 def warm_up(t: jax.Array, fraction: float) -> jax.Array:
     """t / fraction up to 1; 1 throughout where fraction is 0."""
-    return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # of no run is a step so short
+    return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # no run has so short a step
