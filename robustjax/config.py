@@ -9,6 +9,7 @@ the range of a number.
 from __future__ import annotations
 
 import abc
+import base64
 import dataclasses
 import functools
 import inspect
@@ -16,6 +17,7 @@ import math
 import re
 import sys
 import types
+import zlib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
@@ -310,8 +312,8 @@ def encode(value: Any) -> Any:
     """Configs -> JSON: {"type": class name, "fields": {...}}; a function becomes its name.
 
     Names are bare for robustjax's own classes and functions and include the module for all others.
-    What `decode` cannot rebuild is described: any other dataclass as if it were a config, and an
-    array of more than 16 numbers by its type and shape.
+    Arrays keep all their numbers. What `decode` cannot rebuild is described: any other dataclass as
+    if it were a config, and an array of more than 262,144 numbers by its type and shape.
 
     >>> rj.config.encode(rj.threats.Linf(0.1))["type"]
     'Linf'
@@ -331,9 +333,32 @@ def encode(value: Any) -> Any:
         }
     if callable(value):
         return _name(value)
-    if isinstance(value, np.ndarray | jax.Array) and value.size > 16:
-        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return _write_array(np.asarray(value))
     return value
+
+
+def _write_array(array: np.ndarray) -> Any:
+    """The numbers of an array if they are few, else their packed bytes."""
+    if array.size > MANY:
+        return f"{array.dtype}{list(array.shape)}"
+    written = {"array": str(array.dtype), "shape": list(array.shape)}
+    if array.size <= FEW:
+        return written | {"numbers": array.reshape(-1).tolist()}
+    packed = zlib.compress(np.ascontiguousarray(array).tobytes(), 9)
+    return written | {"packed": base64.b64encode(packed).decode()}
+
+
+def _read_array(data: Mapping[str, Any]) -> np.ndarray:
+    kind, shape = np.dtype(data["array"]), data["shape"]
+    if "numbers" in data:
+        return np.asarray(data["numbers"], kind).reshape(shape)
+    packed = zlib.decompress(base64.b64decode(data["packed"]))
+    return np.frombuffer(packed, kind).reshape(shape)
+
+
+FEW, MANY = 16, 1 << 18
+"""How many entries of an array are written one by one, and how many at all."""
 
 
 def _name(function: Callable) -> str:
@@ -364,6 +389,8 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
     if set(data) == {"partial", "args", "keywords"}:
         args, keywords = decode(data["args"], functions), decode(data["keywords"], functions)
         return functools.partial(_function(data["partial"], functions), *args, **keywords)
+    if {"array", "shape"} < set(data):
+        return _read_array(data)
     if set(data) != {"type", "fields"}:
         return {k: decode(v, functions) for k, v in data.items()}
     if data["type"] not in _CLASSES:

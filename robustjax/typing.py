@@ -1,6 +1,7 @@
 """The protocols that everything else is written in. One example each; `jax.vmap` makes the batch.
 
-Shape letters: B batch, H height, W width, C channels, K classes, D features. Images live in [0, 1].
+Shape letters: B batch, H height, W width, C channels, K classes, D features. Images live in the
+box of the threat, [0, 1] by default.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 
 LogitsFn = Callable[[jax.Array], Any]
 """An image (H, W, C) -> logits (K,), or any pytree that the loss knows how to read."""
@@ -21,6 +23,12 @@ Loss = Callable[[Any, Any], jax.Array]
 
 Scalar = float | jax.Array
 """A Python float or an array of shape ()."""
+
+Eps = float | np.ndarray | jax.Array
+"""A radius: a number, or an array with one per feature, per example or both; see `Threat`."""
+
+Box = tuple[Eps, Eps]
+"""The least and the largest value of every component of an image, each broadcast to it."""
 
 
 class Cost(NamedTuple):
@@ -40,23 +48,35 @@ class Cost(NamedTuple):
 class Threat(Protocol):
     """What the adversary may do to one image x (H, W, C): the ball of radius `eps` around it.
 
-    Any object with these members is a threat:
+    A threat of one's own is a `@config` class with these members and any other fields; everything
+    that changes a radius (`curve`, warm-ups, schedules, starts) replaces `eps` and keeps the rest.
+    `threats.Ball` is a base class with bounds and a mask.
+
+    Pixels lie in [0, 1] unless the threat has a method `box(x)` as well: the least and the largest
+    value (low, high) of every component, whatever the norm allows; both are x where nothing may
+    change.
+
+    eps is a number or an array. Of an array the number of axes decides: three, (H, W, C) or what
+    broadcasts to it, is one per feature; one, (N,), is one per example, which `perturb`, `evaluate`
+    and `curve` hand out; four is both. The same holds for fields named `bounds` and `mask`. The
+    largest entry of an eps per feature is called the radius, and `distance` is in its units: it is
+    at most the radius if and only if the image is inside.
 
     >>> isinstance(rj.threats.L2(0.5), rj.typing.Threat)
     True
     """
 
     @property
-    def eps(self) -> float:
+    def eps(self) -> Eps:
         """The radius."""
         ...
 
     def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-        """The nearest point to `x_adv` in the ball around `x` and in [0, 1]."""
+        """The nearest point to `x_adv` in the ball around `x` and in the box."""
         ...
 
     def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """A random point of the ball around `x` and in [0, 1]."""
+        """A random point of the ball around `x` and in the box."""
         ...
 
     def steepest(self, gradient: jax.Array) -> jax.Array:
@@ -64,7 +84,7 @@ class Threat(Protocol):
         ...
 
     def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
-        """Move `x_adv` by at most `size` along the gradient, ending in the ball and in [0, 1]."""
+        """Move `x_adv` by at most `size` along the gradient, ending in the ball and in the box."""
         ...
 
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:

@@ -215,7 +215,7 @@ class Broken:
     ("images", "amount", "message"),
     [
         (0.4 * IMAGES, 0.2, "distance of 0.2"),
-        (IMAGES, 0.05, r"outside \[0, 1\]"),
+        (IMAGES, 0.05, "outside their bounds"),
         (IMAGES, np.nan, "NaN"),
     ],
 )

@@ -19,7 +19,7 @@ SHAPE = (2, 3, 2)
 
 @functools.cache
 def compiled(norm):
-    return jax.jit(functools.partial(shift, THREATS[norm]))
+    return jax.jit(functools.partial(shift, THREATS[norm], (0.0, 1.0)))
 
 
 def problem(seed, kind):

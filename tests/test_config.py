@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustjax import config, losses
+from robustjax import config, files, losses
 from robustjax.attacks import APGD, PGD
 from robustjax.threats import L2, Linf
 from robustjax.training import AWP, METHODS, TRADES, Recipe
@@ -171,3 +171,11 @@ def test_configs_with_arrays_are_compared_entry_by_entry():
 def test_text_is_no_number_in_python():
     with pytest.raises(ValueError, match=r"eps must be a number, such as 8 / 255, not .*'8/255'"):
         config.check_number("eps", "8/255")
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+def test_an_array_in_a_config_comes_back_from_json(size):
+    eps = np.linspace(0, 1, size, dtype=np.float32).reshape(1, 1, size)
+    written = files.from_json(files.to_json(config.encode(Linf(eps, mask=eps > 0.5))))
+    read = config.decode(written, {})
+    assert read == Linf(eps, mask=eps > 0.5) and read.eps.dtype == np.float32

@@ -37,7 +37,8 @@ from jax.tree_util import Partial
 from pyautoattack.square import SquareAttack
 
 from robustjax import attacks, data, evaluation, files, parallel, report
-from robustjax.threats import L1, L2, Linf, Threats
+from robustjax.threats import L1, L2, Linf
+from robustjax.typing import Threat
 
 RESULTS = Path(__file__).parents[1] / "results"
 CASES = {  # version, threat, the number of images
@@ -94,7 +95,7 @@ def votes(subject: Subject, images: np.ndarray) -> np.ndarray:
     return np.asarray(counts.argmax(-1)) == subject.labels
 
 
-def run_ours(version: str, threat: Threats, subject: Subject, seed: int) -> np.ndarray:
+def run_ours(version: str, threat: Threat, subject: Subject, seed: int) -> np.ndarray:
     """What AutoAttack leaves, (N,) bool."""
     random = version == "rand"
     model = attacks.Randomized(Partial(noisy, subject.ours)) if random else subject.ours
@@ -107,7 +108,7 @@ def run_ours(version: str, threat: Threats, subject: Subject, seed: int) -> np.n
     return ~found.examples["autoattack"]["fooled"]
 
 
-def run_theirs(version: str, threat: Threats, subject: Subject, seed: int) -> np.ndarray:
+def run_theirs(version: str, threat: Threat, subject: Subject, seed: int) -> np.ndarray:
     """The same of pyautoattack."""
     net = Noisy(subject.theirs) if version == "rand" else subject.theirs
     norm, (x, y) = type(threat).__name__, subject.tensors
@@ -118,7 +119,7 @@ def run_theirs(version: str, threat: Threats, subject: Subject, seed: int) -> np
     return oracle.withstands(net, x_adv, y)
 
 
-def contest(version: str, threat: Threats, subject: Subject, seed: int) -> dict[str, Any]:
+def contest(version: str, threat: Threat, subject: Subject, seed: int) -> dict[str, Any]:
     """What both leave of the same images, and how long it takes them, compilation included."""
     clock = [time.perf_counter()]
     mine = run_ours(version, threat, subject, seed)
@@ -138,7 +139,7 @@ def contest(version: str, threat: Threats, subject: Subject, seed: int) -> dict[
     }
 
 
-def square_rates(threat: Threats, subject: Subject) -> dict[str, list[float]]:
+def square_rates(threat: Threat, subject: Subject) -> dict[str, list[float]]:
     """The fraction that Square fools, for every seed."""
     x, y = subject.tensors
     rates: dict[str, list[float]] = {"robustjax": [], "pyautoattack": []}

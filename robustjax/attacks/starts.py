@@ -1,9 +1,8 @@
-"""Where a gradient attack begins: (key, x, threat, logits_fn) -> an image in the ball and box."""
+"""Where a gradient attack begins: (key, x, threat, logits_fn) -> a point of ball and box."""
 
 from __future__ import annotations
 
 import abc
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import logits_of
 from robustjax.config import config, number
 from robustjax.spec import KINDS, Names
-from robustjax.threats import L1, Linf
+from robustjax.threats import L1, Linf, box_of, radius, scaled
 from robustjax.typing import LogitsFn, Threat
 
 
@@ -51,8 +50,8 @@ class Uniform(Start):
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A random point of the scaled ball, in [0, 1]."""
-        return dataclasses.replace(threat, eps=self.scale * threat.eps).sample(key, x)
+        """A random point of the scaled ball, in the box."""
+        return scaled(threat, self.scale).sample(key, x)
 
 
 @config
@@ -64,7 +63,7 @@ class Gaussian(Start):
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A point near x, in the ball and in [0, 1]."""
+        """A point near x, in the ball and in the box."""
         return threat.project(x + self.sigma * jax.random.normal(key, x.shape, x.dtype), x)
 
 
@@ -79,12 +78,12 @@ class Corner(Start):
     ) -> jax.Array:
         """A point at distance fraction * eps, up to the box."""
         noise = jax.random.normal(key, x.shape, x.dtype)
-        return threat.step(x, noise, self.fraction * threat.eps, x)
+        return threat.step(x, noise, self.fraction * radius(threat), x)
 
 
 @config
 class Surface(Start):
-    """Noise moved onto the ball's surface, then into [0, 1]: the start of APGD.
+    """Noise moved onto the ball's surface, then into the box: the start of APGD.
 
     Uniform noise divided by its largest component in Linf, Gaussian noise divided by its length in
     L2; in L1, where division would change every pixel a little, projected, which keeps few.
@@ -95,13 +94,15 @@ class Surface(Start):
     ) -> jax.Array:
         """A point at distance eps, up to the box."""
         if isinstance(threat, Linf):
-            noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+            share = threat.steepest(jnp.ones_like(x))
+            noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1) * share
         else:
-            noise = jax.random.normal(key, x.shape, x.dtype)
+            low, high = box_of(threat, x)
+            noise = jax.random.normal(key, x.shape, x.dtype) * (low < high)
         if isinstance(threat, L1):
             return threat.project(x + noise, x)
         length = jnp.maximum(threat.distance(noise, jnp.zeros_like(x)), 1e-12)
-        return threat.project(x + threat.eps * noise / length, x)
+        return threat.project(x + radius(threat) * noise / length, x)
 
 
 @config
@@ -129,7 +130,7 @@ class OutputDiversified(Start):
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A point of the ball, in [0, 1]."""
+        """A point of the ball, in the box."""
         if logits_fn is None:
             raise ValueError("OutputDiversified needs the model: pass logits_fn")
         key_start, key_direction, key_draws = jax.random.split(key, 3)
@@ -139,7 +140,7 @@ class OutputDiversified(Start):
         def step(k, x_adv):
             draw = redraw(logits_fn, jax.random.fold_in(key_draws, k))
             gradient = jax.grad(lambda z: jnp.sum(w * logits_of(draw(z))))(x_adv)
-            return threat.step(x_adv, gradient, self.fraction * threat.eps, x)
+            return threat.step(x_adv, gradient, self.fraction * radius(threat), x)
 
         return jax.lax.fori_loop(0, self.steps, step, threat.sample(key_start, x))
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from robustjax.config import config, number
+from robustjax.deterministic import ordered_sum
 from robustjax.spec import KINDS, Names
-from robustjax.threats import ordered_sum
+from robustjax.threats import box_of
 from robustjax.typing import Threat
 
 
@@ -65,7 +66,7 @@ class Steepest(Rule):
 
 @config
 class Unclipped(Rule):
-    """The threat's direction, clipped to [0, 1] and not to the ball. No memory.
+    """The threat's direction, clipped to the box and not to the ball. No memory.
 
     For training alone: an evaluation refuses what leaves its threat.
 
@@ -76,7 +77,7 @@ class Unclipped(Rule):
     def __call__(self, memory: tuple[()], step: Step) -> tuple[jax.Array, tuple[()]]:
         """(memory, step) -> (x_adv, memory)."""
         away = step.size * step.threat.steepest(step.gradient)
-        return jnp.clip(step.x_adv + away, 0, 1), memory
+        return jnp.clip(step.x_adv + away, *box_of(step.threat, step.x)), memory
 
 
 @config

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from robustjax.attacks._core.success import logits_of
 from robustjax.config import check_number, config, number
 from robustjax.spec import KINDS, Names
+from robustjax.threats import radius
 from robustjax.typing import Threat
 
 
@@ -139,7 +140,7 @@ class Stationary(Stop):
 
 def fosc(sight: Sight) -> jax.Array:
     """The first-order stationary condition, (); in pixels times the gradient's unit."""
-    away = sight.threat.eps * sight.threat.steepest(sight.gradient) - (sight.x_adv - sight.x)
+    away = radius(sight.threat) * sight.threat.steepest(sight.gradient) - (sight.x_adv - sight.x)
     return jnp.sum(away * sight.gradient)
 
 

@@ -99,10 +99,10 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     if named:
         draw_examples(found, images, list(named)[-1], settings["class_names"], run / "examples.png")
     if over_eps is not None:
-        radii = [threat.eps * k / 4 for k in range(9)]
+        radii = radii_around(threat)
         curve = rj.evaluation.curve(*subject, over_eps, radii, key, **how)
         write(result | {"curve": {"attack": chosen, **curve}})
-        norm = type(threat).__name__.lower()
+        norm = type(threat).__name__
         rj.report.accuracy_over_eps({chosen: curve}, run / "accuracy_over_eps.png", norm)
     for name, rows in result["stages"].items():
         if len(rows) > 1:
@@ -114,6 +114,12 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
         )
     print(rj.report.table([run]))
     return found
+
+
+def radii_around(threat: rj.typing.Threat) -> list[float]:
+    """From 0 to twice the threat's own radius; whole numbers of pixels in L0."""
+    radii = [float(rj.threats.radius(threat)) * k / 4 for k in range(9)]
+    return sorted({float(int(r)) for r in radii}) if isinstance(threat, rj.threats.L0) else radii
 
 
 def draw_examples(

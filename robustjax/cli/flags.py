@@ -104,7 +104,7 @@ def choose_threat(
         named = threats().find(name)
         same = type(named) is type(default)
         threat = rj.spec.change(default if same else named, settings, name)
-    return threat if eps is None else dataclasses.replace(threat, eps=eps)
+    return threat if eps is None else rj.threats.with_radius(threat, eps)
 
 
 def threats() -> rj.spec.Names[rj.typing.Threat]:

@@ -17,7 +17,7 @@ from robustjax.config import check_choice, config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
-from robustjax.threats import L2
+from robustjax.threats import L2, radius
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 Constraint = Literal["selectable", "orthogonal", "sum"]
@@ -119,7 +119,7 @@ class JointPGD(Iterative):
 
         (_, score), pull, wrong = jax.vjp(look, state.x_adv, has_aux=True)
         better = wrong & (score > state.score)
-        size = self.rel_step * self.threat.eps / jnp.maximum(self.steps, 1)
+        size = self.rel_step * radius(self.threat) / jnp.maximum(self.steps, 1)
         x_adv = self.threat.step(state.x_adv, self._direction(pull, wrong), size, example.x)
         return state._replace(
             looks=state.looks + 1,

@@ -124,7 +124,7 @@ def detect(
         raise ValueError("name at least one attack, or give a white_box")
     if reserved := {"clean", WHITE_BOX} & set(attacks):
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
-    given = images, labels, indices, batch_size
+    given = images, labels, indices, batch_size, None, [*attacks.values(), white_box]
     model, key, data, batch_size = check_request(logits_fn, key, *given)
     setting = Setting(model, key, fooled, batch_size, Ledger())
 

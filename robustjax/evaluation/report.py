@@ -37,9 +37,10 @@ class Report:
       key: the numbers of the PRNG key.
       examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
         'prediction', 'distance', 'stage' (N,). The distance is in the norm of the attack's own
-        threat, and inf where a minimum-norm attack found nothing; an image that is misclassified
-        clean is not attacked, counts as fooled, and has distance 0. The stage is the row of
-        `stages` that fooled the model; -1: none did.
+        threat (with an eps per feature in units of its largest entry: see `typing.Threat`), and inf
+        where a minimum-norm attack found nothing; an image that is misclassified clean is not
+        attacked, counts as fooled, and has distance 0. The stage is the row of `stages` that fooled
+        the model; -1: none did.
       adversarial: per attack the images (N, H, W, C).
       attacks: the configuration of each attack.
     """
@@ -105,6 +106,7 @@ def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]
       distances: (N,) or (E, N), to the nearest adversarial image: 0 where the model is wrong
         anyway, inf where there is none.
     """
+    check_radii(eps)
     radii = np.asarray([float(radius) for radius in eps])
     fallen = np.isfinite(distances) & (distances <= allowed(radii)[:, None]) | (distances == 0)
     accuracy = [float(p) for p in 1 - fallen.mean(-1)]
@@ -113,6 +115,13 @@ def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]
         "accuracy": accuracy,
         "stderr": [stderr(p, fallen.shape[-1]) for p in accuracy],
     }
+
+
+def check_radii(eps: Sequence[float]) -> None:
+    """Raise ValueError unless all radii are numbers >= 0: nothing is within NaN."""
+    for radius in eps:
+        if not radius >= 0:
+            raise ValueError(f"a radius must lie in [0, inf], got {radius!r}")
 
 
 def stderr(p: float, n: int) -> float:

@@ -29,7 +29,7 @@ from robustjax.attacks._engine.craft import (
 from robustjax.attacks._engine.inputs import Examples, check_attack, check_request
 from robustjax.evaluation import diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
-from robustjax.evaluation.report import Report, describe, points, stderr
+from robustjax.evaluation.report import Report, check_radii, describe, points, stderr
 from robustjax.typing import Attack
 
 
@@ -50,13 +50,14 @@ def evaluate(
     """Clean, per-attack and worst-case accuracy, with the diagnostics that make them credible.
 
     Only images that the model gets right are attacked. Every returned image is checked to be
-    finite, in [0, 1] and in its ball before it counts; a minimum-norm attack counts where its
+    finite, in its box and in its ball before it counts; a minimum-norm attack counts where its
     distance is at most the eps of its threat.
 
     Args:
       logits_fn: a batch (B, H, W, C) -> logits (B, K); best a `jax.tree_util.Partial(apply,
         variables)`, whose weights are no part of the program.
-      images: (N, H, W, C), floats in [0, 1] or uint8.
+      images: (N, H, W, C), floats in the box of the attacks' threats, [0, 1] by default; or uint8,
+        which is divided by 255.
       labels: (N,) integers.
       attacks: by the names the report should use.
       key: example i uses fold_in(key, indices[i]) in every attack.
@@ -74,7 +75,7 @@ def evaluate(
     Raises:
       ValueError: unusable attacks, images, labels, model, key, batch size or names, NaN logits on
         clean images, or a torn snapshot.
-      RuntimeError: an attack left its ball or the pixel box.
+      RuntimeError: an attack left its ball or its box.
     """
     if not isinstance(attacks, Mapping):
         raise ValueError(
@@ -87,7 +88,7 @@ def evaluate(
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size
+        logits_fn, key, images, labels, indices, batch_size, attacks=list(attacks.values())
     )
     setting = Setting(model, key, success, batch_size, Ledger())
     clean = _clean(setting, data)
@@ -162,14 +163,20 @@ def curve(
     Args:
       attack: a minimum-norm attack is run once; another once for each radius. Give it no fixed
         step size then, so that its steps follow eps.
-      eps: the radii; 0 gives the clean accuracy.
+      eps: the radii; 0 gives the clean accuracy. An eps per feature keeps its proportions, and its
+        largest entry becomes the radius; instead of an eps per example all get the same.
       logits_fn, images, labels, key, indices, batch_size, progress: as for `evaluate`.
 
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
+
+    Raises:
+      ValueError: as for `evaluate`, or a radius that is negative or NaN.
     """
+    check_attack(attack)
+    check_radii(eps)
     model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size
+        logits_fn, key, images, labels, indices, batch_size, attacks=attack
     )
     setting = Setting(model, key, fooled, batch_size, Ledger())
     right = data[~_clean(setting, data).won]
@@ -205,7 +212,7 @@ def zero_gradient(
       logits_fn, images, labels, key, indices, batch_size: as for `evaluate`.
     """
     model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size
+        logits_fn, key, images, labels, indices, batch_size, attacks=attack
     )
     setting = Setting(model, key, fooled, batch_size, Ledger())
     right = data[~_clean(setting, data).won]

@@ -90,10 +90,11 @@ def accuracy_over_eps(
       curves: a line for each model or attack: label -> {"eps", "accuracy", "stderr"}, sequences as
         `evaluation.curve` returns them.
       png: path of the figure.
-      norm: linf, l2, l1 or l0, for the axis. Small radii in linf are written in 1/255.
+      norm: linf, l2, l1, l0 or the name of another threat, for the axis. Small radii in linf are
+        written in 1/255.
 
     Raises:
-      ValueError: there is no curve, or an unknown norm.
+      ValueError: there is no curve.
 
     >>> import pathlib, tempfile
     >>> curve = {"eps": [0, 4 / 255, 8 / 255], "accuracy": [0.8, 0.6, 0.5], "stderr": [0.01] * 3}
@@ -104,8 +105,6 @@ def accuracy_over_eps(
     """
     if not curves:
         raise ValueError("there is no curve to draw")
-    if norm.lower() not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}; choose one of {', '.join(NORMS)}")
     largest = max(max(curve["eps"]) for curve in curves.values())
     scale, unit = radius_unit(norm, largest)
     with figure(png, 1, 1, (5.6, 3.8)) as (ax,):
@@ -115,7 +114,9 @@ def accuracy_over_eps(
                 eps * scale, accuracy - stderr, accuracy + stderr, alpha=0.2, linewidth=0
             )
             ax.plot(eps * scale, accuracy, marker="o", markersize=4, label=label)
-        ax.set(xlabel=f"{NORMS[norm.lower()]} radius ε{unit}", title="accuracy under attack")
+        ax.set(
+            xlabel=f"{NORMS.get(norm.lower(), norm)} radius ε{unit}", title="accuracy under attack"
+        )
         ax.set_xlim(left=0)
         _percent_axis(ax)
         ax.legend()

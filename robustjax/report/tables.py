@@ -203,12 +203,16 @@ def _stage_name(encoded: Any, count: int) -> str:
     return " ".join(word for word in words if word)
 
 
-def format_eps(eps: float) -> str:
+def format_eps(eps: Any) -> str:
     """A small multiple of 1/255 as a fraction, any other radius with three digits.
+
+    An array, as `config.encode` writes it, by its shape.
 
     >>> rj.report.format_eps(8 / 255), rj.report.format_eps(0.3)
     ('8/255', '0.3')
     """
+    if not isinstance(eps, float | int):
+        return f"of shape {tuple(eps['shape'])}" if isinstance(eps, Mapping) else str(eps)
     if not eps < 0.2:  # inf too
         return f"{eps:.3g}"
     levels = eps * 255

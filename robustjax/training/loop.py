@@ -19,7 +19,7 @@ from tqdm import tqdm
 from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
-from robustjax.threats import Linf, Threats, map_threats
+from robustjax.threats import Linf, map_threats, threats_of
 from robustjax.training.methods.base import Method
 from robustjax.training.recipes import BASELINE, Recipe
 from robustjax.training.run_directory import (
@@ -31,7 +31,7 @@ from robustjax.training.run_directory import (
 )
 from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import create_state, program
-from robustjax.typing import Attack
+from robustjax.typing import Attack, Threat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def fit(
     resume: bool = False,
     extra: data.Dataset | None = None,
     init_from: str | Path | None = None,
-    threat: Threats | None = None,
+    threat: Threat | None = None,
     validation_attack: Attack | None = None,
     checkpoint_every: int | None = None,
     log_every: int = 20,
@@ -265,14 +265,12 @@ def place(state: TrainState) -> TrainState:
     return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
 
 
-def threat_of(method: Method) -> Threats:
+def threat_of(method: Method) -> Threat:
     """The threat a method trains against; Linf(8/255) where it has none."""
-    found: list[Threats] = []
-    map_threats(lambda threat: found.append(threat) or threat, method)
-    return found[0] if found else Linf()
+    return next(iter(threats_of(method)), Linf())
 
 
-def with_threat(method: Method, threat: Threats) -> Method:
+def with_threat(method: Method, threat: Threat) -> Method:
     """The same method against another threat."""
     return map_threats(lambda _: threat, method)
 

@@ -105,7 +105,8 @@ class Net(struct.PyTreeNode):
 
         Args:
           attack: as it is at this time of training; under 'commit' its every step moves the running
-            statistics. Any of its numbers may be an array (B,), one for each image.
+            statistics. Any of its numbers may be an array (B,), one for each image, or
+            (B, H, W, C).
           params: weights.
           keys: (B,) one key per example.
           x: (B, H, W, C) images.
@@ -129,7 +130,7 @@ class Net(struct.PyTreeNode):
 
             return attack.ascend(model, stats, key, image, label, target)
 
-        own = jax.tree.map(lambda number: 0 if jnp.ndim(number) else None, attack)
+        own = jax.tree.map(lambda number: 0 if jnp.ndim(number) in (1, 4) else None, attack)
         in_axes = (own, None, 0, 0, 0, 0, 0)
         vmapped = jax.vmap(one, in_axes=in_axes, out_axes=(0, None), axis_name=EXAMPLE)
         return lax.stop_gradient(vmapped(attack, self.stats, self.draws, keys, x, y, target))

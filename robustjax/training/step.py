@@ -18,7 +18,7 @@ from jax import lax
 from robustjax import losses, models, parallel
 from robustjax.data import cutmix, mixup, to_float
 from robustjax.parallel import AXIS
-from robustjax.threats import map_threats
+from robustjax.threats import map_threats, scaled
 from robustjax.training.methods.base import Batch, Method
 from robustjax.training.net import Net
 from robustjax.training.recipes import Recipe
@@ -169,7 +169,7 @@ def program(module: models.Network, total_steps: int, num_classes: int) -> Calla
 
 def scale_eps(tree: T, factor: jax.Array) -> T:
     """The same method with the eps of every threat in it multiplied."""
-    return map_threats(lambda threat: type(threat)(threat.eps * factor), tree)
+    return map_threats(lambda threat: scaled(threat, factor), tree)
 
 
 def smoothed(recipe: Recipe, index: jax.Array, target: jax.Array, num_classes: int) -> jax.Array:

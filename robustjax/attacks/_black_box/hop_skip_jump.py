@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.config import config, number, static
-from robustjax.threats import L2, Linf
+from robustjax.threats import L2, Linf, box_of, check_norm, with_radius
 from robustjax.typing import Cost, LogitsFn
 
 FIND, SHRINK, ESTIMATE, JUMP, GIVE_UP = range(5)
@@ -94,8 +93,9 @@ class HopSkipJump(MinimumNorm):
     success: Success = static(default=fooled)
 
     def __post_init__(self):
-        if not isinstance(self.threat, L2 | Linf) and dataclasses.is_dataclass(self.threat):
-            raise ValueError(f"HopSkipJump knows L2 and Linf, not {type(self.threat).__name__}")
+        check_norm(self, L2, Linf)
+        if isinstance(self.threat, L2 | Linf) and self.threat.bounds is None:
+            raise ValueError("HopSkipJump needs bounds, between which it draws its first images")
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
         """One query: the clean image."""
@@ -124,26 +124,30 @@ class HopSkipJump(MinimumNorm):
         return jax.lax.switch(state.phase, tell, example.x, state, query, won, far)
 
     def _ask(self, example: Example, state: Walk) -> jax.Array:
-        """The image of the next query, in [0, 1]."""
+        """The image of the next query, in the box."""
         x, key = example.x, jax.random.fold_in(example.key, state.queries)
         noise = jax.random.normal(key, x.shape, x.dtype)
 
+        low, high = box = box_of(self.threat, x)
+
         def find():
             uniform = jax.scipy.stats.norm.cdf(noise)
-            return jnp.where(state.count % 2 == 0, uniform, jnp.round(uniform))
+            part = jnp.where(state.count % 2 == 0, uniform, jnp.round(uniform))
+            return low + (high - low) * part
 
         def shrink():
-            ball = dataclasses.replace(self.threat, eps=(state.low + state.high) / 2)
+            ball = with_radius(self.threat, (state.low + state.high) / 2)
             return ball.project(state.point, x)
 
         def estimate():
-            return jnp.clip(state.point + self._delta(state) * L2().steepest(noise), 0, 1)
+            direction = L2().steepest(noise * (low < high))
+            return jnp.clip(state.point + self._delta(state) * direction, *box)
 
         def jump():
             length = (
                 state.high / jnp.sqrt(jnp.float32(state.turn)) * jnp.float32(0.5) ** state.count
             )
-            return jnp.clip(state.point + length * state.normal, 0, 1)
+            return jnp.clip(state.point + length * state.normal, *box)
 
         return jax.lax.switch(state.phase, (find, shrink, estimate, jump))
 

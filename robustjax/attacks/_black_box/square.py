@@ -14,7 +14,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks.targets import check_aim
 from robustjax.config import config, number, static
 from robustjax.losses import margin
-from robustjax.threats import L0, L1, L2, Linf
+from robustjax.threats import L1, L2, Linf, check_norm
 from robustjax.typing import Cost, LogitsFn, Loss
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -71,8 +71,7 @@ class Square(Iterative):
     success: Success = static(default=fooled)
 
     def __post_init__(self):
-        if isinstance(self.threat, L0):
-            raise ValueError("Square is defined for Linf, L2 and L1, not for L0")
+        check_norm(self, Linf, L2, L1)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> Search:
         """The clean image, not looked at."""

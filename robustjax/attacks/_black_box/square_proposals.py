@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.threats import L1, L2, Linf, displaced, ordered_sum
+from robustjax.deterministic import ordered_sum
+from robustjax.threats import L1, L2, Linf, box_of
+from robustjax.threats.numerics import displaced
 
 TINY = 1e-12
 
@@ -131,7 +133,7 @@ def _power(threat: L2 | L1) -> int:
 
 
 def _onto(threat: L2 | L1, d: jax.Array, x: jax.Array) -> jax.Array:
-    """x + d, of norm eps (L2) or at most eps (L1), in [0, 1]."""
+    """x + d, of norm eps (L2) or at most eps (L1), in the box."""
     if isinstance(threat, L2):
-        return displaced(x, threat.eps * threat.steepest(d))
+        return displaced(x, threat.eps * threat.steepest(d), box_of(threat, x))
     return threat.project(x + d, x)

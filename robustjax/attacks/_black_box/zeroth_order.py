@@ -20,6 +20,7 @@ from robustjax.attacks.steps import Adam, Momentum, Rule, Steepest, Step
 from robustjax.attacks.targets import Label, sense
 from robustjax.config import config, number, static
 from robustjax.losses import margin
+from robustjax.threats import box_of
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 Noise = Literal["rademacher", "gaussian"]
@@ -139,10 +140,12 @@ class ZerothOrder(Iterative):
         """
         draw = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}[self.noise]
 
+        box = box_of(self.threat, x)
+
         def pair(i, sums):
             key_noise, key_model = jax.random.split(jax.random.fold_in(key, i))
             shift = self.delta * draw(key_noise, x.shape, x.dtype)
-            plus, minus = jnp.clip(x + shift, 0, 1), jnp.clip(x - shift, 0, 1)
+            plus, minus = jnp.clip(x + shift, *box), jnp.clip(x - shift, *box)
             outputs = jax.vmap(redraw(logits_fn, key_model))(jnp.stack([plus, minus]))
             values = jax.vmap(self.loss, in_axes=(0, None))(outputs, target)
             moved = plus - minus

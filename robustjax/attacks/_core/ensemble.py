@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import distance_of, within
+from robustjax.attacks._core.iterative import within
 from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.config import config, static
-from robustjax.threats import map_threats
+from robustjax.threats import map_threats, with_radius
 from robustjax.typing import Attack, LogitsFn, Loss
 
 
@@ -42,7 +42,7 @@ class Ensemble(abc.ABC):
         best, won = x, jnp.asarray(False)
         for i, stage in enumerate(self.stages(num_classes)):
             z = stage(logits_fn, jax.random.fold_in(key, i), x, y, target)
-            allowed = within(stage, distance_of(stage, z, x))
+            allowed = within(stage, z, x)
             best = jnp.where(allowed & ~won, z, best)
             won |= allowed & self.success(logits_fn(z), y)
         return best
@@ -70,7 +70,7 @@ class Restarts(Ensemble):
         """The first restart that succeeds, else the last inside the threat, else the image."""
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         tries = jax.vmap(lambda k: self.attack(logits_fn, k, x, y, target))(keys)
-        inside = jax.vmap(lambda z: within(self.attack, distance_of(self.attack, z, x)))(tries)
+        inside = jax.vmap(lambda z: within(self.attack, z, x))(tries)
         won = inside & jax.vmap(lambda z: self.success(logits_fn(z), y))(tries)
         last = self.n - 1 - jnp.argmax(inside[::-1])
         best = tries[jnp.where(jnp.any(won), jnp.argmax(won), last)]
@@ -133,4 +133,4 @@ def leaves(attack: Attack, num_classes: int) -> tuple[Attack, ...]:
 
 def with_eps(attack: Attack, eps: float) -> Attack:
     """The same attack, every threat in it with this radius: same program, other data."""
-    return map_threats(lambda threat: dataclasses.replace(threat, eps=eps), attack)
+    return map_threats(lambda threat: with_radius(threat, eps), attack)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import config
+from robustjax.threats import box_of, radius
 from robustjax.typing import Attack, Cost, LogitsFn, Threat
 
 
@@ -35,7 +36,7 @@ class Example(NamedTuple):
 
 
 TOLERANCE = 1e-6
-"""How far outside its ball a result may lie: float32 rounding, relative to eps and in pixels."""
+"""How far outside a result may lie: float32 rounding, relative to eps and to the pixels."""
 
 
 def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
@@ -45,17 +46,29 @@ def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.asarray(far, jnp.float32)
 
 
-def within(attack: Any, distance: Any) -> Any:
-    """Whether a distance counts as inside the attack's threat model; always, if it has none."""
+def within(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+    """Whether an image counts as inside the attack's threat model; always, if it has none."""
     threat = getattr(attack, "threat", None)
     if threat is None:
-        return jnp.ones_like(distance, bool)
-    return distance <= allowed(threat.eps)
+        return jnp.asarray(True)
+    return threat.distance(x_adv, x) <= allowed(radius(threat), _scale(x))
 
 
-def allowed(eps: Any) -> Any:
-    """The largest distance that counts as inside a ball of radius eps."""
-    return eps * (1 + TOLERANCE) + TOLERANCE
+def in_box(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+    """Whether all pixels are what the attack's threat lets them be; [0, 1] where it has none."""
+    low, high = box_of(getattr(attack, "threat", None), x)
+    slack = TOLERANCE * _scale(x)
+    return jnp.all((x_adv >= low - slack) & (x_adv <= high + slack))
+
+
+def allowed(radius: Any, scale: Any = 1.0) -> Any:
+    """The largest distance that counts as inside a ball, for pixels of this size."""
+    return radius * (1 + TOLERANCE) + TOLERANCE * scale
+
+
+def _scale(x: jax.Array) -> jax.Array:
+    """The size of the pixels, which their rounding is relative to: 1 in [0, 1]."""
+    return jnp.maximum(jnp.max(jnp.abs(x)), 1)
 
 
 class Iterative(abc.ABC):

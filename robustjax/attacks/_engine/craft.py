@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from robustjax.attacks._core.ensemble import Ensemble, leaves
-from robustjax.attacks._core.iterative import MinimumNorm, iterative, within
+from robustjax.attacks._core.iterative import MinimumNorm, iterative
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import Success, fooled, logits_of, prediction
 from robustjax.attacks._engine.inputs import (
@@ -23,6 +23,7 @@ from robustjax.attacks._engine.inputs import (
 )
 from robustjax.attacks._engine.slots import Crafted, Keeper, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.threats import radius
 from robustjax.typing import Attack, Cost
 
 NOTHING = Keeper()
@@ -125,7 +126,8 @@ def perturb(
       attack: any attack; an ensemble's stages each see only the examples that still resist.
       logits_fn: a batch (B, H, W, C) -> logits (B, K); see `check_model`.
       key: example i uses fold_in(key, indices[i]).
-      images: (N, H, W, C), floats in [0, 1] or uint8.
+      images: (N, H, W, C), floats in the box of the attack's threat, [0, 1] by default; or uint8,
+        which is divided by 255.
       labels: (N,) integers, the true labels.
       targets: arrays (N, ...) for attacks with a given target.
       indices: (N,) integers that name the examples; None: 0 to N - 1.
@@ -134,11 +136,11 @@ def perturb(
       progress: show a progress bar.
 
     Returns:
-      (N, H, W, C) float32 in [0, 1].
+      (N, H, W, C) float32 in the box.
 
     Raises:
       ValueError: unusable attack, images, labels, model, key or batch size.
-      RuntimeError: the attack left its ball or the pixel box, or returned NaN.
+      RuntimeError: the attack left its ball or its box, or returned NaN.
 
     Guarantees:
       The result does not depend on `batch_size`, nor, with indices permuted along, on the order:
@@ -148,7 +150,7 @@ def perturb(
     """
     check_attack(attack)
     model, key, examples, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, targets
+        logits_fn, key, images, labels, indices, batch_size, targets, attack
     )
     success = getattr(attack, "success", fooled) if success is None else success
     setting = Setting(model, key, success, batch_size, Ledger())
@@ -232,9 +234,10 @@ VERDICT = 2**31 - 2
 def _craft_leaf(attack, setting, examples, progress, path):
     crafted, seconds = _run(attack, setting, examples, progress, path)
     judged, distance = judge(setting, examples, crafted.image), crafted.distance
+    inside = crafted.inside
     if isinstance(attack, MinimumNorm):
         distance = np.where(judged.won, distance, np.float32(np.inf))
-    inside = np.asarray(within(attack, distance))
+        inside = inside & judged.won
     won = judged.won & inside
     cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in crafted.cost))
     counts = len(examples), int(won.sum()), int((crafted.unfinished & ~won).sum())
@@ -267,11 +270,11 @@ def _verify(attack: Attack, crafted: Crafted) -> None:
             f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient, or for "
             "a random start in a ball of infinite eps"
         )
-    if images.min() < 0 or images.max() > 1:
-        raise RuntimeError(f"{name} returned pixels outside [0, 1]")
-    outside = ~np.asarray(within(attack, crafted.distance))
+    if not crafted.in_box.all():
+        raise RuntimeError(f"{name} returned pixels outside their bounds, [0, 1] by default")
+    outside = ~crafted.inside
     if outside.any() and not isinstance(attack, MinimumNorm):
         raise RuntimeError(
             f"{name} returned a distance of {crafted.distance[outside].max():.9g}, more than eps = "
-            f"{float(attack.threat.eps):.9g}"
+            f"{float(radius(attack.threat)):.9g}"
         )

@@ -10,20 +10,31 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import logits_of
 from robustjax.attacks._engine.tiles import default_batch_size
 from robustjax.parallel import place
-from robustjax.threats import Linf
+from robustjax.threats import Linf, box_of, check_threats, map_threats, of_example, threats_of
+from robustjax.typing import Threat
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """N examples as NumPy arrays: image (N, H, W, C) float32 in [0, 1], label (N,), index (N,)."""
+    """N examples as NumPy arrays.
+
+    Attributes:
+      image: (N, H, W, C) float32.
+      label: (N,) the true classes.
+      index: (N,) their names, from which randomness is drawn.
+      position: (N,) where each stood in what the caller gave: its entry of an eps per example.
+      target: pytree of (N, ...) for attacks with a given target, or None.
+    """
 
     image: np.ndarray
     label: np.ndarray
     index: np.ndarray
+    position: np.ndarray
     target: Any = None
 
     def __len__(self) -> int:
@@ -46,8 +57,11 @@ def check_request(
     indices: Any,
     batch_size: int | None,
     targets: Any = None,
+    attacks: Any = None,
 ) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
     """What `perturb`, `evaluate` and `curve` share: model, typed key, examples, tile's size.
+
+    `attacks` is one attack or a list of them: their threats say where the pixels may lie.
 
     Raises:
       ValueError: the key is no PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
@@ -60,7 +74,7 @@ def check_request(
         batch_size = default_batch_size()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    examples = check_examples(images, labels, indices, targets)
+    examples = check_examples(images, labels, indices, targets, attacks)
     return check_model(logits_fn, examples), key, examples, min(batch_size, len(examples))
 
 
@@ -71,21 +85,27 @@ def check_attack(attack: Any) -> None:
         raise ValueError(f"an attack is an object such as PGD(Linf(8 / 255)), got {attack!r}")
     if not hasattr(threat := getattr(attack, "threat", Linf()), "project"):
         raise ValueError(f"{name} needs a threat such as Linf(8 / 255), got {threat!r}")
+    map_threats(lambda threat: threat, attack)  # looks at each
     if not callable(loss := getattr(attack, "loss", check_attack)):
         raise ValueError(f"{name} needs a loss such as robustjax.losses.dlr, got {loss!r}")
 
 
-def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any = None) -> Examples:
+def check_examples(
+    images: Any, labels: Any, indices: Any = None, targets: Any = None, attacks: Any = None
+) -> Examples:
     """Images and labels from outside.
 
     Args:
-      images: (N, H, W, C), floats in [0, 1] or uint8, which is divided by 255.
+      images: (N, H, W, C), uint8, which is divided by 255, or floats in the boxes of the attacks'
+        threats, [0, 1] by default. What rounding has led outside is clipped.
       labels: (N,) integers, the true labels.
       indices: (N,) integers that name the examples (randomness hangs on them); None: 0 to N - 1.
       targets: pytree of arrays (N, ...) for losses that compare with something else; None: none.
+      attacks: one attack or a list of them; None: none.
 
     Raises:
-      ValueError: a wrong shape or dtype, pixels outside [0, 1] or not finite, a negative label.
+      ValueError: a wrong shape or dtype, pixels outside the box or not finite, a negative label, or
+        a threat that does not fit the images.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or not images.size:
@@ -93,16 +113,17 @@ def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any =
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / np.float32(255)
     if images.dtype.kind not in "fV":  # V: bfloat16
-        raise ValueError(f"images must be floats in [0, 1] or uint8, got {images.dtype}")
+        raise ValueError(
+            f"images must be floats in the bounds of the threat, or uint8; got {images.dtype}"
+        )
     images = images.astype(np.float32)
     if not np.isfinite(images).all():
         bad = int((~np.isfinite(images)).any((1, 2, 3)).sum())
         raise ValueError(f"{bad} of {len(images)} images hold NaN or infinite pixels")
-    if images.min() < 0 or images.max() > 1:
-        raise ValueError(
-            f"pixels must lie in [0, 1], got {images.min():g} to {images.max():g}; divide by 255, "
-            "and put any normalisation inside the model"
-        )
+    check_threats(attacks, images)
+    for attack in attacks if isinstance(attacks, list) else [attacks]:
+        for threat in threats_of(attack) or [None]:
+            images = _in_box(images, threat)
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     for name, values in (("labels", labels), ("indices", indices)):
         if values.shape != (len(images),) or values.dtype.kind not in "iu":
@@ -117,7 +138,29 @@ def check_examples(images: Any, labels: Any, indices: Any = None, targets: Any =
     for leaf in jax.tree.leaves(targets):
         if leaf.shape[:1] != labels.shape:
             raise ValueError(f"targets must have a leading axis {len(images)}, got {leaf.shape}")
-    return Examples(images, labels.astype(np.int32), indices.astype(np.int32), targets)
+    position = np.arange(len(images), dtype=np.int32)
+    return Examples(images, labels.astype(np.int32), indices.astype(np.int32), position, targets)
+
+
+def _in_box(images: np.ndarray, threat: Threat | None) -> np.ndarray:
+    """The images clipped to the box of a threat, if rounding alone has led them outside."""
+    rows = np.arange(len(images))
+    box = jax.vmap(lambda row, x: box_of(of_example(threat, row), x))(rows, images)
+    low, high = (_per_image(np.asarray(end, np.float32)) for end in box)
+    slack = TOLERANCE * np.maximum(np.abs(images).max(), 1)
+    if (images < low - slack).any() or (images > high + slack).any():
+        least, most = low.min(), high.max()
+        raise ValueError(
+            f"pixels must lie in [{least:g}, {most:g}], got {images.min():g} to {images.max():g}; "
+            "divide by 255, and put any normalisation inside the model, or give the threat the "
+            "bounds of the images: Linf(eps, bounds=(low, high))"
+        )
+    return np.clip(images, low, high)
+
+
+def _per_image(values: np.ndarray) -> np.ndarray:
+    """(N, ...) -> (N, ..., H, W, C) or what broadcasts to it."""
+    return values.reshape(len(values), *(1,) * (4 - values.ndim), *values.shape[1:])
 
 
 def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partial:

@@ -19,11 +19,12 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from tqdm import tqdm
 
-from robustjax.attacks._core.iterative import Example, Iterative, distance_of
+from robustjax.attacks._core.iterative import Example, Iterative, distance_of, in_box, within
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.attacks._engine.tiles import tile_size
 from robustjax.parallel import data_parallel, merge, place, split
+from robustjax.threats import of_example
 from robustjax.typing import Cost
 
 SECONDS = 0.2
@@ -39,12 +40,16 @@ class Crafted(NamedTuple):
     Attributes:
       image: (N, H, W, C).
       distance: (N,) in the norm of the attack's threat; NaN for an attack without one.
+      inside: (N,) bool: the image is inside the attack's threat model.
+      in_box: (N,) bool: its pixels are what the threat lets them be.
       cost: the model calls that each example took, each (N,).
       unfinished: (N,) bool: the attack was still gaining when its budget ended.
     """
 
     image: np.ndarray
     distance: np.ndarray
+    inside: np.ndarray
+    in_box: np.ndarray
     cost: Cost
     unfinished: np.ndarray
 
@@ -145,8 +150,8 @@ def over_slots(
 
 def _single(number: Any) -> Any:
     """A config's number in 32 bits also where JAX's own default is 64."""
-    if isinstance(number, float):
-        return np.float32(number)
+    if isinstance(number, float) or getattr(number, "dtype", None) == np.float64:
+        return np.asarray(number, np.float32)[()]
     return np.int32(number) if type(number) is int else number
 
 
@@ -160,19 +165,18 @@ def _compiled(devices: tuple[jax.Device, ...]) -> Callable:
     """(shared, rows, flags, state, steps) -> (state, done, result): `steps` steps of every slot."""
 
     def run(shared, rows, flags, state, steps):
-        attack = shared[0]
-
         def over(function, *arguments):
             return jax.vmap(lambda row, *a: function(*_problem(shared, row), *a), axis_name=SLOT)(
                 rows, *arguments
             )
 
         def settled(state):
-            return jax.vmap(attack.done)(state) | flags["idle"]
+            return over(lambda attack, *rest: attack.done(rest[-1]), state) | flags["idle"]
 
         def body(carry):
             k, state = carry
-            return k + 1, _where(settled(state), state, over(attack.step, state))
+            moved = over(lambda attack, *rest: attack.step(*rest), state)
+            return k + 1, _where(settled(state), state, moved)
 
         def more(carry):
             k, state = carry
@@ -180,11 +184,11 @@ def _compiled(devices: tuple[jax.Device, ...]) -> Callable:
 
         state = jax.lax.cond(
             jnp.any(flags["fresh"]),
-            lambda: _where(flags["fresh"], over(attack.begin), state),
+            lambda: _where(flags["fresh"], over(lambda attack, *rest: attack.begin(*rest)), state),
             lambda: state,
         )
         _, state = jax.lax.while_loop(more, body, (0, state))
-        return state, settled(state), over(lambda _, *rest: _result(attack, *rest), state)
+        return state, settled(state), over(lambda attack, _, *rest: _result(attack, *rest), state)
 
     return data_parallel(run, in_axes=(None, 0, 0, 0, None), out_axes=0, devices=devices)
 
@@ -197,27 +201,34 @@ DRAW = 2**31 - 1
 
 
 def _problem(shared, row):
-    _, model, key, path = shared
+    """(the attack, the model, the example) as this row has them."""
+    attack, model, key, path = shared
     key = jax.random.fold_in(key, row["index"])
     for i in path:
         key = jax.random.fold_in(key, i)
     logits_fn = redraw(one_example(model), jax.random.fold_in(key, DRAW))
-    return logits_fn, Example(key, row["image"], row["label"], row["target"])
+    example = Example(key, row["image"], row["label"], row["target"])
+    return of_example(attack, row["position"]), logits_fn, example
 
 
 def _result(attack, example, state) -> Crafted:
     image = attack.result(example, state)
     cost = Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state)))
-    distance = distance_of(attack, image, example.x)
-    return Crafted(image, distance, cost, attack.unfinished(state))
+    return Crafted(
+        image,
+        distance_of(attack, image, example.x),
+        within(attack, image, example.x),
+        in_box(attack, image, example.x),
+        cost,
+        attack.unfinished(state),
+    )
 
 
 def program(attack: Iterative, model: Callable, key: jax.Array, examples: Examples) -> ClosedJaxpr:
     """What the attack computes for one example: the beginning, a step, the result."""
 
     def one(shared, row):
-        logits_fn, example = _problem(shared, row)
-        attack = shared[0]
+        attack, logits_fn, example = _problem(shared, row)
         state = attack.step(logits_fn, example, attack.begin(logits_fn, example))
         return attack.done(state), _result(attack, example, state)
 
@@ -257,8 +268,8 @@ def _shapes(structure, structs):
 
     def one(leaves):
         shared, row = jax.tree.unflatten(structure, leaves)
-        logits_fn, example = _problem(shared, row)
-        state = shared[0].begin(logits_fn, example)
-        return state, _result(shared[0], example, state)
+        attack, logits_fn, example = _problem(shared, row)
+        state = attack.begin(logits_fn, example)
+        return state, _result(attack, example, state)
 
     return jax.eval_shape(one, structs)

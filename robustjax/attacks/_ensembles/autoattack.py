@@ -12,7 +12,7 @@ from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.config import config, number, static
 from robustjax.losses import dlr, targeted_dlr
-from robustjax.threats import L0, L1, L2, Linf
+from robustjax.threats import L1, L2, Linf, check_norm
 from robustjax.typing import Attack
 
 Version = Literal["standard", "plus", "rand"]
@@ -50,8 +50,7 @@ class AutoAttack(Ensemble):
     success: Success = static(default=fooled)
 
     def __post_init__(self):
-        if isinstance(self.threat, L0):
-            raise ValueError("AutoAttack is defined for Linf, L2 and L1, not for L0")
+        check_norm(self, Linf, L2, L1)
 
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
         """The attacks, cheap ones first, as the authors order them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from robustjax.attacks.starts import Surface
 from robustjax.attacks.targets import Label, aim, check_aim, sense
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
-from robustjax.threats import L0, L1, L2, Linf
+from robustjax.threats import L0, L1, Linf, scaled
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
@@ -96,7 +95,7 @@ class APGD(Iterative):
       Three eps, and any number of steps, compile once.
     """
 
-    threat: Linf | L2 | L1 = Linf()
+    threat: Threat = Linf()
     steps: int = number(default=100)
     rho: float = number(default=0.75, high=1.0)
     alpha: float = number(default=0.75, high=1.0)
@@ -266,7 +265,7 @@ class APGD(Iterative):
         """The phase to which the next call belongs."""
         phase, before = Phase(0, self.steps, self.threat), 0
         for scale, steps in self._schedule if self.larger_radii else ():
-            threat = dataclasses.replace(self.threat, eps=scale * self.threat.eps)
+            threat = scaled(self.threat, scale)
             new, begun = Phase(before, steps, threat), calls >= before
             phase = jax.tree.map(lambda a, b, begun=begun: jnp.where(begun, a, b), new, phase)
             before = before + steps + 1

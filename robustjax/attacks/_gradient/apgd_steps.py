@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import config, number
+from robustjax.threats import radius
 from robustjax.typing import Threat
 
 
@@ -58,7 +59,7 @@ class Halving:
         return Pace(
             x_old=x_start,
             loss=jnp.asarray(-jnp.inf, x.dtype),
-            size=jnp.asarray(2 * threat.eps, x.dtype),
+            size=jnp.asarray(2 * radius(threat), x.dtype),
             window=jnp.maximum(22 * jnp.int32(steps) // 100, 1),
             taken=jnp.int32(0),
             rises=jnp.int32(0),

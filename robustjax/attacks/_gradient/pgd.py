@@ -30,7 +30,7 @@ from robustjax.attacks.transforms import (
 )
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy, targeted_margin
-from robustjax.threats import Linf
+from robustjax.threats import Linf, radius
 from robustjax.typing import Cost, LogitsFn, Loss, Model, Threat
 
 LINF = Linf()
@@ -91,13 +91,13 @@ class PGD:
     def size(self) -> jax.Array:
         """The length of one step, in the norm of the threat."""
         if self.step_size is None:
-            return self.rel_step * self.threat.eps / jnp.maximum(self.steps, 1)
+            return self.rel_step * radius(self.threat) / jnp.maximum(self.steps, 1)
         return jnp.asarray(self.step_size)
 
     @property
     def reach(self) -> jax.Array:
         """How far all steps together travel, in units of eps; a random start may lead anywhere."""
-        return self.steps * self.size / jnp.maximum(self.threat.eps, 1e-30)
+        return self.steps * self.size / jnp.maximum(radius(self.threat), 1e-30)
 
     def at(self, progress: jax.Array) -> PGD:
         """The attack as it is after this fraction of training, in (0, 1]."""

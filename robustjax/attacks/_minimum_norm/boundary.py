@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success
+from robustjax.threats import box_of
 from robustjax.typing import Cost, LogitsFn
 
 RESOLUTION = 1e-4
@@ -83,7 +84,7 @@ class BoundarySearch(MinimumNorm):
 
     @abc.abstractmethod
     def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, Any]:
-        """The next point, which the caller clips to [0, 1], and the memory.
+        """The next point, which the caller clips to the box, and the memory.
 
         `walk.point` is what was just evaluated; `walk.nearest` knows it already.
         """
@@ -128,7 +129,7 @@ class BoundarySearch(MinimumNorm):
         return walk._replace(
             taken=walk.taken + 1,
             backwards=walk.backwards + values.size,
-            point=jnp.clip(point, 0, 1),
+            point=jnp.clip(point, *box_of(self.threat, example.x)),
             memory=memory,
         )
 

@@ -11,13 +11,16 @@ import optax
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, State, Trial
 from robustjax.config import config
-from robustjax.threats import L2, Linf, ordered_sum
+from robustjax.deterministic import ordered_sum
+from robustjax.threats import L2, Linf, box_of
 
 ADAM = optax.scale_by_adam()
 
 HALF = 0.55
 """Half the range of tanh, a little more than the box: pixels at 0 and 1 have a finite preimage,
 where tanh still has a slope, so they move as others do."""
+TINY = 1e-30
+"""What keeps a pixel that may not change from 0 / 0; no other notices."""
 
 
 class Walk(NamedTuple):
@@ -53,17 +56,22 @@ class CarliniWagnerL2(Penalty):
     steps: int = 200
     step_size: float = 0.05
 
+    def __post_init__(self):
+        if isinstance(self.threat, L2) and self.threat.bounds is None:
+            raise ValueError("CarliniWagnerL2 needs bounds, between which its tanh runs")
+
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
         """The preimage of an image."""
-        return Walk(_preimage(image), ADAM.init(image))
+        return Walk(self._preimage(image, x), ADAM.init(image))
 
     def descend(self, probe: Any, example: Example, state: State) -> Trial:
         """One step of Adam."""
         x, c, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
-        change = HALF * (height - jnp.tanh(_preimage(x)))  # exactly zero at the preimage of x
-        image = jnp.clip(x + change, 0, 1)
+        half = self._half(x)
+        change = half * (height - jnp.tanh(self._preimage(x, x)))  # exactly zero at that of x
+        image = jnp.clip(x + change, *box_of(self.threat, x))
         found = probe(image)
-        slope = HALF * (1 - height**2)
+        slope = half * (1 - height**2)
         gradient = (2 * change + c * found.gradient) * slope
         walk = _adam(state.walk, gradient, self.fading(state.search))
         objective = ordered_sum((change**2).reshape(-1)) + c * found.lack
@@ -72,6 +80,14 @@ class CarliniWagnerL2(Penalty):
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """||z - x||_2."""
         return L2().distance(z, x)
+
+    def _half(self, x):
+        low, high = box_of(self.threat, x)
+        return HALF * (high - low) + TINY
+
+    def _preimage(self, image, x):
+        low, high = box_of(self.threat, x)
+        return jnp.arctanh((image - (low + high) / 2) / self._half(x))
 
 
 @config
@@ -99,25 +115,25 @@ class CarliniWagnerLinf(Penalty):
 
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
         """The preimage of the change, as far as it fits."""
-        height = jnp.clip((image - x) / constant, -0.98, 0.98)
+        share = self.threat.steepest(jnp.ones_like(x))
+        height = jnp.clip((image - x) / (constant * share + TINY), -0.98, 0.98)
         return Walk(jnp.arctanh(height), ADAM.init(image))
 
     def descend(self, probe: Any, example: Example, state: State) -> Trial:
         """One step of Adam."""
         x, tau, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
-        image = jnp.clip(x + tau * height, 0, 1)
+        share = self.threat.steepest(jnp.ones_like(x))
+        image = jnp.clip(x + tau * share * height, *box_of(self.threat, x))
         found = probe(image)
-        walk = _adam(state.walk, found.gradient * (1 - height**2), self.fading(state.search))
+        walk = _adam(
+            state.walk, share * found.gradient * (1 - height**2), self.fading(state.search)
+        )
         enough = jnp.minimum(self.measure(image, x), state.size)
         return Trial(walk, image, found, enough, found.lack)
 
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
-        """max |z - x|."""
-        return Linf().distance(z, x)
-
-
-def _preimage(image: jax.Array) -> jax.Array:
-    return jnp.arctanh((image - 0.5) / HALF)
+        """max |z - x|, of every component in units of its share of eps."""
+        return self.threat.distance(z, x)
 
 
 def _adam(walk: Walk, gradient: jax.Array, size: jax.Array) -> Walk:

@@ -12,7 +12,7 @@ from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane, rivals
 from robustjax.config import config, number, static
-from robustjax.threats import L0, L1, L2, Linf
+from robustjax.threats import L2, Linf, check_norm
 
 L2_NORM = L2(float("inf"))
 
@@ -54,9 +54,7 @@ class DeepFool(GapSearch):
     success: Success = static(default=fooled)
 
     def __post_init__(self):
-        if isinstance(self.threat, L0 | L1):
-            name = type(self.threat).__name__
-            raise ValueError(f"DeepFool takes Linf or L2, got {name}; FMN and FAB know L1")
+        check_norm(self, Linf, L2)
 
     def aim(self, example: Example, output: Any) -> jax.Array:
         """The classes whose planes are looked at."""

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, State, Trial
 from robustjax.config import config, number, static
-from robustjax.threats import L1, L2, ordered_sum
+from robustjax.deterministic import ordered_sum
+from robustjax.threats import L1, L2, box_of, check_norm
 from robustjax.typing import Cost
 
 
@@ -46,9 +47,7 @@ class EAD(Penalty):
     rule: Literal["EN", "L1"] = static(default="EN")
 
     def __post_init__(self):
-        super().__post_init__()
-        if self.rule not in ("EN", "L1"):
-            raise ValueError(f"rule must be 'EN' or 'L1', got {self.rule!r}")
+        check_norm(self, L1, L2)
 
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
         """An image, at rest."""
@@ -61,8 +60,9 @@ class EAD(Penalty):
         size = self.step_size * jnp.sqrt(1 - k / self.steps)
         change = ahead - x - size * (2 * (ahead - x) + c * probe(ahead).gradient)
         change = jnp.sign(change) * jnp.maximum(jnp.abs(change) - size * self.beta, 0)
-        new = jnp.clip(x + change, 0, 1)
-        ahead = jnp.clip(new + k / (k + 3) * (new - image), 0, 1)
+        box = box_of(self.threat, x)
+        new = jnp.clip(x + change, *box)
+        ahead = jnp.clip(new + k / (k + 3) * (new - image), *box)
         found = probe(new)
         return Trial(Walk(new, ahead), new, found, c, self._elastic(new, x) + c * found.lack)
 

@@ -15,7 +15,7 @@ from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.targets import WrongLabel, choose
 from robustjax.config import config, number, static
-from robustjax.threats import L1, L2, Linf
+from robustjax.threats import L1, L2, Linf, box_of, check_norm
 
 LINF = Linf(float("inf"))
 
@@ -74,6 +74,7 @@ class FAB(GapSearch):
                 "label must be 'true' (all wrong classes), 'ranked', 'least_likely' or 'random', "
                 f"got {self.label!r}"
             )
+        check_norm(self, Linf, L2, L1)
         eps = self.threat.eps if isinstance(self.threat, Linf | L2 | L1) else None
         if self.random_start and isinstance(eps, float) and math.isinf(eps):
             raise ValueError(
@@ -95,9 +96,10 @@ class FAB(GapSearch):
         x, point = example.x, walk.point
         plane = nearest_plane(self.threat, point, seen)
         point = jnp.where(seen.won, x + self.beta * (point - x), point)
-        here, there = jax.vmap(lambda p: shift(self.threat, p, plane.normal, plane.lacking(p)))(
-            jnp.stack([point, x])
-        )
+        box = box_of(self.threat, x)
+        here, there = jax.vmap(
+            lambda p: shift(self.threat, box, p, plane.normal, plane.lacking(p))
+        )(jnp.stack([point, x]))
         near = jnp.maximum(self.threat.distance(here, jnp.zeros_like(x)), 1e-8)
         far = jnp.maximum(self.threat.distance(there, jnp.zeros_like(x)), 1e-8)
         alpha = jnp.minimum(near / (near + far), self.alpha_max)

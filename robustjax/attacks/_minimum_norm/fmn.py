@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -15,8 +13,8 @@ from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, annealed
 from robustjax.attacks.targets import WrongLabel
 from robustjax.config import config, number, static
 from robustjax.losses import margin
-from robustjax.threats import L0, L1, L2, Linf
-from robustjax.typing import Loss
+from robustjax.threats import L0, Linf, with_radius
+from robustjax.typing import Loss, Threat
 
 LINF = Linf(float("inf"))
 
@@ -56,7 +54,7 @@ class FMN(RadiusSearch):
       A zero gradient makes no NaN.
     """
 
-    threat: Linf | L2 | L1 | L0 = LINF
+    threat: Threat = LINF
     steps: int = number(default=300)
     gamma: float = number(default=0.05, high=1.0)
     loss: Loss = static(default=margin)
@@ -72,7 +70,7 @@ class FMN(RadiusSearch):
         """A step, then into the ball."""
         x = example.x
         radius = jnp.minimum(self._radius(x, walk, seen), widest(self.threat, x))
-        ball = dataclasses.replace(self.threat, eps=radius)
+        ball = with_radius(self.threat, radius)
         return ball.project(self.ascend(walk, seen), x), radius
 
     def _radius(self, x: jax.Array, walk: Walk, seen: Seen) -> jax.Array:

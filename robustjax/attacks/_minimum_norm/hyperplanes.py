@@ -14,7 +14,10 @@ import jax.numpy as jnp
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import logits_of
 from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen
-from robustjax.threats import L1, L2, Linf, knapsack, ordered_sum
+from robustjax.deterministic import ordered_sum
+from robustjax.threats import L1, L2, Linf
+from robustjax.threats.numerics import knapsack, room
+from robustjax.typing import Box
 
 _TINY = 1e-30
 
@@ -69,42 +72,43 @@ def dual_norm(threat: Linf | L2 | L1, gradient: jax.Array) -> jax.Array:
 
 
 def shift(
-    threat: Linf | L2 | L1, point: jax.Array, normal: jax.Array, gain: jax.Array
+    threat: Linf | L2 | L1, box: Box, point: jax.Array, normal: jax.Array, gain: jax.Array
 ) -> jax.Array:
-    """The smallest d with <normal, d> = gain and point + d in [0, 1].
+    """The smallest d with <normal, d> = gain and point + d in the box.
 
-    The KKT conditions fix everything but one number. Linf: |d_i| = min(t, room_i), L2: |d_i| =
-    min(t |n_i|, room_i), with the t that `_rise` finds; L1: fill the components in the order of
-    |n_i|, each up to its room, until the gain is spent. If the box forbids the gain, d goes to the
-    corner that comes nearest to it.
+    The KKT conditions fix everything but one number. Linf: |d_i| = min(t share_i, room_i), L2:
+    |d_i| = min(t |n_i|, room_i), with the t that `_rise` finds; L1: fill the components in the
+    order of |n_i|, each up to its room, until the gain is spent. If the box forbids the gain, d
+    goes to the corner that comes nearest to it.
 
     References: Croce & Hein, "Minimally distorted adversarial examples with a fast adaptive
       boundary attack", 2020, Sec. 2.1 and A.
     """
     direction = jnp.sign(normal) * jnp.where(gain < 0, -1, 1)
-    room = jnp.where(direction > 0, 1 - point, jnp.where(direction < 0, point, 0))
+    space = jnp.where(direction == 0, 0, room(box, point, direction))
     # Of unit size, so that sums of products neither vanish nor overflow.
     scale = jnp.max(jnp.abs(normal))
     scale = jnp.where(scale > 0, scale, 1)
     size, gain = jnp.abs(normal) / scale, jnp.abs(gain) / scale
     if isinstance(threat, L1):
-        spent = knapsack(size, size * room, gain)
-        length = jnp.minimum(spent / jnp.where(size > 0, size, 1), room)
+        spent = knapsack(size, size * space, gain)
+        length = jnp.minimum(spent / jnp.where(size > 0, size, 1), space)
     else:
-        length = _rise(size, size if isinstance(threat, L2) else jnp.ones_like(size), room, gain)
+        speed = size if isinstance(threat, L2) else threat.steepest(jnp.ones_like(size))
+        length = _rise(size, speed, space, gain)
     return direction * length
 
 
-def _rise(size: jax.Array, speed: jax.Array, room: jax.Array, gain: jax.Array) -> jax.Array:
-    """min(t speed, room) for the t at which sum size min(t speed, room) = gain.
+def _rise(size: jax.Array, speed: jax.Array, space: jax.Array, gain: jax.Array) -> jax.Array:
+    """min(t speed, space) for the t at which sum size min(t speed, space) = gain.
 
     The sum is concave and piecewise linear in t, so Newton's iteration from zero never overshoots,
     and ends exactly once no more components meet the box: a few rounds, and no sort.
     """
 
     def sums(t):
-        free = t * speed < room
-        parts = jnp.stack([jnp.where(free, t * speed, room), jnp.where(free, speed, 0), free], -1)
+        free = t * speed < space
+        parts = jnp.stack([jnp.where(free, t * speed, space), jnp.where(free, speed, 0), free], -1)
         weights = jnp.stack([size, size, jnp.ones_like(size)], -1)
         return ordered_sum((weights * parts).reshape(-1, 3))
 
@@ -121,7 +125,7 @@ def _rise(size: jax.Array, speed: jax.Array, room: jax.Array, gain: jax.Array) -
     carry = jax.lax.while_loop(
         lambda carry: carry[2], body, (start, sums(start), jnp.asarray(True))
     )
-    return jnp.minimum(carry[0] * speed, room)
+    return jnp.minimum(carry[0] * speed, space)
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:

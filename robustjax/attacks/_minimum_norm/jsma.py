@@ -12,7 +12,7 @@ from robustjax.attacks._core.success import Success, fooled, logits_of
 from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
-from robustjax.threats import L0
+from robustjax.threats import L0, box_of
 from robustjax.typing import Cost, LogitsFn, Loss
 
 
@@ -93,10 +93,10 @@ class JSMA(Iterative):
 
     def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
         """Change a component, or a pair, and look at the result."""
-        image, gain = state.image, state.gain
+        image, gain, box = state.image, state.gain, box_of(self.threat, example.x)
         for _ in range(1 + self.pair):
             chosen = self._choose(image, gain, example.x)
-            image = jnp.where(chosen, jnp.clip(image + self.theta, 0, 1), image)
+            image = jnp.where(chosen, jnp.clip(image + self.theta, *box), image)
             gain = jnp.where(chosen, 0, gain)
         stuck = jnp.all(image == state.image)
         state = state._replace(image=image, stuck=stuck, steps=state.steps + 1)
@@ -128,7 +128,8 @@ class JSMA(Iterative):
         """A mask of the one component that gains most, of those that may change; empty if none."""
         changed = jnp.any(image != x, axis=-1, keepdims=True)
         free = changed | (jnp.sum(changed) + 1 <= self.threat.eps)
-        movable = jnp.where(self.theta > 0, image < 1, image > 0)
+        low, high = box_of(self.threat, x)
+        movable = jnp.where(self.theta > 0, image < high, image > low)
         score = jnp.where(free & movable & (gain > 0), gain, 0)
         first = jnp.arange(score.size) == jnp.argmax(score)
         return first.reshape(score.shape) & (score > 0)

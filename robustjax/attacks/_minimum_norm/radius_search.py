@@ -11,8 +11,8 @@ from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import logits_of
 from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen, Walk
 from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
-from robustjax.threats import L2
-from robustjax.typing import Loss
+from robustjax.threats import L2, box_of
+from robustjax.typing import Loss, Threat
 
 
 class RadiusSearch(BoundarySearch):
@@ -37,7 +37,8 @@ class RadiusSearch(BoundarySearch):
     def ascend(self, walk: Walk, seen: Seen) -> jax.Array:
         """One step along g / ||g||_2, of a length that falls from 1 to 0.01; outside any ball."""
         size = annealed(1.0, 0.01, walk.taken / jnp.maximum(self.steps, 1))
-        return walk.point + size * L2().steepest(seen.gradients[0])
+        low, high = box_of(self.threat, walk.point)
+        return walk.point + size * L2().steepest(seen.gradients[0] * (low < high))
 
 
 def annealed(first: float, last: float, progress: jax.Array) -> jax.Array:
@@ -45,6 +46,7 @@ def annealed(first: float, last: float, progress: jax.Array) -> jax.Array:
     return last + (first - last) * (1 + jnp.cos(jnp.pi * progress)) / 2
 
 
-def widest(threat: Any, x: jax.Array) -> jax.Array:
+def widest(threat: Threat, x: jax.Array) -> jax.Array:
     """The distance of the farthest image."""
-    return threat.distance(jnp.where(x < 0.5, 1.0, 0.0).astype(x.dtype), x)
+    low, high = box_of(threat, x)
+    return threat.distance(jnp.where(x - low < high - x, high, low).astype(x.dtype), x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -12,6 +11,7 @@ from typing_extensions import override
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import config, number, static
+from robustjax.threats import radius, with_radius
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -75,10 +75,10 @@ class CAT(Method):
     @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """The images, and in `extra` (the new radii (B,), the loss's targets (B, K))."""
-        radius = jnp.minimum(batch.rows + self.eta, self.attack.threat.eps)
-        threat = dataclasses.replace(self.attack.threat, eps=radius)
+        eps = jnp.minimum(batch.rows + self.eta, radius(self.attack.threat))
+        threat = with_radius(self.attack.threat, eps)
         attack = climbing(self.attack, losses.cross_entropy, threat=threat)
-        soft = self.targets(keys, FIRST, batch, radius)
+        soft = self.targets(keys, FIRST, batch, eps)
         x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, soft)
         fooled = net.logits(params, x_adv).argmax(-1) != batch.label
         if self.variant == "repo-v1":
@@ -86,7 +86,7 @@ class CAT(Method):
             new = jax.vmap(self.attack.threat.distance)(x_adv, batch.image)
         else:
             back = fooled if self.variant == "paper" else ~fooled
-            new = jnp.where(back, jnp.minimum(batch.rows, radius), radius)
+            new = jnp.where(back, jnp.minimum(batch.rows, eps), eps)
         return Crafted(x_adv, stats, (new, self.targets(keys, SECOND, batch, new)))
 
     def targets(self, keys: jax.Array, number: int, batch: Batch, radius: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from robustjax.attacks import PGD
 from robustjax.attacks.stops import After
 from robustjax.config import config, number, static
+from robustjax.threats import radius
 from robustjax.training.methods.base import Action, Batch, Crafted, Method
 from robustjax.training.methods.pgd_at import ATTACK, BNMode, OnAttack
 from robustjax.training.net import Net
@@ -67,7 +68,7 @@ class Curriculum(OnAttack):
         attack = dataclasses.replace(
             self.attack,
             steps=self.strength,
-            step_size=2 * self.attack.threat.eps / most * factor,
+            step_size=2 * radius(self.attack.threat) / most * factor,
             stop=dataclasses.replace(After(), steps=steps),
         )
         x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn)

@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from robustjax import losses
 from robustjax.config import config, number
-from robustjax.threats import Linf, Threats
+from robustjax.threats import Linf, radius
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.net import Net
-from robustjax.typing import Cost
+from robustjax.typing import Cost, Threat
 
 
 @config
@@ -39,7 +39,7 @@ class FeatureScattering(Method):
     Cost(forwards=2, backwards=1)
     """
 
-    threat: Threats = Linf(8 / 255)
+    threat: Threat = Linf(8 / 255)
     smoothing: float = number(default=0.5, low=0, high=1)
     regularisation: float = number(default=0.01, low=1e-6)
     iterations: int = number(default=100, low=1, static=True)
@@ -61,7 +61,7 @@ class FeatureScattering(Method):
         start = jax.vmap(self.threat.sample)(keys, batch.image)
         gradient = jax.grad(distance)(start)
         x_adv = jax.vmap(self.threat.step, (0, 0, None, 0))(
-            start, gradient, self.threat.eps, batch.image
+            start, gradient, radius(self.threat), batch.image
         )
         return Crafted(jax.lax.stop_gradient(x_adv), net.stats)
 

@@ -10,7 +10,7 @@ from jax import lax
 from typing_extensions import override
 
 from robustjax.config import config, number
-from robustjax.threats import Linf, Threats
+from robustjax.threats import Linf, radius
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -22,7 +22,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.net import Net
 from robustjax.training.state import TrainState
-from robustjax.typing import Cost
+from robustjax.typing import Cost, Threat
 
 
 @config
@@ -44,7 +44,7 @@ class Free(Method):
     Cost(forwards=4, backwards=4)
     """
 
-    threat: Threats = Linf(8 / 255)
+    threat: Threat = Linf(8 / 255)
     replays: int = number(default=8, low=1, static=True)
 
     @override
@@ -90,7 +90,7 @@ class Free(Method):
             (params_grad, image_grad), aux = jax.grad(loss, argnums=(0, 1), has_aux=True)(
                 state.params, x_adv
             )
-            step = self.threat.eps * jax.vmap(self.threat.steepest)(image_grad)
+            step = radius(self.threat) * jax.vmap(self.threat.steepest)(image_grad)
             slot = jax.vmap(self.threat.project)(x_adv + step, batch.image) - batch.image
             progress = net.progress - share * (m - 1 - j) / m
             state = descend(state, net.mean(params_grad), state.params, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from typing_extensions import override
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import config, number
+from robustjax.threats import box_of, radius, with_radius
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import ATTACK, climbing
 from robustjax.training.methods.trades import OnPair, forward_pair
@@ -59,19 +59,20 @@ class MMA(OnPair):
     @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         """x*, and in `extra` (margins (B,), which examples are in the second term (B,))."""
-        x, eps = batch.image, self.attack.threat.eps
+        x, eps = batch.image, radius(self.attack.threat)
 
         def soft_margin(images):
             return jax.vmap(losses.soft_margin)(net.logits(params, images), batch.label)
 
-        radius = jnp.maximum(batch.rows, self.least * eps)
-        threat = dataclasses.replace(self.attack.threat, eps=radius)
+        size = jnp.maximum(batch.rows, self.least * eps)
+        threat = with_radius(self.attack.threat, size)
         attack = climbing(self.attack, losses.soft_margin, threat=threat)
         x_adv, stats = net.craft(attack, params, keys, x, batch.label)
-        direction = (x_adv - x) / per_image(jnp.where(radius > 0, radius, 1))
+        direction = (x_adv - x) / per_image(jnp.where(size > 0, size, 1))
 
         def at(r):
-            return jnp.clip(x + per_image(r) * direction, 0, 1)
+            moved = x + per_image(r) * direction
+            return jax.vmap(lambda z, x: jnp.clip(z, *box_of(self.attack.threat, x)))(moved, x)
 
         def halve(_, interval):
             low, high, r = interval
@@ -80,7 +81,7 @@ class MMA(OnPair):
             return low, high, (low + high) / 2
 
         d_max = self.reach * eps
-        interval = jnp.zeros_like(radius), jnp.full_like(radius, 1.05 * d_max), radius
+        interval = jnp.zeros_like(size), jnp.full_like(size, 1.05 * d_max), size
         _, _, margin = jax.lax.fori_loop(0, HALVINGS, halve, interval)
         correct = soft_margin(x) < 0
         margin = jnp.where(correct, margin, 0.0)

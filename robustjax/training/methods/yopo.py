@@ -11,7 +11,7 @@ from typing_extensions import override
 from robustjax import losses
 from robustjax.attacks.starts import Gaussian
 from robustjax.config import config, number, static
-from robustjax.threats import Linf, Threats
+from robustjax.threats import Linf, radius
 from robustjax.training.methods.base import (
     Aux,
     Batch,
@@ -23,7 +23,7 @@ from robustjax.training.methods.base import (
 )
 from robustjax.training.methods.trades import TRADES, OnPair
 from robustjax.training.net import Net
-from robustjax.typing import Cost, Scalar
+from robustjax.typing import Cost, Scalar, Threat
 
 FirstLayer = Literal["both", "hamiltonian"]
 
@@ -50,7 +50,7 @@ class YOPO(Method):
     Cost(forwards=5, backwards=5)
     """
 
-    threat: Threats = Linf(8 / 255)
+    threat: Threat = Linf(8 / 255)
     rounds: int = number(default=5, low=1, static=True)
     steps: int = number(default=3)
     rel_step: float = number(default=0.25)
@@ -79,7 +79,7 @@ class YOPO(Method):
 
     @override
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
-        size = self.rel_step * self.threat.eps
+        size = self.rel_step * radius(self.threat)
 
         def one(carry, _):
             x_adv, stats, total = carry
@@ -121,7 +121,7 @@ class TradesYOPO(OnPair):
     """
 
     beta: float = number(default=1.0)
-    threat: Threats = Linf(8 / 255)
+    threat: Threat = Linf(8 / 255)
     rounds: int = number(default=3)
     steps: int = number(default=4)
     rel_step: float = number(default=0.22)
@@ -135,7 +135,7 @@ class TradesYOPO(OnPair):
     @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         clean = net.logits(params, batch.image)
-        size = self.rel_step * self.threat.eps
+        size = self.rel_step * radius(self.threat)
 
         def kl(hidden):
             logits, _ = net.forward(params, hidden, method="rest")
@@ -166,7 +166,7 @@ def push(
     costate: jax.Array,
     x_adv: jax.Array,
     x: jax.Array,
-    threat: Threats,
+    threat: Threat,
     size: Scalar,
     steps: int,
 ) -> jax.Array:

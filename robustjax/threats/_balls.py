@@ -1,0 +1,438 @@
+"""The four norms, each within bounds and, if wanted, under a mask. Written for one image (H, W, C).
+
+The ball {z : norm(z - x) <= eps} is intersected with the box of what every pixel may be; x lies in
+both. `project` is the exact Euclidean projection onto the intersection: clipping after the ball
+reaches only 0.991 to 0.999 of the optimum in L2. `step` is what projected gradient ascent repeats.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from typing_extensions import override
+
+from robustjax.config import config, number
+from robustjax.threats.numerics import (
+    bisect,
+    displaced,
+    knapsack,
+    per_pixel,
+    positive,
+    room,
+    top,
+    total,
+)
+from robustjax.typing import Box, Eps, Scalar
+
+Bounds = tuple[Eps, Eps] | None
+"""(low, high), each a number or an array as `eps`; None for pixels that may be anything."""
+
+_TINY = 1e-30
+_ULP = 2.0**-23
+
+
+class _Constants(tuple):
+    """Bounds that are numbers: part of the program, which can then be as short as for [0, 1]."""
+
+
+jax.tree_util.register_pytree_node(
+    _Constants, lambda bounds: ((), tuple(bounds)), lambda bounds, _: _Constants(bounds)
+)
+
+
+@config
+class Ball(abc.ABC):
+    """A norm, a radius, bounds and a mask: the base of the four below, and of a norm of one's own.
+
+    Args:
+      eps: the radius, one number or one per example (N,); in `Linf` also one per feature, see
+        `typing.Threat`. In pixels, or whatever the images are measured in.
+      bounds: (low, high) of the pixels, numbers or arrays; None: none.
+      mask: what may change: an array of bool or 0 and 1 that broadcasts to (H, W, C), or one per
+        example with a leading axis; None: everything.
+
+    Raises:
+      ValueError: eps is negative or NaN, or has a shape that nothing can be made of; bounds that
+        are not (low, high).
+    """
+
+    eps: Eps = number(default=1.0)
+    bounds: Bounds = (0.0, 1.0)
+    mask: np.ndarray | jax.Array | None = None
+
+    per_feature: ClassVar[bool] = False
+
+    def __post_init__(self):
+        _check_eps(self.eps, self.per_feature)
+        _check_bounds(self.bounds)
+        if isinstance(self.bounds, tuple) and all(map(_is_number, self.bounds)):
+            object.__setattr__(self, "bounds", _Constants(map(float, self.bounds)))
+
+    @abc.abstractmethod
+    def norm(self, d: jax.Array) -> jax.Array:
+        """The size () of a change (H, W, C)."""
+
+    @abc.abstractmethod
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The nearest point in the ball around `x` and in the box."""
+
+    @abc.abstractmethod
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """A random point of the ball around `x` and in the box."""
+
+    @abc.abstractmethod
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        """The direction of unit norm that a linear function with this gradient grows most in."""
+
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
+        """Move by `size` along the steepest direction and project."""
+        return self.project(x_adv + size * self.steepest(gradient), x)
+
+    def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The norm of `x_adv - x`; inf where something has changed that may not."""
+        d, free = x_adv - x, self.free()
+        if free is None:
+            return self.norm(d)
+        return jnp.where(jnp.any(~free & (d != 0)), jnp.inf, self.norm(jnp.where(free, d, 0)))
+
+    def box(self, x: jax.Array) -> Box:
+        """(low, high) of every component, whatever the norm allows; both x where masked."""
+        for leaf in jax.tree.leaves((self.eps, self.bounds, self.mask)):
+            if jnp.ndim(leaf) in (1, 4):
+                raise ValueError(
+                    f"{type(self).__name__} has an array of shape {jnp.shape(leaf)}, with an entry "
+                    "per example: perturb, evaluate and curve hand them out; elsewhere give each "
+                    "image a threat of its own"
+                )
+        low, high = (-jnp.inf, jnp.inf) if self.bounds is None else self.bounds
+        free = self.free()
+        return (low, high) if free is None else (jnp.where(free, low, x), jnp.where(free, high, x))
+
+    def free(self) -> jax.Array | None:
+        """What may change, broadcast to (H, W, C); None for everything."""
+        return None if self.mask is None else jnp.asarray(self.mask) != 0
+
+    def freed(self, d: jax.Array) -> jax.Array:
+        """A direction (H, W, C) without what may not change."""
+        free = self.free()
+        return d if free is None else jnp.where(free, d, 0)
+
+    def _dimensions(self, x: jax.Array) -> Scalar:
+        free = self.free()
+        return x.size if free is None else jnp.maximum(jnp.sum(jnp.broadcast_to(free, x.shape)), 1)
+
+
+@config
+class Linf(Ball):
+    """Every component may change by at most eps (in pixels), or by its own entry of eps.
+
+    With an eps per feature, the radius is its largest entry and a component's share of it is
+    eps / radius: `steepest` moves every component by its share, and `distance` is the largest
+    change divided by the share. A component whose entry is 0 is masked.
+
+    Raises:
+      ValueError: as for `Ball`, or eps, unless infinite, is larger than 2 with bounds of [0, 1]:
+        that is in grey levels.
+
+    >>> rj.threats.Linf(8 / 255, bounds=(-1, 1)).bounds
+    (-1.0, 1.0)
+    """
+
+    eps: Eps = number(default=8 / 255)
+
+    per_feature: ClassVar[bool] = True
+
+    @override
+    def __post_init__(self):
+        super().__post_init__()
+        # Pixels differ by 1 at most, and robustness curves go to twice an eps.
+        if _is_number(self.eps) and 2 < self.eps < math.inf and self.bounds == (0.0, 1.0):
+            raise ValueError(
+                f"pixels lie in [0, 1], and so does eps in linf; is {self.eps:g}/255 meant?"
+            )
+
+    @override
+    def norm(self, d: jax.Array) -> jax.Array:
+        size = jnp.abs(d)
+        if jnp.ndim(self.eps) > 0:
+            # What rounding of the pixels makes of a small share would be a large distance.
+            size = jnp.maximum(size - _ULP, 0) / positive(self._share())
+        return jnp.max(size)
+
+    @override
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        low, high = self.box(x)
+        return jnp.clip(x_adv, jnp.maximum(x - self.eps, low), jnp.minimum(x + self.eps, high))
+
+    @override
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Uniform in the ball, then clipped to the box."""
+        return self.project(x + jax.random.uniform(key, x.shape, x.dtype, -self.eps, self.eps), x)
+
+    @override
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        """sign(g), times its share of eps; zero where the gradient is zero."""
+        sign = jnp.sign(self.freed(gradient))
+        return sign if jnp.ndim(self.eps) == 0 else sign * self._share()
+
+    @override
+    def free(self) -> jax.Array | None:
+        free = super().free()
+        if jnp.ndim(self.eps) == 0:
+            return free
+        own = jnp.asarray(self.eps) > 0
+        return own if free is None else own & free
+
+    def _share(self) -> jax.Array:
+        eps = jnp.asarray(self.eps)
+        return eps / positive(jnp.max(eps))
+
+
+@config
+class L2(Ball):
+    """The Euclidean norm of the change is at most eps (in pixels)."""
+
+    eps: Eps = number(default=0.5)
+
+    @override
+    def norm(self, d: jax.Array) -> jax.Array:
+        return jnp.sqrt(total(d**2))
+
+    @override
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The nearest point in the ball around `x` and in the box.
+
+        The KKT conditions give z(s) = clip(x + s (x_adv - x)) with one multiplier s <= 1, the
+        largest whose norm is at most eps. Bisection finds which components are clipped, and then s
+        is closed form: s^2 = (eps^2 - sum of clipped rooms^2) / sum of free differences^2.
+        """
+        d, box = self.freed(x_adv - x), self.box(x)
+        space = room(box, x, d)
+        length = jnp.abs(d)
+
+        def norm(s):
+            return self.norm(jnp.minimum(s * length, space))
+
+        low = jnp.minimum(self.eps / jnp.maximum(self.norm(d), _TINY), 1)
+        s = bisect(lambda s: norm(s) <= self.eps, low, jnp.ones_like(low))
+        free = s * length < space
+        rest = self.eps**2 - total(jnp.where(free, 0, space) ** 2)
+        exact = jnp.sqrt(jnp.maximum(rest, 0) / positive(total(jnp.where(free, d, 0) ** 2)))
+        s = jnp.where(norm(1.0) <= self.eps, 1.0, jnp.where(jnp.any(free), exact, s))
+        return displaced(x, jnp.sign(d) * jnp.minimum(s * length, space), box)
+
+    @override
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Uniform in the ball, then projected."""
+        key_direction, key_radius = jax.random.split(key)
+        direction = self.steepest(jax.random.normal(key_direction, x.shape, x.dtype))
+        part = jax.random.uniform(key_radius, (), x.dtype) ** (1 / self._dimensions(x))
+        return self.project(x + self.eps * part * direction, x)
+
+    @override
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        """g / ||g||_2; zero for a zero gradient."""
+        gradient = self.freed(gradient)
+        # Scaled first, so that the squares of tiny or huge gradients neither vanish nor overflow.
+        scaled = gradient / positive(jnp.max(jnp.abs(gradient)))
+        return scaled / positive(self.norm(scaled))
+
+
+@config
+class L1(Ball):
+    """The absolute changes sum to at most eps (in pixels)."""
+
+    eps: Eps = number(default=12.0)
+
+    @override
+    def norm(self, d: jax.Array) -> jax.Array:
+        return total(jnp.abs(d))
+
+    @override
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The nearest point in the ball around `x` and in the box.
+
+        The KKT conditions give |z - x|(t) = clip(|x_adv - x| - t, 0, room to the box), one
+        multiplier t >= 0. Bisection finds which components are free, and then t is closed form.
+        """
+        d, box = self.freed(x_adv - x), self.box(x)
+        space = room(box, x, d)
+        length = jnp.abs(d)
+
+        def kept(t):
+            return jnp.clip(length - t, 0, space)
+
+        most = jnp.max(length)
+        # Bisect the shrinkage from above: the largest `most - t` that is still inside the ball.
+        t = most - bisect(lambda u: total(kept(most - u)) <= self.eps, jnp.zeros_like(most), most)
+        free = (length > t) & (length - t < space)
+        # A correction to t, not t itself: of thousands of lengths the sum would drown eps.
+        t = t + (total(kept(t)) - self.eps) / jnp.maximum(jnp.sum(free), 1)
+        t = jnp.where(total(kept(0.0)) <= self.eps, 0.0, t)
+        return displaced(x, self._shrink(jnp.sign(d) * kept(t)), box)
+
+    @override
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Uniform in the ball (normalised exponentials with random signs), then projected."""
+        key_size, key_rest, key_sign = jax.random.split(key, 3)
+        size = self.freed(jax.random.exponential(key_size, x.shape, x.dtype))
+        whole = total(size) + jax.random.exponential(key_rest, (), x.dtype)
+        sign = jax.random.rademacher(key_sign, x.shape, x.dtype)
+        return self.project(x + self.eps * sign * size / whole, x)
+
+    @override
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        """The sign of the component with the largest |g|, zero elsewhere."""
+        gradient = self.freed(gradient)
+        size = jnp.abs(gradient).reshape(-1)
+        first = jnp.arange(size.size) == jnp.argmax(size)
+        return jnp.where(first.reshape(gradient.shape), jnp.sign(gradient), 0)
+
+    @override
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
+        """Spend `size` where it helps most, then take the excess back where it helps least.
+
+        The first half is the steepest step of L1 length `size` inside the box (Croce & Hein, "Mind
+        the box", 2021, Prop. 2.2): components in order of |g|, each up to its room, so the step is
+        sparse. A Euclidean projection would then shrink every changed component alike, saturated
+        ones included; the ball is met in the order of the linear gain instead, so the optimum of a
+        linear function is a fixed point, reached after a travel of at most 2 eps.
+        """
+        box = self.box(x)
+        space = jnp.where(gradient == 0, 0, room(box, x_adv, gradient))
+        z = x_adv + jnp.sign(gradient) * knapsack(jnp.abs(gradient), space, size)
+        d = z - x
+        excess = total(jnp.abs(d)) - self.eps
+        back = knapsack(-jnp.sign(d) * gradient, jnp.abs(d), jnp.maximum(excess, 0))
+        return displaced(x, self._shrink(d - jnp.sign(d) * back), box)
+
+    def _shrink(self, d: jax.Array) -> jax.Array:
+        """`d`, scaled down by what rounding left outside the ball."""
+        return d * jnp.minimum(self.eps / positive(total(jnp.abs(d))), 1)
+
+
+@config
+class L0(Ball):
+    """At most eps pixels (positions; all their channels together) may change, to anything.
+
+    Pixels, as in Croce & Hein (2019) and Sparse-RS (2022), not components. With C = 1 the two
+    agree. A fractional eps counts as the whole number below; one below 1 allows nothing, so it is
+    refused.
+
+    Raises:
+      ValueError: as for `Ball`, 0 < eps < 1, or no bounds: a pixel could then be infinite.
+    """
+
+    eps: Eps = number(default=10.0)
+
+    @override
+    def __post_init__(self):
+        super().__post_init__()
+        if _is_number(self.eps) and 0 < self.eps < 1:
+            raise ValueError(
+                f"L0 counts pixels, so eps must be 0 or at least 1, got {self.eps:g}, which allows "
+                "no change at all"
+            )
+        if self.bounds is None:
+            raise ValueError("L0 needs bounds: what it changes it sends to one of them")
+
+    @override
+    def norm(self, d: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.any(d != 0, axis=-1)).astype(d.dtype)
+
+    @override
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        """The nearest point: keep the pixels whose restoration would cost most, clip to the box."""
+        z = jnp.clip(x_adv, *self.box(x))
+        gain = per_pixel((x_adv - x) ** 2 - (x_adv - z) ** 2)
+        return jnp.where(top(gain, self.eps)[..., None], z, x)
+
+    @override
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Uniform colours at eps pixels chosen uniformly."""
+        key_place, key_colour = jax.random.split(key)
+        low, high = self.box(x)
+        lot = jax.random.uniform(key_place, x.shape[:-1])
+        if self.mask is not None:
+            lot = jnp.where(jnp.any(jnp.broadcast_to(low < high, x.shape), axis=-1), lot, -1)
+        colour = low + (high - low) * jax.random.uniform(key_colour, x.shape, x.dtype)
+        return jnp.where(top(lot, self.eps)[..., None], colour, x)
+
+    @override
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        """sign(g) at the one pixel with the largest sum of |g|, zero elsewhere."""
+        gradient = self.freed(gradient)
+        best = top(per_pixel(jnp.abs(gradient)), 1)
+        return jnp.where(best[..., None], jnp.sign(gradient), 0)
+
+    @override
+    def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
+        """Send the ceil(`size`) most promising pixels to their best corner; restore the excess.
+
+        A pixel at z is worth <g, z - x>. The pixels whose corner is worth most, and who are not
+        there yet, go there; if more than eps have changed, those worth least go back. So the
+        optimum of a linear function is a fixed point, reached after a travel of eps.
+        """
+        low, high = self.box(x)
+        corner = jnp.where(gradient > 0, high, jnp.where(gradient < 0, low, x_adv))
+        away = jnp.any(corner != x_adv, axis=-1)
+        moved = away & top(
+            jnp.where(away, per_pixel(gradient * (corner - x)), -jnp.inf), jnp.ceil(size)
+        )
+        z = jnp.where(moved[..., None], corner, x_adv)
+        changed = jnp.any(z != x, axis=-1)
+        kept = top(jnp.where(changed, per_pixel(gradient * (z - x)), -jnp.inf), self.eps)
+        return jnp.where(kept[..., None], z, x)
+
+
+NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
+"""The threats by the names of the command line."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number)
+
+
+def _entries(value: object) -> np.ndarray | None:
+    """The entries of an array; None for a tracer, and for what JAX puts in its place."""
+    if isinstance(value, jax.core.Tracer) or not isinstance(value, np.ndarray | jax.Array):
+        return None
+    return np.asarray(value)
+
+
+def _check_eps(eps: object, per_feature: bool) -> None:
+    if isinstance(eps, list | tuple):
+        raise ValueError(f"eps must be a number or an array, got {eps!r}")
+    entries = _entries(eps)
+    if entries is None:
+        return
+    shape = entries.shape
+    if len(shape) not in (0, 1, 3, 4):
+        raise ValueError(
+            f"eps of shape {shape}: write one per feature as (H, W, C), (H, W, 1) or (1, 1, C), "
+            "one per example as (N,), both as (N, H, W, C)"
+        )
+    if not per_feature and shape[-3:] != (1, 1, 1) and len(shape) > 1:
+        raise ValueError(
+            f"an eps per feature is for Linf; here it is one number or one per example (N,), and a "
+            f"mask says what may change; got the shape {shape}"
+        )
+    if not (entries >= 0).all():
+        raise ValueError(f"eps must lie in [0, inf], got {entries[~(entries >= 0)][0]:g}")
+    if len(shape) > 2 and np.isinf(entries).any():
+        raise ValueError("an eps per feature must be finite; write inf with a mask")
+
+
+def _check_bounds(bounds: object) -> None:
+    if bounds is None or not isinstance(bounds, tuple | list):
+        return
+    if len(bounds) != 2 or isinstance(bounds, list):
+        raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}")
+    low, high = (b if _is_number(b) else _entries(b) for b in bounds)
+    if low is not None and high is not None and not np.all(low <= high):
+        raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds!r}")
