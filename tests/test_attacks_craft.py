@@ -234,14 +234,14 @@ def test_nan_logits_are_never_a_right_prediction():
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
-        (PGD, "an attack is an object such as PGD"),
-        (Linf(0.1), "an attack is an object such as PGD"),
-        (PGD(0.1), "PGD needs a threat such as Linf"),
+        (lambda: PGD, "an attack is an object such as PGD"),
+        (lambda: Linf(0.1), "an attack is an object such as PGD"),
+        (lambda: PGD(0.1), "threat must be a Threat"),
     ],
 )
 def test_what_is_no_attack_is_refused(attack, message):
     with pytest.raises(ValueError, match=message):
-        run(attack)
+        run(attack())
 
 
 @pytest.mark.parametrize(
