@@ -75,7 +75,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     images = np.asarray(rj.data.to_float(test.images))
     subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
     tiles: dict[str, Any] = {"indices": test.indices, "batch_size": options.batch_size}
-    how = tiles | {"progress": True}
+    how: dict[str, Any] = tiles | {"progress": True}
 
     def write(result: dict) -> None:
         origin = rj.report.provenance(rj.report.command_line(), options.seed, started)

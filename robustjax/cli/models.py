@@ -7,18 +7,27 @@ from collections.abc import Sequence
 
 import robustjax as rj
 from robustjax.cli.flags import read
+from robustjax.report.tables import align
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelsOptions:
     """List the networks.
 
-    Capitals stand for numbers, and what follows in brackets says which: resnet-DEPTH is resnet-20,
-    resnet-32 and so on.
+    The table has each network's paper, its base width and its activation, which --width and
+    --activation change. Capitals stand for numbers, such as those in brackets.
+
+    Args:
+      markdown: print the table as Markdown.
     """
+
+    markdown: bool = False
 
 
 def command(words: Sequence[str]) -> None:
     """`robustjax models` with these words."""
-    read(ModelsOptions, "models", words)
-    print("\n".join(rj.models.names()))
+    options = read(ModelsOptions, "models", words)
+    rows = [("network", "paper", "width", "activation")]
+    rows += [(a.name, a.paper, str(a.width), a.activation) for a in rj.models.ARCHITECTURES]
+    rows += [(name, "-", "-", "-") for name in rj.models.names()[len(rj.models.ARCHITECTURES) :]]
+    print(align(rows, len(rows[0]), options.markdown))

@@ -10,7 +10,7 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 from robustjax.models.activations import activations, with_dropout, with_layers
 from robustjax.models.adapt import adapt, describe, is_own
 from robustjax.models.classifier import Classifier
-from robustjax.models.factory import apply, create, init, names, network, register
+from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
 from robustjax.models.foreign import Foreign, Network, check_classes, is_random
 from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.layers import BN
@@ -19,6 +19,7 @@ from robustjax.models.trees import shapes
 from robustjax.models.weights import load, load_weights, save_weights, transplant
 
 __all__ = [
+    "ARCHITECTURES",
     "BN",
     "DISTANCE_HEADS",
     "Classifier",

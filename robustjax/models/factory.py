@@ -36,9 +36,10 @@ from robustjax.models.wide_resnet import wide_resnet
 
 
 class Architecture(NamedTuple):
-    """What people type, the pattern, the builder of (stem, body), and what it is by default."""
+    """What people type, its paper, the pattern, the builder of (stem, body), and its defaults."""
 
     name: str
+    paper: str
     pattern: str
     build: Callable[..., tuple[nn.Module, nn.Module]]
     width: int
@@ -47,43 +48,74 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = (
-    Architecture("cnn", r"cnn", cnn, 32),
-    Architecture("resnet-18", r"resnet-18", resnet_18, 64),  # ahead of one that would refuse it
-    Architecture("resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)", r"resnet-(\d+)", resnet_v1, 16),
-    Architecture("resnet-v2-DEPTH (6n+2, pre-activation)", r"resnet-v2-(\d+)", resnet_v2, 16),
+    Architecture("cnn", "-", r"cnn", cnn, 32),
+    Architecture(
+        "resnet-18", "He et al. 2016", r"resnet-18", resnet_18, 64
+    ),  # ahead of one that would refuse it
+    Architecture(
+        "resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)",
+        "He et al. 2016",
+        r"resnet-(\d+)",
+        resnet_v1,
+        16,
+    ),
+    Architecture(
+        "resnet-v2-DEPTH (6n+2, pre-activation)",
+        "He et al. 2016",
+        r"resnet-v2-(\d+)",
+        resnet_v2,
+        16,
+    ),
     Architecture(
         "resnet-tf-DEPTH (6n+2, pre-activation, leaky)",
+        "He et al. 2016",
         r"resnet-tf-(\d+)",
         resnet_tf,
         16,
         "leaky_relu",
         unit_uniform,
     ),
-    Architecture("preact-resnet-18", r"preact-resnet-18", preact_resnet_18, 64),
-    Architecture("preact-resnet-50", r"preact-resnet-50", preact_resnet_50, 64),
+    Architecture("preact-resnet-18", "He et al. 2016", r"preact-resnet-18", preact_resnet_18, 64),
+    Architecture("preact-resnet-50", "He et al. 2016", r"preact-resnet-50", preact_resnet_50, 64),
     Architecture(
-        "wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)", r"wrn-(\d+)-(\d+)", wide_resnet, 16
+        "wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)",
+        "Zagoruyko & Komodakis 2016",
+        r"wrn-(\d+)-(\d+)",
+        wide_resnet,
+        16,
     ),
-    Architecture("vgg-DEPTH (11, 13, 16, 19)", r"vgg-(\d+)", vgg, 64),
-    Architecture("googlenet", r"googlenet", googlenet, 192),
-    Architecture("densenet-DEPTH (121, 169, 201)", r"densenet-(\d+)", densenet, 64),
-    Architecture("senet-18", r"senet-18", senet_18, 64),
+    Architecture("vgg-DEPTH (11, 13, 16, 19)", "Simonyan & Zisserman 2015", r"vgg-(\d+)", vgg, 64),
+    Architecture("googlenet", "Szegedy et al. 2015", r"googlenet", googlenet, 192),
+    Architecture(
+        "densenet-DEPTH (121, 169, 201)", "Huang et al. 2017", r"densenet-(\d+)", densenet, 64
+    ),
+    Architecture("senet-18", "Hu et al. 2018", r"senet-18", senet_18, 64),
     Architecture(
         "resnext-29-GROUPSxWIDTH (resnext-29-2x64, -32x4)",
+        "Xie et al. 2017",
         r"resnext-29-(\d+)x(\d+)",
         resnext_29,
         64,
     ),
-    Architecture("regnetx-200mf", r"regnet(x)-(200)mf", regnet, 24),
-    Architecture("regnetx-400mf", r"regnet(x)-(400)mf", regnet, 32),
-    Architecture("regnety-400mf", r"regnet(y)-(400)mf", regnet, 32),
-    Architecture("dpn-DEPTH (26, 92)", r"dpn-(\d+)", dpn, 96),
-    Architecture("mobilenet-v2", r"mobilenet-v2", mobilenet_v2, 32),
-    Architecture("efficientnet-b0", r"efficientnet-b0", efficientnet_b0, 32, "silu"),
-    Architecture("shufflenet-v2", r"shufflenet-v2", shufflenet_v2, 116),
-    Architecture("vit-ti-PATCH", r"vit-ti-(\d+)", vit, 192, "gelu"),
-    Architecture("vit-s-PATCH (vit-s-4 for 32x32 images)", r"vit-s-(\d+)", vit, 384, "gelu"),
-    Architecture("vit-b-PATCH", r"vit-b-(\d+)", vit, 768, "gelu"),
+    Architecture("regnetx-200mf", "Radosavovic et al. 2020", r"regnet(x)-(200)mf", regnet, 24),
+    Architecture("regnetx-400mf", "Radosavovic et al. 2020", r"regnet(x)-(400)mf", regnet, 32),
+    Architecture("regnety-400mf", "Radosavovic et al. 2020", r"regnet(y)-(400)mf", regnet, 32),
+    Architecture("dpn-DEPTH (26, 92)", "Chen et al. 2017", r"dpn-(\d+)", dpn, 96),
+    Architecture("mobilenet-v2", "Sandler et al. 2018", r"mobilenet-v2", mobilenet_v2, 32),
+    Architecture(
+        "efficientnet-b0", "Tan & Le 2019", r"efficientnet-b0", efficientnet_b0, 32, "silu"
+    ),
+    Architecture("shufflenet-v2", "Ma et al. 2018", r"shufflenet-v2", shufflenet_v2, 116),
+    Architecture("vit-ti-PATCH", "Dosovitskiy et al. 2021", r"vit-ti-(\d+)", vit, 192, "gelu"),
+    Architecture(
+        "vit-s-PATCH (vit-s-4 for 32x32 images)",
+        "Dosovitskiy et al. 2021",
+        r"vit-s-(\d+)",
+        vit,
+        384,
+        "gelu",
+    ),
+    Architecture("vit-b-PATCH", "Dosovitskiy et al. 2021", r"vit-b-(\d+)", vit, 768, "gelu"),
 )
 BEFORE_A_NUMBER = r"(?<=[a-z])-(?=\d|\(\\d)"
 """A dash that people leave out."""

@@ -6,18 +6,24 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from robustjax.files import read_metrics, replacing
+from robustjax.lazy import Lazy
 from robustjax.report.tables import format_eps
+
+if TYPE_CHECKING:
+    import matplotlib
+    from matplotlib import figure as canvases
+    from matplotlib import ticker
+    from matplotlib.axes import Axes
+else:
+    matplotlib = Lazy("matplotlib")
+    canvases = Lazy("matplotlib.figure")
+    ticker = Lazy("matplotlib.ticker")
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """Okabe and Ito's palette, which people with any colour vision can tell apart."""
@@ -25,7 +31,7 @@ WRONG, MUTED = "#b00020", "#666666"
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.labelcolor": "#333333",
-    "axes.prop_cycle": cycler(color=COLORS),
+    "axes.prop_cycle": f"cycler(color={list(COLORS)})",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -273,7 +279,7 @@ def figure(
     ['losses.png']
     """
     with matplotlib.rc_context(STYLE):
-        canvas = Figure(figsize=(size[0] * columns, size[1] * rows))
+        canvas = canvases.Figure(figsize=(size[0] * columns, size[1] * rows))
         yield list(canvas.subplots(rows, columns, squeeze=False, **subplots).flat)
         with replacing(png) as file:
             canvas.savefig(file, format="png")
@@ -291,11 +297,11 @@ def _panel(ax: Axes, rows: Sequence[Mapping], names: Sequence[str]) -> None:
             if points:
                 label = f"{name.replace('_', ' ')}, {split}"
                 ax.plot(*np.array(points).T, color=color, label=label, **style)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if len(ax.lines) > 1:
         ax.legend(fontsize="small")
 
 
 def _percent_axis(ax: Axes) -> None:
     ax.set_ylim(0, 1.02)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
