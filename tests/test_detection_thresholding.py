@@ -95,7 +95,7 @@ def test_the_whole_population_on_request():
     ("clean", "adv", "reason"),
     [
         (CLEAN, LABEL, "no attack succeeded"),
-        ((LABEL + 1) % 3, ADV, "no clean image is classified right"),
+        ((LABEL + 1) % 3, ADV, "no clean image is classified correctly"),
         (np.where(ADV == LABEL, LABEL, 3), ADV, "every adversarial image that fools"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Detectors: `fit` gives a score of one image, higher = more normal; a threshold turns it down.
+"""Detectors: `fit` gives a score of one image, higher = more normal; a threshold rejects low ones.
 
 fitted = KDensity().fit(model, train_images, train_labels)     # a pytree, fitted(x) -> ()
 threshold = threshold_at(scores(fitted, validation_images), false_rejection=0.05)

@@ -1,4 +1,4 @@
-"""MagNet's autoencoder: a small convolutional network that learns to give back normal images."""
+"""MagNet's autoencoder: a small convolutional network that learns to reproduce normal images."""
 
 from __future__ import annotations
 
@@ -17,33 +17,37 @@ from robustjax.config import config, number, static
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 Weights = tuple[dict[str, jax.Array], ...]
-"""A kernel (3, 3, C, D) and a bias (D,) a layer."""
+"""For each layer a kernel (3, 3, C, D) and a bias (D,)."""
 
 
 @config
 class Autoencoder:
     """min E mean (AE(clip(x + noise n)) - x)^2 + penalty sum h^2, n standard normal, by Adam.
 
-    3x3 convolutions, each before a sigmoid whose output is h: one to `filters` channels, one back
-    from there, and one to the channels of the image. With `pool` the image is halved in between,
-    by averages, and doubled again, with one more convolution on either side. The defaults are the
-    authors' second one for MNIST, and with `pool` the first; what they take for CIFAR-10 is not in
-    their code. They draw the noise once, here it is new in every epoch, and their penalty is summed
-    over a batch, where here it is its mean. What a batch leaves over of an epoch waits for another.
+    Three 3x3 convolutions, each followed by a sigmoid with the output h: two with `filters`
+    channels, and one with the channels of the image. `pool` adds two more; it halves the image by
+    averages after the first and doubles it again after the third. The defaults are the authors'
+    second network for MNIST, and with `pool` their first; their code has none for CIFAR-10. They
+    draw the noise once; here it is new in every epoch. Their penalty is summed over a batch; here
+    it is the batch mean. Images that do not fill an epoch's last batch are left out of that epoch.
 
     Args:
-      filters: channels of the hidden layers.
-      pool: images of even sides only.
-      noise: its standard deviation, pixels in [0, 1].
-      penalty: of the squares of all outputs of layers.
+      filters: number of channels of the hidden layers.
+      pool: halve the image in between; its height and width must be even.
+      noise: standard deviation, pixels in [0, 1].
+      penalty: weight of the squares of all layers' outputs.
       epochs, batch_size, lr: of Adam.
-      seed: of the weights, the batches and the noise.
+      seed: for the weights, the batches and the noise.
 
     References: Meng & Chen, "MagNet: a two-pronged defense against adversarial examples", 2017,
     and its code.
 
     Guarantees:
       The same images and the same seed give the same bits.
+
+    >>> images = np.full((2, 4, 4, 1), 0.5, np.float32)
+    >>> rj.detection.Autoencoder(epochs=1).fit(images)(images).shape
+    (2, 4, 4, 1)
     """
 
     filters: int = number(default=3, low=1, static=True)
@@ -65,7 +69,7 @@ class Autoencoder:
           (B, H, W, C) -> (B, H, W, C) in [0, 1], a `Partial` of the weights.
 
         Raises:
-          ValueError: an odd height or width, where there is a pooling.
+          ValueError: an odd height or width, with `pool`.
         """
         if self.pool and (images.shape[1] % 2 or images.shape[2] % 2):
             raise ValueError(
@@ -90,7 +94,7 @@ class Autoencoder:
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """The forward pass; equal ones make equal programs."""
+    """The forward pass; static under jit."""
 
     pool: bool
 
@@ -99,7 +103,7 @@ class Layers:
         return self.outputs(weights, images)[-1]
 
     def outputs(self, weights: Weights, images: jax.Array) -> list[jax.Array]:
-        """What every convolution makes of images (B, H, W, C)."""
+        """The outputs of all layers at images (B, H, W, C)."""
         found, h = [], images
         for i, layer in enumerate(weights):
             h = jax.lax.conv_general_dilated(
@@ -133,13 +137,13 @@ def descend(
     keys: tuple[jax.Array, jax.Array],
     numbers: tuple[float, float, float],
 ) -> tuple[tuple[Weights, Any], jax.Array]:
-    """A step of Adam.
+    """One step of Adam.
 
     Args:
       layers: the network.
-      state: its weights, and Adam's.
+      state: its weights, and Adam's moments.
       clean: (B, H, W, C) images.
-      keys: of the noise of this epoch, and what is folded into it for each image, (B,).
+      keys: the key of this epoch's noise, and a number (B,) to fold into it for each image.
       numbers: noise, penalty, learning rate.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Several statistics in one score, weighed by a logistic regression."""
+"""Several statistics in one score, weighted by a logistic regression."""
 
 from __future__ import annotations
 
@@ -25,9 +25,15 @@ class Combined:
     """bias + weights . (statistics - shift): the log-odds that an image is normal.
 
     Attributes:
-      parts: the fitted detectors, whose statistics are joined.
+      parts: the fitted detectors, whose statistics are concatenated.
       shift, weights: (S,).
       bias: ().
+
+    >>> images = np.float32([0.75, 0.25, 0.5, 0.5]).reshape(2, 1, 1, 2)
+    >>> part = rj.detection.MaxMargin().fit(lambda x: x[:, 0, 0], images, [0, 1])
+    >>> numbers = jnp.zeros(1), jnp.array([4.0]), jnp.array(-1.0)  # shift, weights, bias
+    >>> float(rj.detection.Combined((part,), *numbers)(images[0]))
+    1.0
     """
 
     parts: tuple[Fitted, ...]
@@ -52,14 +58,14 @@ def combine(
     *,
     batch_size: int | None = None,
 ) -> Combined:
-    """Weigh the statistics of fitted detectors by what tells these two sets of images apart.
+    """Weight the statistics of detectors by a logistic regression between two sets of images.
 
-    With one `Mahalanobis` or `LID` it weighs its layers, with a density and an uncertainty it is
-    the detector of Feinman et al. It has then seen an attack: judge it on other images, and on
-    attacks that it has not seen.
+    With one `Mahalanobis` or `LID` it weights the layers; with a density and an uncertainty it is
+    the detector of Feinman et al. The result has seen an attack: evaluate it on other images, and
+    on attacks that it has not seen.
 
     Args:
-      parts: fitted detectors of one model.
+      parts: detectors fitted to one model.
       normal: (N, H, W, C), clean images and, in Ma et al. and Feinman et al., noisy ones.
       adversarial: (M, H, W, C).
       batch_size: images at once, all devices together.
@@ -69,6 +75,12 @@ def combine(
       Scaling or shifting a statistic changes the score by rounding only.
 
     References: Ma et al., 2018, and its code: statistics scaled to [0, 1], L2 penalty 1/2 ||w||^2.
+
+    >>> images = np.float32([0.75, 0.25, 0.5, 0.5]).reshape(2, 1, 1, 2)
+    >>> part = rj.detection.MaxMargin().fit(lambda x: x[:, 0, 0], images, [0, 1])
+    >>> combined = rj.detection.combine([part], normal=images[:1], adversarial=images[1:])
+    >>> bool(combined(images[0]) > combined(images[1]))
+    True
     """
     parts = tuple(parts)
     table = [over_images(joined, parts, images, batch_size) for images in (normal, adversarial)]
@@ -84,5 +96,5 @@ def combine(
 
 
 def joined(parts: tuple[Fitted, ...], x: jax.Array) -> jax.Array:
-    """The statistics of all parts, one after the other: (S,)."""
+    """The statistics of all parts, concatenated: (S,)."""
     return jnp.concatenate([part.statistics(x) for part in parts])

@@ -22,7 +22,13 @@ from robustjax.typing import LogitsFn
 
 
 class Detector(abc.ABC):
-    """Tells normal images from others by statistics of one image, higher = more normal."""
+    """A rule that scores one image by its statistics; higher = more normal.
+
+    >>> images = np.float32([0.75, 0.25, 0.5, 0.5]).reshape(2, 1, 1, 2)
+    >>> fitted = rj.detection.MaxMargin().fit(lambda x: x[:, 0, 0], images, [0, 1])
+    >>> float(fitted(images[0]))
+    0.5
+    """
 
     def fit(
         self, model: Callable, images: Any, labels: Any, *, batch_size: int | None = None
@@ -31,8 +37,8 @@ class Detector(abc.ABC):
 
         Args:
           model: a batch (B, H, W, C) -> logits (B, K), or a pytree with 'logits' and 'features' for
-            detectors that read layers (see `outputs.layers_of`), in the form the model is tested
-            in. The weights of a `jax.tree_util.Partial` stay data.
+            detectors that read layers (see `outputs.layers_of`), in evaluation mode. The weights of
+            a `jax.tree_util.Partial` stay data.
           images: (N, H, W, C), floats in [0, 1] or uint8, without augmentation.
           labels: (N,) integers, the true labels.
           batch_size: images at once, all devices together.
@@ -46,7 +52,7 @@ class Detector(abc.ABC):
         return Fitted(self, model, self.learn(placed, examples, batch_size))
 
     def learn(self, model: Callable, examples: Examples, batch_size: int) -> Any:
-        """The arrays that `statistics` needs; by default none."""
+        """Compute the arrays that `statistics` needs; by default none."""
         return ()
 
     @abc.abstractmethod
@@ -58,11 +64,16 @@ class Detector(abc.ABC):
 class Fitted:
     """A detector, the model it watches and what it has learned: a function of one image.
 
-    A pytree whose arrays are leaves, so that a program takes it as an argument.
+    A pytree whose arrays are leaves, so a compiled program takes it as an argument.
 
     Guarantees:
       The score is a function of its image alone.
-      A detector that was fitted to new images or to new weights of a `Partial` compiles nothing.
+      Fitting to new images, or to new weights of a `Partial`, compiles nothing.
+
+    >>> images = np.float32([0.75, 0.25, 0.5, 0.5]).reshape(2, 1, 1, 2)
+    >>> fitted = rj.detection.MaxMargin().fit(lambda x: x[:, 0, 0], images, [0, 1])
+    >>> isinstance(fitted, rj.detection.Fitted), fitted.statistics(images[0]).tolist()
+    (True, [0.5])
     """
 
     detector: Detector
@@ -83,7 +94,7 @@ def scores(fitted: Callable, images: Any, *, batch_size: int | None = None) -> n
     """The score of any number of images, on all devices.
 
     Args:
-      fitted: a fitted detector, or several that `combine` has put together.
+      fitted: a fitted detector, or several joined by `combine`.
       images: (N, H, W, C), floats in [0, 1] or uint8.
       batch_size: images at once, all devices together.
 
@@ -94,7 +105,12 @@ def scores(fitted: Callable, images: Any, *, batch_size: int | None = None) -> n
       ValueError: unusable images or batch size.
 
     Guarantees:
-      No bit depends on `batch_size`, as long as the model's own kernels round alike.
+      No bit depends on `batch_size` if the model's own kernels do not.
+
+    >>> images = np.float32([0.75, 0.25, 0.5, 0.5]).reshape(2, 1, 1, 2)
+    >>> fitted = rj.detection.MaxMargin().fit(lambda x: x[:, 0, 0], images, [0, 1])
+    >>> rj.detection.scores(fitted, images).tolist()
+    [0.5, 0.0]
     """
     return over_images(_score, fitted, images, batch_size)
 
@@ -118,16 +134,22 @@ def collect(
 def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:
     """A model for attacks: images (B, H, W, C) -> {'logits': (B, K), 'score': (B,)}.
 
-    A loss (output, target) -> scalar that reads both attacks classifier and detector together; one
-    that reads the logits alone, as all of ours, is oblivious of the detector.
+    A loss (output, target) -> scalar that reads both attacks classifier and detector together; a
+    loss that reads the logits alone ignores the detector.
 
     Args:
       fitted: a fitted detector.
-      threshold: is subtracted from the score, so that an image is accepted where 'score' >= 0; ()
-        or (K,), then that of the predicted class.
+      threshold: subtracted from the score, so that 'score' >= 0 means accepted; a number, or (K,),
+        one for each predicted class.
 
     Raises:
       ValueError: a threshold of another shape, or NaN.
+
+    >>> images = np.float32([0.75, 0.25, 0.5, 0.5]).reshape(2, 1, 1, 2)
+    >>> fitted = rj.detection.MaxMargin().fit(lambda x: x[:, 0, 0], images, [0, 1])
+    >>> watched = rj.detection.with_score(fitted, threshold=0.25)
+    >>> watched(images)["score"].tolist()
+    [0.25, -0.25]
     """
     least = np.asarray(threshold, np.float32)
     if least.ndim > 1 or np.isnan(least).any():
@@ -136,10 +158,14 @@ def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:
 
 
 def accepted_and_wrong(output: Any, y: jax.Array) -> jax.Array:
-    """The success of an attack on `with_score`: the classifier is wrong, the detector accepts it.
+    """Success against `with_score`: the classifier is wrong and the detector accepts the image.
 
-    For the field `success` of attacks and the argument of `attacks.perturb` and
-    `evaluation.evaluate`, whose accuracy is then the fraction that is not accepted and wrong.
+    For the field `success` of attacks and the argument `success` of `attacks.perturb` and
+    `evaluation.evaluate`, whose accuracy is then 1 - the fraction accepted and wrong.
+
+    >>> output = {"logits": jnp.array([1.0, 2.0]), "score": jnp.array(0.1)}
+    >>> [bool(rj.detection.accepted_and_wrong(output, label)) for label in (0, 1)]
+    [True, False]
     """
     return fooled(output, y) & (output["score"] >= 0)
 

@@ -1,4 +1,4 @@
-"""Feature squeezing: how much the prediction changes when the image loses detail."""
+"""Feature squeezing: the change of the prediction when the image loses detail."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.bpda import bpda
 from robustjax.config import config, number, static
@@ -25,7 +26,11 @@ class Squeezer(Protocol):
 
 @config
 class BitDepth:
-    """Round every pixel to one of 2^bits levels; its gradient is passed through (BPDA)."""
+    """Round every pixel to one of 2^bits levels; the gradient passes straight through (BPDA).
+
+    >>> rj.detection.BitDepth(1)(jnp.array([0.2, 0.7])).tolist()
+    [0.0, 1.0]
+    """
 
     bits: int = number(default=5, low=1, high=16, static=True)
 
@@ -39,8 +44,12 @@ class BitDepth:
 class MedianSmoothing:
     """The median of a window of size x size pixels, per channel, with reflected edges.
 
-    Of an even number the upper of the two middle values, and an even window reaches one further up
-    and left, as in `scipy.ndimage.median_filter`, which the authors use.
+    For an even number of pixels it is the upper of the two middle values, and an even window
+    reaches one pixel further up and left, as in `scipy.ndimage.median_filter`, which the authors
+    use.
+
+    >>> rj.detection.MedianSmoothing(3)(jnp.eye(3)[..., None])[1, 1].tolist()
+    [0.0]
     """
 
     size: int = number(default=2, low=1, static=True)
@@ -62,8 +71,8 @@ class NonLocalMeans:
     """sum_q w_q x_q / sum_q w_q of the pixels q in a window, w_q = exp(-d_q^2 / strength^2).
 
     d_q^2 is the mean squared difference between the patches around q and around the pixel itself,
-    over their pixels and channels; edges are reflected. The authors' OpenCV does it in the colours
-    of Lab, here it is done in those of the image.
+    over their pixels and channels; edges are reflected. The authors use OpenCV, which works in Lab
+    colours; this works in the colours of the image.
 
     Args:
       search: width of the window, in pixels.
@@ -74,6 +83,10 @@ class NonLocalMeans:
 
     Guarantees:
       Between the smallest and the largest pixel of the window, up to rounding.
+
+    >>> squeeze = rj.detection.NonLocalMeans(search=3, patch=1, strength=1.0)
+    >>> bool(0 < squeeze(jnp.eye(3)[..., None])[0, 1, 0] < 1)
+    True
     """
 
     search: int = static(default=13)
@@ -118,19 +131,23 @@ class FeatureSqueezing(Detector):
 
     Args:
       squeezers: by default 5 bits and a median of 2 x 2. The paper takes 1 bit for MNIST, and for
-        CIFAR-10 `NonLocalMeans()` beside these two, which is slow: 169 shifts of the image.
+        CIFAR-10 also `NonLocalMeans()`, which is slow: 169 shifts of the image.
 
     References: Xu et al., "Feature squeezing: detecting adversarial examples in deep neural
     networks", 2018, Eq. 3 and Sec. 5.
 
     Guarantees:
-      Between -2 and 0, which it is where no squeezer changes the image.
+      Between -2 and 0; 0 where no squeezer changes the image.
+
+    >>> detector = rj.detection.FeatureSqueezing((rj.detection.BitDepth(1),))
+    >>> float(detector.statistics((), lambda x: x[0, 0], jnp.array([[[1.0, 0.0]]])))
+    -0.0
     """
 
     squeezers: tuple[Squeezer, ...] = (BitDepth(), MedianSmoothing())
 
+    @override
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
-        """The largest change, negative."""
         views = jnp.stack([x, *(squeeze(x) for squeeze in self.squeezers)])
         logits = jax.vmap(lambda v: float_logits(logits_fn(v)))(views)
         p, *others = jnp.exp(jax.vmap(log_probabilities)(logits))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from robustjax.attacks._engine.inputs import Examples, num_classes
 from robustjax.config import config
@@ -17,11 +18,11 @@ from robustjax.outputs import layers_of
 from robustjax.typing import LogitsFn
 
 NEGLIGIBLE = 1e-12
-"""A direction with less variance, relative to the largest, is rounding of float32."""
+"""Directions with less variance, relative to the largest, are rounding of float32."""
 
 
 class Gaussian(NamedTuple):
-    """Of one layer, with f its pooled activation.
+    """The Gaussian of one layer's pooled activation f.
 
     Attributes:
       mean: (D,), of f over all images.
@@ -38,10 +39,10 @@ class Gaussian(NamedTuple):
 class Mahalanobis(Detector):
     """max_k -(f - mu_k)^T Sigma^-1 (f - mu_k) / 2 of every layer, f its mean over space.
 
-    The mu_k are the class means and Sigma the covariance around them, one for all classes, a
-    pseudo-inverse where it is singular. The statistics are one a layer; the paper weighs them by a
-    logistic regression, `combine`, and moves the input by a small step first, which is left out:
-    it is a gradient inside the score, and the paper's choice of its size needs attacked images.
+    The mu_k are the class means, and Sigma is the covariance around them, one for all classes; if
+    it is singular, Sigma^-1 is the pseudo-inverse. There is one statistic per layer; the paper
+    weights them by a logistic regression, `combine`. It also moves the input by a small gradient
+    step first, which is left out: the paper chooses the size of that step on attacked images.
 
     References: Lee et al., "A simple unified framework for detecting out-of-distribution samples
     and adversarial attacks", 2018, Eq. 1 and 2 and code (the factor 1/2).
@@ -49,18 +50,26 @@ class Mahalanobis(Detector):
     Guarantees:
       Zero at a class mean and negative elsewhere.
       Invertible linear maps of the features change it by rounding only.
+
+    >>> def model(x):
+    ...     flat = x.reshape(len(x), -1)
+    ...     return {"logits": flat, "features": flat}
+    >>> images = np.float32([0.9, 0.2, 0.8, 0.1, 0.2, 0.9, 0.1, 0.7]).reshape(4, 1, 1, 2)
+    >>> fitted = rj.detection.Mahalanobis().fit(model, images, [0, 0, 1, 1])
+    >>> bool(fitted(images[0]) > fitted(jnp.ones((1, 1, 2))))
+    True
     """
 
+    @override
     def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple[Gaussian, ...]:
-        """Means and covariances in float64."""
         classes = num_classes(model, examples)
         layers = collect(pooled_layers, model, examples.image, batch_size)
         return tuple(fit_gaussian(layer, examples.label, classes) for layer in layers)
 
+    @override
     def statistics(
         self, learned: tuple[Gaussian, ...], logits_fn: LogitsFn, x: jax.Array
     ) -> jax.Array:
-        """(S,), one a layer."""
         layers = pooled_layers(logits_fn(x))
         return jnp.stack([log_density(g, f) for g, f in zip(learned, layers, strict=True)])
 
@@ -73,7 +82,7 @@ def log_density(gaussian: Gaussian, f: jax.Array) -> jax.Array:
 
 
 def pooled_layers(output: Any) -> tuple[jax.Array, ...]:
-    """Every layer's mean over space: (H, W, C) -> (C,); a layer (D,) stays."""
+    """Every layer's mean over space: (H, W, C) -> (C,); a layer (D,) stays as it is."""
 
     def pool(a):
         flat = a.reshape(-1, a.shape[-1]).astype(jnp.float32)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from robustjax.attacks._engine.inputs import Examples
 from robustjax.config import config, number, static
@@ -17,12 +18,12 @@ from robustjax.outputs import layers_of
 from robustjax.typing import LogitsFn
 
 LARGEST = 1e4
-"""What the dimension of an image is set to whose neighbours are all equally far away."""
+"""The dimension given to an image whose neighbours are all equally far away."""
 
 SAME = 1e-3
-"""A reference this near, relative to the activation's norm, is the image itself up to rounding.
+"""A reference this near, relative to the activation's norm, counts as the image itself.
 
-Two programs round one image's activations unlike, in ten bits on some accelerators.
+Two programs may round the same image's activations differently, on some accelerators to ten bits.
 """
 
 
@@ -30,18 +31,17 @@ Two programs round one image's activations unlike, in ten bits on some accelerat
 class LID(Detector):
     """-LID of every layer, LID = (1/k sum_i log(r_k / r_i))^-1 of the k nearest reference images.
 
-    The references are minibatches of training images drawn once, in `fit`; the LID is the mean over
-    them. In the authors' code an image is compared with the others of whatever minibatch it comes
-    in, so that its score depends on its company; here it is a function of the image alone. Their
-    code drops the nearest neighbour, which is the image itself; here a reference within a
-    thousandth of the activation's norm is no neighbour, so that a training image scores as if it
-    had not been drawn.
+    `fit` draws the references once: minibatches of training images, over which the LID is averaged.
+    The authors' code compares an image with the rest of its own minibatch, so its score depends on
+    the other images; here it is a function of the image alone. Their code drops the nearest
+    neighbour, which is the image itself; here a reference within a thousandth of the activation's
+    norm does not count, so a training image scores as if it had not been drawn.
 
     Args:
-      k: neighbours.
-      references: images in a minibatch.
-      minibatches: their number.
-      seed: of the draw.
+      k: number of neighbours.
+      references: number of images in a minibatch.
+      minibatches: number of minibatches.
+      seed: for the draw.
 
     References: Ma et al., "Characterizing adversarial subspaces using local intrinsic
     dimensionality", 2018, Eq. 4 and Algorithm 1.
@@ -49,6 +49,14 @@ class LID(Detector):
     Guarantees:
       Finite, and between -1e4 and 0 in every layer.
       Scaling a layer's activations changes it by rounding only.
+
+    >>> def model(x):
+    ...     flat = x.reshape(len(x), -1)
+    ...     return {"logits": flat, "features": flat}
+    >>> images = np.random.default_rng(0).random((8, 1, 1, 2))
+    >>> fitted = rj.detection.LID(k=3, references=8).fit(model, images, np.arange(8) % 2)
+    >>> bool(-1e4 <= fitted(jnp.full((1, 1, 2), 0.5)) < 0)
+    True
     """
 
     k: int = number(default=20, low=2, static=True)
@@ -62,8 +70,8 @@ class LID(Detector):
                 f"{self.k} neighbours need more than {self.k} references, got {self.references}"
             )
 
+    @override
     def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple[np.ndarray, ...]:
-        """The references' activations, per layer (minibatches, references, D)."""
         count = self.minibatches * self.references
         if len(examples) < count:
             raise ValueError(f"LID needs {count} reference images, got {len(examples)}")
@@ -71,10 +79,10 @@ class LID(Detector):
         layers = collect(flat_layers, model, examples.image[drawn], batch_size)
         return tuple(a.reshape(self.minibatches, self.references, -1) for a in layers)
 
+    @override
     def statistics(
         self, learned: tuple[jax.Array, ...], logits_fn: LogitsFn, x: jax.Array
     ) -> jax.Array:
-        """(S,), one a layer."""
         layers = flat_layers(logits_fn(x))
         return -jnp.stack([self.dimension(r, a) for r, a in zip(learned, layers, strict=True)])
 
@@ -90,7 +98,7 @@ class LID(Detector):
 def lid(squares: jax.Array, k: int, same: jax.Array | float = 0.0) -> jax.Array:
     """The maximum-likelihood estimate from squared distances (n,), at most `LARGEST`.
 
-    Those that are at most `same` are left out.
+    Distances of at most `same` are left out.
     """
     # The largest stands for one left out: where it is among the k nearest it adds log 1.
     apart = jnp.where(squares > same, squares, jnp.maximum(largest(squares), 1e-30))

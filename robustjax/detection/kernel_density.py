@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from robustjax.attacks._engine.inputs import Examples, num_classes
 from robustjax.config import config, number, static
@@ -29,13 +30,13 @@ class KDensity(Detector):
     """log (1/M) sum_j exp(-||z - z_j||^2 / sigma2) over M features of the predicted class.
 
     The z_j are features of training images whose true label is the class predicted for z. The
-    logarithm never underflows: raw densities do, and their ties at 0 spoil the AUC.
+    logarithm does not underflow; raw densities do, and their ties at 0 spoil the AUC.
 
     Args:
       sigma2: the squared width in exp(-r^2 / sigma2), 1/0.26 in the paper's code for the
         cross-entropy and 0.1/0.26 for the reverse one. `with_bandwidth` takes Feinman's instead.
-      count: kernels per class, drawn at random from its images; None takes all of them.
-      seed: of the draw.
+      count: number of kernels per class, drawn at random from its images; None: all of them.
+      seed: for the draw.
 
     References:
       Feinman et al., "Detecting adversarial samples from artifacts", 2017, Sec. 4.1.
@@ -43,7 +44,15 @@ class KDensity(Detector):
 
     Guarantees:
       -r^2 / sigma2 for one kernel at the distance r.
-      Finite at any distance whose square is.
+      Finite at any distance whose square is finite.
+
+    >>> def model(x):
+    ...     flat = x.reshape(len(x), -1)
+    ...     return {"logits": flat, "features": flat}
+    >>> images = np.float32([0.9, 0.1, 0.8, 0.1, 0.1, 0.9]).reshape(3, 1, 1, 2)
+    >>> fitted = rj.detection.KDensity(sigma2=0.01).fit(model, images, [0, 0, 1])
+    >>> bool(fitted(images[0]) > fitted(jnp.ones((1, 1, 2))))
+    True
     """
 
     sigma2: float = number(default=1 / 0.26, low=1e-12)
@@ -58,8 +67,8 @@ class KDensity(Detector):
         """
         return cls(2 * bandwidth**2, count, seed)
 
+    @override
     def learn(self, model: Any, examples: Examples, batch_size: int) -> Kernels:
-        """The features of the drawn images, by class."""
         chosen = draw_by_class(examples.label, num_classes(model, examples), self.count, self.seed)
         features = collect(features_of, model, examples.image[np.concatenate(chosen)], batch_size)
         most, ends = max(map(len, chosen)), np.cumsum([len(rows) for rows in chosen])
@@ -69,8 +78,8 @@ class KDensity(Detector):
             points[k, : len(own)], weights[k, : len(own)] = own, -np.log(len(own))
         return Kernels(points, weights)
 
+    @override
     def statistics(self, learned: Kernels, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
-        """The log-density."""
         output = logits_fn(x)
         predicted = jnp.argmax(logits_of(output))
         points, log_weights = jnp.asarray(learned.points), jnp.asarray(learned.log_weights)
@@ -81,7 +90,7 @@ class KDensity(Detector):
 def draw_by_class(
     labels: np.ndarray, classes: int, count: int | None, seed: int
 ) -> list[np.ndarray]:
-    """Positions of `count` images of each class, or of all that there are.
+    """The positions of `count` images of each class, or of all if there are fewer.
 
     Raises:
       ValueError: a class without an image.

@@ -1,12 +1,13 @@
-"""MagNet: how badly an autoencoder of normal images reconstructs an image."""
+"""MagNet: the error with which an autoencoder of normal images reconstructs an image."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from typing_extensions import override
 
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.config import config, number, static
@@ -22,8 +23,8 @@ class ReconstructionError(Detector):
     """-mean |x - AE(x)|^p over the pixels.
 
     Args:
-      autoencoder: an `Autoencoder`, which `fit` trains on the images that it is given, or one that
-        has been trained: a `jax.tree_util.Partial` of (weights, images (B, H, W, C)) -> images.
+      autoencoder: an `Autoencoder`, which `fit` trains on its images, or a trained one: a
+        `jax.tree_util.Partial` of (weights, images (B, H, W, C)) -> images.
       p: 1 or 2.
 
     References: Meng & Chen, "MagNet: a two-pronged defense against adversarial examples", 2017,
@@ -31,21 +32,22 @@ class ReconstructionError(Detector):
 
     Guarantees:
       Zero where the reconstruction is exact, and negative elsewhere.
+
+    >>> grey = jax.tree_util.Partial(lambda level, x: jnp.full_like(x, level), 0.5)
+    >>> detector = rj.detection.ReconstructionError(grey)
+    >>> float(detector.statistics(grey, None, jnp.array([[[0.5, 1.0]]])))
+    -0.25
     """
 
     autoencoder: Autoencoder | Partial = Autoencoder()
-    p: int = static(default=1)
+    p: Literal[1, 2] = static(default=1)
 
-    def __post_init__(self):
-        if self.p not in (1, 2):
-            raise ValueError(f"p must be 1 or 2, got {self.p!r}")
-
+    @override
     def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
-        """The autoencoder."""
         return trained(self.autoencoder, examples)
 
+    @override
     def statistics(self, learned: Partial, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
-        """The mean error, negative."""
         error = jnp.abs(x - one_example(learned)(x)) ** self.p
         return -ordered_sum(error.reshape(-1)) / x.size
 
@@ -55,25 +57,30 @@ class ReconstructionDivergence(Detector):
     """-JSD(softmax(f(x) / T), softmax(f(AE(x)) / T)), the Jensen-Shannon divergence.
 
     Args:
-      autoencoder: an `Autoencoder`, which `fit` trains on the images that it is given, or one that
-        has been trained: a `jax.tree_util.Partial` of (weights, images (B, H, W, C)) -> images.
+      autoencoder: an `Autoencoder`, which `fit` trains on its images, or a trained one: a
+        `jax.tree_util.Partial` of (weights, images (B, H, W, C)) -> images.
       temperature: T; the paper takes 10 and 40.
 
     References: Meng & Chen, "MagNet", 2017, Sec. 4.2.2.
 
     Guarantees:
-      Between -log 2 and 0, which it is where the reconstruction is exact.
+      Between -log 2 and 0; 0 where the reconstruction is exact.
+
+    >>> copy = jax.tree_util.Partial(lambda x: x)
+    >>> detector = rj.detection.ReconstructionDivergence(copy)
+    >>> float(abs(detector.statistics(copy, lambda x: x[0, 0], jnp.array([[[0.5, 1.0]]]))))
+    0.0
     """
 
     autoencoder: Autoencoder | Partial = Autoencoder()
     temperature: float = number(default=10.0, low=1e-6)
 
+    @override
     def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
-        """The autoencoder."""
         return trained(self.autoencoder, examples)
 
+    @override
     def statistics(self, learned: Partial, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
-        """The divergence, negative."""
         views = jnp.stack([x, one_example(learned)(x)])
         logits = jax.vmap(lambda v: float_logits(logits_fn(v)))(views)
         return -divergence(*jax.vmap(log_probabilities)(logits / self.temperature))
@@ -87,10 +94,10 @@ def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def trained(autoencoder: Autoencoder | Partial, examples: Examples) -> Partial:
-    """The autoencoder, trained on these images unless it has been before.
+    """The autoencoder, trained on these images unless it is trained already.
 
     Raises:
-      ValueError: it is neither, or its images have another shape.
+      ValueError: it is neither of the two, or makes images of another shape.
     """
     if isinstance(autoencoder, Autoencoder):
         return autoencoder.fit(examples.image)

@@ -1,6 +1,6 @@
-"""Accept an image whose score reaches a threshold, else answer NOT SURE; what that is worth.
+"""Accept an image whose score reaches a threshold, else answer NOT SURE; how well that works.
 
-Positives are normal images, negatives adversarial ones, and scores are higher = more normal.
+Positives are normal images, negatives adversarial ones; a higher score is more normal.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def threshold_at(clean_scores: Any, false_rejection: float) -> float:
 
     Guarantees:
       score < threshold for at most floor(false_rejection N) of them, ties or not.
+
+    >>> rj.detection.threshold_at([1.0, 2.0, 3.0, 4.0], false_rejection=0.25)
+    2.0
     """
     check_number("false_rejection", false_rejection, 0, 1)
     ordered = np.sort(_checked(clean_scores, "clean_scores"))
@@ -41,7 +44,11 @@ def threshold_at(clean_scores: Any, false_rejection: float) -> float:
 
 
 def decide(predictions: Any, scores: Any, threshold: float) -> np.ndarray:
-    """The prediction where score >= threshold, elsewhere NOT_SURE: (N,) integers."""
+    """The prediction where score >= threshold, elsewhere NOT_SURE: (N,) integers.
+
+    >>> rj.detection.decide([7, 3], scores=[1.0, 2.0], threshold=2.0).tolist()
+    [-1, 3]
+    """
     return np.where(_checked(scores, "scores") >= threshold, np.asarray(predictions), NOT_SURE)
 
 
@@ -53,6 +60,9 @@ def auc(positives: Any, negatives: Any) -> float:
     Guarantees:
       Equal to scikit-learn's `roc_auc_score`, ties included; scores may be infinite.
       auc(a, b) + auc(b, a) = 1.
+
+    >>> rj.detection.auc(positives=[1.0, 2.0], negatives=[0.0, 1.0])
+    0.875
     """
     positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")
     p, q = positives.size, negatives.size
@@ -69,6 +79,10 @@ def roc(positives: Any, negatives: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Guarantees:
       The area under it, by trapezoids, is `auc`.
+
+    >>> fpr, tpr = rj.detection.roc(positives=[1.0, 2.0], negatives=[0.0, 1.0])
+    >>> fpr.tolist(), tpr.tolist()
+    ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
     """
     positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")
     if not positives.size or not negatives.size:
@@ -86,6 +100,9 @@ def tpr_at_fpr(positives: Any, negatives: Any, fpr: float) -> float:
     """The largest fraction of positives accepted by a threshold that accepts <= fpr negatives.
 
     nan if one is empty.
+
+    >>> rj.detection.tpr_at_fpr(positives=[1.0, 2.0], negatives=[0.0, 1.0], fpr=0.4)
+    0.5
     """
     check_number("fpr", fpr, 0, 1)
     positives, negatives = _checked(positives, "positives"), _checked(negatives, "negatives")
@@ -99,22 +116,26 @@ def tpr_at_fpr(positives: Any, negatives: Any, fpr: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What thresholding a score is worth against one attack; nan where nothing was counted.
+    """How well a thresholded score works against one attack; nan where nothing was counted.
 
     Attributes:
       auc: of clean against adversarial scores of the population.
       tpr, fpr: the fractions of its clean and adversarial images that the threshold accepts.
       tpr_at_fpr: the best tpr of any threshold whose fpr is at most `fpr_limit`.
       fpr_limit: that limit.
-      threshold: accepted is score >= threshold.
-      accepted_clean: the fraction of all clean images that it accepts.
-      clean_accuracy: the accuracy on those.
+      threshold: an image is accepted if score >= threshold.
+      accepted_clean: the fraction of all clean images that are accepted.
+      clean_accuracy: the accuracy on the accepted clean images.
       accepted_wrong: the fraction of all adversarial images that are accepted and misclassified:
         what an attacker gets.
       pairs: size of the population.
       n: number of images.
       population: 'fooled' or 'all'.
-      reasons: why an entry is nan, by its name.
+      reasons: {name of an entry that is nan: why}.
+
+    >>> found = rj.detection.rates([0, 1], [0, 1], [5.0, 4.0], [1, 1], [1.0, 4.0], threshold=3.0)
+    >>> isinstance(found, rj.detection.Rates), found.n
+    (True, 2)
     """
 
     auc: float
@@ -150,9 +171,10 @@ def rates(
       clean_predictions, clean_scores: (N,), of the clean images.
       adv_predictions, adv_scores: (N,), of the adversarial images, in the same order.
       threshold: from `threshold_at` on other clean images.
-      fpr_limit: of `tpr_at_fpr`.
-      population: the pairs that auc, tpr and fpr are about: 'fooled' keeps those whose clean image
-        is classified right and whose adversarial image wrong, as the paper does; 'all' keeps all.
+      fpr_limit: the limit for `tpr_at_fpr`.
+      population: the pairs over which auc, tpr and fpr are computed: 'fooled' keeps those with the
+        clean image classified correctly and the adversarial one wrongly, as the paper does; 'all'
+        keeps all.
 
     Raises:
       ValueError: arrays that are not of one length, or NaN among the scores.
@@ -161,6 +183,12 @@ def rates(
 
     Guarantees:
       An empty population gives nan and a reason, never a number.
+
+    The attack fools the model on the first image, and the detector rejects it:
+
+    >>> found = rj.detection.rates([0, 1], [0, 1], [5.0, 4.0], [1, 1], [1.0, 4.0], threshold=3.0)
+    >>> found.auc, found.accepted_wrong, found.pairs
+    (1.0, 0.0, 1)
     """
     labels, clean_predictions, adv_predictions = map(
         np.asarray, (labels, clean_predictions, adv_predictions)
@@ -198,11 +226,11 @@ def rates(
 
 
 def _why_empty(right: np.ndarray, fooled: np.ndarray) -> str:
-    """What leaves no pair, of images classified right clean and images that fool."""
+    """Why no pair has a correctly classified clean image and an adversarial one that fools."""
     if not right.size:
         return "there are no images"
     if not right.any():
-        return "no clean image is classified right"
+        return "no clean image is classified correctly"
     if not fooled.any():
         return "no attack succeeded"
     return "every adversarial image that fools comes from a misclassified clean one"

@@ -1,4 +1,4 @@
-"""Bayesian uncertainty: how much the prediction varies over draws of a randomised model."""
+"""Bayesian uncertainty: the variance of the prediction over draws of a randomised model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._engine.inputs import Examples
@@ -20,30 +21,38 @@ from robustjax.typing import LogitsFn
 class Uncertainty(Detector):
     """-sum_i Var_t F_i(x; key_t) over draws t of the model, such as dropout left on.
 
-    A model whose output has an entry 'drawn', as that of `models.with_dropout`, predicts by its
-    'logits', which no draw changes. The draws hang on the key that the model holds, and are the
-    same for every image, so that the score is a function of the image; give the
-    `attacks.Randomized` another key for other draws.
+    If the output has an entry 'drawn', as that of `models.with_dropout` has, the draws are read
+    from it, and the prediction from 'logits', which no draw changes. The draws depend on the
+    model's key alone, so every image gets the same draws and the score is a function of the image;
+    give the `attacks.Randomized` another key for other draws.
 
     Args:
-      draws: T.
+      draws: T, their number.
 
     References: Feinman et al., "Detecting adversarial samples from artifacts", 2017, Sec. 4.2 and
     code (50 draws; its mean over the classes instead of their sum is 1/K of this).
 
     Guarantees:
-      Between -1 and 0, which it is where all draws agree.
+      Between -1 and 0; 0 where all draws agree.
+
+    >>> def noisy(weights, key, x):
+    ...     return weights * x[:, 0, 0] + jax.random.normal(key, (2,))[None]
+    >>> model = rj.attacks.Randomized(jax.tree_util.Partial(noisy, 9.0))
+    >>> fitted = rj.detection.Uncertainty(draws=8).fit(model, np.zeros((2, 1, 1, 2)), [0, 1])
+    >>> sure, unsure = jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.5, 0.5]]])
+    >>> bool(fitted(unsure) < fitted(sure) < 0)
+    True
     """
 
     draws: int = number(default=50, low=2, static=True)
 
+    @override
     def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
-        """Nothing, of a randomised model."""
         _randomized(model)
         return ()
 
+    @override
     def statistics(self, learned: Any, logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
-        """The total variance, negative."""
         keys = jax.random.split(jax.random.clone(_randomized(logits_fn).key), self.draws)
 
         def probabilities(key):
@@ -55,7 +64,7 @@ class Uncertainty(Detector):
 
 
 def _randomized(model: Any) -> Randomized:
-    """The model, once it is known to have draws."""
+    """The model, if it has draws; else a ValueError."""
     if not isinstance(model, Randomized):
         raise ValueError(
             "the uncertainty is over draws of the model; give an attacks.Randomized, such as "

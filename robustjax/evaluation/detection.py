@@ -1,4 +1,4 @@
-"""Detectors under attack: oblivious of them, transferred from another model, or aware of them."""
+"""Detectors under attacks that ignore them, come from another model, or know them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from robustjax.evaluation.report import describe
 from robustjax.typing import Attack
 
 WHITE_BOX = "white-box"
-"""The name of the attack that sees the detector."""
+"""The name of the attack that knows the detector."""
 
 
 class Views(NamedTuple):
-    """What classifier and detector say of the images of one attack.
+    """Predictions and scores of the images of one attack.
 
     Attributes:
       prediction: (N,).
@@ -42,15 +42,24 @@ class Views(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DetectionReport:
-    """What `detect` found; a table is {detector: {attack: entry}}.
+    """The result of `detect`; a table is {detector: {attack: entry}}.
 
     Attributes:
       n: the number of images.
-      threshold: {detector: what the score has to reach}.
+      threshold: {detector: the lowest score that is accepted}.
       found: a table of `detection.Rates`.
       curves: a table of ROC curves (fpr, tpr), of the same population as the AUC.
       views: a table of predictions and scores; 'clean' is the clean images.
       attacks: {attack: its configuration}.
+
+    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> detectors = {"max-margin": rj.detection.MaxMargin().fit(model, images, labels)}
+    >>> attacks, key = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.2))}, jax.random.key(0)
+    >>> found = rj.evaluation.detect(model, detectors, images, labels, images, attacks, key)
+    >>> sorted(found.to_json())
+    ['attacks', 'found', 'n', 'threshold']
     """
 
     n: int
@@ -61,7 +70,7 @@ class DetectionReport:
     attacks: dict[str, Any] = dataclasses.field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and numbers, None where there is none; curves and scores stay out."""
+        """Plain dictionaries and numbers, None for nan; without curves and scores."""
 
         def plain(entry):
             fields = dataclasses.asdict(entry).items()
@@ -93,21 +102,21 @@ def detect(
 ) -> DetectionReport:
     """Threshold each detector on clean images, attack, and count what is accepted and wrong.
 
-    The threat models stand side by side as attacks of one table. The oblivious attacker has the
-    classifier, that of a substitute has another one ('fgsm from NAME'), and neither knows of the
-    detector; their images are the same for all detectors. The white-box attacker has classifier,
-    detector and threshold, and makes images for each detector ('white-box'). All images are
-    attacked. One outside the attack's threat model (a minimum-norm attack may return one) is
-    replaced by the clean one.
+    One table shows three kinds of attacker. The oblivious one knows the classifier, and that of a
+    substitute knows another classifier ('fgsm from NAME'); neither knows the detector, and their
+    images are the same for all detectors. The white-box attacker knows classifier, detector and
+    threshold, and makes images for each detector ('white-box'). All images are attacked; an image
+    outside the attack's threat model (a minimum-norm attack may return one) is replaced by the
+    clean image.
 
     Args:
       logits_fn: the classifier, a batch (B, H, W, C) -> (B, K).
-      detectors: fitted ones that watch this classifier, by name.
+      detectors: {name: a detector fitted to this classifier}.
       images, labels, key, indices, batch_size: as for `evaluate`.
-      validation_images: clean ones, on which the thresholds are chosen.
-      attacks: on the logits, by name.
+      validation_images: clean images on which the thresholds are chosen.
+      attacks: {name: an attack on the logits}.
       false_rejection: the largest fraction of the validation images that may be rejected.
-      substitutes: other classifiers by name, attacked in place of this one.
+      substitutes: {name: another classifier, attacked in place of this one}.
       white_box: an attack on a model of `with_score`, such as `JointPGD` or `CarliniWagnerWB`.
       progress: show progress bars.
 
@@ -117,6 +126,15 @@ def detect(
 
     References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 4;
     Carlini et al., "On evaluating adversarial robustness", 2019: why the white-box column.
+
+    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> detectors = {"max-margin": rj.detection.MaxMargin().fit(model, images, labels)}
+    >>> attacks, key = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.2))}, jax.random.key(0)
+    >>> found = rj.evaluation.detect(model, detectors, images, labels, images, attacks, key)
+    >>> found.threshold["max-margin"], found.found["max-margin"]["fgsm"].accepted_wrong
+    (0.25, 0.0)
     """
     if not detectors:
         raise ValueError("name at least one detector")

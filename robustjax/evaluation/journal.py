@@ -1,4 +1,4 @@
-"""A long evaluation on disk: killed at any point, it goes on where it was."""
+"""Snapshots of a long evaluation: killed at any point, it resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
+from typing_extensions import override
 
 from robustjax.attacks._engine.craft import Ledger
 from robustjax.attacks._engine.slots import Keeper, Snapshot
@@ -29,37 +30,38 @@ INTERVAL = 30.0
 class Journal(Ledger):
     """A ledger whose stages leave snapshots in a folder.
 
-    Every stage has a file of its own, replaced whole; a stage that is complete is read back instead
-    of run. All that decides a result hangs in the folder's name (`fingerprint`), so the snapshots
-    of another evaluation are never found.
+    Every stage has its own file, replaced whole; a complete stage is read instead of run. The
+    folder's name (`fingerprint`) depends on everything that decides a result, so the snapshots of
+    another evaluation are never read.
     """
 
     def __init__(self, folder: str | os.PathLike, name: str):
-        """Keep the stages of the attack called `name` in `folder`."""
+        """Keep the stages of the attack `name` in `folder`."""
         super().__init__()
         self.folder, self.name = Path(folder), name
 
+    @override
     def keeper(self, path: tuple[int, ...]) -> Keeper:
-        """The file of the stage at `path`."""
         # A quoted name holds no comma and no slash, so no two stages share a file.
         stem = ",".join([quote(self.name, safe=""), *map(str, path)])
         return FileKeeper(self.folder / f"{stem}.npz")
 
 
 class FileKeeper(Keeper):
-    """Snapshots in one .npz: the leaves of the tree in order."""
+    """Snapshots in one .npz: the leaves of the tree in order.
+
+    If the number of slots has changed, the examples in the slots start over. `load` raises a
+    ValueError if the file is torn or belongs to another stage; `save` writes if the last snapshot
+    is old, or the stage is complete.
+    """
 
     def __init__(self, path: Path):
         """Nothing is read or written yet."""
         self.path = path
         self._next = time.monotonic() + INTERVAL
 
+    @override
     def load(self, template: Snapshot) -> Snapshot | None:
-        """The last snapshot; what was in the slots begins again if there are more or fewer now.
-
-        Raises:
-          ValueError: the file is torn or is none of this stage's.
-        """
         if not self.path.exists():
             return None
         try:
@@ -68,16 +70,16 @@ class FileKeeper(Keeper):
             found = jax.tree.unflatten(jax.tree.structure(template), leaves)
         except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
             raise ValueError(
-                f"{self.path} is torn: {error}; delete it, and this stage begins again"
+                f"{self.path} is torn: {error}; delete it, and this stage starts over"
             ) from error
         if not _fits(found.crafted, template.crafted):
-            raise ValueError(f"{self.path} is not of this stage; delete it to begin again")
+            raise ValueError(f"{self.path} belongs to another stage; delete it to start over")
         if not _fits(found.state, template.state):
             found = found._replace(slot=template.slot, state=template.state)
         return found
 
+    @override
     def save(self, take: Callable[[], Snapshot], last: bool) -> None:
-        """Write it if the last one is old, or if the stage is complete."""
         begun = time.monotonic()
         if begun < self._next and not last:
             return
@@ -88,14 +90,14 @@ class FileKeeper(Keeper):
 
 
 def fingerprint(arrays: Any, about: Any, programs: Iterable[ClosedJaxpr]) -> str:
-    """Sixteen hex digits of what decides a result.
+    """Sixteen hex digits that depend on everything that decides a result.
 
-    JAX's version and the platform count, since kernels may round in another way.
+    JAX's version and the platform are included, since their kernels may round differently.
 
     Args:
       arrays: a pytree of arrays and keys.
       about: a JSON value.
-      programs: what is computed: a function that was edited keeps its name and changes the result.
+      programs: what is computed; an edited function keeps its name but changes its program.
     """
     programs = list(programs)
     platform = jax.local_devices()[0].platform

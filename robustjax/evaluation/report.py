@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustjax.files import write_arrays
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `evaluate` found; every accuracy is a fraction of all N examples.
+    """The result of `evaluate`; every accuracy is a fraction of all N examples.
 
     Attributes:
       clean: accuracy on the clean images.
@@ -43,6 +43,14 @@ class Report:
         the model; -1: none did.
       adversarial: per attack the images (N, H, W, C).
       attacks: the configuration of each attack.
+
+    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> key, attacks = jax.random.key(0), {"l2": rj.attacks.DeepFool(rj.threats.L2(1.0))}
+    >>> found = rj.evaluation.evaluate(model, images, labels, attacks, key, diagnose=False)
+    >>> found.curve("l2", eps=[0.1, 0.2, 0.5])["accuracy"]
+    [1.0, 0.5, 0.0]
     """
 
     clean: float

@@ -66,16 +66,25 @@ def evaluate(
       success: (output, label) -> bool: the model is wrong there. The default compares the largest
         logit with the label; with a detector it is 'wrong and not detected'. Attacks that stop at
         success have a field of the same name.
-      journal: a folder for snapshots. The same call finds them again after a kill and goes on; the
-        report is the same. A call that differs in anything that decides the result, the code of a
-        loss included, begins anew. Delete the folder when the report is safe.
-      diagnose: look for what makes the numbers doubtful (`evaluation.flags`).
+      journal: a folder for snapshots. After a kill the same call resumes from them and gives the
+        same report. A call that differs in anything that decides the result, the code of a loss
+        included, starts over. Delete the folder when the report is safe.
+      diagnose: look for what makes the numbers doubtful (`evaluation.diagnostics`).
       progress: show progress bars.
 
     Raises:
       ValueError: unusable attacks, images, labels, model, key, batch size or names, NaN logits on
         clean images, or a torn snapshot.
       RuntimeError: an attack left its ball or its box.
+
+    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> attacks = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.2))}
+    >>> key = jax.random.key(0)
+    >>> found = rj.evaluation.evaluate(model, images, labels, attacks, key, diagnose=False)
+    >>> found.clean, found.robust["fgsm"]
+    (1.0, 0.5)
     """
     if not isinstance(attacks, Mapping):
         raise ValueError(
@@ -172,6 +181,14 @@ def curve(
 
     Raises:
       ValueError: as for `evaluate`, or a radius that is negative or NaN.
+
+    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> attack, key = rj.attacks.FGSM(rj.threats.Linf(0.1)), jax.random.key(0)
+    >>> found = rj.evaluation.curve(model, images, labels, attack, [0, 0.2, 0.3], key)
+    >>> found["accuracy"]
+    [1.0, 0.5, 0.0]
     """
     check_attack(attack)
     check_radii(eps)
@@ -210,6 +227,15 @@ def zero_gradient(
     Args:
       attack: one objective of a gradient attack; `PGD()` is the plain cross-entropy.
       logits_fn, images, labels, key, indices, batch_size: as for `evaluate`.
+
+    Logits this large saturate the softmax:
+
+    >>> images, labels = np.float32([0.75, 0.25]).reshape(1, 1, 1, 2), [0]
+    >>> def model(images):
+    ...     return 1e4 * images[:, 0, 0]
+    >>> attack, key = rj.attacks.PGD(), jax.random.key(0)
+    >>> rj.evaluation.zero_gradient(model, images, labels, attack, key)
+    1.0
     """
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, attacks=attack

@@ -26,17 +26,24 @@ class Rate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """What `transfer` found; a matrix is {source: {target: entry}}.
+    """The result of `transfer`; a matrix is {source: {target: entry}}.
 
     Attributes:
       n: the number of images.
       clean: {model: accuracy on the clean images}, sources and targets.
       accuracy: of the target on the images crafted on the source, over all n.
       success: the fraction at which the attack wins on the target, over the images that source and
-        target both have right when clean.
+        target both classify correctly when clean.
       attack: its configuration.
       fooled: {source: {target: (n,) bool}}, where the attack wins on the target.
       adversarial: {source: (n, H, W, C)}.
+
+    >>> images, labels = np.float32([0.75, 0.25]).reshape(1, 1, 1, 2), [0]
+    >>> def model(images):
+    ...     return images[:, 0, 0]
+    >>> one, attack, key = {"a": model}, rj.attacks.FGSM(rj.threats.Linf(0.3)), jax.random.key(0)
+    >>> rj.evaluation.transfer(attack, one, one, images, labels, key).to_json()["success"]
+    {'a': {'a': {'value': 1.0, 'stderr': 0.0, 'n': 1}}}
     """
 
     n: int
@@ -75,13 +82,14 @@ def transfer(
     success: Success = fooled,
     progress: bool = False,
 ) -> Transfer:
-    """Craft on every source, judge on every target.
+    """Craft images on every source and judge them on every target.
 
-    All images are attacked, those that the source has wrong too. Two numbers are in use, so both
-    are reported: the target's accuracy, to which its clean mistakes belong, and the success rate
-    among the images that both models have right, where every win is a transferred one. Where source
-    and target are one model these are white-box numbers. An image outside the attack's threat model
-    (a minimum-norm attack may return one) is replaced by the clean one.
+    All images are attacked, including those that the source misclassifies. Two numbers are in use,
+    and both are reported: the target's accuracy, which includes its clean mistakes, and the success
+    rate among the images that both models classify correctly when clean, where every win is a
+    transfer. Where source and target are the same model these are white-box numbers. An image
+    outside the attack's threat model (a minimum-norm attack may return one) is replaced by the
+    clean one.
 
     Args:
       attack: as for `perturb`; the key of image i is the same for all sources.
@@ -98,6 +106,16 @@ def transfer(
 
     Guarantees:
       Neither the order of the models nor `batch_size` changes a number.
+
+    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> def other(images):
+    ...     return images[:, 0, 0] ** 2
+    >>> attack, key = rj.attacks.FGSM(rj.threats.Linf(0.2)), jax.random.key(0)
+    >>> found = rj.evaluation.transfer(attack, {"a": model}, {"b": other}, images, labels, key)
+    >>> found.clean["b"], found.accuracy["a"]["b"].value
+    (1.0, 0.5)
     """
     if not sources or not targets:
         raise ValueError("transfer needs at least one source and one target")
