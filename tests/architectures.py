@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from robustjax import models
 from robustjax.models import BN
-from robustjax.models.heads import Linear
+from robustjax.models.heads import LinearHead
 from robustjax.models.layers import BatchNorm, Conv
 from robustjax.models.residual import Residual
 
@@ -63,7 +63,7 @@ def drawn(model):
     calls = []
 
     def watch(call, args, kwargs, context):
-        if isinstance(context.module, Conv | BatchNorm | Linear | nn.Dense | nn.LayerNorm):
+        if isinstance(context.module, Conv | BatchNorm | LinearHead | nn.Dense | nn.LayerNorm):
             calls.append(context.module.path)
         return call(*args, **kwargs)
 

@@ -164,17 +164,17 @@ def test_layers_are_the_stem_and_the_blocks(name, layers):
 @pytest.mark.parametrize(
     ("name", "width", "message"),
     [
-        ("vgg-12", None, "no VGG-12; the depths are 11, 13, 16, 19"),
-        ("densenet-161", None, "no DenseNet-161 here; the depths are 121, 169, 201"),
-        ("densenet-121", 3, "a DenseNet, twice its growth, must be even, not 3"),
-        ("dpn-68", None, "no DPN-68; the depths are 26, 92"),
-        ("dpn-26", 48, "multiple of its 32 groups, not 48"),
+        ("vgg-12", None, "VGG: 12; the depths are 11, 13, 16, 19"),
+        ("densenet-161", None, "DenseNet: 161; the depths are 121, 169, 201"),
+        ("densenet-121", 3, "a DenseNet .* must be even, not 3"),
+        ("dpn-68", None, "DPN: 68; the depths are 26, 92"),
+        ("dpn-26", 48, "multiple of 32 .*, not 48"),
         ("regnetx-200mf", 8, "multiple of 3, not 8"),
         ("regnetx-800mf", None, "unknown model"),
-        ("resnext-29-0x64", None, "needs groups of channels, not 0x64"),
+        ("resnext-29-0x64", None, "at least 1x1, not 0x64"),
         ("shufflenet-v2", 7, "must be even, not 7"),
         ("vit-s-0", None, "at least 1 pixel, got 0"),
-        ("vit-s-4", 100, "a multiple of its heads of 64, not 100"),
+        ("vit-s-4", 100, "a multiple of 64 .*, not 100"),
         ("vit-l-4", None, "unknown model"),
     ],
 )
@@ -184,7 +184,7 @@ def test_what_cannot_be_built_is_refused(name, width, message):
 
 
 def test_images_that_patches_do_not_fill_are_refused():
-    with pytest.raises(ValueError, match="30x32 pixels are not made of patches of 4x4"):
+    with pytest.raises(ValueError, match="30x32 pixels cannot be divided into patches of 4x4"):
         shapes(build("vit-s-4"), (30, 32, 3))
 
 

@@ -124,7 +124,7 @@ def test_equal_heads_make_equal_programs():
         ({"head": "linear", "feature_dim": 0}, "feature_dim must be at least 1"),
         ({"head": "linear", "center_norm": 10.0}, "'linear' takes no center_norm; .* none"),
         ({"head": "max-mahalanobis", "center_seed": 1}, "takes no center_seed; .* center_norm"),
-        ({"head": "gsce", "precisions": "full"}, "precisions are isotropic or diagonal"),
+        ({"head": "gsce", "precisions": "full"}, "precisions must be isotropic or diagonal"),
         ({"head": "arcs"}, "unknown head 'arcs'; choose one of linear, cosine"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Views of a network for detectors that look at more than the logits: its layers, its draws."""
+"""Views of a network for detectors that need more than logits: its layers, its dropout draws."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _model_of(logits_fn: Partial) -> Classifier | Foreign:
 
 
 def _is_layer(module: nn.Module, method: str) -> bool:
-    """The stem, blocks, which `stages.through` has named, and convolutions in no block."""
+    """The stem, blocks, which `run_blocks` has named, and convolutions in no block."""
     if method != "__call__" or not module.path or isinstance(module, MaxPool):
         return False
     *above, name = module.path

@@ -1,4 +1,4 @@
-"""What most convolutional networks share: conv-BN-act, gates, poolings and bodies of stages."""
+"""Parts that most convolutional networks share: conv-BN-act, gates, poolings, bodies of stages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Stage = tuple[nn.Module, ...]
 
 
 class ConvNorm(nn.Module):
-    """conv-BN-act; without act where `activation` is None.
+    """conv-BN-act, or conv-BN if `activation` is None.
 
-    With as many `groups` as channels it is depthwise.
+    With as many `groups` as channels the convolution is depthwise.
     """
 
     features: int
@@ -40,7 +40,9 @@ class ConvNorm(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze and excitation: every channel times sigmoid(W2 act(W1 m + b1) + b2), m its mean.
+    """Squeeze and excitation: scale the channels by sigmoid(W2 act(W1 m + b1) + b2).
+
+    m are the channels' means over the pixels.
 
     References: Hu, Shen and Sun (2018), "Squeeze-and-excitation networks", eqs. 2 to 4.
     """
@@ -59,27 +61,27 @@ class Gate(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """The largest of squares, two pixels apart; half a square at the border is one.
+    """Max pooling with stride 2 that also pools the incomplete squares at the border.
 
-    So a pixel stays a pixel and every image size passes, where PyTorch's 2x2 pooling drops the last
-    row of an odd image.
+    So every image size passes, even a single pixel. PyTorch's 2x2 pooling drops the last row of an
+    image of odd height.
     """
 
     size: int = 2
 
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C)."""
-        del bn  # in the place of a block
+        del bn  # the signature of a block
         side = ((self.size - 1) // 2, self.size // 2)
         return nn.pool(x, -jnp.inf, lax.max, (self.size, self.size), (2, 2), (side, side))
 
 
-def through(
+def run_blocks(
     module: nn.Module, stages: Sequence[Sequence[nn.Module]], h: jax.Array, bn: BN
 ) -> jax.Array:
-    """Call the blocks in their order, as stage1_block1, ... of `module`, and as its `remat` says.
+    """Call the blocks in order, as stage1_block1, ... of `module`, recomputed if it has `remat`.
 
-    The blocks given are templates: one that occurs twice is two blocks.
+    The blocks are templates: one that occurs twice becomes two blocks with parameters of their own.
     """
 
     def call(block, h):
@@ -99,8 +101,8 @@ class Stages(nn.Module):
       stages: the blocks, modules (h, bn) -> h.
       activation: a name known to `layers.activation`.
       dtype: compute dtype.
-      remat: recompute each block in the backward pass instead of keeping its insides.
-      pre_activation: the BN-act outside of the blocks comes after the last, not before the first.
+      remat: recompute each block in the backward pass instead of storing its activations.
+      pre_activation: put the BN-act outside the blocks after the last, not before the first.
     """
 
     stages: tuple[Stage, ...]
@@ -117,6 +119,6 @@ class Stages(nn.Module):
             return activation(self.activation)(BatchNorm(self.dtype, name="norm")(h, bn))
 
         h = h if self.pre_activation else activated_norm(h)
-        h = through(self, self.stages, h, bn)
+        h = run_blocks(self, self.stages, h, bn)
         h = activated_norm(h) if self.pre_activation else h
         return jnp.mean(h.astype(jnp.float32), (1, 2))

@@ -1,4 +1,4 @@
-"""The bottleneck block with grouped convolutions, of ResNeXt, RegNet and dual path networks."""
+"""The bottleneck block with grouped convolutions: for ResNeXt, RegNet and dual path networks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from robustjax.models.layers import BN, activation
 class Bottleneck(nn.Module):
     """conv1x1-BN-act-conv3x3-BN-act-conv1x1-BN, plus the input (projected where the shape changes).
 
-    He et al. (2016), "Deep residual learning", with groups as in Xie et al. (2017). `inner` are the
-    channels of the 3x3 convolution, and `gated` puts a Gate after it.
+    He et al. (2016), "Deep residual learning", with groups as in Xie et al. (2017). The 3x3
+    convolution has `inner` channels and, if `gated`, a Gate after it.
     """
 
     features: int
@@ -42,9 +42,9 @@ class Bottleneck(nn.Module):
         return activation(self.activation)(self.join(x, y))
 
     def is_projected(self, x: jax.Array) -> bool:
-        """Whether a convolution is in the shortcut of x."""
+        """Whether the shortcut of x has a convolution."""
         return self.stride != 1 or x.shape[-1] != self.features
 
     def join(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """The shortcut's and the convolutions' output, before act."""
+        """Combine the outputs of the shortcut and of the convolutions, before act."""
         return x + y

@@ -35,8 +35,8 @@ class CNNBody(nn.Module):
 def cnn(width: int, activation: str, dtype: Any, remat: bool) -> tuple[nn.Module, nn.Module]:
     """Two 5x5 convolutions of stride 2 (width, 2 width) and a hidden layer (16 width).
 
-    The network of Madry et al. (2018) for MNIST with its poolings replaced by strides, four
-    times cheaper. Too small for `remat` to matter.
+    The network of Madry et al. (2018) for MNIST with strides instead of poolings, which makes it
+    four times cheaper. Too small for `remat` to matter.
 
     Returns:
       (stem, body).

@@ -1,11 +1,10 @@
 """A convolution whose gradients stay fast inside loops on the CPU, and plain everywhere else.
 
-XLA:CPU brings a convolution into the layout its fast kernel needs only in the entry computation,
-and JAX's transpose rules emit permuted ones; so inside a loop, where attacks live, an input
-gradient is 5 to 10 times slower than the forward pass. Here both gradients are written as ordinary
-forward convolutions. The choice is made when the program is lowered: a program for a GPU or a TPU
-holds the plain forms only, whichever machine lowers it. Grouped convolutions have the plain form
-everywhere.
+XLA:CPU gives a convolution the layout of its fast kernel only in the entry computation, and JAX's
+transpose rules emit permuted convolutions. So inside a loop, where attacks live, an input gradient
+is 5 to 10 times slower than the forward pass. Here both gradients are written as ordinary forward
+convolutions. The choice is made when the program is lowered: a program for a GPU or a TPU contains
+only the plain forms, whichever machine lowers it. Grouped convolutions are plain everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-VECTOR = 32  # output channels below which XLA:CPU's kernel starves (measured with AVX-512)
+VECTOR = 32  # with fewer output channels XLA:CPU's kernel is slow (measured with AVX-512)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -32,7 +31,7 @@ def conv2d(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
       (B, ceil(H / stride), ceil(W / stride), D).
 
-    Reverse mode only, of any order: a `custom_vjp` has no `jax.jvp`.
+    Supports reverse mode of any order, but no `jax.jvp`, because it is a `custom_vjp`.
 
     Guarantees:
       Values and first and second derivatives equal those of `lax.conv_general_dilated`.
@@ -67,7 +66,7 @@ conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
 def grouped_conv2d(x: jax.Array, w: jax.Array, stride: int, groups: int) -> jax.Array:
-    """`conv2d` of each of `groups` parts of the channels apart: the plain form on every platform.
+    """Convolve each of `groups` parts of the channels separately; plain on every platform.
 
     Args:
       x: (B, H, W, C).
@@ -79,12 +78,12 @@ def grouped_conv2d(x: jax.Array, w: jax.Array, stride: int, groups: int) -> jax.
       (B, ceil(H / stride), ceil(W / stride), D).
 
     Raises:
-      ValueError: C or D is no multiple of `groups`.
+      ValueError: C or D is not a multiple of `groups`.
     """
     if x.shape[-1] % groups or w.shape[-1] % groups:
         raise ValueError(
-            f"{groups} groups need a multiple of as many channels, not {x.shape[-1]} in and "
-            f"{w.shape[-1]} out; choose another width"
+            f"with {groups} groups the channels must be multiples of {groups}, not {x.shape[-1]} "
+            f"in and {w.shape[-1]} out; choose another width"
         )
     return _plain(x, w, stride, groups)
 
@@ -107,7 +106,7 @@ def _forward(x, w, stride):
 
 
 def _correlate(x, w, padding):
-    """Stride 1. A narrow output is computed several columns at once, as channels of one kernel."""
+    """Stride 1; several columns of a narrow output are computed at once, as more channels."""
     _, cols, _, features = w.shape
     width = x.shape[2] + sum(padding[1]) - cols + 1
     n = 1
@@ -121,7 +120,7 @@ def _correlate(x, w, padding):
 
 
 def _dx(w, g, stride):
-    """Pixels (a, b) modulo the stride of dx see every stride-th tap: one convolution each."""
+    """One convolution for each phase (a, b) of dx modulo the stride, with every stride-th tap."""
     k, _, channels, _ = w.shape
     taps, (batch, height, width, _) = jnp.swapaxes(w, 2, 3), g.shape
 
@@ -139,7 +138,7 @@ def _dx(w, g, stride):
 
 
 def _dw(x, g, stride, k):
-    """Channels become the batch, the batch becomes the channels, and g is the (dilated) kernel."""
+    """A convolution with channels as the batch, the batch as channels and g as (dilated) kernel."""
     if k == 1:
         x, stride = x[:, ::stride, ::stride], 1
     p = k // 2

@@ -15,7 +15,7 @@ LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
 
 
 class DenseBlock(nn.Module):
-    """`growth` channels ahead of the input's, from BN-act-conv1x1 (to 4 growth), BN-act-conv3x3."""
+    """Prepend `growth` channels from BN-act-conv1x1 (4 growth channels) and BN-act-conv3x3."""
 
     growth: int
     activation: str
@@ -55,13 +55,13 @@ def densenet(
       (stem, body).
 
     Raises:
-      ValueError: there is no DenseNet of this depth, or the width is odd.
+      ValueError: an unknown depth, or an odd width.
     """
     if depth not in LAYERS:
         known = ", ".join(map(str, LAYERS))
-        raise ValueError(f"there is no DenseNet-{depth} here; the depths are {known}")
+        raise ValueError(f"unknown depth of DenseNet: {depth}; the depths are {known}")
     if width % 2:
-        raise ValueError(f"the width of a DenseNet, twice its growth, must be even, not {width}")
+        raise ValueError(f"the width of a DenseNet (twice its growth) must be even, not {width}")
     layer, transition = DenseBlock(width // 2, activation, dtype), Transition(activation, dtype)
     stages = [(layer,) * count for count in LAYERS[depth]]
     stages = [*((*stage, transition) for stage in stages[:-1]), stages[-1]]

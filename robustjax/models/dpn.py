@@ -19,17 +19,17 @@ GROUPS = 32
 
 
 class DualPathBlock(Bottleneck):
-    """Bottleneck that adds its first channels and appends its last `dense`, as a DenseNet does."""
+    """Bottleneck that adds its first channels and appends the last `dense`, like a DenseNet."""
 
     dense: int = 0
     first: bool = False
 
     def is_projected(self, x: jax.Array) -> bool:
-        """In the first block of a stage only: what a stage gathers is no change of shape."""
+        """Only in the first block of a stage: appended channels need no projection."""
         return self.first
 
     def join(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Add the first channels, then append x's others and y's."""
+        """Add the first channels, then append the rest of x and of y."""
         d = self.features - self.dense
         return jnp.concatenate([x[..., :d] + y[..., :d], x[..., d:], y[..., d:]], -1)
 
@@ -37,21 +37,22 @@ class DualPathBlock(Bottleneck):
 def dpn(
     depth: int, width: int, activation: str, dtype: Any, remat: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """A stem of 2/3 `width` and four stages, of 32 groups of (1, 2, 4, 8) x `width` channels.
+    """A stem of 2/3 `width` and four stages with 32 groups of (1, 2, 4, 8) x `width` channels.
 
-    They add (1, 2, 4, 8) x 8/3 `width` channels and append (16, 32, 24, 128) / 96 of `width` a
-    block (`width` is 96).
+    The stages add (1, 2, 4, 8) x 8/3 `width` channels, and each block appends (16, 32, 24, 128) /
+    96 of `width` (96 by default).
 
     Returns:
       (stem, body).
 
     Raises:
-      ValueError: there is no DPN of this depth, or the width is no multiple of 32.
+      ValueError: an unknown depth, or a width that is not a multiple of 32.
     """
     if depth not in BLOCKS:
-        raise ValueError(f"there is no DPN-{depth}; the depths are {', '.join(map(str, BLOCKS))}")
+        known = ", ".join(map(str, BLOCKS))
+        raise ValueError(f"unknown depth of DPN: {depth}; the depths are {known}")
     if width % GROUPS:
-        raise ValueError(f"the width of a DPN is a multiple of its {GROUPS} groups, not {width}")
+        raise ValueError(f"the width of a DPN must be a multiple of {GROUPS} (groups), not {width}")
     stages = []
     for i, (count, dense) in enumerate(zip(BLOCKS[depth], DENSE, strict=True)):
         dense = dense * width // 96

@@ -14,13 +14,14 @@ from robustjax.models.layers import BN, Conv
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1x1; 1x1, 3x3; 1x1, two 3x3; 3x3 max-pooling, 1x1.
+    """Four parallel branches: 1x1; 1x1, 3x3; 1x1, two 3x3; 3x3 max-pooling, 1x1.
 
     Args:
       one: channels of the first branch.
-      three, five: of the two convolutions of the second branch, and of the third, whose two 3x3
-        convolutions stand for one of 5x5.
-      pool: of the last branch.
+      three: channels of the 1x1 and the 3x3 convolution of the second branch.
+      five: channels of the 1x1 and the 3x3 convolutions of the third branch, whose two 3x3
+        convolutions replace one of 5x5.
+      pool: channels of the last branch.
       activation, dtype: see `Stages`.
     """
 
@@ -56,14 +57,14 @@ CHANNELS = (
     ),
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
-"""Of the modules of each stage, beside a stem of 192: one, three, five and pool."""
+"""The channels of the modules of each stage for a stem of 192: one, three, five and pool."""
 
 
 def googlenet(width: int, activation: str, dtype: Any, remat: bool) -> tuple[nn.Module, nn.Module]:
     """A 3x3 stem of `width` (192) and nine Inception modules, with poolings after the 2nd and 7th.
 
-    All channels are the paper's times `width` / 192. The paper's stem, 5x5 convolutions and
-    auxiliary classifiers are not in it, and convolutions keep their biases although BN follows.
+    All channels are the paper's times `width` / 192. Unlike the paper's, the network has no larger
+    stem, 5x5 convolutions or auxiliary classifiers. Convolutions have biases although BN follows.
 
     Returns:
       (stem, body).

@@ -1,4 +1,4 @@
-"""Heads: features (B, D) -> logits (B, K). Any Flax module of this shape is one."""
+"""Heads: features (B, D) -> logits (B, K). Any Flax module with this signature is a head."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from robustjax.models.layers import BN, BatchNorm, torch_uniform
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class Linear(nn.Module):
-    """The softmax classifier's last layer, in full float32 precision at any compute dtype.
+class LinearHead(nn.Module):
+    """The softmax classifier's last layer, in full float32 precision with any compute dtype.
 
-    On GPUs and TPUs a float32 product is otherwise rounded to about 10 bits, which moves margins.
+    By default, GPUs and TPUs round a float32 product to about 10 bits, which changes margins.
     """
 
     num_classes: int
@@ -38,11 +38,11 @@ class Linear(nn.Module):
         return logits + bias.reshape(1, -1)
 
 
-class Cosine(nn.Module):
+class CosineHead(nn.Module):
     """scale * cos(angle between the features and the class's weights): hypersphere embedding.
 
-    Gradients flow through both norms (the authors' code writes the normalised weights back instead,
-    at every forward), so weight decay of the kernel moves no logit.
+    Gradients flow through both norms, so weight decay of the kernel changes no logit. (The authors'
+    code instead writes the normalised weights back at every forward pass.)
 
     Args:
       num_classes: K.
@@ -67,18 +67,18 @@ class Cosine(nn.Module):
 
 
 def directions(rows: jax.Array) -> jax.Array:
-    """The rows (N, D) over their lengths; one of zeros stays, and has no gradient."""
+    """The rows (N, D) divided by their lengths; a row of zeros stays zero, with zero gradient."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
-    rows = rows / jnp.where(largest > 0, largest, 1)  # squares of tiny or huge ones are no numbers
+    rows = rows / jnp.where(largest > 0, largest, 1)  # keeps squares from under- and overflowing
     squares = ordered_sum((rows**2).T)[:, None]
     return rows * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 class Centered(nn.Module):
-    """A linear head, and beside it the running centers of the features (center loss).
+    """A linear head that also stores the running centers of the features (center loss).
 
-    The centers (K, D) are a variable of the collection 'centers', no parameter: training moves
-    them, and no gradient.
+    The centers (K, D) are a variable in the collection 'centers', not a parameter: the training
+    method updates them, and no gradient reaches them.
     """
 
     num_classes: int
@@ -88,24 +88,26 @@ class Centered(nn.Module):
         """(B, D) -> float32 logits (B, K), which do not depend on the centers."""
         shape = (self.num_classes, features.shape[-1])
         self.variable("centers", "running", jnp.zeros, shape, jnp.float32)
-        return Linear(self.num_classes, name="linear")(features)
+        return LinearHead(self.num_classes, name="linear")(features)
 
 
 class Quadratic(nn.Module):
-    """h_i(z) = -(z - mu_i)^T Sigma_i (z - mu_i) + B_i: see `losses.gsce_logits`.
+    """A head of quadratic logits, h_i(z) = -(z - mu_i)^T Sigma_i (z - mu_i) + B_i.
+
+    See `losses.gsce_logits`.
 
     Args:
       num_classes: K.
-      kind: of the centers mu: 'max-mahalanobis' and 'random' ones are constants of the program,
-        'trained' ones are parameters.
-      precisions: 'half' is Sigma = I / 2, so that h_i = -1/2 ||z - mu_i||^2, and B = 0; 'isotropic'
-        and 'diagonal' Sigma > 0, and B, are parameters that start there.
-      center_norm: of the constant centers.
-      center_seed: of the random ones.
+      kind: the centers mu: constants of the program ('max-mahalanobis', 'random') or parameters
+        ('trained').
+      precisions: 'half' fixes Sigma = I / 2 and B = 0, so that h_i = -1/2 ||z - mu_i||^2. With
+        'isotropic' and 'diagonal', Sigma > 0 and B are parameters that start at these values.
+      center_norm: the norm of constant centers.
+      center_seed: for random centers.
 
     Guarantees:
-      Under 'half' no logit is positive, and the largest is the nearest center's.
-      Constant centers are in no collection of variables.
+      With 'half' no logit is positive, and the nearest center has the largest.
+      Constant centers are not in any collection of variables.
     """
 
     num_classes: int
@@ -116,11 +118,11 @@ class Quadratic(nn.Module):
 
     def __post_init__(self):
         if self.precisions not in ("half", "isotropic", "diagonal"):
-            raise ValueError(f"precisions are isotropic or diagonal, got {self.precisions!r}")
+            raise ValueError(f"precisions must be isotropic or diagonal, got {self.precisions!r}")
         super().__post_init__()
 
     def constant(self, dim: int) -> np.ndarray:
-        """The centers that are not trained, (K, dim)."""
+        """The constant centers, (K, dim)."""
         if self.kind == "random":
             return centers.random(self.num_classes, dim, self.center_norm, self.center_seed)
         return centers.max_mahalanobis(self.num_classes, dim, self.center_norm)
@@ -143,9 +145,9 @@ class Quadratic(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A head beside the head: how far the prediction may be trusted, as log-odds.
+    """A second head that estimates whether the prediction is right, as log-odds.
 
-    A linear layer to half as many units, batch normalisation, ReLU, and a linear layer to one.
+    A linear layer to half as many units, batch normalisation, ReLU, and a linear layer to one unit.
 
     References: Pang et al., "Two coupled rejection metrics can tell adversarial examples apart",
       CVPR 2022, and its code.
@@ -154,13 +156,13 @@ class Auxiliary(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, bn: BN) -> jax.Array:
         """(B, D) -> float32 (B,)."""
-        hidden = Linear(max(1, features.shape[-1] // 2), name="hidden")(features)
+        hidden = LinearHead(max(1, features.shape[-1] // 2), name="hidden")(features)
         hidden = nn.relu(BatchNorm(name="norm")(hidden, bn))
-        return Linear(1, name="last")(hidden)[:, 0]
+        return LinearHead(1, name="last")(hidden)[:, 0]
 
 
 class Projected(nn.Module):
-    """A body and a linear layer without activation: features of `dim` entries and any sign."""
+    """A body followed by a linear layer without activation: `dim` features of any sign."""
 
     body: nn.Module
     dim: int
@@ -168,19 +170,19 @@ class Projected(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
         """(hidden layer, bn) -> float32 features (B, dim)."""
-        return Linear(self.dim, name="projection")(self.body(h, bn))
+        return LinearHead(self.dim, name="projection")(self.body(h, bn))
 
 
 HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "linear": (Linear, ()),
-    "cosine": (Cosine, ("scale",)),
+    "linear": (LinearHead, ()),
+    "cosine": (CosineHead, ("scale",)),
     "center": (Centered, ()),
     "max-mahalanobis": (Quadratic, ("center_norm",)),
     "random-centers": (partial(Quadratic, kind="random"), ("center_norm", "center_seed")),
     "lgm": (partial(Quadratic, kind="trained"), ()),
     "gsce": (partial(Quadratic, kind="trained", precisions="diagonal"), ("precisions",)),
 }
-"""The heads by name, and the options that each takes."""
+"""The heads by name, with the options of each."""
 
 DISTANCE_HEADS = ("max-mahalanobis", "random-centers", "lgm", "gsce")
 """The heads whose logits are distances to centers; they are evaluated under `attacks.Adaptive`."""
@@ -194,12 +196,12 @@ def attach(
     kernel_init: Callable = torch_uniform,
     **options: Any,
 ) -> tuple[nn.Module, nn.Module]:
-    """The body, projected to `feature_dim` features if there is one, and the head by its name.
+    """The body, projected to `feature_dim` features unless that is None, and the named head.
 
-    A linear head starts from `kernel_init`.
+    `kernel_init` initialises a linear head.
 
     Raises:
-      ValueError: an unknown head, an option that it does not take, or centers that do not fit.
+      ValueError: an unknown head, an option of another head, or centers that do not fit.
     """
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}; choose one of {', '.join(HEADS)}")
@@ -211,13 +213,13 @@ def attach(
             f"the head {head!r} takes no {unknown[0]}; its options: {', '.join(known) or 'none'}"
         )
     made = build(num_classes, **options)
-    if isinstance(made, Linear):
+    if isinstance(made, LinearHead):
         made = made.clone(kernel_init=kernel_init)
     if isinstance(made, Quadratic) and made.kind != "trained":
         if feature_dim is None:
             raise ValueError(
-                f"the head {head!r} needs a feature_dim: without the linear layer that it adds, "
-                "the features, which are not negative, do not reach the centers"
+                f"the head {head!r} needs a feature_dim, which adds a linear layer: without it the "
+                "features are never negative and cannot reach the centers"
             )
         made.constant(feature_dim)
     return (body if feature_dim is None else Projected(body, feature_dim)), made

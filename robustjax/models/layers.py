@@ -26,18 +26,21 @@ he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class BN(NamedTuple):
-    """What the batch normalisation of one forward pass reads and writes.
+    """The statistics that batch normalisation reads and writes in one forward pass.
 
     Args:
-      mode: 'running' normalises with the running statistics and leaves them; 'batch' with those of
-        the batch and leaves the running ones; 'commit' with those of the batch, and the running
-        ones move by 1 - 0.9 towards them; 'capture' with those of the batch, which replace the
-        running ones (for a later 'running' pass with these statistics; gradients flow).
-      axes: mapped axes the batch is spread over, e.g. ('example', 'batch').
+      mode: 'running' normalises with the running statistics and keeps them. The other modes
+        normalise with the batch's: 'batch' keeps the running statistics, 'commit' moves them by
+        1 - 0.9 towards the batch's, and 'capture' replaces them (for a later 'running' pass with
+        these statistics; gradients flow).
+      axes: mapped axes that the batch is spread over, for instance ('example', 'batch').
 
     Guarantees:
       'running' and 'batch' leave the statistics bit-identical.
-      With the axes named, a gradient under vmap is that of the loss summed over the batch.
+      If `axes` names all of them, a gradient under vmap is that of the loss summed over the batch.
+
+    >>> rj.models.BN("batch", axes=("example",))
+    BN(mode='batch', axes=('example',))
     """
 
     mode: str = "running"
@@ -47,7 +50,7 @@ class BN(NamedTuple):
 class Conv(nn.Module):
     """`conv2d` with its kernel: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D).
 
-    With `groups` the channels are split in as many parts, each with kernels of its own.
+    With `groups` the channels are split into that many parts, each with its own kernels.
     """
 
     features: int
@@ -76,10 +79,10 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose mode is an argument; statistics are float32 at any `dtype`.
+    """Batch normalisation whose mode is an argument; statistics are float32 with any `dtype`.
 
-    It commits the variance that it normalises by, the biased one, as Flax and TensorFlow do;
-    PyTorch commits n / (n - 1) times that, n the values of a channel in the batch.
+    It commits the biased variance, by which it also normalises, as Flax and TensorFlow do. PyTorch
+    commits n / (n - 1) times that, for n values of a channel in the batch.
     """
 
     dtype: Any = jnp.float32
@@ -96,7 +99,7 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
 
-        # Flax's own module writes whenever it reads the batch; run it apart and commit what we mean
+        # Flax's own module always commits batch statistics; run it apart, and commit as `bn` says
         axes: Any = bn.axes or None  # Flax's type has one axis; it passes any number on to JAX
         norm = nn.BatchNorm(
             use_running_average=bn.mode == "running",
@@ -120,12 +123,12 @@ class BatchNorm(nn.Module):
 class AdaptiveNorm(nn.Module):
     """Batch normalisation whose scale and shift depend on the example: BN(x) (1 + s(x)) + t(x).
 
-    s and t (C,) come from the spatial mean of x by two layers of max(8, C / 16) hidden units. The
-    second starts at 0, so that the network starts as the one without. What Xu et al. (2020) put
-    in is not public: this is our reading of their abstract.
+    s and t (C,) come from the spatial mean of x by two layers with max(8, C / 16) hidden units. The
+    second layer starts at 0, so that a new network equals one without. The code of Xu et al. (2020)
+    is not public: this is our reading of their abstract.
 
     Guarantees:
-      With new parameters it is `BatchNorm`.
+      With new parameters it equals `BatchNorm`.
     """
 
     dtype: Any = jnp.float32

@@ -19,13 +19,12 @@ class InvertedBlock(nn.Module):
 
     Args:
       features: channels of the output.
-      expansion: the channels inside, over those of the input.
+      expansion: the ratio of the inner channels to those of the input.
       kernel_size, stride: of the depthwise convolution.
       activation, dtype: see `Stages`.
-      gate: channels of the gate, over those of the input; None: no gate.
-      projected: pytorch-cifar's MobileNetV2 has a 1x1 convolution and BN in the shortcut where the
-        channels change, and the first convolution even where it expands nothing. Otherwise there
-        is no such shortcut, and no such convolution.
+      gate: the ratio of the gate's channels to those of the input; None: no gate.
+      projected: as in pytorch-cifar's MobileNetV2, the shortcut has a 1x1 convolution and BN where
+        the channels change, and the first convolution exists even if it expands nothing.
     """
 
     features: int
@@ -76,7 +75,7 @@ EFFICIENTNET_B0 = (
     (6, 192, 4, 5, 2),
     (6, 320, 1, 3, 1),
 )
-"""Of each stage: expansion, channels beside a stem of 32, blocks, kernel size, stride."""
+"""For each stage: expansion, channels for a stem of 32, blocks, kernel size, stride."""
 
 
 def _stages(table, width, **options):
@@ -104,10 +103,10 @@ def mobilenet_v2(
 def efficientnet_b0(
     width: int, activation: str, dtype: Any, remat: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """Tan and Le (2019), as in pytorch-cifar: the stem has stride 1, and no last convolution.
+    """Tan and Le (2019), as in pytorch-cifar: the stem has stride 1; there is no last convolution.
 
-    Channels are those of the paper times `width` / 32. Dropout and stochastic depth are left out,
-    so that a network is a function of its weights and images.
+    Channels are those of the paper times `width` / 32. There is no dropout or stochastic depth, so
+    that the network is a function of its weights and images.
 
     Returns:
       (stem, body).

@@ -43,10 +43,10 @@ def preact_resnet_18(**options: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def preact_resnet_50(**options: Any) -> tuple[nn.Module, nn.Module]:
-    """The same with bottlenecks of a quarter of the channels: (4, 8, 16, 32) x `width`."""
+    """The same with bottlenecks: (4, 8, 16, 32) x `width` channels, inside a quarter of them."""
     return preact_resnet(block=PreActBottleneck, counts=(3, 4, 6, 3), expansion=4, **options)
 
 
 def senet_18(**options: Any) -> tuple[nn.Module, nn.Module]:
-    """Hu et al. (2018), as in pytorch-cifar: a PreActResNet-18 with gates, of a 16th."""
+    """Hu et al. (2018), as in pytorch-cifar: a PreActResNet-18 with gates of channels / 16."""
     return preact_resnet(block=SqueezeBlock, counts=(2, 2, 2, 2), **options)

@@ -20,23 +20,23 @@ def regnet(
 ) -> tuple[nn.Module, nn.Module]:
     """Bottlenecks whose three convolutions are equally wide, in groups of equally many channels.
 
-    Those of kind y have gates. As in pytorch-cifar the stem has 64 channels at the architecture's
-    own `width`, where the paper has 32, and only the last two stages halve the image.
+    Kind y has gates. As in pytorch-cifar the stem has 64 channels at the default `width`, where the
+    paper has 32, and only the last two stages halve the image.
 
     Returns:
       (stem, body).
 
     Raises:
-      ValueError: there is no RegNet of this size, or the width is no multiple of its groups.
+      ValueError: an unknown size, or a width that is not a multiple of the first stage's groups.
     """
     if megaflops not in SIZES:
         raise ValueError(
-            f"there is no RegNet of {megaflops} MF here; choose one of {', '.join(map(str, SIZES))}"
+            f"unknown size of RegNet: {megaflops} MF; the sizes are {', '.join(map(str, SIZES))}"
         )
     groups, blocks, own = SIZES[megaflops]
     size, rest = divmod(width, groups[0])
     if rest:
-        raise ValueError(f"the width of this RegNet is a multiple of {groups[0]}, not {width}")
+        raise ValueError(f"the width of this RegNet must be a multiple of {groups[0]}, not {width}")
     block = partial(Bottleneck, activation=activation, dtype=dtype, gated=kind == "y")
     stages = []
     for i, (n, count) in enumerate(zip(groups, blocks, strict=True)):

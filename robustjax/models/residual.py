@@ -1,4 +1,4 @@
-"""Residual blocks, before and after activation, and the body that stacks them in stages."""
+"""Residual blocks, with activation before or after them, and the body that stacks them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from typing_extensions import override
 
-from robustjax.models.blocks import Gate, through
+from robustjax.models.blocks import Gate, run_blocks
 from robustjax.models.layers import BN, AdaptiveNorm, BatchNorm, Conv, activation
 
 Norm = type[BatchNorm] | type[AdaptiveNorm]
@@ -19,8 +20,8 @@ Norm = type[BatchNorm] | type[AdaptiveNorm]
 class BasicBlock(nn.Module):
     """conv-BN-act-conv-BN, plus the input, act.
 
-    He et al. (2016), "Deep residual learning". Where the shape changes the shortcut is option A,
-    which subsamples and adds zero channels, or with `projected` option B, a convolution and BN.
+    He et al. (2016), "Deep residual learning". Where the shape changes, the shortcut is option A,
+    which subsamples and adds zero channels, or if `projected` option B, a convolution and BN.
     """
 
     features: int
@@ -64,7 +65,7 @@ class ProjectedBlock(BasicBlock):
 class PreActBlock(nn.Module):
     """BN-act-conv-BN-act-conv, plus the input.
 
-    He et al. (2016), "Identity mappings"; Zagoruyko and Komodakis (2016). Where the shape changes
+    He et al. (2016), "Identity mappings"; Zagoruyko and Komodakis (2016). Where the shape changes,
     the shortcut projects the input after BN-act.
     """
 
@@ -91,11 +92,11 @@ class PreActBlock(nn.Module):
         return x + self.gate(conv(name="conv2")(h))
 
     def gate(self, y: jax.Array) -> jax.Array:
-        """What the convolutions' output becomes before it joins: here itself."""
+        """Transform the convolutions' output before it is added: here, the identity."""
         return y
 
     def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
-        """The input x, and what it is after BN-act -> what the convolutions' output joins."""
+        """The input x, and h = BN-act of it -> the term to add to the convolutions' output."""
         if self.stride == 1 and x.shape[-1] == self.features:
             return x
         return Conv(
@@ -106,8 +107,8 @@ class PreActBlock(nn.Module):
 class RawShortcutBlock(PreActBlock):
     """PreActBlock whose projections see the input itself, as in some published networks."""
 
+    @override
     def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
-        """x or its projection."""
         return super().shortcut(x, x)
 
 
@@ -116,8 +117,8 @@ class PooledShortcutBlock(PreActBlock):
 
     epsilon: ClassVar[float] = 1e-3
 
+    @override
     def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
-        """x, averaged over squares of stride x stride pixels."""
         if self.stride != 1:
             square = (self.stride, self.stride)
             x = nn.avg_pool(x, square, square, padding="SAME", count_include_pad=False)
@@ -125,31 +126,31 @@ class PooledShortcutBlock(PreActBlock):
 
 
 class ActivatedBlock(PooledShortcutBlock):
-    """PooledShortcutBlock that activates before it branches: the shortcut, too, sees BN-act."""
+    """PooledShortcutBlock that activates before it branches: the shortcut also sees BN-act."""
 
+    @override
     def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
-        """h, averaged."""
         return super().shortcut(h, h)
 
 
 class SqueezeBlock(PreActBlock):
-    """PreActBlock that ends in a Gate of a 16th of the channels.
+    """PreActBlock that ends in a Gate of channels / 16.
 
-    Its networks normalise after the stem and not after the last block, as in pytorch-cifar.
+    Its networks normalise after the stem instead of after the last block, as in pytorch-cifar.
     """
 
     pre_activation: ClassVar[bool] = False
 
     @nn.nowrap
+    @override
     def gate(self, y: jax.Array) -> jax.Array:
-        """y with its channels weighed."""
         return Gate(max(1, self.features // 16), self.activation, self.dtype, name="gate")(y)
 
 
 class PreActBottleneck(PreActBlock):
     """BN-act-conv1x1, BN-act-conv3x3, BN-act-conv1x1, plus the input.
 
-    Inside there are a quarter of the features.
+    The 3x3 convolution has a quarter of the features.
     """
 
     @nn.compact
@@ -168,7 +169,7 @@ class PreActBottleneck(PreActBlock):
 
 
 def widen(x: jax.Array, features: int) -> jax.Array:
-    """Zero channels on both sides: (B, H, W, C) -> (B, H, W, features)."""
+    """Add zero channels on both sides: (B, H, W, C) -> (B, H, W, features)."""
     extra = features - x.shape[-1]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
@@ -177,19 +178,19 @@ Block = type[BasicBlock] | type[PreActBlock]
 
 
 class Residual(nn.Module):
-    """Stages of blocks, each stage but the first halving the image, then the spatial mean.
+    """Stages of blocks, which halve the image except for the first, then the spatial mean.
 
     Args:
-      block: BasicBlock or PreActBlock or one of their variants; where its `pre_activation` is
-        False a BN-act comes before the first block, otherwise after the last.
+      block: BasicBlock or PreActBlock or one of their variants. A BN-act comes after the last block
+        if its `pre_activation` is True, otherwise before the first.
       widths: features of each stage.
       blocks: number of blocks in each stage.
       activation: a name known to `layers.activation`.
       kernel_init: initialiser of every convolution.
       dtype: compute dtype.
-      remat: recompute each block in the backward pass instead of keeping its insides.
-      final_norm: False leaves out the BN-act after the last PreActBlock, as some networks do.
-      first: the variant that the very first block is; None: it is like the others.
+      remat: recompute each block in the backward pass instead of storing its activations.
+      final_norm: False omits the BN-act after the last PreActBlock, as some networks do.
+      first: the variant for the very first block; None: as the others.
       norm: BatchNorm or AdaptiveNorm, everywhere.
     """
 
@@ -219,7 +220,7 @@ class Residual(nn.Module):
                 options = features, stride, self.activation, self.kernel_init, self.dtype
                 stages[-1].append(block(*options, norm=self.norm, parent=None))
                 block = self.block
-        h = through(self, stages, h, bn)
+        h = run_blocks(self, stages, h, bn)
         if self.block.pre_activation and self.final_norm:
             h = act(norm(h, bn))
         return jnp.mean(h.astype(jnp.float32), (1, 2))

@@ -37,7 +37,9 @@ def resnet(
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
-        raise ValueError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, 32, 56, 110), not {depth}")
+        raise ValueError(
+            f"the depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, 32, 56, 110), not {depth}"
+        )
     widths = (width, 2 * width, 4 * width)
     stem = Conv(width, dtype=dtype, kernel_init=he_fan_out)
     body = Residual(block, widths, (blocks,) * 3, activation, he_fan_out, dtype, remat, first=first)
@@ -57,10 +59,10 @@ def resnet_v2(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
 def resnet_tf(depth: int, **options: Any) -> tuple[nn.Module, nn.Module]:
     """TensorFlow's CIFAR ResNet of 2016, on which Pang et al. (2018) train RCE.
 
-    As `resnet_v2`, but for shortcuts without parameters, a first block that activates before it
-    branches, and BatchNorm's epsilon 1e-3; by default with leaky ReLU of slope 0.1 and a last layer
-    that starts in +-sqrt(3 / D). Their images lie in [-1/2, 1/2]: mean 0.5, std 1. Unlike theirs,
-    strided convolutions pad both sides of the image, as all do here.
+    Like `resnet_v2`, but with shortcuts without parameters, a first block that activates before it
+    branches, and an epsilon of 1e-3 in BatchNorm. By default it has leaky ReLU of slope 0.1 and a
+    last layer initialised uniformly in +-sqrt(3 / D). Their images lie in [-1/2, 1/2]: mean 0.5,
+    std 1. Unlike theirs, strided convolutions pad both sides of the image, as everywhere here.
     """
     return resnet(depth, block=PooledShortcutBlock, first=ActivatedBlock, **options)
 

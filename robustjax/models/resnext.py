@@ -24,10 +24,12 @@ def resnext_29(
       (stem, body).
 
     Raises:
-      ValueError: the cardinality or the width of a group is 0.
+      ValueError: a cardinality or group width of 0.
     """
     if cardinality < 1 or group_width < 1:
-        raise ValueError(f"ResNeXt-29 needs groups of channels, not {cardinality}x{group_width}")
+        raise ValueError(
+            f"the groups of ResNeXt-29 must be at least 1x1, not {cardinality}x{group_width}"
+        )
     block = partial(Bottleneck, groups=cardinality, activation=activation, dtype=dtype)
     stages = []
     for i in range(3):

@@ -14,9 +14,9 @@ from robustjax.models.layers import BN, Conv
 
 
 class ShuffleBlock(nn.Module):
-    """Half of the channels through conv1x1-BN-act, depthwise-BN, conv1x1-BN-act; then all shuffled.
+    """Half the channels pass conv1x1-BN-act, depthwise-BN, conv1x1-BN-act; then all are shuffled.
 
-    At stride 2 both halves come from the whole input, one through depthwise-BN, conv1x1-BN-act.
+    At stride 2 both halves see the whole input, and the other passes depthwise-BN, conv1x1-BN-act.
     """
 
     features: int
@@ -56,7 +56,7 @@ def shufflenet_v2(
       ValueError: the width is odd.
     """
     if width % 2:
-        raise ValueError(f"the width of ShuffleNetV2, which it halves, must be even, not {width}")
+        raise ValueError(f"the width of ShuffleNetV2 must be even, not {width}")
     stages = []
     for factor, count in ((1, 4), (2, 8), (4, 4)):
         block = partial(ShuffleBlock, factor * width, activation=activation, dtype=dtype)

@@ -1,9 +1,9 @@
-"""PyTorch's weight files without PyTorch, and without running any code that they bring along.
+"""PyTorch's weight files, read without PyTorch and without running code from the file.
 
-A .pt file is a pickle of tensors whose numbers lie beside it: in a zip archive since PyTorch 1.6,
-one after the other before. The unpickler here knows the names of tensors and dictionaries only; a
-file that asks for any other is refused, as by `torch.load(weights_only=True)`. A .safetensors file
-is a JSON header and the numbers.
+A .pt file is a pickle of tensors whose numbers are stored separately: in a zip archive since
+PyTorch 1.6, one after the other before. The unpickler here knows only tensors and dictionaries; a
+file that needs anything else is refused, as by `torch.load(weights_only=True)`. A .safetensors file
+is a JSON header followed by the numbers.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
 
 
 class _Refused(ValueError):
-    """The file is whole, but holds what a file of weights does not."""
+    """The file is intact but holds something other than weights."""
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a .pt, .pth or .safetensors file by name.
 
-    Where a training script wrapped them ({'net': ..., 'epoch': 3}), the part called `state_dict`,
-    `model_state_dict`, `net` or `model` is taken.
+    If a training script wrapped them ({'net': ..., 'epoch': 3}), the entry `state_dict`,
+    `model_state_dict`, `net` or `model` is read.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is torn, asks for code, or holds no tensors under names.
+      ValueError: the file is damaged, needs code to run, or holds no named tensors.
 
     Guarantees:
-      No code named by the file runs: it builds arrays, numbers, strings and their containers only.
+      No code named by the file runs: only arrays, numbers, strings and their containers are built.
       The arrays are those of `torch.load(path, weights_only=True)`.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file of weights at {path}")
+        raise FileNotFoundError(f"there is no weights file at {path}")
     try:
         with open(path, "rb") as file:
             if Path(path).suffix == ".safetensors":
@@ -68,8 +68,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return _tensors(content)
     except _Refused as error:
         raise ValueError(f"{path} {error}") from None
-    except Exception as error:  # a torn pickle may raise anything
-        raise ValueError(f"{path} is torn or is no file of PyTorch weights: {error!r}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{path} is damaged or not a PyTorch weights file: {error!r}") from error
 
 
 def _tensors(content: Any) -> dict[str, np.ndarray]:
@@ -101,8 +101,8 @@ class _Unpickler(pickle.Unpickler):
         }
         if (module, name) not in known:
             raise _Refused(
-                f"asks for {module}.{name}, which only running its code could give; load it where "
-                "you trust it and save `model.state_dict()`"
+                f"needs {module}.{name}, which would run code from the file; load it where you "
+                "trust it and save `model.state_dict()`"
             )
         return known[module, name]
 
@@ -120,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
         if min([offset, *shape, *stride]) < 0:
             raise ValueError("a tensor has a negative shape")
         if 0 not in shape and offset + sum(reach) >= len(storage):
-            raise ValueError("a tensor reaches beyond its numbers")
+            raise ValueError("a tensor extends beyond its storage")
         strides = [storage.itemsize * step for step in stride]
         return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides, writeable=False)
 
@@ -138,7 +138,7 @@ def _read_zip(file: BinaryIO) -> Any:
             if order != b"little":
                 raise _Refused(f"holds {order.decode()}-endian numbers")
 
-        @functools.cache  # tensors may share one
+        @functools.cache  # tensors may share a storage
         def storage(kind, key, numel):
             data = archive.read(f"{folder}data/{key}")
             return np.frombuffer(data, STORAGES[kind], numel)
@@ -162,11 +162,11 @@ def _read_legacy(file: BinaryIO) -> Any:
         return _Unpickler(file, storage).load()
 
     if load() != MAGIC:
-        raise ValueError("it does not begin as torch.save begins")
+        raise ValueError("it does not begin like a file of torch.save")
     _version, _system, content = load(), load(), load()
     for key in load():  # the numbers come after the tensors that view them
         if int.from_bytes(file.read(8), "little") != len(storages[key]):
-            raise ValueError("a tensor's numbers are not as many as it says")
+            raise ValueError("a storage has another size than declared")
         storages[key][:] = np.frombuffer(file.read(storages[key].nbytes), storages[key].dtype)
     return content
 

@@ -1,7 +1,7 @@
 """Networks trained in PyTorch, by the names of their weights: ResNet, PreActResNet, WideResNet.
 
-The layouts are those of pytorch-cifar, TRADES and RobustBench. A layout says what PyTorch calls the
-parts of one of our networks; widths, depth and classes are read off the shapes.
+The layouts are those of pytorch-cifar, TRADES and RobustBench. A layout maps the parts of one of
+our networks to PyTorch's names; widths, depth and classes follow from the shapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, init
-from robustjax.models.heads import Linear
+from robustjax.models.heads import LinearHead
 from robustjax.models.layers import Conv, torch_uniform
 from robustjax.models.residual import (
     Block,
@@ -31,12 +31,12 @@ from robustjax.models.residual import (
 from robustjax.models.torch_file import read_state_dict
 
 MEANS, STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
-DEAD = ("sub_block1.", "num_batches_tracked")
-"""What no forward pass reads: TRADES' WideResNet carries a block that it does not call."""
+UNUSED = ("sub_block1.", "num_batches_tracked")
+"""Weights that no forward pass reads: TRADES' WideResNet has a block that it never calls."""
 
 
 class Layout(NamedTuple):
-    """What PyTorch calls the parts of a network. `{}` are the stage, from 1, and block, from 0."""
+    """PyTorch's names for the parts of a network; `{}` are the stage, from 1, and block, from 0."""
 
     family: str
     block: str
@@ -60,7 +60,7 @@ def from_torch(
     activation: str = "relu",
     shortcut: Literal["activated", "raw"] | None = None,
 ) -> tuple[Partial, Partial]:
-    """Take over a network trained in PyTorch, for images (B, H, W, C) in [0, 1] as everywhere.
+    """Load a network trained in PyTorch, for images (B, H, W, C) in [0, 1] as everywhere.
 
     Families: ResNet with basic blocks and PreActResNet (any number of blocks) as in pytorch-cifar
     and RobustBench, the latter with or without a last BN, and WideResNet as in TRADES and
@@ -68,25 +68,30 @@ def from_torch(
 
     Args:
       source: a .pt, .pth or .safetensors file, or a state_dict of CPU tensors or arrays.
-      mean, std: (C,), of the normalisation before the network, in [0, 1] pixels; None where there
-        was none, or where it is among the weights (buffers called mean and std, mu and sigma).
-      activation: see `layers.activation`; weights do not tell it.
-      shortcut: PreActResNet only, whose weights do not tell it either: the projections of its
-        shortcuts read the block's input after BN and activation ('activated': pytorch-cifar,
-        RobustBench's PreActBlockV2) or before ('raw': RobustBench's PreActBlock).
+      mean, std: (C,), of the normalisation before the network, in [0, 1] pixels; None if there was
+        none, or if it is among the weights (buffers named mean and std, or mu and sigma).
+      activation: see `layers.activation`; it cannot be inferred from the weights.
+      shortcut: for PreActResNet only, and not inferable either: the projections of its shortcuts
+        read the block's input after BN and activation ('activated': pytorch-cifar, RobustBench's
+        PreActBlockV2) or before ('raw': RobustBench's PreActBlock).
 
     Returns:
       (logits_fn, features_fn), as from `models.apply`.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file holds more than weights, the layout is none of these, or keys (the error
-        names them) are missing, unexpected or of another shape.
+      ValueError: the file needs code to run, the layout is unknown, or keys (named in the error)
+        are missing, unexpected or of another shape.
 
     Guarantees:
       The logits are PyTorch's in evaluation mode, up to the rounding of float32.
-      Every tensor is used, or is one that no forward pass reads, or is named in an error.
+      Every tensor is used, is one that no forward pass reads, or is named in an error.
       No code named by a file runs.
+
+    >>> logits_fn, features_fn = rj.models.from_torch("resnet18.pt")  # doctest: +SKIP
+    >>> rj.models.from_torch({"fc.weight": np.zeros((10, 512))})
+    Traceback (most recent call last):
+    ValueError: these are not the weights of a ResNet, PreActResNet or WideResNet...
     """
     state = source if isinstance(source, Mapping) else read_state_dict(source)
     state = {name: np.asarray(value) for name, value in state.items()}
@@ -97,18 +102,18 @@ def from_torch(
 
 
 def _normalisation(state, names, given) -> tuple[float, ...] | None:
-    """The constant of the input's normalisation: given, or a buffer that leaves `state`."""
+    """The mean or std of the input's normalisation: given, or a buffer, removed from `state`."""
     keys = [key for key in state if key.split(".")[-1] in names]
     if not keys:
         return None if given is None else tuple(map(float, given))
     own = tuple(state.pop(keys[0]).ravel().tolist())
     if given is not None:
-        raise ValueError(f"the weights bring {keys[0]} = {own}; do not pass another {names[0]}")
+        raise ValueError(f"the weights contain {keys[0]} = {own}; do not pass {names[0]}")
     return own
 
 
 def _recognise(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Layout]:
-    """The layout, and the state without its prefix and what no forward pass reads."""
+    """The state without its prefix and without unused weights, and the layout."""
     for layout in (WIDE, RESNET, PREACT):
         first = f"{layout.block.format(1, 0)}.conv1.weight"
         for key in state:
@@ -117,11 +122,13 @@ def _recognise(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Lay
                 if layout is RESNET and f"{prefix}bn1.weight" not in state:
                     continue  # PREACT
                 names = {name: name.removeprefix(prefix) for name in state}
-                dead = {n for n in state if names[n].startswith(DEAD[0]) or n.endswith(DEAD[1])}
-                return {names[n]: value for n, value in state.items() if n not in dead}, layout
+                block, counter = UNUSED
+                unused = {n for n in state if names[n].startswith(block) or n.endswith(counter)}
+                return {names[n]: value for n, value in state.items() if n not in unused}, layout
     raise ValueError(
-        "these are no weights of a ResNet, PreActResNet or WideResNet as in pytorch-cifar, TRADES "
-        f"or RobustBench: there is no conv1 beside layer1.0 or block1.layer.0 among {_some(state)}"
+        "these are not the weights of a ResNet, PreActResNet or WideResNet as in pytorch-cifar, "
+        "TRADES or RobustBench: there is no conv1 beside layer1.0 or block1.layer.0 among "
+        f"{_some(state)}"
     )
 
 
@@ -136,7 +143,7 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
         raise ValueError(f"this {layout.family} has no {layout.head}.weight")
     if (layout is PREACT) != (shortcut is not None):
         raise ValueError(
-            "say what the projections of this PreActResNet's shortcuts read: shortcut='activated' "
+            "pass what the projections of this PreActResNet's shortcuts read: shortcut='activated' "
             "(pytorch-cifar, RobustBench's PreActBlockV2) or 'raw' (RobustBench's PreActBlock)"
             if layout is PREACT
             else f"`shortcut` is for a PreActResNet; these are weights of a {layout.family}"
@@ -158,7 +165,7 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
             torch_uniform,
             final_norm=layout is not PREACT or f"{layout.norm}.weight" in state,
         ),
-        head=Linear(len(state[f"{layout.head}.weight"])),
+        head=LinearHead(len(state[f"{layout.head}.weight"])),
         mean=mean,
         std=std,
     )
@@ -187,7 +194,7 @@ def _key(path: tuple[str, ...], layout: Layout) -> str:
 
 
 def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
-    """Our variables from PyTorch's weights; all of them, and each of its shape."""
+    """Our variables from PyTorch's weights, after checking that all are there and fit."""
     flat, left, missing, wrong = {}, dict(state), [], []
     channels = state["conv1.weight"].shape[1]
     shapes = _shapes(module, channels)  # pyright: ignore[reportArgumentType] - modules do hash
@@ -206,7 +213,7 @@ def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> d
     found = {"missing": missing, "unexpected": list(left), "of another shape": wrong}
     if any(found.values()):
         raise ValueError(
-            f"these weights are not quite a {layout.family} with basic blocks; "
+            f"these weights do not fit a {layout.family} with basic blocks; "
             + "; ".join(f"{kind}: {_some(keys)}" for kind, keys in found.items() if keys)
         )
     return traverse_util.unflatten_dict(flat)
@@ -214,7 +221,7 @@ def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> d
 
 @functools.cache
 def _shapes(module: Classifier, channels: int) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """What the network's variables look like, by path; the image's size does not matter."""
+    """The shapes of the network's variables, by path; they do not depend on the image's size."""
     tree = jax.eval_shape(lambda key: init(module, key, (32, 32, channels)), jax.random.key(0))
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
     return flat

@@ -15,19 +15,20 @@ LAYERS = {11: (1, 1, 2, 2, 2), 13: (2,) * 5, 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 
 def vgg(
     depth: int, width: int, activation: str, dtype: Any, remat: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """Five stages of 3x3 convolutions at (1, 2, 4, 8, 8) x `width`, each before a 2x2 pooling.
+    """Five stages of 3x3 convolutions at (1, 2, 4, 8, 8) x `width`, each followed by a 2x2 pooling.
 
-    One linear layer reads the last pooling, of a single pixel at 32x32, where the original has
-    three. The convolutions keep their biases although BN follows.
+    The last pooling leaves a single pixel of a 32x32 image. One linear layer follows, where the
+    original has three. The convolutions have biases although BN follows.
 
     Returns:
       (stem, body).
 
     Raises:
-      ValueError: there is no VGG of this depth.
+      ValueError: an unknown depth.
     """
     if depth not in LAYERS:
-        raise ValueError(f"there is no VGG-{depth}; the depths are {', '.join(map(str, LAYERS))}")
+        known = ", ".join(map(str, LAYERS))
+        raise ValueError(f"unknown depth of VGG: {depth}; the depths are {known}")
     stages = [
         [ConvNorm(factor * width, 3, activation, dtype, use_bias=True)] * count + [MaxPool()]
         for factor, count in zip((1, 2, 4, 8, 8), LAYERS[depth], strict=True)

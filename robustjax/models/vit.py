@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.blocks import Stage, through
+from robustjax.models.blocks import Stage, run_blocks
 from robustjax.models.layers import BN, activation
 
 DEPTH, HEAD = 12, 64
-spread = nn.initializers.normal(0.02)
-linear = partial(nn.Dense, kernel_init=spread)
+token_init = nn.initializers.normal(0.02)
+linear = partial(nn.Dense, kernel_init=token_init)
 
 
 class Patches(nn.Module):
-    """Squares of size x size pixels -> one token each, by a linear layer."""
+    """A linear layer from each square of size x size pixels to a token."""
 
     features: int
     size: int
@@ -30,7 +30,7 @@ class Patches(nn.Module):
         batch, height, width, channels = x.shape
         if height % self.size or width % self.size:
             raise ValueError(
-                f"images of {height}x{width} pixels are not made of patches of {self.size}x"
+                f"images of {height}x{width} pixels cannot be divided into patches of {self.size}x"
                 f"{self.size}; choose another patch size, or pad the images"
             )
         rows, columns = height // self.size, width // self.size
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 
 
 class ViTBody(nn.Module):
-    """Tokens, a class token before them, plus learned positions -> layers -> norm -> the first."""
+    """Prepend a class token, add learned positions, run the layers, normalise the class token."""
 
     stages: tuple[Stage, ...]
     dtype: Any
@@ -71,12 +71,12 @@ class ViTBody(nn.Module):
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
         """Tokens (B, N, D) -> float32 features (B, D)."""
         batch, tokens, dim = h.shape
-        first = self.param("class_token", spread, (1, 1, dim), jnp.float32)
-        places = self.param("positions", spread, (1, tokens + 1, dim), jnp.float32)
+        first = self.param("class_token", token_init, (1, 1, dim), jnp.float32)
+        positions = self.param("positions", token_init, (1, tokens + 1, dim), jnp.float32)
         first = jnp.broadcast_to(first.astype(self.dtype), (batch, 1, dim))
         h = jnp.concatenate([first, h], 1)
-        h = h + jnp.broadcast_to(places.astype(self.dtype), h.shape)
-        h = through(self, self.stages, h, bn)
+        h = h + jnp.broadcast_to(positions.astype(self.dtype), h.shape)
+        h = run_blocks(self, self.stages, h, bn)
         h = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(h[:, 0])
         return h.astype(jnp.float32)
 
@@ -84,20 +84,20 @@ class ViTBody(nn.Module):
 def vit(
     patch: int, width: int, activation: str, dtype: Any, remat: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """Twelve layers of tokens of `width` entries, with heads of 64; no BN and no dropout.
+    """Twelve layers with tokens of `width` entries and heads of 64; no BN and no dropout.
 
-    The positions are those of the size of image that it is initialised for, and no other fits.
-    Weights start normal with deviation 0.02 and biases at 0, as in later training recipes.
+    The positions fix the image size: other sizes than that of `init` are errors. Weights start
+    normal with standard deviation 0.02 and biases at 0, as in later training recipes.
 
     Returns:
       (stem, body).
 
     Raises:
-      ValueError: the patch size is 0, or heads of 64 do not fill the width.
+      ValueError: a patch size of 0, or a width that is not a multiple of 64.
     """
     if patch < 1:
         raise ValueError(f"the side of a patch must be at least 1 pixel, got {patch}")
     if width > HEAD and width % HEAD:
-        raise ValueError(f"the width of a ViT is a multiple of its heads of {HEAD}, not {width}")
+        raise ValueError(f"the width of a ViT must be a multiple of {HEAD} (heads), not {width}")
     body = ViTBody(((Encoder(activation, dtype),) * DEPTH,), dtype, remat)
     return Patches(width, patch, dtype), body

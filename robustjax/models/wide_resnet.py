@@ -19,7 +19,7 @@ def wide_resnet(
       (stem, body).
 
     Raises:
-      ValueError: the depth is not 6n + 4 or the factor is 0.
+      ValueError: a depth that is not 6n + 4, or a factor of 0.
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1 or factor < 1:
