@@ -29,14 +29,15 @@ from robustjax import (
     models,
     parallel,
     spec,
+    threats,
     training,
 )
 from robustjax.cli.detect import DetectOptions, detect
 from robustjax.cli.evaluate import EvaluateOptions, draw_examples, evaluate
-from robustjax.cli.flags import choose_threat, threats
+from robustjax.cli.flags import choose_threat
 from robustjax.cli.quickstart import QuickstartOptions, quickstart
 from robustjax.cli.train import TrainOptions
-from robustjax.threats import L2, Linf
+from robustjax.threats import L2, THREATS, Linf
 
 SMALL = ["--width", "2", "--epochs", "1", "--batch-size", "64", "--lr", "1/20"]
 
@@ -84,6 +85,7 @@ import robustjax as rj
 
 rj.attacks.register("my-attack", rj.attacks.FGSM, budget=None, paper="Me 2026")
 rj.detection.register("my-detector", rj.detection.Energy(2.0))
+rj.threats.THREATS.register("my-threat", rj.threats.Linf(0.1, bounds=(-1.0, 1.0)))
 rj.training.register("my-method", rj.training.TRADES(beta=1.5), paper="Me 2026")
 rj.spec.KINDS[rj.attacks.starts.Start].register("my-start", rj.attacks.starts.Gaussian(0.25))
 """
@@ -96,7 +98,7 @@ def my_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     tables = [attacks.ATTACKS, detection.DETECTORS, training.METHODS, training.CATALOGUE]
-    tables += [spec.KINDS[attacks.starts.Start]]
+    tables += [spec.KINDS[attacks.starts.Start], THREATS]
     kept = [dict(table) for table in tables]
     yield
     for table, known in zip(tables, kept, strict=True):
@@ -727,7 +729,7 @@ def test_documented_commands_are_understood(line, monkeypatch):
 
 
 def test_documented_names_are_all_that_there_are():
-    tables = {names.kind: names for names in (*spec.KINDS.values(), data.AUGMENTATIONS, threats())}
+    tables = {names.kind: names for names in (*spec.KINDS.values(), data.AUGMENTATIONS, THREATS)}
     rows = re.findall(r"^\| ([a-z ]+) \| (`.*`) \|$", PAGES["docs/command_line.md"], re.M)
     assert {kind: text.strip("`").split("` `") for kind, text in rows} == {
         kind: list(names) for kind, names in tables.items()
@@ -737,6 +739,7 @@ def test_documented_names_are_all_that_there_are():
 @pytest.mark.usefixtures("my_package")
 def test_documented_python_runs():
     names = {"attacks": attacks, "detection": detection, "spec": spec, "training": training}
+    names["threats"] = threats
     for block in re.findall(r"^```python\n(.*?)^```", PAGES["docs/command_line.md"], re.M | re.S):
         exec(block, names | {"threat": Linf(0.1)})
     assert {"my-attack"} <= attacks.ATTACKS.keys() and "my-method" in training.METHODS

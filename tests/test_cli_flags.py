@@ -15,6 +15,9 @@ from robustjax.threats import L2, Linf
         ("linf", 0.2, Linf(0.2)),
         ("l2", None, L2()),
         ("l2", 2.0, L2(2.0)),
+        ("linf:eps=4/255", None, Linf(4 / 255)),
+        ("linf:bounds=-1,1", None, Linf(0.1, (-1.0, 1.0))),
+        ("l2:bounds=none:eps=3", 2.0, L2(2.0, None)),
     ],
 )
 def test_threats_fall_back(norm, eps, want):
@@ -28,3 +31,8 @@ def test_a_radius_in_grey_levels_is_refused():
         choose_threat(None, -1.0, Linf(0.1))
     assert choose_threat("l2", 8.0, Linf(0.1)) == L2(8.0)
     assert choose_threat("linf", 1.0, L2()) == Linf(1.0)
+
+
+def test_an_unknown_threat_is_named():
+    with pytest.raises(ValueError, match="unknown threat 'l3'; known: linf, l2, l1, l0"):
+        choose_threat("l3", None, Linf())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tyro.conf import Positional
 
 import robustjax as rj
-from robustjax.cli.flags import read, threats
+from robustjax.cli.flags import read
 from robustjax.report.tables import align
 
 
@@ -52,7 +52,7 @@ def known(threats: tuple[type, ...]) -> str:
 def settings_of(name: str) -> str:
     """An attack and a line for each of its settings, under the first threat that it knows."""
     row = rj.attacks.ATTACKS.find(name)
-    threat = next(threat for threat in threats().values() if isinstance(threat, row.threats))
+    threat = next(t for t in rj.threats.THREATS.values() if isinstance(t, row.threats))
     settings = rj.spec.settings_of(rj.attacks.parse(name, threat))
     title = f"{name}, {row.paper}, threats: {known(row.threats)}"
     return "\n  ".join([title, *("=".join(pair) for pair in settings)])

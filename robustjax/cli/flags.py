@@ -101,15 +101,10 @@ def choose_threat(
     threat = default
     if text is not None:
         name, settings = rj.spec.split(text)
-        named = threats().find(name)
+        named = rj.threats.THREATS.find(name)
         same = type(named) is type(default)
         threat = rj.spec.change(default if same else named, settings, name)
     return threat if eps is None else rj.threats.with_radius(threat, eps)
-
-
-def threats() -> rj.spec.Names[rj.typing.Threat]:
-    """The threats by name."""
-    return rj.spec.Names("threat", {name: norm() for name, norm in rj.threats.NORMS.items()})
 
 
 @REGISTRY.primitive_rule

@@ -5,7 +5,7 @@ bounds of the pixels (by default [0, 1]) and a mask of what may change. For one 
 `robustjax.typing.Threat`.
 """
 
-from robustjax.threats._balls import L0, L1, L2, NORMS, Ball, Bounds, Linf
+from robustjax.threats._balls import L0, L1, L2, THREATS, Ball, Bounds, Linf
 from robustjax.threats._trees import (
     box_of,
     check_norm,
@@ -22,7 +22,7 @@ __all__ = [
     "L0",
     "L1",
     "L2",
-    "NORMS",
+    "THREATS",
     "Ball",
     "Bounds",
     "Linf",

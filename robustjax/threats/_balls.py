@@ -17,6 +17,7 @@ import numpy as np
 from typing_extensions import override
 
 from robustjax.config import config, number
+from robustjax.spec import Names
 from robustjax.threats.numerics import (
     bisect,
     displaced,
@@ -27,7 +28,7 @@ from robustjax.threats.numerics import (
     top,
     total,
 )
-from robustjax.typing import Box, Eps, Scalar
+from robustjax.typing import Box, Eps, Scalar, Threat
 
 Bounds = tuple[Eps, Eps] | None
 """(low, high), each a number or an array as `eps`; None for pixels that may be anything."""
@@ -390,10 +391,6 @@ class L0(Ball):
         return jnp.where(kept[..., None], z, x)
 
 
-NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
-"""The threats by the names of the command line."""
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number)
 
@@ -436,3 +433,7 @@ def _check_bounds(bounds: object) -> None:
     low, high = (b if _is_number(b) else _entries(b) for b in bounds)
     if low is not None and high is not None and not np.all(low <= high):
         raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds!r}")
+
+
+THREATS: Names[Threat] = Names("threat", {"linf": Linf(), "l2": L2(), "l1": L1(), "l0": L0()})
+"""The threats by the names of `--threat`; `THREATS.register("mine", Mine())` adds your own."""
