@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.success import logits_of
-from robustjax.config import check_number, config, number
+from robustjax.config import config, number
 from robustjax.spec import KINDS, Names
 from robustjax.threats import radius
 from robustjax.typing import Threat
@@ -91,11 +91,7 @@ class Misclassified(Stop):
     """
 
     tau: int = number(default=0)
-    later: tuple[float, ...] = ()
-
-    def __post_init__(self):
-        for fraction in self.later:
-            check_number("later", fraction, 0, 1)
+    later: tuple[float, ...] = number(default=(), high=1)
 
     def at(self, progress: jax.Array) -> Misclassified:
         """With the tau of that time."""

@@ -13,7 +13,7 @@ from robustjax.attacks._core.success import fooled, logits_of
 from robustjax.attacks._gradient.pgd import LINF
 from robustjax.attacks.starts import Start, Uniform
 from robustjax.attacks.targets import Label, aim, check_aim, sense
-from robustjax.config import check_choice, config, number, static
+from robustjax.config import config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
@@ -87,10 +87,6 @@ class JointPGD(Iterative):
     loss: Loss = static(default=margin)
     label: Label = static(default="true")
     rank: int = number(default=1, low=1)
-
-    def __post_init__(self):
-        for name, known in (("constraint", Constraint), ("label", Label)):
-            check_choice(name, getattr(self, name), known)
 
     @property
     def reach(self) -> float:
