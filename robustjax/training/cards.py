@@ -209,7 +209,7 @@ REPO = {
         ),
         {"model": "wrn-28-4"},
     ),
-    # Version 2; there the optimiser begins anew with every rate.
+    # Version 2, whose optimiser restarts with every rate.
     "cat": Card(
         dataclasses.replace(
             attacked("cat", 0.035, step_size=0.007, start=Zero()), variant="repo-v2", eta=0.0025
@@ -232,7 +232,7 @@ REPO = {
     },
     "rce": usual("rce", model="resnet-tf-32"),
 }
-"""`first=1` where the authors count epochs from 1; steps are told in epochs of 50,000 images."""
+"""`first=1` where the authors count epochs from 1; steps become epochs of 50,000 images."""
 
 AWP = {
     "pgd-at": Card(PGDAT(bn="commit"), pytorch(200, 100, 150), WIDE | {"awp": 1e-2}),
