@@ -1,4 +1,4 @@
-"""TRADES: its limits, its commits, its aims."""
+"""TRADES: its limits, its commits, what it moves away from and by which consistency."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import flat_net, loss_of, net_and_batch, on_one_device
 
+from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.starts import Gaussian
 from robustjax.threats import L2
@@ -63,3 +64,9 @@ def test_leaving_a_one_hot_target_is_the_attack_of_adversarial_training():
 def test_trades_options_are_checked(field, value):
     with pytest.raises(ValueError, match=f"{field} must be one of .*, got '{value}'"):
         TRADES(**{field: value})
+
+
+def test_a_consistency_compares_two_outputs():
+    with pytest.raises(ValueError, match="squared_error or a function of your own; brier"):
+        TRADES(consistency=losses.brier)
+    assert TRADES(consistency=losses.squared_error).consistency is losses.squared_error

@@ -86,8 +86,9 @@ class PGDAT(OnAttack):
       commits: the forwards whose BatchNorm statistics are committed, in this order. Clean ones are
         made for that alone; the authors of "Bag of tricks" log them before and after every step.
       guard: training stops when the validation score falls by more in one epoch, against
-        catastrophic overfitting; Fast AT's is 0.2, and 1 turns this off. The best checkpoint stays. (The
-        authors look at PGD-5 on one training batch, and keep the weights of the epoch before.)
+        catastrophic overfitting; Fast AT's is 0.2, and 1 turns this off. The best checkpoint
+        stays. (The authors look at PGD-5 on one training batch, and keep the weights of the epoch
+        before.)
 
     References: Madry et al., ICLR 2018; Rice et al., ICML 2020; Pang et al., ICLR 2021; Wong et
       al., "Fast is better than free", ICLR 2020; de Jorge et al., NeurIPS 2022 (N-FGSM); Zhang et

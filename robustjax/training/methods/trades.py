@@ -27,6 +27,9 @@ from robustjax.typing import Cost, Loss
 ATTACK = PGD(start=Gaussian(1e-3))
 """Ten steps from a point near x, as in the authors' code."""
 
+OF_A_LABEL = frozenset(losses.NAMED.values()) - {losses.kl, losses.squared_error}
+"""Our losses that compare an output with a label, not with another output."""
+
 AwayFrom = Literal["prediction", "target"]
 Commit = Literal["both", "adversarial"]
 
@@ -82,7 +85,8 @@ class TRADES(OnPair):
         batch.
       away_from: what the attack moves the output away from: the clean 'prediction' by D, or the
         'target' by its cross-entropy, as Rebuffi et al. (2021) do with CutMix.
-      consistency: D, a function of two logits (K,), the adversarial ones first.
+      consistency: D, a function of two logits (K,), the adversarial ones first: `losses.kl`,
+        `losses.squared_error` or your own.
 
     References: Zhang et al., ICML 2019, eq. (5).
 
@@ -99,6 +103,11 @@ class TRADES(OnPair):
 
     def __post_init__(self):
         check_start(self.attack)
+        if self.consistency in OF_A_LABEL:
+            raise ValueError(
+                "consistency compares two outputs, by kl, squared_error or a function of your own; "
+                f"{self.consistency.__name__} compares one with a label"
+            )
 
     @property
     @override
