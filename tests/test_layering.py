@@ -143,6 +143,7 @@ LAWS = {
     "oracle_training": "training steps against PyTorch",
     "own_network": "a user's network through fit, load, evaluate and detect",
     "package": "import robustjax",
+    "registration": "what a user registers is found by its name",
     "types": "what a user writes type-checks",
 }
 """Test files that are not of one module, and what they hold."""

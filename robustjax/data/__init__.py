@@ -4,7 +4,7 @@ from robustjax.data.augment import AUGMENTATIONS, Augment, augment, default_augm
 from robustjax.data.batches import batch_indices, shard, steps_per_epoch
 from robustjax.data.cutmix import cutmix
 from robustjax.data.dataset import Dataset
-from robustjax.data.load import SPLITS, available, load
+from robustjax.data.load import SPLITS, available, load, register
 from robustjax.data.mixup import mixup
 from robustjax.data.plan import Plan
 from robustjax.data.pools import load_extra, open_pool
@@ -26,6 +26,7 @@ __all__ = [
     "mixup",
     "open_pool",
     "prepare",
+    "register",
     "shard",
     "steps_per_epoch",
     "to_float",

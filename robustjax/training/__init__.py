@@ -1,6 +1,6 @@
 """Adversarial training: methods, the per-device step and the host loop."""
 
-from robustjax.training import methods
+from robustjax.training import methods, schedules
 from robustjax.training.cards import Card, card, cards_of
 from robustjax.training.catalogue import CATALOGUE, METHODS, Entry, register
 from robustjax.training.loop import Result, Terminated, fit, threat_of, with_threat
@@ -30,6 +30,7 @@ __all__ = [
     "methods",
     "pseudo_label",
     "register",
+    "schedules",
     "threat_of",
     "with_threat",
 ]

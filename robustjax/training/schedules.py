@@ -140,6 +140,20 @@ SCHEDULES = KINDS[Schedule] = Names(
 """The schedules by their names on the command line; `SCHEDULES.register(name, yours)` adds one."""
 
 
+def register(name: str, schedule: Schedule) -> None:
+    """Make a schedule of your own known by name, to the command line and `robustjax.spec`.
+
+    Raises:
+      ValueError: the name is robustjax's own or another module's.
+
+    >>> register("early", Piecewise((0.1,)))
+    >>> float(SCHEDULES["early"](0.05))
+    1.0
+    >>> del SCHEDULES["early"]
+    """
+    SCHEDULES.register(name, schedule)
+
+
 def warm_up(t: jax.Array, fraction: float) -> jax.Array:
     """t / fraction up to 1; 1 throughout where fraction is 0."""
     return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # no run has so short a step
