@@ -141,6 +141,7 @@ LAWS = {
     "threats_open": "a user's own threat, through everything that knows threats",
     "old_runs": "runs of an older version are read",
     "oracle_training": "training steps against PyTorch",
+    "own_loop": "the steps of docs/own_loop.md",
     "own_network": "a user's network through fit, load, evaluate and detect",
     "package": "import robustjax",
     "registration": "what a user registers is found by its name",

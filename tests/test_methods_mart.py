@@ -8,8 +8,8 @@ from scipy.special import logsumexp, softmax
 from tiny import CLASSES, SIZE, cross_entropies, divergences, linear
 
 from robustjax import losses
+from robustjax.losses.pair import boost
 from robustjax.training import MART
-from robustjax.training.methods.mart import boost
 
 
 def boosted(z, label):

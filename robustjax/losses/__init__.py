@@ -16,6 +16,8 @@ from robustjax.losses.margin import (
     targeted_dlr,
     targeted_margin,
 )
+from robustjax.losses.pair import mart as mart
+from robustjax.losses.pair import trades as trades
 from robustjax.losses.rejection import confidence_odds as confidence_odds
 from robustjax.losses.rejection import rectified_odds as rectified_odds
 from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy

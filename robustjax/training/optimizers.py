@@ -67,8 +67,24 @@ def centralised(gradients: Any, params: Any) -> Any:
 
 
 def kernels(params: Any) -> Any:
-    """True for convolution and dense kernels, False for biases, norms, tokens and centers."""
-    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    """True for convolution and dense kernels, False for biases, norms, tokens and centers.
+
+    Raises:
+      ValueError: there are none: no weight of two or more axes is called kernel, weight or w.
+    """
+
+    def is_kernel(path, w):
+        name = getattr(path[-1], "key", getattr(path[-1], "name", None)) if path else None
+        return name in KERNELS and w.ndim > 1
+
+    found = jax.tree.map_with_path(is_kernel, params)
+    if not any(jax.tree.leaves(found)):
+        raise ValueError(f"no weight of two or more axes is called {' or '.join(KERNELS)}")
+    return found
+
+
+KERNELS = ("kernel", "weight", "w")
+"""What libraries call the weights of dense and convolutional layers."""
 
 
 def convolutions(params: Any) -> Any:

@@ -7,7 +7,7 @@ for each name of the command line.
 from robustjax.training.methods.adanet import AdaNet
 from robustjax.training.methods.alp import ALP
 from robustjax.training.methods.avmixup import AVmixup
-from robustjax.training.methods.awp import AWP
+from robustjax.training.methods.awp import AWP, awp_step
 from robustjax.training.methods.base import Aux, Batch, Crafted, Gradients, Method
 from robustjax.training.methods.cat import CAT
 from robustjax.training.methods.center import Center
@@ -75,4 +75,5 @@ __all__ = [
     "Natural",
     "RectifiedRejection",
     "TradesYOPO",
+    "awp_step",
 ]

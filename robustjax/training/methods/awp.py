@@ -48,14 +48,7 @@ class AWP(Wrapper):
     def grads(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> Gradients:
         ascent = net.mean_grad(lambda p: self.inner.loss(net, p, batch, crafted)[0])(params)
         gamma = jnp.where(net.progress > self.start, self.gamma, 0.0)
-
-        def move(w, g, is_kernel):
-            if not is_kernel:
-                return w
-            return w + gamma * jnp.linalg.norm(w) * g / (jnp.linalg.norm(g) + 1e-12)
-
-        moved = jax.tree.map(move, params, ascent, kernels(params))
-        return self.inner.grads(net, moved, batch, crafted)
+        return self.inner.grads(net, awp_step(params, ascent, gamma), batch, crafted)
 
     @override
     def update(
@@ -66,3 +59,29 @@ class AWP(Wrapper):
         if type(own).update is not Method.update:
             raise ValueError(f"AWP cannot wrap {type(own).__name__}: it has its own update")
         return Method.update(self, net, descend, state, batch, keys)
+
+
+def awp_step(params: Any, gradients: Any, gamma: float | jax.Array = 5e-3) -> Any:
+    """The weights after AWP's step: w + gamma ||w|| g / ||g|| for every kernel, all else as it is.
+
+    Args:
+      params: weights; kernels are those of two or more axes called kernel, weight or w.
+      gradients: of the loss to ascend, like `params`.
+      gamma: relative size of the step.
+
+    Raises:
+      ValueError: none of the weights is a kernel.
+
+    References: Wu et al., "Adversarial weight perturbation helps robust generalization", NeurIPS
+      2020, Eq. 8 to 10.
+
+    >>> awp_step({"kernel": jnp.ones((2, 2))}, {"kernel": jnp.eye(2)}, 0.5)["kernel"][0].round(2)
+    Array([1.71, 1.  ], dtype=float32)
+    """
+
+    def move(w, g, is_kernel):
+        if not is_kernel:
+            return w
+        return w + gamma * jnp.linalg.norm(w) * g / (jnp.linalg.norm(g) + 1e-12)
+
+    return jax.tree.map(move, params, gradients, kernels(params))

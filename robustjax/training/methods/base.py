@@ -210,8 +210,12 @@ def accumulated(method: Method, net: Net, params: Any, batch: Batch, keys: jax.A
 
 def cross_entropy(net: Net, logits: jax.Array, batch: Batch) -> jax.Array:
     """CE (B,) of train-mode logits (B, K) to the batch's targets, with the net's margin."""
-    lowered = logits - net.margin * jax.nn.one_hot(batch.label, logits.shape[-1])
-    return jax.vmap(losses.cross_entropy)(lowered, batch.target)
+    return jax.vmap(losses.cross_entropy)(logits - label_margin(net, batch), batch.target)
+
+
+def label_margin(net: Net, batch: Batch) -> jax.Array:
+    """(B, K): the net's margin at the labels, 0 elsewhere."""
+    return net.margin * jax.nn.one_hot(batch.label, batch.target.shape[-1])
 
 
 def accuracy(logits: jax.Array, label: jax.Array) -> jax.Array:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.config import config, number
-from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
+from robustjax.training.methods.base import Aux, Batch, Crafted, label_margin
 from robustjax.training.methods.pgd_at import OnAttack
 from robustjax.training.methods.trades import ATTACK, OnPair, forward_pair
 from robustjax.training.net import Net
@@ -41,15 +41,6 @@ class MART(OnPair, OnAttack):
     @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         clean, adversarial, aux = forward_pair(net, params, batch, crafted)
-        boosted = cross_entropy(net, adversarial, batch) + jax.vmap(boost)(adversarial, batch.label)
-        kl = jax.vmap(losses.kl)(adversarial, clean)
-        doubt = 1 - jnp.exp(-jax.vmap(losses.cross_entropy)(clean, batch.label))
-        return (boosted + self.beta * kl * doubt).mean(), aux
-
-
-def boost(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """-log(1 - max_{k != y} p_k), of one example's logits (K,)."""
-    classes = jnp.arange(logits.size)
-    runner_up = jnp.where(classes == label, -jnp.inf, logits).argmax()
-    others = jnp.where(classes == runner_up, -jnp.inf, logits)
-    return jax.nn.logsumexp(logits) - jax.nn.logsumexp(others)
+        given = {"target": batch.target, "margin": label_margin(net, batch)}
+        loss = functools.partial(losses.mart, beta=self.beta)
+        return jax.vmap(loss)(clean, adversarial, batch.label, **given).mean(), aux

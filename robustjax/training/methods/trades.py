@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -18,7 +19,7 @@ from robustjax.training.methods.base import (
     Crafted,
     Method,
     accuracy,
-    cross_entropy,
+    label_margin,
 )
 from robustjax.training.methods.pgd_at import BNMode, climbing
 from robustjax.training.net import Net
@@ -131,9 +132,9 @@ class TRADES(OnPair):
     @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         clean, adversarial, aux = forward_pair(net, params, batch, crafted, self.commits)
-        natural = cross_entropy(net, clean, batch).mean()
-        apart = jax.vmap(self.consistency)(adversarial, clean).mean()
-        return natural + self.beta * apart, aux
+        loss = functools.partial(losses.trades, beta=self.beta, consistency=self.consistency)
+        margin = label_margin(net, batch)
+        return jax.vmap(loss)(clean, adversarial, batch.target, margin=margin).mean(), aux
 
 
 def check_start(attack: PGD) -> None:

@@ -1,0 +1,84 @@
+"""Training losses of a clean and an adversarial output, for one example: of TRADES and MART."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from robustjax.losses.softmax import cross_entropy, kl
+from robustjax.outputs import float_logits
+from robustjax.typing import Loss
+
+
+def trades(
+    clean: Any,
+    adversarial: Any,
+    target: jax.Array,
+    beta: float | jax.Array = 6.0,
+    *,
+    consistency: Loss = kl,
+    margin: float | jax.Array = 0.0,
+) -> jax.Array:
+    """CE(z(x), t) + beta D(z(x_adv), z(x)); nothing is detached.
+
+    Args:
+      clean: logits (K,) of the image, or what `outputs.logits_of` reads them from.
+      adversarial: those of the adversarial image.
+      target: a label () of an integer type, or a distribution (K,).
+      beta: weight of the consistency term.
+      consistency: D, of the adversarial and the clean logits.
+      margin: (K,), what the cross-entropy takes from the logits; that of hypersphere embedding is
+        m one-hot(y).
+
+    References: Zhang et al., "Theoretically principled trade-off", ICML 2019, Eq. 5.
+
+    >>> z = jnp.array([2.0, 0.0])
+    >>> float(trades(z, z, 0)) == float(cross_entropy(z, 0))
+    True
+    """
+    natural = cross_entropy(float_logits(clean) - margin, target)
+    return natural + beta * consistency(adversarial, clean)
+
+
+def mart(
+    clean: Any,
+    adversarial: Any,
+    label: jax.Array,
+    beta: float | jax.Array = 6.0,
+    *,
+    target: jax.Array | None = None,
+    margin: float | jax.Array = 0.0,
+) -> jax.Array:
+    """BCE(z(x_adv), y) + beta KL(p(x) || p(x_adv)) (1 - p_y(x)); nothing is detached.
+
+    BCE(z, y) = CE(z, y) - log(1 - max_{k != y} p_k).
+
+    Args:
+      clean: logits (K,) of the image, or what `outputs.logits_of` reads them from.
+      adversarial: those of the adversarial image.
+      label: () integer.
+      beta: weight of the KL.
+      target: a distribution (K,) for the cross-entropy in BCE; None: the label.
+      margin: as in `trades`.
+
+    References: Wang et al., "Improving adversarial robustness requires revisiting misclassified
+      examples", ICLR 2020, Eq. 11. Their code adds small constants to the logarithms.
+
+    >>> z = jnp.array([2.0, 0.0])
+    >>> bool(mart(z, z, 0) > cross_entropy(z, 0))
+    True
+    """
+    z = float_logits(adversarial)
+    boosted = cross_entropy(z - margin, label if target is None else target) + boost(z, label)
+    doubt = 1 - jnp.exp(-cross_entropy(clean, label))
+    return boosted + beta * kl(adversarial, clean) * doubt
+
+
+def boost(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """-log(1 - max_{k != y} p_k), of one example's logits (K,)."""
+    classes = jnp.arange(logits.size)
+    runner_up = jnp.where(classes == label, -jnp.inf, logits).argmax()
+    others = jnp.where(classes == runner_up, -jnp.inf, logits)
+    return jax.nn.logsumexp(logits) - jax.nn.logsumexp(others)

@@ -1,0 +1,81 @@
+"""The steps of docs/own_loop.md run as they stand, and learn."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from robustjax import data, losses, training
+
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "own_loop.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+IMAGES, LABELS = (lambda d: (data.to_float(d.images), jnp.asarray(d.labels)))(
+    data.load("digits", "train").head(64)
+)
+
+
+def apply(params, images):
+    hidden = jax.nn.relu(images.reshape(len(images), -1) @ params["first"]["kernel"])
+    return hidden @ params["second"]["kernel"] + params["second"]["bias"].reshape(1, -1)
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The names that the page defines; each example is at most ten lines."""
+    names = {"apply": apply, "tx": optax.sgd(0.2, momentum=0.9)}
+    exec("\n".join(BLOCKS), names)
+    return names
+
+
+def start():
+    first, second = jax.random.split(jax.random.key(0))
+    return {
+        "first": {"kernel": 0.1 * jax.random.normal(first, (64, 16))},
+        "second": {"kernel": 0.3 * jax.random.normal(second, (16, 10)), "bias": jnp.zeros(10)},
+    }
+
+
+@pytest.mark.parametrize("name", ["pgd_step", "trades_step", "mart_step", "awp_step"])
+def test_a_step_of_the_page_learns(page, name):
+    params, opt_state = start(), page["tx"].init(start())
+    values = []
+    for key in jax.random.split(jax.random.key(1), 12):
+        params, opt_state, value = page[name](params, opt_state, key, IMAGES, LABELS)
+        values.append(float(value))
+    assert np.isfinite(values).all() and values[-1] < 0.9 * values[0]
+
+
+def test_examples_are_short():
+    assert len(BLOCKS) == 5
+    for block in BLOCKS[1:]:
+        body = block[block.index("@jax.jit") :].strip().splitlines()
+        assert len(body) <= 10
+
+
+def test_the_weights_move_as_far_as_gamma_says():
+    params = start()
+    moved = training.awp_step(params, params, 0.1)
+    for name in ("first", "second"):
+        np.testing.assert_allclose(moved[name]["kernel"], 1.1 * params[name]["kernel"], rtol=1e-5)
+    np.testing.assert_array_equal(moved["second"]["bias"], params["second"]["bias"])
+    with pytest.raises(ValueError, match="no weight of two or more axes is called kernel or weigh"):
+        training.awp_step({"table": jnp.ones((2, 2))}, {"table": jnp.ones((2, 2))})
+
+
+def test_the_losses_are_their_formulas():
+    clean, adversarial = jax.random.normal(jax.random.key(0), (2, 5))
+    p, q = jax.nn.softmax(clean), jax.nn.softmax(adversarial)
+    kl = jnp.sum(p * jnp.log(p / q))
+    want = -jnp.log(p[2]) + 3 * kl
+    np.testing.assert_allclose(losses.trades(clean, adversarial, 2, 3.0), want, rtol=1e-5)
+    wrong = jnp.delete(q, 2).max()
+    want = -jnp.log(q[2]) - jnp.log(1 - wrong) + 3 * kl * (1 - p[2])
+    np.testing.assert_allclose(losses.mart(clean, adversarial, 2, 3.0), want, rtol=1e-5)
+    hot = jax.nn.one_hot(2, 5)
+    lowered = losses.trades(clean, adversarial, hot, 3.0, margin=0.5 * hot)
+    want = losses.cross_entropy(clean - 0.5 * hot, 2) + 3 * kl
+    np.testing.assert_allclose(lowered, want, rtol=1e-5)
