@@ -14,6 +14,7 @@ from tiny import CLASSES, RECIPE, SHAPE, examples
 from robustjax import cli, data, detection, evaluation, files, losses, models, parallel
 from robustjax.attacks import PGD
 from robustjax.config import config
+from robustjax.models.adapt import FACTORIES
 from robustjax.threats import Linf
 from robustjax.training import AWP, HE, PGDAT, TRADES, YOPO, Natural, Recipe, fit
 from robustjax.training.methods.base import Aux
@@ -167,7 +168,9 @@ def test_import_paths_are_followed_for_those_who_import(digits, tmp_path, monkey
         models.load(out)
 
 
-def test_a_registered_network_is_known_by_its_name(digits, tmp_path):
+def test_a_registered_network_is_known_by_its_name(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(FACTORIES, "registered-here", None)
+    del FACTORIES["registered-here"]  # as it will be after the test
     models.register("registered-here", small)
     assert "registered-here" in models.names()
     train(digits, tmp_path / "run", "registered-here", Natural())

@@ -10,8 +10,11 @@ from flax import linen as nn
 
 from robustjax import attacks, cli, data, detection, evaluation, files, models, spec, training
 from robustjax.attacks import PGD
+from robustjax.attacks._registry import ATTACKS
 from robustjax.config import config, number, static
 from robustjax.data import Dataset
+from robustjax.data.load import SOURCES
+from robustjax.models.adapt import FACTORIES
 from robustjax.outputs import logits_of
 from robustjax.threats import Linf
 from robustjax.training import Recipe
@@ -89,6 +92,15 @@ ALL = {
     "model": (models.register, Dense, models.names),
     "schedule": (training.schedules.register, Halving(), lambda: training.SCHEDULES),
 }
+TABLES = [
+    ATTACKS,
+    FACTORIES,
+    SOURCES,
+    detection.DETECTORS,
+    training.CATALOGUE,
+    training.METHODS,
+    training.SCHEDULES,
+]
 OURS = {
     "attack": "fgsm",
     "data set": "digits",
@@ -103,6 +115,10 @@ OURS = {
 def registered():
     for kind, (register, value, _) in ALL.items():
         register(f"my-{kind.replace(' ', '-')}", value)
+    yield
+    for table in TABLES:  # other tests count what robustjax brings
+        for name in [name for name in table if name.startswith("my-")]:
+            del table[name]
 
 
 @pytest.mark.parametrize("kind", ALL)
