@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
+from flax import nnx
 
 from robustjax.files import from_json, to_json
 from robustjax.models.classifier import Classifier
 from robustjax.models.foreign import Foreign, Network
 from robustjax.models.foreign_linen import Linen
+from robustjax.models.foreign_nnx import NNX
 from robustjax.spec import Names
 
 Factory = Callable[..., Any]
@@ -29,7 +31,7 @@ def adapt(
     """A module of another library, or of your own, as a network.
 
     Args:
-      module: a Flax linen module.
+      module: of Flax, linen or NNX.
       mean, std: of each image channel, in [0, 1] pixels; what the module sees is (x - mean) / std.
 
     Raises:
@@ -42,8 +44,10 @@ def adapt(
         return module
     if isinstance(module, nn.Module):
         return Linen(module, mean=scale[0], std=scale[1])
+    if isinstance(module, nnx.Module):
+        return NNX(module, mean=scale[0], std=scale[1])
     raise TypeError(
-        "a network is a Flax linen module, a name or 'package.module:factory', got "
+        "a network is a module of Flax (linen or NNX), a name or 'package.module:factory', got "
         f"{type(module).__name__}"
     )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -146,8 +147,11 @@ class Foreign(abc.ABC):
         """What detectors look at: {'logits'}, and the 'features' of a module that has any."""
         try:
             features, logits = self.apply(variables, images, BN(), method="both")
-        except LookupError:
-            return {"logits": self.apply(variables, images, BN())}
+        except NoFeatures:
+            logits = self.apply(variables, images, BN())
+            if not self.answers("features"):
+                return {"logits": logits}
+            features = self.apply(variables, images, BN(), method="features")
         return {"logits": logits, "features": (features,)}
 
     def _pass(
@@ -180,7 +184,33 @@ class Foreign(abc.ABC):
         return answer.popitem()[1], stats
 
 
-class NoFeatures(ValueError, LookupError):
+TRAINING = ("train", "training", "is_training")
+EVALUATING = ("deterministic", "use_running_average", "inference")
+"""Arguments that switch a module between training and evaluation, by what True means."""
+
+
+def switches(method: Callable, training: bool) -> dict[str, bool]:
+    """The arguments of a module's method that put it into training or evaluation."""
+    known = inspect.signature(method).parameters
+    switch = dict.fromkeys(TRAINING, training) | dict.fromkeys(EVALUATING, not training)
+    return {name: value for name, value in switch.items() if name in known}
+
+
+def check_call(title: str, call: Callable, given: tuple[str, ...] = ()) -> None:
+    """Raise TypeError if a module asks for an argument that is no image, switch, or `given`."""
+    for name, parameter in list(inspect.signature(call).parameters.items())[1:]:
+        needed = parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        )
+        if needed and name not in TRAINING + EVALUATING + given:
+            raise TypeError(
+                f"{title}.__call__ asks for {name!r}; it is given images and, where it has one, "
+                f"{', '.join(TRAINING + EVALUATING + given)}. Give {name!r} a default"
+            )
+
+
+class NoFeatures(ValueError):
     """A module that has logits alone was asked for features."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,12 +13,8 @@ from flax import errors
 from flax import linen as nn
 from typing_extensions import override
 
-from robustjax.models.foreign import Foreign, Ran
+from robustjax.models.foreign import Foreign, Ran, check_call, switches
 from robustjax.models.layers import BN
-
-TRAINING = ("train", "training", "is_training")
-EVALUATING = ("deterministic", "use_running_average")
-"""Arguments that switch a module between training and evaluation, by what True means."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +42,11 @@ class Linen(Foreign):
                 f"{self.title} cannot be hashed, and would compile again at "
                 "every call: hold numbers, text, functions and tuples in its fields, no arrays"
             ) from error
-        for name, parameter in list(inspect.signature(self.module.__call__).parameters.items())[1:]:
-            needed = parameter.default is parameter.empty and parameter.kind in (
-                parameter.POSITIONAL_OR_KEYWORD,
-                parameter.KEYWORD_ONLY,
-            )
-            if needed and name not in TRAINING + EVALUATING:
-                raise TypeError(
-                    f"{self.title}.__call__ asks for {name!r}; it is given images "
-                    f"and, where it has one, {', '.join(TRAINING + EVALUATING)}. Give {name!r} a "
-                    "default"
-                )
+        check_call(self.title, self.module.__call__)
 
     @override
     def init(self, key: jax.Array, x: jax.Array, bn: BN) -> dict[str, Any]:
-        switch = self._switch("__call__", training=False)
+        switch = switches(self.module.__call__, training=False)
         start = jax.jit(functools.partial(self.module.init, **switch))
         return dict(start(key, self.normalised(x)))
 
@@ -75,7 +60,7 @@ class Linen(Foreign):
             output, new = self.module.apply(
                 variables,
                 x,
-                **self._switch(asked, training),
+                **switches(getattr(self.module, asked), training),
                 rngs=None if key is None else {"params": key},  # all other streams fall back on it
                 method=asked,
                 mutable=sorted(stats),
@@ -97,12 +82,6 @@ class Linen(Foreign):
         except errors.InvalidRngError:
             return True
         return False
-
-    def _switch(self, method: str, training: bool) -> dict[str, bool]:
-        """The arguments that put the module into training or evaluation."""
-        known = inspect.signature(getattr(self.module, method)).parameters
-        switch = dict.fromkeys(TRAINING, training) | dict.fromkeys(EVALUATING, not training)
-        return {name: value for name, value in switch.items() if name in known}
 
 
 class _Layers:
