@@ -19,6 +19,7 @@ from robustjax.outputs import logits_of
 from robustjax.threats import Linf
 from robustjax.training import Recipe
 from robustjax.training.methods import Aux, Crafted, Method
+from robustjax.training.schedules import Schedule
 
 
 def bars(name, split):
@@ -32,7 +33,7 @@ def bars(name, split):
 
 
 @config
-class Halving:
+class Halving(Schedule):
     """A half after each of these fractions of training."""
 
     every: float = number(default=0.25, low=0.01)
