@@ -267,7 +267,10 @@ class Flat(nn.Module):
     [
         (Array(np.zeros(3)), "Array cannot be hashed, .* no arrays"),
         (Asking(), "Asking.__call__ asks for 'temperature'.* Give 'temperature' a default"),
-        (lambda x: x, "Flax .linen or NNX., a name or 'package.module:factory', got function"),
+        (
+            lambda x: x,
+            "Flax .linen or NNX. or Equinox, a name or 'package.module:factory', got function",
+        ),
         (Plain, "got type"),
     ],
 )

@@ -189,7 +189,7 @@ def test_a_registered_network_is_known_by_its_name(digits, tmp_path, monkeypatch
         ("nowhere.at_all:small", r"there is no 'nowhere\.at_all:small': No module named"),
         (f"{HERE}:missing", "there is no .*missing"),
         (f"{HERE}:SHORT", "is no factory"),
-        (f"{HERE}:number", "Flax .linen or NNX., a name or .* got int"),
+        (f"{HERE}:number", "Flax .linen or NNX. or Equinox, a name or .* got int"),
         (Bare(7), "Bare returns 7 logits, and the data have 10 classes"),
     ],
 )

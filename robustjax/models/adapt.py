@@ -31,7 +31,7 @@ def adapt(
     """A module of another library, or of your own, as a network.
 
     Args:
-      module: of Flax, linen or NNX.
+      module: of Flax, linen or NNX, or of Equinox, alone or as (module, state).
       mean, std: of each image channel, in [0, 1] pixels; what the module sees is (x - mean) / std.
 
     Raises:
@@ -46,10 +46,21 @@ def adapt(
         return Linen(module, mean=scale[0], std=scale[1])
     if isinstance(module, nnx.Module):
         return NNX(module, mean=scale[0], std=scale[1])
+    if _is_equinox(module):
+        from robustjax.models.foreign_equinox import Equinox
+
+        return Equinox(module, mean=scale[0], std=scale[1])
     raise TypeError(
-        "a network is a module of Flax (linen or NNX), a name or 'package.module:factory', got "
+        "a network is a module of Flax (linen or NNX) or Equinox, a name or 'package.module:factory', got "
         f"{type(module).__name__}"
     )
+
+
+def _is_equinox(module: Any) -> bool:
+    """Whether it is a module of Equinox, which is imported only by those who use it."""
+    equinox: Any = sys.modules.get("equinox")
+    parts = module if isinstance(module, tuple) else (module,)
+    return equinox is not None and len(parts) > 0 and isinstance(parts[0], equinox.Module)
 
 
 def is_own(name: str) -> bool:
