@@ -170,4 +170,4 @@ def test_all_of_them_make_a_run_that_is_evaluated_and_watched(tmp_path, capsys):
     assert attack == Corner(Linf(0.1), 2)
     key = jax.random.key(0)
     found = evaluation.evaluate(logits_fn, images, test.labels, {"mine": attack}, key)
-    assert found.robust["mine"] <= found.clean
+    assert found.robust["mine"] <= found.clean + 1e-6

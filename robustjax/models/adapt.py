@@ -47,12 +47,11 @@ def adapt(
     if isinstance(module, nnx.Module):
         return NNX(module, mean=scale[0], std=scale[1])
     if _is_equinox(module):
-        from robustjax.models.foreign_equinox import Equinox
-
-        return Equinox(module, mean=scale[0], std=scale[1])
+        adapter = importlib.import_module("robustjax.models.foreign_equinox").Equinox
+        return adapter(module, mean=scale[0], std=scale[1])
     raise TypeError(
-        "a network is a module of Flax (linen or NNX) or Equinox, a name or 'package.module:factory', got "
-        f"{type(module).__name__}"
+        "a network is a module of Flax (linen or NNX) or Equinox, a name or "
+        f"'package.module:factory', got {type(module).__name__}"
     )
 
 
