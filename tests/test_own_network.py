@@ -118,10 +118,10 @@ def test_evaluate_and_detect_take_the_run(whole, capsys):
     run, few = str(whole.folder), ["--n", "16", "--batch-size", "16"]
     cli.main(["evaluate", run, "--attacks", "fgsm", "--curve", "none", *few])
     assert files.read_json(whole.folder / "report.json")["n"] == 16
-    words = ["--detectors", "confidence", "k-density", "--attacks", "fgsm", "--no-adaptive"]
+    words = ["--detectors", "uncertainty", "k-density", "--attacks", "fgsm", "--no-adaptive"]
     cli.main(["detect", run, *words, "--fit", "128", *few])
     found = files.read_json(whole.folder / "detection.json")["found"]
-    assert found.keys() == {"confidence", "k-density"}
+    assert found.keys() == {"uncertainty", "k-density"}
 
 
 def test_evaluation_and_detection_take_it_from_python(whole, digits):

@@ -61,7 +61,7 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
     logits_fn, settings = options.load(run)
     threat = options.threat_of(settings)
     named = {name: rj.attacks.parse(name, threat) for name in options.attacks}
-    chosen = chosen_detectors(options, settings)
+    chosen = chosen_detectors(options, settings, logits_fn.func.model)
     substitutes = {}
     if options.substitute is not None:
         substitutes = {
@@ -110,13 +110,16 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
     return found
 
 
-def chosen_detectors(options: DetectOptions, settings: dict) -> dict[str, rj.detection.Detector]:
+def chosen_detectors(
+    options: DetectOptions, settings: dict, network: rj.models.Network
+) -> dict[str, rj.detection.Detector]:
     """The detectors that were named, or all that suit the run's network.
 
     Raises:
       ValueError: an unknown one, or one that needs what the network does not have.
     """
-    known, has = rj.detection.DETECTORS, settings["model"]
+    random = rj.models.is_random(network, tuple(settings["image_shape"]))
+    known, has = rj.detection.DETECTORS, settings["model"] | {"dropout": random}
     lacking = {name: how for name, (part, how) in rj.detection.NEEDS.items() if not has.get(part)}
     if options.detectors == ("all",):
         return {name: detector for name, detector in known.items() if name not in lacking}
