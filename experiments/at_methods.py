@@ -1,4 +1,4 @@
-"""Every adversarial-training method on one card, one budget: what each is worth, what each costs.
+"""Every adversarial-training method on one recipe and one budget: its robustness and its cost.
 
 Command:   python experiments/at_methods.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
            --only NAME for one row; --scale smoke: the path alone, on digits)
@@ -6,20 +6,20 @@ Hardware:  smoke: a minute a row on two CPU cores; cpu: a narrow net, the first 
            epochs, eight minutes a row; gpu: PreActResNet-18 in bfloat16, all images, 15 epochs,
            minutes a row of an H100; full: the unified baseline of Bag of Tricks, WRN-34-10, 110
            epochs.
-Claim:     none ahead: the methods' papers use cards of their own, this table has one.
+Claim:     none in advance: the papers use a recipe each, this table uses one for all.
 Measured:  gpu: PGD-AT, TRADES and Fast AT: 43.1, 42.8 and 40.8 % under AutoAttack. cpu: all 33 rows
            (seconds a step are of a busy machine): Free 21.5, PGD-AT 18.5, TRADES 13.0 %. Nothing
            at full scale. Results go to results/at_methods_{data}_{scale}.json.
 Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Table 1 names the
-           methods; its unified baseline is the card: lr .1, weight decay 5e-4, drops at 100/110
+           methods; its unified baseline is the recipe: lr .1, weight decay 5e-4, drops at 100/110
            and 105/110 of training, BatchNorm in eval mode while crafting.
 
-Methods that come with a recipe of their own (extra data, other optimisers) are no
-rows, nor is HAT, which needs a second run, nor AdaNet where there is no batch normalisation. LBGAT
-has a teacher of the net's size, or the first epoch's warm-up of its authors; the patience of
-Curriculum, ten epochs of its authors' many, would leave it natural where there are few. Rows that
-are there are not made again; a row that was interrupted goes on where it was. Every net is
-evaluated in float32, at the weights that PGD-10 on validation images chose, as the baseline says.
+The table leaves out methods with a recipe of their own (extra data, other optimisers), HAT, which
+needs a second run, and AdaNet in nets without batch normalisation. LBGAT's teacher has the size of
+the net, or the warm-up of the first epoch that its authors use. Curriculum's patience, ten of its
+authors' many epochs, is one epoch in short runs, which otherwise stay natural. Existing rows are
+kept, and an interrupted row resumes. Every net is evaluated in float32, at the weights that PGD-10
+on validation images chose, as the baseline says.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ Measured:  gpu, robust accuracy under AutoAttack: 30.3, 32.0, 32.1, 33.0 % at de
            result; nor has full.
            Results go to results/bag_of_tricks_{data}_{scale}.json and .png.
 Source:    Pang et al., ICLR 2021, whose tables are 110 epochs of ResNet-18 and WRN-34-10. Weight
-           decay and early stopping need a net that over-fits: at cpu scale none does.
+           decay and early stopping matter for nets that over-fit; at cpu scale none does.
 
-A setting names what it changes of the baseline, which is trained once for all takeaways. Seeds, and
-settings that differ in numbers alone, share one compiled program (`training.step.program`), called
+A setting names what it changes in the baseline, which is trained once for all takeaways. Seeds, and
+settings that differ only in numbers, share one compiled program (`training.step.program`), called
 seed by seed: vmapped over three of them it is 3.4 times as slow (`benchmarks/seeds.py`).
 """
 

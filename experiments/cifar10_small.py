@@ -1,4 +1,4 @@
-"""CIFAR-10, Linf eps 8/255: a few epochs of PGD-AT on a narrow PreActResNet-18, as it comes.
+"""CIFAR-10, Linf eps 8/255: a few epochs of PGD-AT on a narrow PreActResNet-18, untuned.
 
 Command:   python experiments/cifar10_small.py --data-dir DIR    (DIR: prepared TFDS sets)
 Hardware:  two CPU cores, under an hour. Proof that the whole path runs on real images, not a

@@ -1,7 +1,7 @@
-"""How fast the losses of the g-SCE family converge: error over epochs and over seconds.
+"""The speed at which the losses of the g-SCE family converge: error over epochs and seconds.
 
 Command:   python experiments/convergence.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets)
-Hardware:  the natural rows of mmc_cifar10.py, whose runs it takes if they are there.
+Hardware:  the natural rows of mmc_cifar10.py, whose runs it reuses if they exist.
 Claim:     MMC needs fewer epochs than the softmax losses to the same error: its gradient in the
            features, z - mu_y, contracts at a constant rate, theirs is scaled by 1 - p_y and stalls.
 Measured:  gpu: after 1, 15 and 30 epochs MMC errs on 44.9, 14.7 and 10.0 % of validation images,

@@ -2,8 +2,8 @@
 
 Command:   python experiments/mmc_cifar10.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets;
            with --data mnist the same rows on MNIST; --scale smoke: the path alone, on digits)
-Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pieces: what is done
-           is not done again, and the table is there after the first seed. gpu: half an hour of an
+Hardware:  smoke: five minutes of two CPU cores; cpu: over two hours, in any pieces: finished
+           parts are kept, and the table exists after the first seed. gpu: half an hour of an
            H100 (30 epochs, AT rows 10, batches of 100 and a warm-up of one epoch); full: 200
            epochs of each row.
 Claim:     under the paper's own attacks SCE < Center, MMLDA < L-GM < MMC (rand) < MMC, and AT helps
@@ -19,9 +19,9 @@ Source:    Pang et al., ICLR 2020, Table 1, as the talk shows it (`PUBLISHED`). 
 
 As in the authors' code eps is k/256, the attacks step by 2/256, MMC lacks the 1/2 and MMLDA is
 trained at temperature 1/2; the last weights are evaluated, where MMC is attacked by its own loss
-and every other row by the cross-entropy of its logits. Of the strong columns `adaptive` is what
-`pgd-mt` and it leave together, and `worst` what AutoAttack leaves of that. The net is the small
-ResNet with a linear layer of 64 features (ResNet-8 at cpu scale, ResNet-32 on a GPU).
+and every other row by the cross-entropy of its logits. Among the strong columns, `adaptive` is the
+accuracy after both `pgd-mt` and itself, and `worst` the accuracy after AutoAttack as well. The net
+is the small ResNet with a linear layer of 64 features (ResNet-8 at cpu scale, ResNet-32 on a GPU).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ PUBLISHED = {  # clean; then at 8/256 and at 16/256: PGD-10 tar, un, PGD-50 tar,
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of the table is run.
+    """The part of the table that is run.
 
     Attributes:
       train: flags of every training.
@@ -170,7 +170,7 @@ def strongest(k: int, scale: Scale) -> attacks.WorstOf:
 
 
 def under(named: dict, logits_fn, test: data.Dataset, journal: Path) -> evaluation.Report:
-    """Evaluate; a run that was killed goes on."""
+    """Evaluate; a killed run resumes."""
     images = np.asarray(data.to_float(test.images))
     key, how = jax.random.key(0), {"indices": test.indices, "journal": journal, "progress": True}
     how |= {"batch_size": 4} if jax.default_backend() == "cpu" else {}  # few survive

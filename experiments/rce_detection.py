@@ -3,10 +3,10 @@
 Command:   python experiments/rce_detection.py --scale cpu --data-dir DIR   (DIR: prepared TFDS
            sets; --data mnist or --data arrays:DIR for others; --scale smoke: the path alone, on
            digits). In pieces: --phase train|clean|gradient|jsma|cw|joint|wb|geometry and --only
-           CE|RCE do one piece, in any order after train; what is done is not done again, and the
-           command without them puts everything together, but for what --without names. On a GPU set
-           JAX_DEFAULT_MATMUL_PRECISION=highest for all phases but train: products of 10 bits move
-           margins.
+           CE|RCE do one piece, in any order after train; finished pieces are kept, and the
+           command without them puts everything together, except what --without names. On a GPU set
+           JAX_DEFAULT_MATMUL_PRECISION=highest for all phases except train: products of 10 bits
+           move margins.
 Hardware:  smoke: two minutes of two CPU cores; cpu: 90 minutes of two; gpu: half an hour of one
            large GPU for each data set; full: a GPU and the paper's 231 epochs (MNIST: 43).
 Claim:     against attacks that do not know the detector, RCE with K-density detects C&W and C&W-hc
@@ -23,10 +23,9 @@ Source:    Pang et al., NeurIPS 2018. AUC of K-density in an independent replica
            and untargeted attacks, CE | RCE: `REPLICATION`.
 
 The nets are the authors' ResNet-32 at gpu and full scale, ResNet-8 at cpu scale. Unlike theirs
-images are standardised, crops come from 4 rows of zeros and not 2, and where epochs are few RCE has
-the larger learning rate that its gradients, nine times smaller at first, need. Adversarial images
-are made of images that the net has right, one way of reading their protocol; JSMA ends at any wrong
-class.
+images are standardised and crops come from 4 rows of zeros, not 2; with few epochs RCE has a larger
+learning rate, because its gradients are nine times smaller at first. Adversarial images are made
+from correctly classified images, one way of reading their protocol; JSMA ends at any wrong class.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""Table 16 of "Bag of tricks for adversarial training": robust nets without extra data, from zero.
+"""Table 16 of "Bag of tricks for adversarial training": robust nets without extra data.
 
 Command:   python experiments/table16.py --scale full --data-dir DIR   (DIR: prepared TFDS sets;
            --only 'Rice et al. 2020' for one row; --scale smoke: the path alone, on digits)
 Hardware:  smoke: a minute a row on two CPU cores; full: a GPU for days, in pieces as short as you
-           like: a run that was stopped goes on in the middle of an epoch or of AutoAttack.
+           like: a stopped run resumes in the middle of an epoch or of AutoAttack.
 Claim:     TRADES with a weight decay of 5e-4 in place of 2e-4, and the baseline's schedule, is
            ahead of all that was published without extra data until then.
 Measured:  nothing yet. Results go to results/table16_{data}_{scale}.json, row by row.
 Source:    Pang et al., ICLR 2021, Table 16; mean and standard deviation of five seeds where it has
-           one. The other rows are the authors' models: here their code's card trains one anew, on
+           one. The other rows are the authors' models: here their code's card retrains one, on
            49,000 images, evaluated at the best of its checkpoints on the other 1,000.
 
-The table does not say which of its methods the row of hypersphere embedding is of (here PGD-AT),
-nor how LLR's deeper net was trained (here as the one in the code). Friendly training is its TRADES
-variant with twice the radius, as in its authors' code. All is in float32: where TRADES begins to
-attack is nearer to the image than bfloat16 can tell.
+The table does not say which method the row of hypersphere embedding uses (here PGD-AT), nor how
+LLR's deeper net was trained (here as the one in the code). Friendly training is its TRADES
+variant with twice the radius, as in its authors' code. All is in float32: TRADES starts its
+attack nearer to the image than bfloat16 can resolve.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every benchmark here has: --one-core and --out, a clock, a race, and a record of both."""
+"""The parts that benchmarks share: --one-core and --out, a clock, a race, and a record of both."""
 
 from __future__ import annotations
 

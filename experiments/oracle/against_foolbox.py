@@ -46,7 +46,7 @@ from robustjax.threats import L0, L1, L2, Linf
 
 RESULTS = Path(__file__).parents[1] / "results"
 FREE = float("inf")
-STEPS, ROUNDS = 100, 9  # of every search; C&W and EAD have so many rounds of so many steps
+STEPS, ROUNDS = 100, 9  # of every search; C&W and EAD have ROUNDS rounds of STEPS steps
 STEP_SIZES = (0.1, 0.3)  # 0.01, its default, and 0.03 have twice the median in so few steps
 
 

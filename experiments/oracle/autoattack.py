@@ -1,11 +1,11 @@
-"""What pyautoattack's standard AutoAttack finds: the outside truth for ours.
+"""The results of pyautoattack's standard AutoAttack, a reference for ours.
 
 Command:   python experiments/oracle/autoattack.py mnist --data-dir DIR     (then cifar10)
 Needs:     pip install '.[oracle]'; DIR is a folder of prepared TFDS sets.
 Hardware:  a GPU if PyTorch sees one, else one thread: six minutes a seed for mnist and over an
            hour for cifar10 on an idle core.
 Output:    tests/golden/autoattack_{mnist,cifar10}.npz (read them with truth.py), written after
-           every stage: a run that is interrupted goes on where it was.
+           every stage: an interrupted run resumes.
 
 The four stages of the standard version run one by one on the survivors of the stages before, in
 one batch, each with the seed of the evaluation: what `run_standard_evaluation` does when all
@@ -74,7 +74,7 @@ def survey(net, x, y) -> None:
 
 
 def begin(test: data.Dataset, logits: np.ndarray, eps: float) -> truth.Truth:
-    """What is known before the first stage."""
+    """The file before the first stage."""
     releases = [f"{p} {importlib.metadata.version(p)}" for p in ("pyautoattack", "torch", "numpy")]
     return truth.Truth(
         digest=np.array(truth.digest(test.images)),

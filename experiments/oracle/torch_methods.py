@@ -3,8 +3,8 @@
 Madry et al. 2018 (PGD-AT), Zhang et al. 2019 (TRADES), Wang et al. 2020 (MART), Wu et al. 2020
 (AWP), Shafahi et al. 2019 (Free), Wong et al. 2020 (Fast AT) and de Jorge et al. 2022 (N-FGSM).
 
-All is float64, so what the other side differs by is its own float32. But where a gradient is nearly
-zero float32 may err in its sign, and the pixel then moves the other way: such a one is refused.
+All is float64, so any difference is the other side's float32. Where a gradient is nearly zero,
+float32 may err in its sign, and the pixel then moves the other way: such a problem is refused.
 
 BatchNorm's running variance is the one departure from PyTorch, which normalises by the biased
 variance of a batch and commits the unbiased one, n / (n - 1) times that. Flax, and so robustjax,
@@ -211,7 +211,7 @@ def take(net, optimizer, batch, delta, craft, loss, gamma=0.0):
 def take_free(net, optimizer, batch, delta):
     """Replays: one gradient moves the weights and delta, each from where it was.
 
-    What another image's delta leaves outside the box is cut off first. (The authors' code cuts only
+    The part of another image's delta outside the box is cut off first. (The authors' code cuts only
     what the network sees, and such a pixel has no gradient there.)
     """
     net.train()

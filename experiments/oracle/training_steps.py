@@ -61,7 +61,7 @@ def from_last(images: np.ndarray) -> torch.Tensor:
 
 
 def run(name: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a method finds in each step, leading axis `STEPS`."""
+    """The results of a method in each step, leading axis `STEPS`."""
     net = network()
     before = {name: torch.from_numpy(given[f"before/{name}"]) for name in tensors(net)}
     net.load_state_dict(before, strict=False)  # it counts batches too

@@ -1,4 +1,4 @@
-"""The files that autoattack.py leaves: what three seeds of pyautoattack could not fool."""
+"""The files that autoattack.py writes: the images that resist three seeds of pyautoattack."""
 
 from __future__ import annotations
 

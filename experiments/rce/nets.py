@@ -25,15 +25,15 @@ NAMES = (*PLAIN, "k-density (Feinman)")
 TYPICAL = 5000
 """Training images that the median K-density of a class is taken over, the first ones."""
 KEPT = ("auc", "tpr_at_fpr", "fpr", "accepted_wrong")
-"""What is kept of a `detection.Rates`; fpr is that of the threshold."""
+"""The fields of `detection.Rates` that are kept; fpr is at the threshold."""
 
 
 class Net(NamedTuple):
-    """A trained net and what watches it.
+    """A trained net and its detectors.
 
     Attributes:
-      logits_fn: images -> logits, what an attacker sees.
-      layers_fn: images -> logits and layers, what detectors see.
+      logits_fn: images -> logits, for attackers.
+      layers_fn: images -> logits and layers, for detectors.
       fitted: detectors by name.
       thresholds: theirs, at a false-rejection rate of 5 % on validation images.
       medians: (K,), of the K-density of training images, class by class.
@@ -47,7 +47,7 @@ class Net(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a net and its detectors say of N images: predictions (N,), scores by detector (N,)."""
+    """Predictions (N,) and scores (N,) by detector of N images."""
 
     predictions: np.ndarray
     scores: dict[str, np.ndarray]

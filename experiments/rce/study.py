@@ -41,7 +41,7 @@ PHASES = ("train", "clean", *OBLIVIOUS, "wb", "geometry", "joint")
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much is run.
+    """The amount of work at one scale.
 
     Attributes:
       model: flags of every training.
@@ -72,7 +72,7 @@ class Study:
     """One data set at one scale."""
 
     def __init__(self, options: argparse.Namespace, scale: Scale):
-        """Nothing is read yet but the test split."""
+        """Read the test split; everything else is read when needed."""
         self.options, self.scale = options, scale
         self.test = self.load("test")
         self.folder = options.runs / f"rce-{slug(options.data)}-{options.scale}"
@@ -104,13 +104,13 @@ class Study:
 
     @functools.cached_property
     def clean(self) -> dict[str, nets.Seen]:
-        """What the nets say of them."""
+        """Their predictions and scores by both nets."""
         return {name: nets.see(net, self.images) for name, net in self.watched.items()}
 
     def under(
         self, logits_fn: Any, named: dict, n: int, journal: Path, **how: Any
     ) -> evaluation.Report:
-        """The first n images under attack; a run that was killed goes on."""
+        """The first n images under attack; a killed run resumes."""
         test, key = self.test.head(n), jax.random.key(0)
         how |= {"indices": test.indices, "journal": journal, "progress": True}
         return evaluation.evaluate(logits_fn, self.images[:n], test.labels, named, key, **how)
@@ -170,11 +170,11 @@ class Study:
         }
 
     def right(self, name: str) -> np.ndarray:
-        """Which images a net has right."""
+        """Whether a net classifies each clean image correctly: (N,) bool."""
         return self.clean[name].predictions == self.test.labels[: len(self.images)]
 
     def row(self, images: np.ndarray, names: Any = NETS) -> dict[str, Any]:
-        """Of adversarial images, made of the first ones: their size, and who detects them."""
+        """The size of adversarial images, made from the first test images, and who detects them."""
         n = len(images)
         changed = nets.rms(images, self.images[:n])
         on = {}
@@ -192,11 +192,11 @@ class Study:
         return {"test error": 1 - found.clean, "n": len(labels)}
 
     def geometry(self, name: str) -> dict[str, Any]:
-        """How much farther z2 is than z1."""
+        """The ratio of the distances to z2 and to z1."""
         return feature_geometry.measure(*self.domain(name))
 
     def domain(self, name: str) -> tuple[feature_geometry.Head, np.ndarray, float]:
-        """The head, the features of images that it has right, and the non-ME's threshold."""
+        """The head, the features of correctly classified images, and the non-ME's threshold."""
         net, n = self.watched[name], self.scale.n["geometry"]
         weights = net.logits_fn.args[0]["params"]["head"]
         head = feature_geometry.Head(*(np.asarray(weights[k], float) for k in ("kernel", "bias")))
@@ -204,7 +204,7 @@ class Study:
         return head, features, net.thresholds["non-me"]
 
     def phase(self, phase: str, name: str) -> dict[str, Any]:
-        """A phase of a net: what is kept of it, from its file if it is done."""
+        """The result of a net's phase, from its file if it is done."""
         if phase == "train":
             run = self.train(name)
             origin = files.read_json(run / "training.json")["provenance"]

@@ -1,4 +1,4 @@
-"""What the centers look like: simplices for L = 2, 3, 4, packings beyond.
+"""Pictures of the centers: simplices for L = 2, 3, 4, packings beyond.
 
 Command:   python experiments/theory/arrangements.py
 Hardware:  one core; about 5 seconds.

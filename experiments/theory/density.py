@@ -1,4 +1,4 @@
-"""Where a loss has one value, and how many features it packs there: exact against stated exponent.
+"""Contours of a loss and the density of features on them: the exact exponent and the stated one.
 
 Command:   python experiments/theory/density.py
 Hardware:  one core; about 10 seconds.

@@ -1,4 +1,4 @@
-"""What it is worth to know that features are normal, and what it costs where they are not.
+"""The value of knowing that features are normal, and the cost of assuming it wrongly.
 
 Command:   python experiments/theory/discriminant.py
 Hardware:  one core; about 40 seconds.

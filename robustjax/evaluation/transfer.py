@@ -157,7 +157,7 @@ def transfer(
 
 
 def _rate(mask: np.ndarray) -> Rate:
-    """The fraction of True, and how well so many examples determine it."""
+    """The fraction of True with its standard error."""
     if not len(mask):
         return Rate(None, None, 0)
     value = float(mask.mean())
