@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from robustjax.parallel import data_parallel, merge, split
+from robustjax.parallel import Device, data_parallel, merge, split
 
 
 def over_tiles(
@@ -69,7 +69,7 @@ def tile_size(batch_size: int, devices: int) -> int:
 
 
 @functools.cache
-def _compiled(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
+def _compiled(function: Callable, devices: tuple[Device, ...]) -> Callable:
     def tile(shared, rows):
         return jax.vmap(lambda row: function(*shared, row), axis_name="example")(rows)
 
