@@ -21,14 +21,14 @@ Model = Callable[[Any, jax.Array], tuple[Any, Any]]
 Loss = Callable[[Any, Any], jax.Array]
 """(output, target) -> scalar. `output` is the LogitsFn's return value for one example."""
 
-Scalar = float | jax.Array
+Scalar = float | np.ndarray | jax.Array
 """A Python float or an array of shape ()."""
 
 Eps = float | np.ndarray | jax.Array
 """A radius: a number, or an array with one per feature, per example or both; see `Threat`."""
 
-Box = tuple[Eps, Eps]
-"""The least and the largest value of every component of an image, each broadcast to it."""
+Box = tuple[Any, Any]
+"""The least and the largest value of every component of an image: numbers, or arrays like `Eps`."""
 
 
 class Cost(NamedTuple):

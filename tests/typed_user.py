@@ -21,7 +21,7 @@ from robustjax.attacks import APGD, PGD, AutoAttack
 from robustjax.config import config, number, static
 from robustjax.threats import L1, L2, Linf
 from robustjax.training import Aux, Batch, Crafted, Net
-from robustjax.typing import Attack, Cost, Loss, Scalar, Threat
+from robustjax.typing import Attack, Cost, Eps, Loss, Scalar, Threat
 
 # Threats
 
@@ -53,6 +53,8 @@ class Weighted:
 threat = assert_type(Linf(8 / 255), Linf)
 threats: list[Threat] = [threat, L2(0.5), L1(eps=12), Weighted(0.1, weight=3.0)]
 assert_type(Weighted().eps, float)
+assert_type(threat.eps, Eps)
+masked = Linf(np.full((8, 8, 1), 8 / 255), mask=np.ones((8, 8, 1)))
 
 
 # Losses
@@ -91,7 +93,7 @@ class Corner:
 assert_type(rj.attacks.PGD(threat), PGD)
 assert_type(PGD(threat, steps=40).steps, int)
 gradient: dict[str, Attack] = {
-    "pgd": PGD(threat, steps=20, loss=confidence, start=rj.attacks.starts.Uniform()),
+    "pgd": PGD(Weighted(), steps=20, loss=confidence, start=rj.attacks.starts.Uniform()),
     "momentum": PGD(threat, rule=attacks.steps.Momentum(), stop=attacks.stops.Misclassified()),
     "restarts": attacks.Restarts(PGD(threat), 5),
     "apgd": APGD(L2(0.5), steps=20),
@@ -124,7 +126,7 @@ def attack_a_model(images: np.ndarray, labels: np.ndarray) -> float:
     report = evaluation.evaluate(
         logits_fn, images, labels, gradient | others, key, journal=Path("runs/mine/evaluation")
     )
-    evaluation.curve(logits_fn, images, labels, Corner(Weighted()), [0, 0.1], key)
+    evaluation.curve(logits_fn, images, labels, PGD(Weighted()), [0, 0.1], key)
     return report.robust["autoattack"] + report.clean + report.stderr["worst_case"]
 
 
@@ -161,7 +163,7 @@ class Halfway(training.Method):
 
 methods: list[training.Method] = [
     Halfway(weight=0.2),
-    training.PGDAT(attack=PGD(threat)),
+    training.PGDAT(attack=PGD(Weighted())),
     training.TRADES(beta=6.0),
     training.AWP(training.TRADES(beta=6.0), gamma=5e-3),
     training.MART(),

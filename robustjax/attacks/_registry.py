@@ -75,8 +75,10 @@ def _apgd(threat: Threat, **fields: Any) -> Attack:
     return APGD(threat, larger_radii=isinstance(threat, L1), **fields)
 
 
-def _carlini_wagner(threat: Threat, **fields: Any) -> Attack:
-    return (CarliniWagnerLinf if isinstance(threat, Linf) else CarliniWagnerL2)(threat, **fields)
+def _carlini_wagner(threat: Any, **fields: Any) -> Attack:
+    if isinstance(threat, Linf):
+        return CarliniWagnerLinf(threat, **fields)
+    return CarliniWagnerL2(threat, **fields)
 
 
 def _anywhere(attack: Callable) -> Callable:

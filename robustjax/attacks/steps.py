@@ -144,6 +144,7 @@ class Adam(Rule):
 
     def __call__(self, memory: Any, step: Step) -> tuple[jax.Array, Any]:
         """(memory, step) -> (x_adv, memory)."""
+        direction: Any
         direction, memory = self._transform().update(step.gradient, memory)
         size = step.size * jnp.where(step.progress < 0.5, 1, self.drop)
         return step.threat.project(step.x_adv + size * direction, step.x), memory

@@ -163,9 +163,10 @@ def through(
     if not transforms and not isinstance(logits_fn, Randomized):
         return lambda x: value(logits_fn(x))
 
-    def objective(key, x):
+    def plain(key, x):
         return value(redraw(logits_fn, key)(x))
 
+    objective: Objective = plain
     for transform in reversed(transforms):
         objective = transform(objective)
     return Randomized(objective, logits_fn.key if isinstance(logits_fn, Randomized) else None)

@@ -14,6 +14,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from typing_extensions import override
 
 from robustjax.config import config, number
@@ -397,7 +398,7 @@ def _is_number(value: object) -> bool:
 
 def _entries(value: object) -> np.ndarray | None:
     """The entries of an array; None for a tracer, and for what JAX puts in its place."""
-    if isinstance(value, jax.core.Tracer) or not isinstance(value, np.ndarray | jax.Array):
+    if isinstance(value, Tracer) or not isinstance(value, np.ndarray | jax.Array):
         return None
     return np.asarray(value)
 

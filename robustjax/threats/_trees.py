@@ -142,7 +142,6 @@ def check_threats(tree: Any, images: np.ndarray) -> None:
 
 def check_shape(name: str, shape: tuple[int, ...], n: int, image: tuple[int, ...]) -> None:
     """`check_threats` for one array."""
-    per_example = len(shape) in (1, 4)
     feature = shape[-3:] if len(shape) > 2 else ()
     known = len(shape) in (0, 1, 3, 4)
     if not known or any(a not in (1, b) for a, b in zip(feature, image, strict=bool(feature))):
@@ -150,7 +149,7 @@ def check_shape(name: str, shape: tuple[int, ...], n: int, image: tuple[int, ...
             f"{name} of shape {shape} does not fit images of shape {image}: write one per feature "
             "as (H, W, C), (H, W, 1) or (1, 1, C), one per example as (N,), both as (N, H, W, C)"
         )
-    if per_example and shape[0] != n:
+    if len(shape) in (1, 4) and shape[:1] != (n,):
         raise ValueError(
             f"{name} of shape {shape} has an entry per example, but there are {n} images; one per "
             "channel is written (1, 1, C)"

@@ -135,5 +135,5 @@ def _power(threat: L2 | L1) -> int:
 def _onto(threat: L2 | L1, d: jax.Array, x: jax.Array) -> jax.Array:
     """x + d, of norm eps (L2) or at most eps (L1), in the box."""
     if isinstance(threat, L2):
-        return displaced(x, threat.eps * threat.steepest(d), box_of(threat, x))
+        return displaced(x, threat.steepest(d) * threat.eps, box_of(threat, x))
     return threat.project(x + d, x)

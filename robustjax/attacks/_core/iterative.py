@@ -135,7 +135,10 @@ UNKNOWN = Cost(-1, -1)
 class Priced(Protocol):
     """An attack in one call that knows what it asks of the model for one example."""
 
-    cost: Cost
+    @property
+    def cost(self) -> Cost:
+        """What that is."""
+        ...
 
 
 @config
@@ -145,9 +148,9 @@ class AtOnce(Iterative):
     attack: Attack
 
     @property
-    def threat(self) -> Threat:
-        """That of the attack."""
-        return self.attack.threat
+    def threat(self) -> Threat | None:
+        """That of the attack, if it has one."""
+        return getattr(self.attack, "threat", None)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> tuple[jax.Array, jax.Array]:
         """(has it been called?, image)."""

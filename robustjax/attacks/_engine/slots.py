@@ -23,7 +23,7 @@ from robustjax.attacks._core.iterative import Example, Iterative, distance_of, i
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.attacks._engine.tiles import tile_size
-from robustjax.parallel import data_parallel, merge, place, split
+from robustjax.parallel import Device, data_parallel, merge, place, split
 from robustjax.threats import of_example
 from robustjax.typing import Cost
 
@@ -69,7 +69,7 @@ class Snapshot(NamedTuple):
     finished: np.ndarray
     slot: np.ndarray
     state: Any
-    seconds: np.ndarray
+    seconds: np.ndarray | np.float64
 
 
 class Keeper:
@@ -144,7 +144,7 @@ def over_slots(
                 bar.update(out.sum())
             if time.monotonic() - called < SECONDS:
                 steps = min(2 * steps, MOST)
-            keeper.save(snapshot, last=finished.all())
+            keeper.save(snapshot, last=bool(finished.all()))
     return crafted, time.monotonic() - begun
 
 
@@ -161,7 +161,7 @@ def _fill(crafted: Crafted, rows: np.ndarray, result: Crafted, slots: np.ndarray
 
 
 @functools.cache
-def _compiled(devices: tuple[jax.Device, ...]) -> Callable:
+def _compiled(devices: tuple[Device, ...]) -> Callable:
     """(shared, rows, flags, state, steps) -> (state, done, result): `steps` steps of every slot."""
 
     def run(shared, rows, flags, state, steps):
@@ -213,15 +213,15 @@ def _problem(shared, row):
 
 def _result(attack, example, state) -> Crafted:
     image = attack.result(example, state)
-    cost = Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state)))
-    return Crafted(
+    columns: tuple[Any, ...] = (  # here of JAX, on the host of NumPy
         image,
         distance_of(attack, image, example.x),
         within(attack, image, example.x),
         in_box(attack, image, example.x),
-        cost,
+        Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state))),
         attack.unfinished(state),
     )
+    return Crafted(*columns)
 
 
 def program(attack: Iterative, model: Callable, key: jax.Array, examples: Examples) -> ClosedJaxpr:

@@ -137,5 +137,6 @@ class CarliniWagnerLinf(Penalty):
 
 
 def _adam(walk: Walk, gradient: jax.Array, size: jax.Array) -> Walk:
+    direction: Any
     direction, adam = ADAM.update(gradient, walk.adam)
     return Walk(walk.free - size * direction, adam)
