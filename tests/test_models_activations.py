@@ -96,11 +96,11 @@ def test_a_network_with_its_dropout_left_on():
     drawn = jax.jit(jax.vmap(drawing, (0, None)))(keys, IMAGES)["drawn"]
     error = drawn.std(0) / np.sqrt(len(keys))
     assert (np.abs(drawn.mean(0) - one["logits"]) < 5 * error).all()
-    with pytest.raises(ValueError, match="no dropout that could be left on"):
+    with pytest.raises(ValueError, match="no dropout to leave on"):
         with_dropout(apply(model.clone(dropout=0.0), logits_fn.args[0])[0])
 
 
 @pytest.mark.parametrize("view", [with_layers, with_dropout])
 def test_only_networks_of_ours_can_be_looked_into(view):
-    with pytest.raises(ValueError, match=r"must be a network of robustjax.*models\.load"):
+    with pytest.raises(ValueError, match=r"must come from models.apply.*models\.load"):
         view(Partial(jnp.dot, jnp.eye(2)))

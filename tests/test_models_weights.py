@@ -69,7 +69,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(run, monkeypatch):
 def test_torn_weights_are_refused_by_name(run, keep):
     whole = (run / "weights.npz").read_bytes()
     (run / "weights.npz").write_bytes(whole[:keep])
-    with pytest.raises(ValueError, match=r"weights\.npz is torn"):
+    with pytest.raises(ValueError, match=r"weights\.npz is damaged"):
         models.load(run)
 
 
@@ -82,7 +82,7 @@ def test_corrupted_weights_are_refused_by_name(run):
 
 
 def test_missing_files_are_named(run, tmp_path_factory):
-    with pytest.raises(FileNotFoundError, match=r"no run directory: there is no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not a run directory: it has no config\.json"):
         models.load(tmp_path_factory.mktemp("empty"))
     (run / "weights.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"no weights at .*weights\.npz"):

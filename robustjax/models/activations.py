@@ -19,7 +19,7 @@ from robustjax.models.trees import flatten
 
 @dataclasses.dataclass(frozen=True)
 class _Layers:
-    """A forward pass that keeps its layers; equal models make equal programs."""
+    """A forward pass that returns its layers; equal models make equal programs."""
 
     model: Classifier
 
@@ -44,7 +44,7 @@ class _Layers:
 
 @dataclasses.dataclass(frozen=True)
 class _Told:
-    """A pass of a network that says itself what its features are."""
+    """A forward pass of a network that names its own features."""
 
     model: Foreign
 
@@ -55,13 +55,21 @@ class _Told:
 def activations(model: Classifier | Foreign, variables: Any) -> Partial:
     """Bind weights: images (B, H, W, C) -> {'logits': (B, K), 'features': a tuple of layers}.
 
-    The layers, in their order: the stem, every block (of a network without blocks, every
-    convolution), and the features (B, D) that the head sees. A transformer's are tokens (B, N, D).
-    A network with an auxiliary head has 'auxiliary': (B,) beside them.
+    The layers are, in order, the stem, each block (or each convolution of a network without
+    blocks), and the features (B, D) that the head sees. A transformer's are tokens (B, N, D). With
+    an auxiliary head there is also 'auxiliary': (B,).
 
     Guarantees:
       The logits and the last layer are those of `apply`.
       The weights are leaves, as in `apply`.
+
+    >>> model = rj.models.create("cnn", num_classes=10)
+    >>> def layers(key, images):
+    ...     variables = rj.models.init(model, key, (8, 8, 1))
+    ...     return rj.models.activations(model, variables)(images)["features"]
+    >>> found = jax.eval_shape(layers, jax.random.key(0), jnp.zeros((5, 8, 8, 1)))
+    >>> [layer.shape for layer in found]  # stem, convolution, features
+    [(5, 4, 4, 32), (5, 2, 2, 64), (5, 512)]
     """
     if isinstance(model, Foreign):
         return Partial(_Told(model), variables)
@@ -71,14 +79,21 @@ def activations(model: Classifier | Foreign, variables: Any) -> Partial:
 def with_layers(logits_fn: Partial) -> Partial:
     """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights.
 
-    Those of a network of your own are what it calls features, see `adapt`.
+    Your own network has the features that it returns, see `adapt`.
+
+    >>> model = rj.models.create("cnn", num_classes=10)
+    >>> def layers(key, images):
+    ...     logits_fn, _ = rj.models.apply(model, rj.models.init(model, key, (8, 8, 1)))
+    ...     return rj.models.with_layers(logits_fn)(images)["features"]
+    >>> len(jax.eval_shape(layers, jax.random.key(0), jnp.zeros((5, 8, 8, 1))))
+    3
     """
     return activations(_model_of(logits_fn), *logits_fn.args)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
-    """A forward pass without dropout, and its head (your own network: all of it) with it."""
+    """A forward pass without dropout, and its head (of your own network, everything) with it."""
 
     model: Classifier | Foreign
 
@@ -100,34 +115,40 @@ def with_dropout(logits_fn: Partial) -> Partial:
       logits_fn: from `apply` or `load`.
 
     Returns:
-      (key, images (B, H, W, C)) -> {'logits': (B, K), 'drawn': (B, K)}: what the network predicts
-      by, without dropout, and one draw, of the same features for every image.
+      (key, images (B, H, W, C)) -> {'logits': (B, K), 'drawn': (B, K)}: the logits without dropout,
+      by which the network predicts, and one draw with dropout, which drops the same features of
+      every image.
 
     Raises:
       ValueError: the network has no dropout.
 
     Guarantees:
-      The logits are those of `logits_fn`, and of a linear head the mean over all draws.
+      The logits are those of `logits_fn`; with a linear head they are the mean over all draws.
+
+    >>> model = rj.models.create("cnn", num_classes=10, dropout=0.5)
+    >>> def draw(key, images):
+    ...     init_key, key = jax.random.split(key)
+    ...     logits_fn, _ = rj.models.apply(model, rj.models.init(model, init_key, (8, 8, 1)))
+    ...     return rj.models.with_dropout(logits_fn)(key, images)["drawn"]
+    >>> jax.eval_shape(draw, jax.random.key(0), jnp.zeros((5, 8, 8, 1))).shape
+    (5, 10)
     """
     model = _model_of(logits_fn)
     if isinstance(model, Classifier) and not model.dropout:
-        raise ValueError("the network has no dropout that could be left on; train with --dropout")
+        raise ValueError("the network has no dropout to leave on; train with --dropout")
     return Partial(_Draw(model), *logits_fn.args)
 
 
 def _model_of(logits_fn: Partial) -> Classifier | Foreign:
-    """The network of a function that is bound to its weights."""
+    """The network of a function that has its weights bound."""
     model = getattr(logits_fn.func, "model", None)
     if not isinstance(model, Classifier | Foreign):
-        raise ValueError(
-            "logits_fn must be a network of robustjax, bound to its weights by models.apply, "
-            "models.load or models.from_torch"
-        )
+        raise ValueError("logits_fn must come from models.apply, models.load or models.from_torch")
     return model
 
 
 def _is_layer(module: nn.Module, method: str) -> bool:
-    """The stem, blocks, which `run_blocks` has named, and convolutions in no block."""
+    """Whether a module is the stem, a block (named by `run_blocks`) or a convolution outside."""
     if method != "__call__" or not module.path or isinstance(module, MaxPool):
         return False
     *above, name = module.path

@@ -1,4 +1,4 @@
-"""The container every architecture fills: normalise, stem, body, dropout, head."""
+"""The container of every architecture: normalise, stem, body, dropout, head."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ class Classifier(nn.Module):
       body: (hidden layer, bn) -> float32 features (B, D).
       head: (B, D) -> float32 logits (B, K).
       mean, std: of each image channel, in [0, 1] pixels; None is 0 and 1.
-      dtype: what the stem and the body compute in; parameters are float32.
-      teacher: another classifier whose parameters are kept beside these, for training alone.
-      auxiliary: (features, bn) -> log-odds (B,) that the prediction is to be trusted, or None.
-      dropout: the probability with which a feature is zero before the head, in [0, 1), where a
-        forward is given keys: (B,) one for each example, or () one draw for all of them.
+      dtype: compute dtype of the stem and the body; parameters are float32.
+      teacher: another classifier, stored with this one and used only in training.
+      auxiliary: (features, bn) -> log-odds (B,) that the prediction is right, or None.
+      dropout: the probability, in [0, 1), that a feature is set to zero before the head. It applies
+        if a forward pass has keys: (B,), one for each example, or (), the same draw for all.
 
     Guarantees:
       `rest(stem_output(x, bn), bn)` is `__call__(x, bn)`.
-      Without keys, or with a dropout of 0, nothing is random; with them, an example's draw depends
-      on its own key alone.
+      Without keys, or with a dropout of 0, nothing is random. With keys, an example's draw depends
+      only on its own key.
       Logits and features are float32.
       Images are float32 until they are normalised, so a perturbation survives a bfloat16 body.
+
+    >>> model = rj.models.create("cnn", num_classes=10, mean=(0.5,), std=(0.25,))
+    >>> isinstance(model, rj.models.Classifier), model.mean, model.head.num_classes
+    (True, (0.5,), 10)
     """
 
     stem: nn.Module
@@ -52,7 +56,7 @@ class Classifier(nn.Module):
         return self.rest(self.stem_output(x, bn), bn, keys)
 
     def features(self, x: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
-        """Images (B, H, W, C) float32 in [0, 1] -> what the head sees without dropout, (B, D)."""
+        """Images (B, H, W, C) float32 in [0, 1] -> features (B, D), before dropout."""
         del keys  # as in `stem_output`
         return self.body(self.stem_output(x, bn), bn)
 
@@ -70,8 +74,8 @@ class Classifier(nn.Module):
         return self.teacher(x, bn, keys)
 
     def stem_output(self, x: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
-        """Images -> the first layer's output: all of the network that touches the pixels (YOPO)."""
-        del bn, keys  # no stem normalises or drops; the arguments keep the methods alike
+        """Images -> the first layer's output: the only part that touches the pixels (YOPO)."""
+        del bn, keys  # no stem has BN or dropout; all methods have the same arguments
         if x.ndim != 4 or x.dtype != jnp.float32:
             raise ValueError(
                 f"images must be float32 (B, H, W, C) in [0, 1], got {x.dtype} {x.shape}"
@@ -93,7 +97,7 @@ class Classifier(nn.Module):
 
     def trust(self, z: jax.Array, bn: BN, keys: jax.Array | None = None) -> jax.Array:
         """Features (B, D) -> the auxiliary head's log-odds (B,)."""
-        del keys  # it sees all features
+        del keys  # it sees the features before dropout
         if self.auxiliary is None:
             raise ValueError("the model has no auxiliary head: create it with `auxiliary`")
         return self.auxiliary(z, bn)
@@ -105,7 +109,7 @@ class Classifier(nn.Module):
         return self.head(z)
 
     def drop(self, key: jax.Array, z: jax.Array) -> jax.Array:
-        """Zero features (D,) of one example, and let the others make up for them."""
+        """Set random features (D,) of one example to zero, and scale the others to compensate."""
         kept = 1 - self.dropout
-        key = jax.random.clone(key)  # all forwards that are given it draw alike
+        key = jax.random.clone(key)  # forward passes with the same key draw the same
         return jnp.where(jax.random.bernoulli(key, kept, z.shape), z / kept, 0)

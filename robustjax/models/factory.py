@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Networks by name: create, initialise and apply them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,11 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def names() -> tuple[str, ...]:
-    """The names `create` knows, as people type them, and those that were registered."""
+    """The names that `create` knows, and those that were registered.
+
+    >>> rj.models.names()[:2]
+    ('cnn', 'resnet-18')
+    """
     return (*(architecture.name for architecture in ARCHITECTURES), *FACTORIES)
 
 
@@ -192,36 +196,40 @@ def create(
     auxiliary: bool = False,
     dropout: float = 0.0,
 ) -> Classifier:
-    """Build a network; every argument is JSON, so a run's config holds them as they are.
+    """Build a network; every argument is plain JSON, so a run's config stores them as they are.
 
     Args:
-      name: one of `names()`; case does not matter, nor underscores for dashes, nor a dash before
-        the first number: PreAct_ResNet18, WRN-34-10.
+      name: one of `names()`. Case, underscores instead of dashes and a missing dash before the
+        first number make no difference: PreAct_ResNet18, WRN-34-10.
       num_classes: K.
-      activation: replaces every one, see `layers.activation`; None is the architecture's own.
-      dtype: 'float32' or 'bfloat16': what the stem and the body compute in.
-      width: channels of the first stage, or of a transformer's tokens, to which the others are in
-        proportion (but for ResNeXt, whose name gives them); None is the architecture's own.
+      activation: replaces all activations, see `layers.activation`; None is the architecture's own.
+      dtype: compute dtype of the stem and the body, 'float32' or 'bfloat16'.
+      width: channels of the first stage, or entries of a transformer's tokens; the other widths are
+        proportional (except in ResNeXt, whose name has them). None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
       head: 'linear' (softmax), 'cosine' (hypersphere embedding), or a member of the g-SCE family:
         'max-mahalanobis', 'random-centers' (both fixed), 'lgm' (trained centers), 'gsce' (trained
         centers, precisions and biases), 'center' (linear beside running centers).
       feature_dim: D of a linear layer without activation between the body and the head, whose
-        output `features` then is; None: there is none. Fixed centers need it.
-      center_norm: of fixed centers, 10 by default.
-      center_seed: of random ones, 0 by default.
-      precisions: of 'gsce': 'diagonal', the default, or 'isotropic'.
-      scale: of the logits of 'cosine', 10 by default.
+        output are the features; None: no such layer. Fixed centers need it.
+      center_norm: norm of fixed centers, 10 by default.
+      center_seed: seed of random centers, 0 by default.
+      precisions: for 'gsce', 'diagonal' (the default) or 'isotropic'.
+      scale: for 'cosine', the scale of the logits, 10 by default.
       remat: recompute blocks in the backward pass, for less memory and a third more time.
-      adaptive_norm: scales and shifts of batch normalisation depend on the example.
-      teacher: the name of a second network that is trained beside this one, with a linear head and
-        its own width and activation; only `Classifier.taught` runs it.
-      auxiliary: a second head, which says how far the prediction may be trusted.
-      dropout: the probability with which a feature is zero before the head while training.
+      adaptive_norm: make the scales and shifts of batch normalisation depend on the example.
+      teacher: name of a second network that is trained together with this one, with a linear head
+        and its own width and activation; only `Classifier.taught` runs it.
+      auxiliary: add a second head, which estimates whether the prediction is right.
+      dropout: the probability that a feature is set to zero before the head in training.
 
     Raises:
-      ValueError: an unknown name or an impossible depth, with what is known; centers that do not
-        fit, or options of another head; no batch normalisation to adapt; a dropout outside [0, 1).
+      ValueError: an unknown name or an impossible depth; centers that do not fit, or options of
+        another head; no batch normalisation to adapt; a dropout outside [0, 1).
+
+    >>> model = rj.models.create("wrn-28-10", num_classes=10, activation="silu")
+    >>> model.body.widths
+    (160, 320, 640)
     """
     if activation is not None:
         layers.activation(activation)
@@ -282,22 +290,27 @@ def _architecture(name: str) -> tuple[Architecture, list[int | str]] | None:
 
 
 def adapted(name: str, body: nn.Module) -> Residual:
-    """The body with AdaptiveNorm for BatchNorm."""
+    """The body with AdaptiveNorm instead of BatchNorm."""
     if not isinstance(body, Residual):
         raise ValueError(
-            f"{name} has no batch normalisation that could adapt to the example; choose a residual "
-            "network, such as resnet-18"
+            f"{name} does not support adaptive_norm; choose a residual network, such as resnet-18"
         )
     return body.clone(norm=layers.AdaptiveNorm)
 
 
 def init(model: Network, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Draw variables: {'params': ...}, and what else the network has ('batch_stats', 'centers').
+    """Draw variables: {'params': ...} and the network's other collections (batch_stats, centers).
 
     Args:
       model: from `create` or `network`.
       key: PRNG key.
       image_shape: (H, W, C).
+
+    >>> model = rj.models.create("preact-resnet-18", num_classes=10)
+    >>> key, shape = jax.random.key(0), (32, 32, 3)
+    >>> variables = jax.eval_shape(lambda key: rj.models.init(model, key, shape), key)
+    >>> sorted(variables), variables["params"]["head"]["kernel"].shape
+    (['batch_stats', 'params'], (512, 10))
     """
     x = jnp.zeros((1, *image_shape), jnp.float32)
     start = model.init if isinstance(model, Foreign) else jax.jit(model.init, static_argnums=2)
@@ -319,8 +332,16 @@ def apply(model: Network, variables: Any) -> tuple[Partial, Partial]:
     """Bind weights: (logits_fn, features_fn), images (B, H, W, C) -> (B, K) and (B, D).
 
     Guarantees:
-      The weights are leaves of the functions, arguments of a program and never its constants, so
-      new weights do not compile again.
+      The weights are leaves of the functions: arguments of a program, never constants, so new
+      weights do not compile again.
+
+    >>> model = rj.models.create("cnn", num_classes=10)
+    >>> def predict(key, images):
+    ...     logits_fn, features_fn = rj.models.apply(model, rj.models.init(model, key, (8, 8, 1)))
+    ...     return logits_fn(images), features_fn(images)
+    >>> logits, features = jax.eval_shape(predict, jax.random.key(0), jnp.zeros((5, 8, 8, 1)))
+    >>> logits.shape, features.shape
+    ((5, 10), (5, 512))
     """
     return (
         Partial(_Forward(model, "__call__"), variables),

@@ -1,4 +1,4 @@
-"""Weights on disk: one flat .npz that NumPy alone reads, and the run directory it lies in."""
+"""Weights on disk: a flat .npz that NumPy can read, in a run directory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ from robustjax.models.foreign import Network
 from robustjax.models.trees import flatten, shapes, unflatten
 
 CONFIG = ("model", "image_shape", "data", "threat", "class_names")
-"""What the config.json of a run must hold for its model to be loaded and evaluated."""
+"""The entries of config.json that loading and evaluating a run's model needs."""
 
 
 def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
-    """Write `variables` as arrays named 'params/body/.../kernel', replacing `path` at once.
+    """Write `variables` as arrays named 'params/body/.../kernel'.
 
     Guarantees:
-      A reader sees the old file or the new one, never a part.
+      A reader sees the whole old file or the whole new one.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rj.models.save_weights(f"{folder}/w.npz", {"params": {"head": {"bias": jnp.zeros(3)}}})
+    ...     np.load(f"{folder}/w.npz").files
+    ['params/head/bias']
     """
     flat = flatten(jax.device_get(variables))
     with replacing(path) as file:
@@ -40,7 +46,13 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is torn or is no .npz.
+      ValueError: the file is damaged or not an .npz.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rj.models.save_weights(f"{folder}/w.npz", {"params": {"head": {"bias": jnp.ones(2)}}})
+    ...     rj.models.load_weights(f"{folder}/w.npz")
+    {'params': {'head': {'bias': array([1., 1.], dtype=float32)}}}
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there are no weights at {path}; has the run been trained?")
@@ -49,8 +61,8 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             flat = {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{path} is torn or is no .npz file; the command that trained it writes it again when "
-            "run with --resume"
+            f"{path} is damaged or not an .npz file; rerun the training command with --resume to "
+            "write it again"
         ) from error
     return unflatten(flat)
 
@@ -64,9 +76,9 @@ def load(
     """Read a trained run: its config.json and one of its two files of weights.
 
     Args:
-      run_dir: what `robustjax train` left.
-      weights: the best on validation, or the last.
-      dtype: 'float32' or 'bfloat16': what the model computes in; None: as it was trained.
+      run_dir: the run directory that `robustjax train` wrote.
+      weights: the best weights on the validation split, or the last.
+      dtype: compute dtype, 'float32' or 'bfloat16'; None: as in training.
       module: the run's network where it is your own: the module, as `fit` was given it, or
         'package.module:factory'. None: config.json says how it is made. What it names there must
         have been imported or registered: no file decides which code runs.
@@ -76,11 +88,14 @@ def load(
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is torn, the weights are not those of the network, or it has to be brought.
+      ValueError: a file is damaged, the weights do not fit the network, or `module` is needed.
+
+    >>> logits_fn, features_fn, config = rj.models.load("runs/trades")  # doctest: +SKIP
+    >>> x_adv = rj.attacks.perturb(attack, logits_fn, key, images, labels)  # doctest: +SKIP
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{run_dir} is no run directory: there is no {path.name} in it")
+        raise FileNotFoundError(f"{run_dir} is not a run directory: it has no {path.name}")
     config = read_json(path)
     check_keys(path, config, CONFIG)
     try:
@@ -99,15 +114,23 @@ def load(
 
 
 def transplant(run_dir: str | os.PathLike[str], variables: dict[str, Any]) -> dict[str, Any]:
-    """Another run's best weights and statistics in place of these, all but the heads'.
+    """Replace variables by another run's best weights and statistics, except those of the heads.
 
     Args:
-      run_dir: what `robustjax train` left.
-      variables: {'params': ..., ...} of a new model, whose head, or heads, stay.
+      run_dir: the run directory that `robustjax train` wrote.
+      variables: {'params': ..., ...} of a new model, which keeps its head or heads.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_weights`; the run's stem and body are not this
-        model's.
+      FileNotFoundError, ValueError: see `load_weights`.
+      ValueError: the run's stem and body differ from this model's.
+
+    >>> import tempfile
+    >>> old = {"params": {"body": {"bias": jnp.ones(2)}, "head": {"bias": jnp.ones(10)}}}
+    >>> new = {"params": {"body": {"bias": jnp.zeros(2)}, "head": {"bias": jnp.zeros(3)}}}
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     rj.models.save_weights(f"{run}/weights.npz", old)
+    ...     jax.tree.map(lambda a: a.tolist(), rj.models.transplant(run, new))
+    {'params': {'body': {'bias': [1.0, 1.0]}, 'head': {'bias': [0.0, 0.0, 0.0]}}}
     """
     path = Path(run_dir) / "weights.npz"
     theirs, ours = _headless(load_weights(path)), _headless(variables)
@@ -134,7 +157,7 @@ def _network(path: Path, about: Mapping[str, Any], module: Any) -> Network:
 
 
 def _headless(variables: Any) -> dict[str, Any]:
-    """The arrays of the stem and the body, under their names: 'params/body/.../kernel'."""
+    """The arrays of the stem and the body by name: 'params/body/.../kernel'."""
     return {
         name: a
         for name, a in flatten(variables).items()
