@@ -22,6 +22,7 @@ import pytest
 from robustjax import (
     attacks,
     cli,
+    config,
     data,
     detection,
     evaluation,
@@ -273,7 +274,7 @@ def test_train_evaluate_report(run, capsys):
         ["evaluate", str(run), "--attacks", "fgsm", "pgd-4x2", "--n", "64", "--curve", "pgd-2"]
     )
     report = read(run / "report.json")
-    assert report["n"] == 64 and report["threat"] == {"type": "Linf", "fields": {"eps": 0.1}}
+    assert report["n"] == 64 and report["threat"] == config.encode(Linf(0.1))
     assert report["worst_case"] <= min(report["robust"].values()) <= report["clean"]
     assert report["curve"]["eps"][4] == pytest.approx(0.1)
     assert {"command", "commit", "device", "versions", "seed", "wall_time_s"} <= set(
@@ -298,7 +299,7 @@ def test_evaluate_against_another_threat(copy, capsys):
     found = evaluate(
         EvaluateOptions(copy, ("fgsm",), threat="l2", eps=0.5, n=400, curve="none", weights="last")
     )
-    assert found.attacks["fgsm"]["fields"]["threat"] == {"type": "L2", "fields": {"eps": 0.5}}
+    assert found.attacks["fgsm"]["fields"]["threat"] == config.encode(L2(0.5))
     assert "digits has 359 test images, all are evaluated" in capsys.readouterr().out
 
 
@@ -514,7 +515,7 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         assert [line.split()[0] for line in table[2:5]] == ["natural", "mmc", "pgd-at"]
         assert [line.count("Linf 0.1 ") for line in table[2:5]] == [1, 1, 1]
     for name in ("natural", "mmc", "pgd-at"):
-        threat = {"type": "Linf", "fields": {"eps": 0.1}}
+        threat = config.encode(Linf(0.1))
         assert read(tmp_path / "q" / name / "config.json")["threat"] == threat
         report = read(tmp_path / "q" / name / "report.json")
         assert report["threat"] == threat and np.isfinite(report["worst_case"])

@@ -45,12 +45,10 @@ def methods(options: MethodsOptions) -> None:
       ValueError: an unknown name.
     """
     catalogue = rj.training.CATALOGUE
-    for name in options.names:
-        if name not in catalogue:
-            raise ValueError(rj.spec.unknown("method", name, catalogue))
     listed = options.names or tuple(catalogue)
+    entries = [(name, catalogue.find(name)) for name in listed]
     rows = [("method", "paper", "group", "state", "cost")]
-    rows += [(n, e.paper, e.group, e.state, e.cost) for n in listed for e in [catalogue[n]]]
+    rows += [(name, e.paper, e.group, e.state, e.cost) for name, e in entries]
     print(align(rows, len(rows[0]), options.markdown), end="\n\n")
     rows = [("method", "card", "what it changes of the card bot")]
     rows += [

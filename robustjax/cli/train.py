@@ -260,9 +260,8 @@ def command(words: Sequence[str]) -> None:
     name, *rest = words or ("",)
     if name in ("-h", "--help"):
         print(help_text())
-    elif name not in rj.training.METHODS:
-        raise ValueError(rj.spec.unknown("method", name, rj.training.METHODS))
     else:
+        rj.training.CATALOGUE.find(name)
         run = read(flags(name, rest), f"train {name}", rest)
         train(run.method, run.recipe, run.options)
 
