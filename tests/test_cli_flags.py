@@ -1,5 +1,8 @@
 """What flags mean."""
 
+import subprocess
+import sys
+
 import pytest
 
 from robustjax.cli.flags import choose_threat
@@ -36,3 +39,13 @@ def test_a_radius_in_grey_levels_is_refused():
 def test_an_unknown_threat_is_named():
     with pytest.raises(ValueError, match="unknown threat 'l3'; known: linf, l2, l1, l0"):
         choose_threat("l3", None, Linf())
+
+
+def test_a_threat_of_a_run_is_known_to_a_command_that_has_imported_nothing_yet():
+    program = (
+        "from robustjax.cli.flags import AttackOptions\n"
+        "run = {'threat': {'type': 'L2', 'fields': {'eps': 0.5}}}\n"
+        "print(AttackOptions().threat_of(run))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "L2(eps=0.5)", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import importlib
 import inspect
 import textwrap
 from pathlib import Path
@@ -86,6 +87,7 @@ class AttackOptions:
 
     def threat_of(self, settings: collections.abc.Mapping[str, Any]) -> rj.typing.Threat:
         """The threat to attack with, given a run's config.json."""
+        importlib.import_module("robustjax.threats")  # `decode` knows what has been imported
         trained = config.decode(settings["threat"], rj.losses.NAMED)
         return choose_threat(self.threat, self.eps, trained)
 
