@@ -340,10 +340,10 @@ def encode(value: Any) -> Any:
 
 def _write_array(array: np.ndarray) -> Any:
     """The numbers of an array if they are few, else their packed bytes."""
-    if array.size > MANY:
+    if array.size > STORED:
         return f"{array.dtype}{list(array.shape)}"
     written = {"array": str(array.dtype), "shape": list(array.shape)}
-    if array.size <= FEW:
+    if array.size <= LISTED:
         return written | {"numbers": array.reshape(-1).tolist()}
     packed = zlib.compress(np.ascontiguousarray(array).tobytes(), 9)
     return written | {"packed": base64.b64encode(packed).decode()}
@@ -357,8 +357,8 @@ def _read_array(data: Mapping[str, Any]) -> np.ndarray:
     return np.frombuffer(packed, kind).reshape(shape)
 
 
-FEW, MANY = 16, 1 << 18
-"""How many entries of an array are written one by one, and how many at all."""
+LISTED, STORED = 16, 1 << 18
+"""The largest arrays that JSON holds as numbers, and as packed bytes."""
 
 
 def _name(function: Callable) -> str:

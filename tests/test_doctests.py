@@ -55,7 +55,17 @@ def test_examples_run(module):
             assert not runner.failures, "".join(said)
 
 
-COMPLETE = ("centers", "config", "evaluation", "parallel", "report", "theory", "typing")
+COMPLETE = (
+    "centers",
+    "config",
+    "data",
+    "evaluation",
+    "models",
+    "parallel",
+    "report",
+    "theory",
+    "typing",
+)
 """The modules whose public names all have one; the others follow."""
 
 

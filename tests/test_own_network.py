@@ -190,7 +190,7 @@ def test_a_registered_network_is_known_by_its_name(digits, tmp_path, monkeypatch
         (f"{HERE}:missing", "there is no .*missing"),
         (f"{HERE}:SHORT", "is no factory"),
         (f"{HERE}:number", "Flax .linen or NNX. or Equinox, a name or .* got int"),
-        (Bare(7), "Bare returns 7 logits, and the data have 10 classes"),
+        (Bare(7), "Bare returns 7 logits, but the data have 10 classes"),
     ],
 )
 def test_what_makes_no_network_is_refused(digits, tmp_path, model, message):

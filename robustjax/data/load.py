@@ -115,6 +115,9 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
     Guarantees:
       The same call gives the same examples, on every machine.
       Train, validation and test share no example.
+
+    >>> [len(rj.data.load("digits", split)) for split in ("train", "validation", "test")]
+    [1295, 143, 359]
     """
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
@@ -138,7 +141,11 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
 
 
 def available(data_dir: str | None = None) -> dict[str, str]:
-    """What `load` can read now: name -> a line about it, for `robustjax data list`."""
+    """The data sets that `load` can read now: name -> a line about it, for `robustjax data list`.
+
+    >>> rj.data.available("an/empty/folder")["digits"]
+    '1,797 images of 8x8x1, 10 classes, bundled with scikit-learn'
+    """
     return {
         "digits": "1,797 images of 8x8x1, 10 classes, bundled with scikit-learn",
         "arrays:DIR": "DIR/{train,test}_{images,labels}.npy, images uint8 NHWC, labels integers",

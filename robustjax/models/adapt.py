@@ -32,10 +32,19 @@ def adapt(
 
     Args:
       module: of Flax, linen or NNX, or of Equinox, alone or as (module, state).
-      mean, std: of each image channel, in [0, 1] pixels; what the module sees is (x - mean) / std.
+      mean, std: of each image channel, in [0, 1] pixels; the module sees (x - mean) / std.
 
     Raises:
       TypeError: it is none of these.
+
+    >>> from flax import linen as nn
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, images):
+    ...         return nn.Dense(10)(images.reshape(len(images), -1))
+    >>> model, key = rj.models.adapt(Net(), mean=(0.5,)), jax.random.key(0)
+    >>> rj.models.shapes(jax.eval_shape(lambda key: rj.models.init(model, key, (8, 8, 1)), key))
+    {'params/Dense_0/bias': 'float32 (10,)', 'params/Dense_0/kernel': 'float32 (64, 10)'}
     """
     scale = [None if values is None else tuple(values) for values in (mean, std)]
     if isinstance(module, Classifier | Foreign):
@@ -63,7 +72,11 @@ def _is_equinox(module: Any) -> bool:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is an import path, or was registered."""
+    """Whether a name is an import path, or was registered.
+
+    >>> rj.models.is_own("my_package.nets:small"), rj.models.is_own("resnet-18")
+    (True, False)
+    """
     return ":" in name or name in FACTORIES
 
 
@@ -119,11 +132,15 @@ def imported(path: str) -> Callable[..., Any]:
 
 
 def describe(network: Network, num_classes: int) -> dict[str, Any]:
-    """What config.json says of a network that `fit` was given as an object.
+    """The entry of config.json for a network that `fit` was given as an object.
 
     A linen module whose class can be imported, and whose fields are numbers, text and tuples, is
-    its import path and its fields, and `build` makes it again. Of any other the name says what
-    has to be brought: {'brought': True}.
+    described by its import path and its fields, from which `build` makes it again. Any other
+    network is marked {'brought': True}: whoever loads the run has to pass it.
+
+    >>> from flax import linen as nn
+    >>> rj.models.describe(rj.models.adapt(nn.Dense(10)), num_classes=10)
+    {'name': 'flax.linen.linear:Dense', 'num_classes': 10, 'features': 10}
     """
     module = network.module if isinstance(network, Foreign) else network
     cls: Any = type(module)

@@ -33,7 +33,12 @@ ADVICE = {
 
 
 class Network(Protocol):
-    """What training and evaluation ask of a network: `Classifier` and `Foreign` answer it."""
+    """The interface that training and evaluation need: `Classifier` and `Foreign` have it.
+
+    >>> model: rj.models.Network = rj.models.create("cnn", num_classes=10)
+    >>> callable(model.init) and callable(model.apply)
+    True
+    """
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
         """(key, images, bn) -> variables."""
@@ -69,7 +74,14 @@ class Foreign(abc.ABC):
     Guarantees:
       In the modes 'batch', 'commit' and 'capture' batch normalisation sees the batch on all of
       `bn.axes`, so gradients under vmap are those of the plain batch.
-      An example's random draw depends on its own key alone.
+      An example's random draw depends only on its own key.
+
+    `adapt` picks the subclass for a module:
+
+    >>> from flax import linen as nn
+    >>> model = rj.models.adapt(nn.Dense(10), std=(0.5,))
+    >>> isinstance(model, rj.models.Foreign), model.title, model.std
+    (True, 'Dense', (0.5,))
     """
 
     module: Any = dataclasses.field(kw_only=False)
@@ -78,7 +90,7 @@ class Foreign(abc.ABC):
 
     @property
     def title(self) -> str:
-        """What errors call the module."""
+        """The module's name in errors."""
         return type(self.module).__name__
 
     @abc.abstractmethod
@@ -260,12 +272,16 @@ def is_random(network: Any, image_shape: tuple[int, ...]) -> bool:
 def check_classes(
     network: Network, variables: Any, image_shape: Sequence[int], num_classes: int
 ) -> None:
-    """Raise ValueError unless a network tells this many classes apart."""
+    """Raise ValueError unless a network of your own has this many classes.
+
+    >>> model = rj.models.create("cnn", num_classes=10)  # `create` has checked it
+    >>> rj.models.check_classes(model, {}, (8, 8, 1), num_classes=10)
+    """
     if isinstance(network, Foreign):
         x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         logits = jax.eval_shape(lambda v, x: network.apply(v, x, BN()), variables, x)
         if logits.shape[1] != num_classes:
             raise ValueError(
-                f"{network.title} returns {logits.shape[1]} logits, and the data have "
+                f"{network.title} returns {logits.shape[1]} logits, but the data have "
                 f"{num_classes} classes"
             )
