@@ -138,6 +138,7 @@ LAWS = {
     "method_contract": "what every training method obeys",
     "models_architectures": "every architecture against a transcription of its paper's code",
     "notebook": "the notebooks run",
+    "threats_linear": "attacks on linear models, against the exact optimum of every threat",
     "threats_open": "a user's own threat, through everything that knows threats",
     "old_runs": "runs of an older version are read",
     "oracle_training": "training steps against PyTorch",

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 
-from robustjax.threats import L0, L1, L2, THREATS, Linf, map_threats
+from robustjax.threats import (
+    L0,
+    L1,
+    L2,
+    THREATS,
+    Linf,
+    check_threats,
+    map_threats,
+    radius,
+    scaled,
+    with_radius,
+)
 
 SHAPE = (3, 1, 2)
 RADII = {
@@ -250,3 +261,119 @@ def test_map_threats_reaches_every_threat_in_a_tree():
 
 def test_the_command_line_knows_every_threat():
     assert set(map(type, THREATS.values())) == set(RADII)
+
+
+MASK = np.array([1, 0, 1, 1, 0, 1], np.float32).reshape(SHAPE)
+LOW = np.array([-1, 0, -0.5, -1, 0, 0], np.float32).reshape(SHAPE)
+RESTRICTED = {
+    "bounds": {"bounds": (-0.5, 1.25)},
+    "arrays and a mask": {"bounds": (LOW, 1.5), "mask": MASK},
+}
+
+
+@pytest.mark.parametrize("kind", RESTRICTED)
+@pytest.mark.parametrize("norm", [Linf, L2, L1, L0])
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(x=images, v=points, g=gradients, size=st.floats(0, 3, width=32))
+def test_bounds_and_masks_hold_everywhere_and_project_stays_exact(norm, kind, x, v, g, size):
+    x = np.where(x < 1e-30, 0, x)  # XLA rounds subnormal numbers to zero
+    threat = norm(1.0, **RESTRICTED[kind])
+    low, high = (np.broadcast_to(b, SHAPE) for b in threat.bounds)
+    free = np.ones(SHAPE, bool) if threat.mask is None else MASK > 0
+    drawn = sample(threat, jax.random.split(jax.random.key(0), 1), x)[0]
+    z = np.asarray(project(threat, v, x))
+    for point in (z, step(threat, z, g, size, x), drawn):
+        point = np.asarray(point)
+        assert (point == x)[~free].all() and (point >= low).all() and (point <= high).all()
+        assert norm_of(norm, point.astype(np.float64) - x) <= 1 + 2e-6
+    assert not np.asarray(steepest(threat, g))[~free].any()
+    better = x + 0.9 * (np.asarray(project(threat, 2 * v - x, x)) - x)  # another point of the set
+    if norm is not L0:  # the angle of a projection onto a convex set is never acute
+        assert ((v - z)[free] * (better - z)[free]).sum() <= 1e-4
+
+
+def test_a_change_under_the_mask_is_infinitely_far():
+    x = np.full(SHAPE, 0.5, np.float32)
+    for norm in RADII:
+        threat = norm(1.0, mask=MASK)
+        assert threat.distance(x + 0.1 * MASK, x) < 9
+        assert np.isinf(threat.distance(x + 0.1, x))
+
+
+def test_an_eps_per_feature_gives_each_its_share():
+    eps = np.array([0.4, 0.1, 0.0, 0.2, 0.4, 0.0], np.float32).reshape(SHAPE)
+    threat, x = Linf(eps), np.full(SHAPE, 0.5, np.float32)
+    assert radius(threat) == np.float32(0.4)
+    np.testing.assert_allclose(threat.project(x + 1, x) - x, eps, atol=1e-6)
+    np.testing.assert_allclose(threat.steepest(-np.ones(SHAPE)), -eps / 0.4, rtol=1e-6)
+    for factor in (0.5, 1.0, 2.0):
+        assert threat.distance(x + factor * eps, x) == pytest.approx(0.4 * factor, rel=1e-5)
+    assert np.isinf(threat.distance(x + 1e-3, x))
+    half = with_radius(threat, 0.2)
+    np.testing.assert_allclose(half.eps, eps / 2)
+    np.testing.assert_allclose(scaled(threat, 0.5).eps, half.eps)
+    rows = with_radius(threat, np.array([0.2, 0.4], np.float32))
+    np.testing.assert_allclose(rows.eps, [eps / 2, eps])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: L0(0.5), "L0 counts pixels, so eps must be 0 or at least 1, got 0.5"),
+        (lambda: L0(3.0, None), "L0 needs bounds"),
+        (lambda: L2(float("nan")), "eps must lie in"),
+        (lambda: L2(jnp.float32(jnp.nan)), "eps must lie in"),
+        (lambda: Linf(jnp.float32(-1)), "eps must lie in"),
+        (lambda: Linf([0.1, 0.2]), "eps must be a number or an array"),
+        (lambda: Linf(np.full((4, 4), 0.1)), "eps of shape"),
+        (lambda: L2(np.full((4, 4, 1), 0.1)), "an eps per feature is for Linf"),
+        (lambda: Linf(np.full((4, 4, 1), np.inf)), "must be finite"),
+        (lambda: Linf(0.1, (1, 0)), r"must be \(low, high\)"),
+        (lambda: Linf(0.1, (0, 0.5, 1)), r"must be a pair"),
+    ],
+)
+def test_threats_that_mean_nothing_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("eps", "message"),
+    [
+        (np.ones(5), "an entry per example, but there are 4 images"),
+        (np.ones((2, 4, 1)), "does not fit images"),
+        (np.ones((4, 1, 1, 3)), "does not fit images"),
+        (np.ones((5, 1, 1, 1)), "there are 4 images"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused(eps, message):
+    with pytest.raises(ValueError, match=message):
+        check_threats({"a": Linf(eps)}, np.zeros((4, 4, 4, 1)))
+
+
+def test_as_many_examples_as_channels_must_be_told_apart():
+    with pytest.raises(ValueError, match="may be meant per example or per channel"):
+        check_threats(Linf(np.ones(3)), np.zeros((3, 4, 4, 3)))
+    check_threats(Linf(np.ones((3, 1, 1, 1))), np.zeros((3, 4, 4, 3)))
+    check_threats(Linf(np.ones((1, 1, 3))), np.zeros((3, 4, 4, 3)))
+
+
+def test_a_threat_with_an_entry_per_example_is_no_threat_of_one_image():
+    with pytest.raises(ValueError, match="perturb, evaluate and curve hand them out"):
+        Linf(np.ones(3)).project(np.zeros(SHAPE), np.zeros(SHAPE))
+
+
+def test_plain_threats_cost_what_a_clip_to_zero_and_one_costs():
+    """Bounds that are numbers are part of the program, and no mask is no operation."""
+    x = jnp.zeros(SHAPE)
+
+    def plain(eps, z):
+        return jnp.clip(z, jnp.maximum(x - eps, 0.0), jnp.minimum(x + eps, 1.0))
+
+    def ours(threat, z):
+        return threat.project(z, x)
+
+    expected = jax.make_jaxpr(plain)(0.1, x)
+    found = jax.make_jaxpr(ours)(Linf(0.1), x)
+    assert str(found) == str(expected)
+    assert len(jax.tree.leaves(Linf(0.1))) == 1 == len(jax.tree.leaves(L2(0.1, (-1, 2))))

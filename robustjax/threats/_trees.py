@@ -54,6 +54,8 @@ def with_radius(threat: Threat, radius: Scalar) -> Threat:
     if jnp.ndim(eps) < 3:
         return _replace(threat, radius)
     most = jnp.max(jnp.asarray(eps), axis=(-3, -2, -1), keepdims=True)
+    if jnp.ndim(radius) and jnp.ndim(eps) == 3:
+        eps, most = eps[None], most[None]
     radius = jnp.reshape(radius, (*jnp.shape(radius), 1, 1, 1))
     return _replace(threat, eps * (radius / jnp.where(most > 0, most, 1)))
 

@@ -79,7 +79,7 @@ class HopSkipJump(MinimumNorm):
     attack", 2020, Alg. 2.
 
     Guarantees:
-      The result is the clean image or succeeds; it lies in [0, 1].
+      The result is the clean image or succeeds; it lies in the box.
       A clean image that is misclassified comes back at the cost of one query.
       Where no random image is adversarial, the clean image comes back after 1 + 100 queries.
       Each step is one query, and there are never more than `queries`.

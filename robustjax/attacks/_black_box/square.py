@@ -59,7 +59,7 @@ class Square(Iterative):
       Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021, Section 4 (L1).
 
     Guarantees:
-      The result lies in the ball and in [0, 1].
+      The result lies in the ball and in the box.
       It takes `queries` forward passes, or fewer if it succeeds, and no gradient.
     """
 

@@ -67,8 +67,8 @@ class ZerothOrder(Iterative):
     information", 2018, Alg. 1.
 
     Guarantees:
-      The result lies in the ball and in [0, 1].
-      The model is asked about images in [0, 1] only, and no derivative of it is taken.
+      The result lies in the ball and in the box.
+      The model is asked about images in the box only, and no derivative of it is taken.
       Each step costs samples + 1 queries, the last of them to see whether the new point succeeds.
       The two ends of a pair share one draw of a `Randomized` model; every pair has its own.
     """

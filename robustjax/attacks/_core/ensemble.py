@@ -37,7 +37,7 @@ class Ensemble(abc.ABC):
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
-        """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
+        """Image (H, W, C) in the box -> adversarial image of the same shape."""
         num_classes = logits_of(jax.eval_shape(logits_fn, x)).size
         best, won = x, jnp.asarray(False)
         for i, stage in enumerate(self.stages(num_classes)):

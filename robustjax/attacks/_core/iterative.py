@@ -24,7 +24,7 @@ class Example(NamedTuple):
     Attributes:
       key: PRNG key of this example and this attack; draw from fold_in(key, something), never twice
         from the same.
-      x: the clean image (H, W, C) in [0, 1].
+      x: the clean image (H, W, C) in the box.
       y: the true label ().
       target: what the caller gave to compare with, or None.
     """
@@ -92,7 +92,7 @@ class Iterative(abc.ABC):
 
     @abc.abstractmethod
     def result(self, example: Example, state: Any) -> jax.Array:
-        """The adversarial image (H, W, C) in [0, 1], at any time."""
+        """The adversarial image (H, W, C) in the box, at any time."""
 
     @abc.abstractmethod
     def spent(self, state: Any) -> Cost:
@@ -105,7 +105,7 @@ class Iterative(abc.ABC):
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
-        """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
+        """Image (H, W, C) in the box -> adversarial image of the same shape."""
         example = Example(key, x, y, target)
         state = jax.lax.while_loop(
             lambda state: ~self.done(state),

@@ -43,7 +43,7 @@ class DDN(RadiusSearch):
       adversarial attacks and defenses", 2019, Algorithm 1.
 
     Guarantees:
-      The result is the clean image or an adversarial one in [0, 1].
+      The result is the clean image or an adversarial one in the box.
       A misclassified clean image is its own result.
       On a linear classifier of two classes, or of more with loss=margin, the median distance is
       within 1 % of the smallest after 300 steps.

@@ -40,7 +40,7 @@ class DeepFool(GapSearch):
       networks", 2016, Algorithm 2.
 
     Guarantees:
-      The result is the clean image or an adversarial one in [0, 1].
+      The result is the clean image or an adversarial one in the box.
       A misclassified clean image is its own result.
       On a linear classifier with at most `candidates` wrong classes, the distance is 1 + overshoot
       times the smallest, away from the box.

@@ -52,7 +52,7 @@ class FAB(GapSearch):
       2020.
 
     Guarantees:
-      The result is the clean image or an adversarial one in [0, 1].
+      The result is the clean image or an adversarial one in the box.
       A misclassified clean image is its own result.
       On a linear classifier the distance is within 1 % of the smallest, the box included.
       A zero gradient makes no NaN.

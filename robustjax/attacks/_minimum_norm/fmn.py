@@ -47,7 +47,7 @@ class FMN(RadiusSearch):
       constraints", 2021, Algorithm 1.
 
     Guarantees:
-      The result is the clean image or an adversarial one in [0, 1].
+      The result is the clean image or an adversarial one in the box.
       A misclassified clean image is its own result.
       On a linear classifier the median distance is within 1 % of the smallest after 300 steps; in
       L0, within one pixel.

@@ -64,7 +64,7 @@ class JSMA(Iterative):
     the search when it meets the box; one that gains nothing is never changed.
 
     Guarantees:
-      The result lies in the ball and in [0, 1]; at most gamma H W C components (twice as many with
+      The result lies in the ball and in the box; at most gamma H W C components (twice as many with
         `pair`) are changed.
       On a linear model the components are changed in the order of the gain per unit.
       A zero gradient moves nothing and makes no NaN.

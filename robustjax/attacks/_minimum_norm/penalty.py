@@ -24,7 +24,7 @@ class Started(NamedTuple):
     """A target that also says where to begin; distances are still measured from the clean image.
 
     Attributes:
-      image: (H, W, C) in [0, 1], such as another attack's result.
+      image: (H, W, C) in the box, such as another attack's result.
       target: what the loss compares the output with; None: what the attack's `label` says.
     """
 
@@ -53,7 +53,7 @@ class Trial(NamedTuple):
 
     Attributes:
       walk: where the descent is now; any pytree.
-      image: (H, W, C) in [0, 1], which it tried.
+      image: (H, W, C) in the box, which it tried.
       probe: of that image.
       enough: () the constant that is enough if the round ends here and is won.
       objective: () what is being minimised; it decides when to give a round up.
