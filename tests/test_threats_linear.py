@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(N, *SHAPE)).astype(np.float32)
 W = RNG.normal(size=(16, CLASSES)).astype(np.float32)
 KEY = jax.random.key(0)
-EPS = {Linf: 0.12, L2: 0.35, L1: 0.4, L0: 1.0}
+EPS = {Linf: 0.12, L2: 0.35, L1: 0.4}
 
 
 def logits(x):
@@ -76,21 +76,24 @@ LOW = SEEDED.uniform(-0.3, 0.0, SHAPE).astype(np.float32)
 FACTORS = SEEDED.uniform(0.5, 1.5, N).astype(np.float32)
 FEATURES = SEEDED.choice([0, 0.05, 0.1, 0.3], SHAPE).astype(np.float32)
 FEATURES.flat[0] = 0.3
+PIXELS = np.arange(N, dtype=np.float32) % 3
 
 
 def cases(norm):
+    if norm is L0:
+        yield "rows", L0(PIXELS, (LOW, 1.0), MASKS)
+        return
     eps = EPS[norm]
     yield "mask", norm(eps, mask=MASKS[0])
     yield "bounds", norm(eps, bounds=(-0.2, 1.1))
     yield "rows", norm(eps * FACTORS, (LOW, 1.0), MASKS)
-    if norm is not L0:
-        yield "unbounded", norm(eps, None)
+    yield "unbounded", norm(eps, None)
     if norm is Linf:
         yield "features", norm(FEATURES)
         yield "both", norm(FEATURES * FACTORS.reshape(N, 1, 1, 1), (-0.1, 1.0), MASKS[0])
 
 
-CASES = {f"{norm.__name__}-{name}": threat for norm in EPS for name, threat in cases(norm)}
+CASES = {f"{norm.__name__}-{name}": threat for norm in (*EPS, L0) for name, threat in cases(norm)}
 
 
 class Row(NamedTuple):

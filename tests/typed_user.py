@@ -87,7 +87,7 @@ class Corner:
         self, logits_fn: rj.typing.LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target=None
     ) -> jax.Array:
         gradient = jax.grad(lambda x: self.loss(logits_fn(x), y))(x)
-        return self.threat.step(x, gradient, self.threat.eps, x)
+        return self.threat.step(x, gradient, rj.threats.radius(self.threat), x)
 
 
 assert_type(rj.attacks.PGD(threat), PGD)

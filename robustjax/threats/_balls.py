@@ -335,10 +335,11 @@ class L0(Ball):
     @override
     def __post_init__(self):
         super().__post_init__()
-        if _is_number(self.eps) and 0 < self.eps < 1:
+        eps = self.eps if _is_number(self.eps) else _entries(self.eps)
+        if eps is not None and np.any((eps > 0) & (eps < 1)):
             raise ValueError(
-                f"L0 counts pixels, so eps must be 0 or at least 1, got {self.eps:g}, which allows "
-                "no change at all"
+                f"L0 counts pixels, so eps must be 0 or at least 1, got {eps!r}, which allows no "
+                "change at all"
             )
         if self.bounds is None:
             raise ValueError("L0 needs bounds: what it changes it sends to one of them")

@@ -50,10 +50,10 @@ def with_radius(threat: Threat, radius: Scalar) -> Threat:
     >>> rj.threats.with_radius(rj.threats.Linf(0.1), 0.3)
     Linf(eps=0.3, bounds=(0.0, 1.0), mask=None)
     """
-    eps = threat.eps
-    if jnp.ndim(eps) < 3:
+    if jnp.ndim(threat.eps) < 3:
         return _replace(threat, radius)
-    most = jnp.max(jnp.asarray(eps), axis=(-3, -2, -1), keepdims=True)
+    eps = jnp.asarray(threat.eps)
+    most = jnp.max(eps, axis=(-3, -2, -1), keepdims=True)
     if jnp.ndim(radius) and jnp.ndim(eps) == 3:
         eps, most = eps[None], most[None]
     radius = jnp.reshape(radius, (*jnp.shape(radius), 1, 1, 1))

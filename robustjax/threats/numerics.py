@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.deterministic import ordered_sum
-from robustjax.typing import Box, Scalar
+from robustjax.typing import Box, Eps, Scalar
 
 
 def total(values: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ def knapsack(value: jax.Array, room: jax.Array, budget: Scalar) -> jax.Array:
     return jnp.zeros_like(spent).at[order].set(spent).reshape(value.shape)
 
 
-def top(value: jax.Array, count: Scalar) -> jax.Array:
+def top(value: jax.Array, count: Eps) -> jax.Array:
     """A mask of the floor(`count`) largest entries; ties go to the first."""
     order = jnp.argsort(-value.reshape(-1))
     chosen = jnp.arange(1, order.size + 1) <= count

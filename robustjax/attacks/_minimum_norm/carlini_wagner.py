@@ -81,7 +81,7 @@ class CarliniWagnerL2(Penalty):
         """||z - x||_2."""
         return L2().distance(z, x)
 
-    def _half(self, x):
+    def _half(self, x: jax.Array) -> Any:
         low, high = box_of(self.threat, x)
         return HALF * (high - low) + TINY
 

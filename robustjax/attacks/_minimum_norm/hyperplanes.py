@@ -17,7 +17,7 @@ from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L1, L2, Linf
 from robustjax.threats.numerics import knapsack, room
-from robustjax.typing import Box
+from robustjax.typing import Box, Threat
 
 _TINY = 1e-30
 
@@ -59,14 +59,14 @@ def rivals(logits: jax.Array, y: jax.Array, most: int | None = None) -> jax.Arra
     return jnp.argsort(wrong, descending=True)[: logits.size - 1][:most]
 
 
-def nearest_plane(threat: Linf | L2 | L1, point: jax.Array, seen: Seen) -> Plane:
+def nearest_plane(threat: Threat, point: jax.Array, seen: Seen) -> Plane:
     """Of the linearised gaps' zero sets the one nearest to `point`, were there no box."""
     far = jnp.abs(seen.values) / (jax.vmap(lambda g: dual_norm(threat, g))(seen.gradients) + _TINY)
     chosen = jnp.argmin(far)
     return Plane(seen.gradients[chosen], -seen.values[chosen], point)
 
 
-def dual_norm(threat: Linf | L2 | L1, gradient: jax.Array) -> jax.Array:
+def dual_norm(threat: Threat, gradient: jax.Array) -> jax.Array:
     """The most that a linear function with this gradient grows over a unit of the threat's norm."""
     return _inner(gradient, threat.steepest(gradient))
 
