@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 
+import robustjax
 from robustjax import (
     attacks,
     cli,
@@ -30,7 +31,6 @@ from robustjax import (
     models,
     parallel,
     spec,
-    threats,
     training,
 )
 from robustjax.cli.detect import DetectOptions, detect
@@ -99,7 +99,9 @@ def my_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     tables = [attacks.ATTACKS, detection.DETECTORS, training.METHODS, training.CATALOGUE]
-    tables += [spec.KINDS[attacks.starts.Start], THREATS]
+    tables += [spec.KINDS[attacks.starts.Start], THREATS, training.SCHEDULES]
+    tables += [importlib.import_module("robustjax.models.adapt").FACTORIES]
+    tables += [importlib.import_module("robustjax.data.load").SOURCES]
     kept = [dict(table) for table in tables]
     yield
     for table, known in zip(tables, kept, strict=True):
@@ -739,8 +741,8 @@ def test_documented_names_are_all_that_there_are():
 
 @pytest.mark.usefixtures("my_package")
 def test_documented_python_runs():
-    names = {"attacks": attacks, "detection": detection, "spec": spec, "training": training}
-    names["threats"] = threats
+    names = {name: getattr(robustjax, name) for name in robustjax.__all__}
+    names |= {"threat": Linf(0.1), "my_factory": models.create, "my_function": data.load}
     for block in re.findall(r"^```python\n(.*?)^```", PAGES["docs/command_line.md"], re.M | re.S):
-        exec(block, names | {"threat": Linf(0.1)})
+        exec(block, names)
     assert {"my-attack"} <= attacks.ATTACKS.keys() and "my-method" in training.METHODS
