@@ -8,6 +8,7 @@ whether to halt. What has halted stays: where the model is deterministic and doe
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -127,7 +128,7 @@ class Stationary(Stop):
 
     def at(self, progress: jax.Array) -> Stationary:
         """With the c of that time."""
-        return Stationary(self.c * jnp.maximum(1 - progress / self.end, 0), self.end)
+        return dataclasses.replace(self, c=self.c * jnp.maximum(1 - progress / self.end, 0))
 
     def __call__(self, memory: tuple[()], sight: Sight) -> tuple[jax.Array, tuple[()]]:
         """(memory, sight) -> (halt, memory)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -84,7 +85,9 @@ class Square(Iterative):
         """Propose, ask, keep if better."""
         x = example.x
         keys = jax.random.split(jax.random.fold_in(example.key, state.queries))
-        start, propose = (stripes, recolour) if isinstance(self.threat, Linf) else (grid, move)
+        linf = isinstance(self.threat, Linf)
+        start: Callable[..., jax.Array] = stripes if linf else grid
+        propose: Callable[..., jax.Array] = recolour if linf else move
         z = jnp.where(
             state.queries == 0,
             start(keys[0], x, self.threat),

@@ -152,8 +152,8 @@ def perturb(
     model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets, attack
     )
-    success = getattr(attack, "success", fooled) if success is None else success
-    setting = Setting(model, key, success, batch_size, Ledger())
+    own: Success = getattr(attack, "success", fooled)
+    setting = Setting(model, key, success or own, batch_size, Ledger())
     title = type(attack).__name__ if progress else None
     if isinstance(attack, Ensemble):
         return craft(attack, setting, examples, title).image
@@ -239,7 +239,8 @@ def _craft_leaf(attack, setting, examples, progress, path):
         distance = np.where(judged.won, distance, np.float32(np.inf))
         inside = inside & judged.won
     won = judged.won & inside
-    cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in crafted.cost))
+    columns = map(np.asarray, crafted.cost)
+    cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in columns))
     counts = len(examples), int(won.sum()), int((crafted.unfinished & ~won).sum())
     stages = setting.ledger.stages
     stages.append(Stage(attack, path, *counts, cost, seconds))
@@ -272,9 +273,10 @@ def _verify(attack: Attack, crafted: Crafted) -> None:
         )
     if not crafted.in_box.all():
         raise RuntimeError(f"{name} returned pixels outside their bounds, [0, 1] by default")
+    threat: Any = getattr(attack, "threat", None)
     outside = ~crafted.inside
     if outside.any() and not isinstance(attack, MinimumNorm):
         raise RuntimeError(
             f"{name} returned a distance of {crafted.distance[outside].max():.9g}, more than eps = "
-            f"{float(radius(attack.threat)):.9g}"
+            f"{float(radius(threat)):.9g}"
         )

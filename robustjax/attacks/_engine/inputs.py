@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._core.iterative import TOLERANCE
@@ -68,7 +69,8 @@ def check_request(
     """
     if getattr(key, "dtype", None) == np.uint32 and key.shape == (2,):
         key = jax.random.wrap_key_data(key)  # jax.random.PRNGKey(0)
-    if not jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) or key.ndim:
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed or key.ndim:
         raise ValueError(f"key must be one PRNG key, such as jax.random.key(0); got {key!r}")
     if batch_size is None:
         batch_size = default_batch_size()

@@ -52,8 +52,8 @@ class Run(NamedTuple):
 class Phase(NamedTuple):
     """A part of a run: `steps` steps in the ball of `threat`, the first after `before` calls."""
 
-    before: jax.Array
-    steps: jax.Array
+    before: jax.Array | int
+    steps: jax.Array | int
     threat: Threat
 
 

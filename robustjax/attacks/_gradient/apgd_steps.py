@@ -5,7 +5,7 @@ Like the rules of `rules.py`, but these see the loss too, and may go back to the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,9 @@ class Halving:
     rho: float = number(default=0.75, high=1.0)
     alpha: float = number(default=0.75, high=1.0)
 
-    def init(self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array) -> Pace:
+    def init(
+        self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array | int
+    ) -> Pace:
         """Before the first of `steps` steps; the condition on eta needs an earlier checkpoint."""
         return Pace(
             x_old=x_start,
@@ -68,7 +70,7 @@ class Halving:
         )
 
     def __call__(
-        self, pace: Pace, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array
+        self, pace: Any, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array | int
     ) -> tuple[jax.Array, Pace]:
         """-> (the next point, what to remember)."""
         moved = seen.number > 0
@@ -125,7 +127,9 @@ class Sparse:
 
     guided: bool
 
-    def init(self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array) -> Support:
+    def init(
+        self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array | int
+    ) -> Support:
         """A fifth of the components, or, from a start that is worth something, 2/3 of its own."""
         size = jnp.asarray(threat.eps, x.dtype)
         if not self.guided:
@@ -134,7 +138,7 @@ class Sparse:
         return Support(size, 2 * changed // 3, changed)
 
     def __call__(
-        self, support: Support, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array
+        self, support: Any, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array | int
     ) -> tuple[jax.Array, Support]:
         """-> (the next point, what to remember)."""
         checkpoint = (seen.number > 0) & (seen.number % jnp.maximum(4 * steps // 100, 1) == 0)
