@@ -1,42 +1,19 @@
-"""Files that are replaced whole or not at all, and strict JSON."""
+"""JSON in files: strict, checked when it is read, and named in every error."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
+from robustjax.writing import replacing
 
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` when the block ends, unless the block raises.
-
-    Guarantees:
-      A reader sees the whole old file or the whole new one, even if the writer dies.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes a private file; give it the permissions of open().
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+LARGEST = 1 << 26
+"""Bytes of a JSON file that is read at all."""
 
 
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -85,38 +62,103 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
         file.write(text.encode())
 
 
-def write_arrays(
-    path: str | os.PathLike, arrays: Mapping[str, Any], compress: bool = False
-) -> None:
-    """Write an .npz that holds `arrays` under their names, whole or not at all."""
-    with replacing(path) as file:
-        (np.savez_compressed if compress else np.savez)(file, **arrays)
+def digest(data: Any) -> str:
+    """The SHA-256 of a JSON value, as 64 hex digits; the order of an object's keys is the same.
+
+    >>> rj.files.digest({"a": 1, "b": 2}) == rj.files.digest({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(_strict(data), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike, keys: dict[str, Any] | None = None) -> Any:
     """Read a JSON file.
 
+    Args:
+      path: the file.
+      keys: what it must hold, as `check_content` reads it.
+
     Raises:
-      ValueError: the file is incomplete or damaged; the message names it.
+      OSError: the file cannot be read.
+      ValueError: the file is incomplete, damaged or not what it should be; the message names it.
     """
+    if not Path(path).is_file():  # a pipe would wait for its writer
+        raise FileNotFoundError(f"there is no file {path}")
+    if Path(path).stat().st_size > LARGEST:
+        raise ValueError(f"{path} is larger than any JSON file of robustjax; restore a copy")
     try:
-        return from_json(Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = from_json(Path(path).read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; recreate it or restore a copy") from error
+    if keys is not None:
+        check_content(path, content, keys)
+    return content
 
 
-def check_keys(path: str | os.PathLike, content: Any, keys: Sequence[str]) -> None:
-    """Raise ValueError unless `content`, read from `path`, is an object with these keys."""
+def check_content(path: str | os.PathLike, content: Any, wanted: dict[str, Any]) -> None:
+    """Raise ValueError unless `content`, read from `path`, is an object with these entries.
+
+    Args:
+      path: where it was read, for the message.
+      content: any JSON value.
+      wanted: name -> the entry's type, or several; [type] is a list of such entries, {name: type}
+        an object with these. Truth values are no numbers, and whole numbers are.
+
+    >>> check_content("config.json", {"data": {"name": 3}}, {"data": {"name": str}})
+    Traceback (most recent call last):
+    ValueError: config.json was not written by robustjax: its data.name is 3, not text; restore...
+    """
     found = content if isinstance(content, Mapping) else {}
-    if missing := [key for key in keys if key not in found]:
+    if missing := [name for name in wanted if name not in found]:
         raise ValueError(f"{path} was not written by robustjax: it has no {', '.join(missing)}")
+    for place, value, kind in _faults("", content, wanted):
+        raise ValueError(
+            f"{path} was not written by robustjax: its {place} is {_short(value)}, not {kind}; "
+            "restore a copy"
+        )
+
+
+KINDS = {
+    Mapping: "an object",
+    list: "a list",
+    str: "text",
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    type(None): "null",
+}
+"""What the types of JSON are called in messages."""
+
+
+def _faults(place: str, value: Any, kind: Any) -> Iterator[tuple[str, Any, str]]:
+    """The entries of another type than wanted: place, value and the type's name."""
+    if isinstance(kind, list | dict):
+        kinds = (Mapping if isinstance(kind, dict) else list,)
+    else:
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+    right = isinstance(value, (*kinds, int) if float in kinds else kinds)
+    if not right or (isinstance(value, bool) and bool not in kinds):
+        yield place, value, " or ".join(KINDS[k] for k in kinds)
+    elif isinstance(kind, dict):
+        for name, wanted in kind.items():
+            yield from _faults(f"{place}.{name}".lstrip("."), value.get(name), wanted)
+    elif isinstance(kind, list):
+        for number, entry in enumerate(value):
+            yield from _faults(f"{place}[{number}]", entry, kind[0])
+
+
+def _short(value: Any) -> str:
+    text = "missing" if value is None else to_json(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; an incomplete last line (the writer was killed) is skipped.
 
     Raises:
-      ValueError: another line is not JSON.
+      OSError: the file cannot be read.
+      ValueError: another line is not a JSON object with the number of its step.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,15 +167,31 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     ...     rj.report.read_metrics(path)
     [{'step': 10, 'loss': 2.3}]
     """
-    lines = Path(path).read_text().splitlines()
-    rows = []
+    rows, bad = scan_metrics(path)
+    if bad:
+        raise ValueError(
+            f"{path}, line {bad[0]}, is not a row of metrics; delete the line, or resume the run, "
+            "which does"
+        )
+    return rows
+
+
+def scan_metrics(path: str | os.PathLike) -> tuple[list[dict[str, Any]], list[int]]:
+    """As `read_metrics`, but beside the rows the numbers of the lines that are none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    lines = Path(path).read_bytes().splitlines()
+    rows, bad = [], []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(from_json(line))
-        except json.JSONDecodeError as error:
+            row = from_json(line.decode())
+            check_content(path, row, {"step": int})
+            check_content(path, row, {name: str if name == "split" else float for name in row})
+            rows.append(row)
+        except (ValueError, TypeError, RecursionError):
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}, is not JSON: {line[:60]!r}") from error
-    return rows
+                bad.append(number)
+    return rows, bad
 
 
 def _strict(value: Any) -> Any:

@@ -317,7 +317,7 @@ def test_a_torn_array_is_named(tmp_path):
     name = write_arrays(tmp_path)
     path = tmp_path / "train_images.npy"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"train_images\.npy is no complete"):
+    with pytest.raises(ValueError, match=r"train_images\.npy is damaged"):
         data.load(name)
 
 

@@ -86,7 +86,7 @@ def test_files_that_cannot_be_mapped_say_why(tmp_path):
     with pytest.raises(ValueError, match="it holds Python objects"):
         data.open_pool(f"arrays:{path}")
     path.write_bytes(b"PK torn")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is damaged, or of another format"):
         data.open_pool(f"arrays:{path}")
     for nothing in (folder(tmp_path / "nowhere"), archive(tmp_path, labels=LABELS)):
         with pytest.raises(FileNotFoundError, match="has no images"):

@@ -1,66 +1,16 @@
 import json
-import os
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from robustjax.files import (
-    check_keys,
+    check_content,
     read_json,
     read_metrics,
-    replacing,
     to_json,
-    write_arrays,
     write_json,
 )
-
-
-def test_takes_the_place_of_the_old_file(tmp_path):
-    path = tmp_path / "new" / "a.txt"
-    for text in (b"one", b"two"):
-        with replacing(path) as file:
-            file.write(text)
-        assert path.read_bytes() == text
-    assert os.listdir(path.parent) == ["a.txt"]
-
-
-@pytest.mark.parametrize("compress", [False, True])
-def test_arrays_come_back_by_name(tmp_path, compress):
-    arrays = {"a": np.arange(3.0), "b/c": np.zeros((1000, 2))}
-    write_arrays(tmp_path / "a.npz", arrays, compress)
-    with np.load(tmp_path / "a.npz") as found:
-        assert {name: found[name].tolist() for name in found.files} == {
-            name: a.tolist() for name, a in arrays.items()
-        }
-    assert ((tmp_path / "a.npz").stat().st_size < 16_000) == compress
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_a_reader_sees_the_old_file_until_the_block_ends(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"old")
-    with replacing(path) as file:
-        file.write(b"new")
-        file.flush()
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
-
-
-def test_permissions_are_those_of_an_ordinary_file(tmp_path):
-    with replacing(tmp_path / "a") as file:
-        file.write(b"")
-    (tmp_path / "b").touch()
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 def test_json_takes_arrays_and_refuses_the_rest(tmp_path):
@@ -85,8 +35,8 @@ def test_json_is_strict_and_keeps_what_is_not_finite(tmp_path):
     for found in (read_json(path), read_json(old)):
         np.testing.assert_equal(found, want)
     line = tmp_path / "m.jsonl"
-    line.write_text(to_json({"loss": np.inf}) + "\n")
-    assert read_metrics(line) == [{"loss": np.inf}]
+    line.write_text(to_json({"step": 1, "loss": np.inf}) + "\n")
+    assert read_metrics(line) == [{"step": 1, "loss": np.inf}]
 
 
 @pytest.mark.parametrize("damaged", [b"", b'{"a": 1', b"\xff\xfe"])
@@ -99,11 +49,36 @@ def test_torn_json_is_refused_by_name(tmp_path, damaged):
         read_json(path)
 
 
-def test_missing_keys_are_named_with_their_file():
-    check_keys("a.json", {"a": 1, "b": 2}, ("a",))
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[1, " + b"9" * 5000 + b"]"])
+def test_json_that_python_gives_up_on_is_refused_by_name(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
+
+
+def test_missing_entries_are_named_with_their_file():
+    check_content("a.json", {"a": 1, "b": 2}, {"a": int})
     for content in ({"a": 1}, ["a", "b"], None):
         with pytest.raises(ValueError, match=r"a\.json .* has no .*b"):
-            check_keys("a.json", content, ("a", "b"))
+            check_content("a.json", content, {"a": int, "b": int})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": "1"}, 'its a is "1", not a number or null'),
+        ({"a": True}, "its a is true, not a number"),
+        ({"a": 1, "b": {"c": "x"}}, 'its b.c is "x", not a list'),
+        ({"a": 1, "b": {}}, r"its b\.c is missing, not a list"),
+        ({"a": 1, "b": [1]}, r"its b is \[1\], not an object"),
+        ({"a": None, "b": {"c": ["x", 3]}}, r"its b\.c\[1\] is 3, not text"),
+    ],
+)
+def test_entries_of_another_type_are_named(content, message):
+    wanted = {"a": (float, type(None)), "b": {"c": [str]}}
+    check_content("a.json", {"a": 0.5, "b": {"c": ["x"]}}, wanted)
+    with pytest.raises(ValueError, match=rf"a\.json .*{message}"):
+        check_content("a.json", {"b": {"c": []}} | content, wanted)
 
 
 def test_metrics_without_the_torn_last_line(tmp_path):
@@ -115,5 +90,5 @@ def test_metrics_without_the_torn_last_line(tmp_path):
 def test_a_torn_line_elsewhere_is_refused(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2, is not JSON"):
+    with pytest.raises(ValueError, match="line 2, is not a row"):
         read_metrics(path)

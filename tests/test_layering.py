@@ -12,14 +12,16 @@ import robustjax
 ROOT = pathlib.Path(robustjax.__file__).parent
 RANK = {
     "config": 0,
-    "files": 0,
     "lazy": 0,
     "deterministic": 0,
     "typing": 0,
     "parallel": 0,
-    "checkpoint": 1,
+    "writing": 0,
+    "archives": 1,
+    "files": 1,
     "outputs": 1,
     "spec": 1,
+    "checkpoint": 2,
     "centers": 2,
     "losses": 2,
     "threats": 2,

@@ -99,7 +99,7 @@ def test_a_linear_layer_without_bias_has_a_bias_of_zero(golden):
         ({"block3.layer.0.conv3.weight": np.ones(1)}, {}, r"unexpected: block3\.layer\.0\.conv3"),
         ({"fc.weight": np.ones((5, 7))}, {}, r"of another shape: fc\.weight$"),
         ({"conv1.weight": np.ones((2, 3, 7, 7))}, {}, r"of another shape: conv1\.weight$"),
-        ({"fc.weight": None}, {}, r"this WideResNet has no fc\.weight"),
+        ({"fc.weight": None}, {}, r"these weights have no fc\.weight"),
         (
             {"block1.layer.0.conv1.weight": None},
             {},

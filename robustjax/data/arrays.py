@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robustjax.archives import map_array
 from robustjax.data.dataset import Dataset
 from robustjax.lazy import Lazy
 
@@ -75,6 +76,11 @@ class Arrays:
         trained_on = self._array("train", "labels")
         if trained_on.dtype.kind not in "iu" or not trained_on.size:
             raise ValueError(f"{self.name}: train_labels.npy must hold integers")
+        if trained_on.max() >= len(trained_on):
+            raise ValueError(
+                f"{self.name}: train_labels.npy has {len(trained_on)} labels up to "
+                f"{trained_on.max()}; number the classes from 0, with examples of each"
+            )
         return Dataset(
             images=images,
             labels=labels,
@@ -86,12 +92,10 @@ class Arrays:
 
     def _array(self, split: str, kind: str) -> np.ndarray:
         path = self.folder / f"{split}_{kind}.npy"
-        try:
-            return np.load(path, mmap_mode="r" if kind == "images" else None, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(self._missing(path.name)) from error
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is no complete .npy file; write it with np.save") from error
+        if not path.is_file():
+            raise FileNotFoundError(self._missing(path.name))
+        array = map_array(path)
+        return array if kind == "images" else np.array(array)
 
     def _missing(self, file: str) -> str:
         return (

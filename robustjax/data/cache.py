@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustjax.files import write_arrays
+from robustjax.archives import read_arrays, write_arrays
 
 
 def folder() -> Path:
@@ -33,12 +33,11 @@ def cached(
     """
     path = folder() / f"{name}.npz"
     try:
-        # The zip's checksums cover the arrays, so what is read is what was written.
-        with path.open("rb") as file, np.load(file) as arrays:
-            return {key: arrays[key] for key in keys}
+        arrays = read_arrays(path)
+        return {key: arrays[key] for key in keys}
     except OSError:
         pass  # missing or unreadable
-    except Exception as error:  # a damaged cache can raise anything, and can be recomputed
+    except (ValueError, KeyError) as error:
         warnings.warn(f"{path} is damaged ({error}); it is recomputed", stacklevel=2)
     arrays = make()
     try:

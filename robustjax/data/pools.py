@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from robustjax.archives import map_array, map_arrays
 from robustjax.data.arrays import ARRAYS
 from robustjax.data.dataset import Dataset
 
@@ -36,10 +36,7 @@ def open_pool(name: str) -> dict[str, np.ndarray]:
     if not name.startswith(ARRAYS):
         raise ValueError(f"extra data must be arrays:DIR or arrays:FILE.npz, got {name!r}")
     path = Path(name.removeprefix(ARRAYS)).expanduser()
-    try:
-        found = _archive(path) if path.suffix == ".npz" else _folder(path)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read: {error}") from error
+    found = _archive(path) if path.suffix == ".npz" else _folder(path)
     if "images" not in found:
         raise FileNotFoundError(
             f"{name} has no images: write DIR/train_images.npy, or a .npz with images (uint8 NHWC)"
@@ -98,39 +95,10 @@ def _most_likely(name: str, targets: np.ndarray) -> np.ndarray:
 
 def _folder(path: Path) -> dict[str, np.ndarray]:
     files = {kind: path / f"train_{kind}.npy" for kind in KINDS}
-    return {
-        kind: np.load(file, mmap_mode="r", allow_pickle=False)
-        for kind, file in files.items()
-        if file.is_file()
-    }
+    return {kind: map_array(file) for kind, file in files.items() if file.is_file()}
 
 
 def _archive(path: Path) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: info for info in archive.infolist()}
-    found = {}
-    for kind in KINDS:
-        for file in (f"{kind}.npy", f"{kind[:-1]}.npy"):
-            if file in members:
-                found[kind] = _mapped(path, members[file])
-    return found
-
-
-def _mapped(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
-    """Map an array inside an archive; NumPy itself would read all of it."""
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("it is compressed; write it with np.savez")
-    with path.open("rb") as file:
-        file.seek(member.header_offset + 26)  # the lengths of the two fields that end the header
-        lengths = np.frombuffer(file.read(4), "<u2")
-        file.seek(int(lengths.sum()), 1)
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        order = "F" if fortran else "C"
-        return np.memmap(path, dtype, "r", file.tell(), shape, order)
+    arrays = map_arrays(path)
+    names = {kind: name for kind in KINDS for name in (kind[:-1], kind) if name in arrays}
+    return {kind: arrays[name] for kind, name in names.items()}

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from typing_extensions import override
 
+from robustjax.archives import read_arrays
 from robustjax.attacks._engine.craft import Ledger
 from robustjax.attacks._engine.slots import Keeper, Snapshot
-from robustjax.files import replacing
+from robustjax.writing import replacing
 
 INTERVAL = 30.0
 """Seconds between two snapshots; longer where one takes more than a twentieth of it to write."""
@@ -51,7 +51,7 @@ class FileKeeper(Keeper):
     """Snapshots in one .npz: the leaves of the tree in order.
 
     If the number of slots has changed, the examples in the slots start over. `load` raises a
-    ValueError if the file is torn or belongs to another stage; `save` writes if the last snapshot
+    ValueError if the file is damaged or belongs to another stage; `save` writes if the last snapshot
     is old, or the stage is complete.
     """
 
@@ -65,13 +65,10 @@ class FileKeeper(Keeper):
         if not self.path.exists():
             return None
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                leaves = [arrays[name] for name in arrays.files]
+            leaves = list(read_arrays(self.path).values())
             found = jax.tree.unflatten(jax.tree.structure(template), leaves)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            raise ValueError(
-                f"{self.path} is torn: {error}; delete it, and this stage starts over"
-            ) from error
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it, and this stage starts over") from error
         if not _fits(found.crafted, template.crafted):
             raise ValueError(f"{self.path} belongs to another stage; delete it to start over")
         if not _fits(found.state, template.state):

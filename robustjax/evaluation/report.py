@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustjax.archives import write_arrays
 from robustjax.attacks._core.iterative import allowed
 from robustjax.config import encode
-from robustjax.files import write_arrays
 
 
 @dataclasses.dataclass(frozen=True)

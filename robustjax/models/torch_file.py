@@ -8,19 +8,19 @@ is a JSON header followed by the numbers.
 
 from __future__ import annotations
 
-import functools
-import io
 import json
+import math
 import os
-import pickle
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from robustjax.archives import members
+from robustjax.models import torch_pickle
+from robustjax.models.torch_pickle import Refused, Source, Tensor, counts
 
 _TYPES = (
     ("F64", "DoubleStorage", "<f8"),
@@ -40,8 +40,8 @@ MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file written before PyTo
 WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
 
 
-class _Refused(ValueError):
-    """The file is intact but holds something other than weights."""
+HEADER = 1 << 22
+"""Bytes of a .safetensors file that may describe its tensors."""
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -60,125 +60,104 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no weights file at {path}")
+    data = Path(path).read_bytes()
     try:
-        with open(path, "rb") as file:
-            if Path(path).suffix == ".safetensors":
-                return _read_safetensors(file)
-            content = _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
-        return _tensors(content)
-    except _Refused as error:
+        if Path(path).suffix == ".safetensors":
+            return _read_safetensors(data)
+        return _read_zip(data) if data.startswith(b"PK") else _read_legacy(data)
+    except Refused as error:
         raise ValueError(f"{path} {error}") from None
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} is damaged or not a PyTorch weights file: {error!r}") from error
 
 
-def _tensors(content: Any) -> dict[str, np.ndarray]:
-    while isinstance(content, Mapping):
-        if content and all(isinstance(value, np.ndarray) for value in content.values()):
-            return dict(content)
+def _read_zip(data: bytes) -> dict[str, np.ndarray]:
+    places = members(data, check=True)
+    (name,) = [name for name in places if name.endswith("/data.pkl")]
+    folder = name.removesuffix("data.pkl")
+    order = data[places.get(f"{folder}byteorder", slice(0))]
+    if order not in (b"", b"little"):
+        raise Refused(f"holds {order[:20].decode()}-endian numbers")
+    state = _state_dict(torch_pickle.load(Source(data[places[name]]), {}))
+    return _arrays(state, data, {k: places[f"{folder}data/{k}"] for k in _keys(state)})
+
+
+def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
+    file, storages = Source(data), {}
+    if torch_pickle.load(file, {}) != MAGIC:
+        raise ValueError("it does not begin like a file of torch.save")
+    _version, _system, content, keys = (torch_pickle.load(file, storages) for _ in range(4))
+    at, places = file.tell(), {}
+    for key in keys:  # the numbers come after the tensors that view them
+        numel = int.from_bytes(data[at : at + 8], "little")
+        if numel != storages[key].numel:
+            raise ValueError("a storage has another size than declared")
+        stop = at + 8 + numel * STORAGES[storages[key].kind].itemsize
+        places[key], at = slice(at + 8, stop), stop
+    return _arrays(_state_dict(content), data, places)
+
+
+def _state_dict(content: Any) -> dict[str, Tensor]:
+    """The named tensors among what a training script saved."""
+    for _ in range(len(WRAPPERS)):
+        if not isinstance(content, dict):
+            raise Refused(f"holds a {type(content).__name__}; save `model.state_dict()` instead")
+        if content and all(type(value) is Tensor for value in content.values()):
+            break
         inside = next((key for key in WRAPPERS if key in content), None)
         if inside is None:
-            keys = ", ".join(map(repr, list(content)[:10]))
-            raise _Refused(f"has no state_dict among {keys}; load it yourself and pass the dict")
+            keys = ", ".join(repr(key)[:60] for key in list(content)[:10])
+            raise Refused(f"has no state_dict among {keys}; load it yourself and pass the dict")
         content = content[inside]
-    raise _Refused(f"holds a {type(content).__name__}; save `model.state_dict()` instead")
-
-
-class _Unpickler(pickle.Unpickler):
-    """Tensors and plain containers. `storage(kind, key, numel)` gives a tensor's numbers."""
-
-    def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], np.ndarray]):
-        super().__init__(file, encoding="utf-8")
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return name
-        known = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
-            ("torch._utils", "_rebuild_parameter"): self._parameter,
-        }
-        if (module, name) not in known:
-            raise _Refused(
-                f"needs {module}.{name}, which would run code from the file; load it where you "
-                "trust it and save `model.state_dict()`"
-            )
-        return known[module, name]
-
-    def persistent_load(self, pid: tuple) -> np.ndarray:
-        _, kind, key, _, numel, *view = pid
-        storage = self._storage(kind, key, numel)
-        if view and view[0] is not None:
-            _, offset, size = view[0]
-            storage = storage[offset : offset + size]
-        return storage
-
-    @staticmethod
-    def _tensor(storage, offset, shape, stride, *rest) -> np.ndarray:
-        reach = [(n - 1) * step for n, step in zip(shape, stride, strict=True)]
-        if min([offset, *shape, *stride]) < 0:
-            raise ValueError("a tensor has a negative shape")
-        if 0 not in shape and offset + sum(reach) >= len(storage):
-            raise ValueError("a tensor extends beyond its storage")
-        strides = [storage.itemsize * step for step in stride]
-        return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides, writeable=False)
-
-    @staticmethod
-    def _parameter(data, *rest) -> np.ndarray:
-        return data
-
-
-def _read_zip(file: BinaryIO) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        folder = name.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist():
-            order = archive.read(f"{folder}byteorder")
-            if order != b"little":
-                raise _Refused(f"holds {order.decode()}-endian numbers")
-
-        @functools.cache  # tensors may share a storage
-        def storage(kind, key, numel):
-            data = archive.read(f"{folder}data/{key}")
-            return np.frombuffer(data, STORAGES[kind], numel)
-
-        return _Unpickler(io.BytesIO(archive.read(name)), storage).load()
-
-
-def _read_legacy(file: BinaryIO) -> Any:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    storages: dict[str, np.ndarray] = {}
-
-    def storage(kind, key, numel):
-        if key not in storages:
-            if numel * STORAGES[kind].itemsize > size:
-                raise ValueError("a tensor is larger than the file")
-            storages[key] = np.zeros(numel, STORAGES[kind])
-        return storages[key]
-
-    def load():
-        return _Unpickler(file, storage).load()
-
-    if load() != MAGIC:
-        raise ValueError("it does not begin like a file of torch.save")
-    _version, _system, content = load(), load(), load()
-    for key in load():  # the numbers come after the tensors that view them
-        if int.from_bytes(file.read(8), "little") != len(storages[key]):
-            raise ValueError("a storage has another size than declared")
-        storages[key][:] = np.frombuffer(file.read(storages[key].nbytes), storages[key].dtype)
+    if not all(type(name) is str for name in content):
+        raise Refused("holds tensors without names; save `model.state_dict()` instead")
     return content
 
 
-def _read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
-    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    data, arrays = file.read(), {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            if entry["dtype"] not in SAFETENSORS:
-                raise _Refused(f"holds {name} as {entry['dtype']}; convert it to F32")
-            start, stop = entry["data_offsets"]
-            array = np.frombuffer(data[start:stop], SAFETENSORS[entry["dtype"]])
-            arrays[name] = array.reshape(entry["shape"])
+def _keys(state: dict[str, Tensor]) -> set[str]:
+    return {tensor.storage.key for tensor in state.values()}
+
+
+def _arrays(
+    state: dict[str, Tensor], data: bytes, places: Mapping[str, slice]
+) -> dict[str, np.ndarray]:
+    """The tensors as views of `data`, in which their storages lie at `places`."""
+    arrays = {}
+    for name, (storage, offset, shape, stride) in state.items():
+        dtype, place = STORAGES[storage.kind], places[storage.key]
+        begin = place.start + offset * dtype.itemsize
+        if place.start + storage.numel * dtype.itemsize > min(place.stop, len(data)):
+            raise ValueError("a storage is larger than what the file holds of it")
+        strides = [dtype.itemsize * step for step in stride]
+        arrays[name] = np.ndarray(shape, dtype, data, begin, strides)
+    return _bounded(arrays, len(data))
+
+
+def _bounded(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """The arrays, unless views of the same numbers make them much larger than the file."""
+    if sum(array.nbytes for array in arrays.values()) > 2 * size:
+        raise Refused("repeats its numbers to more than twice its size; save contiguous tensors")
     return arrays
+
+
+def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
+    length = int.from_bytes(data[:8], "little")
+    if length > min(HEADER, len(data)):
+        raise ValueError("its header is too long")
+    begin, arrays = 8 + length, {}
+    for name, entry in json.loads(data[8:begin]).items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in SAFETENSORS:
+            raise Refused(f"holds {name[:60]} as {entry['dtype'][:20]}; convert it to F32")
+        dtype, shape, (start, stop) = (
+            SAFETENSORS[entry["dtype"]],
+            entry["shape"],
+            entry["data_offsets"],
+        )
+        if len(shape) > 8 or not counts(start, stop, *shape):
+            raise ValueError(f"{name[:60]} is not described as safetensors do")
+        if start > stop or math.prod(shape) * dtype.itemsize != stop - start:
+            raise ValueError(f"{name[:60]} has another size than its shape")
+        arrays[name] = np.ndarray(shape, dtype, data, begin + start)
+    return _bounded(arrays, len(data))

@@ -35,6 +35,10 @@ UNUSED = ("sub_block1.", "num_batches_tracked")
 """Weights that no forward pass reads: TRADES' WideResNet has a block that it never calls."""
 
 
+DEEPEST = 512
+"""Blocks of a network: a ResNet of 1,001 layers has 333."""
+
+
 class Layout(NamedTuple):
     """PyTorch's names for the parts of a network; `{}` are the stage, from 1, and block, from 0."""
 
@@ -94,9 +98,11 @@ def from_torch(
     ValueError: these are not the weights of a ResNet, PreActResNet or WideResNet...
     """
     state = source if isinstance(source, Mapping) else read_state_dict(source)
+    if not all(isinstance(name, str) for name in state):
+        raise ValueError(f"the names of the weights must be text, got {_some(map(repr, state))}")
     state = {name: np.asarray(value) for name, value in state.items()}
-    mean, std = _normalisation(state, MEANS, mean), _normalisation(state, STDS, std)
     state, layout = _recognise(state)
+    mean, std = _normalisation(state, MEANS, mean), _normalisation(state, STDS, std)
     module = _build(state, layout, activation, shortcut, mean, std)
     return apply(module, _fill(module, state, layout))
 
@@ -106,6 +112,12 @@ def _normalisation(state, names, given) -> tuple[float, ...] | None:
     keys = [key for key in state if key.split(".")[-1] in names]
     if not keys:
         return None if given is None else tuple(map(float, given))
+    channels = _shape(state, "conv1.weight", 4)[1]
+    if state[keys[0]].size != channels:
+        raise ValueError(
+            f"{keys[0]} must have a number for each of {channels} channels, got shape "
+            f"{state[keys[0]].shape}"
+        )
     own = tuple(state.pop(keys[0]).ravel().tolist())
     if given is not None:
         raise ValueError(f"the weights contain {keys[0]} = {own}; do not pass {names[0]}")
@@ -132,15 +144,25 @@ def _recognise(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Lay
     )
 
 
+def _shape(state: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
+    """The shape of a tensor that decides how large the network is."""
+    if name not in state:
+        raise ValueError(f"these weights have no {name}")
+    shape = state[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"{name} must have {axes} axes and hold numbers, got shape {shape}")
+    return shape
+
+
 def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
     widths, counts = [], []
     while (first := f"{layout.block.format(len(widths) + 1, 0)}.conv1.weight") in state:
-        widths.append(len(state[first]))
+        widths.append(_shape(state, first, 4)[0])
         counts.append(0)
         while f"{layout.block.format(len(widths), counts[-1])}.conv1.weight" in state:
             counts[-1] += 1
-    if f"{layout.head}.weight" not in state:
-        raise ValueError(f"this {layout.family} has no {layout.head}.weight")
+    if sum(counts) > DEEPEST:
+        raise ValueError(f"these weights are of {sum(counts)} blocks; at most {DEEPEST} are read")
     if (layout is PREACT) != (shortcut is not None):
         raise ValueError(
             "pass what the projections of this PreActResNet's shortcuts read: shortcut='activated' "
@@ -156,7 +178,7 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
     if shortcut not in blocks:
         raise ValueError(f"shortcut must be 'activated' or 'raw', not {shortcut!r}")
     return Classifier(
-        stem=Conv(len(state["conv1.weight"])),
+        stem=Conv(_shape(state, "conv1.weight", 4)[0]),
         body=Residual(
             blocks[shortcut],
             tuple(widths),
@@ -165,7 +187,7 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
             torch_uniform,
             final_norm=layout is not PREACT or f"{layout.norm}.weight" in state,
         ),
-        head=LinearHead(len(state[f"{layout.head}.weight"])),
+        head=LinearHead(_shape(state, f"{layout.head}.weight", 2)[0]),
         mean=mean,
         std=std,
     )

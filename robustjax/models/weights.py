@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,18 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from robustjax.files import check_keys, read_json, replacing
+from robustjax.archives import read_arrays, write_arrays
+from robustjax.files import digest, read_json
 from robustjax.models.adapt import adapt
 from robustjax.models.factory import apply, init, network
 from robustjax.models.foreign import Network
 from robustjax.models.trees import flatten, shapes, unflatten
 
-CONFIG = ("model", "image_shape", "data", "threat", "class_names")
+CONFIG: dict[str, Any] = {
+    "model": Mapping,
+    "image_shape": [int],
+    "data": {"name": str},
+    "threat": {"type": str, "fields": Mapping},
+    "class_names": [str],
+}
 """The entries of config.json that loading and evaluating a run's model needs."""
 
+DIGEST = "config_sha256"
+"""The array of a weights file that says which config.json it belongs to; no variable's name."""
 
-def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
+
+def save_weights(path: str | os.PathLike[str], variables: Any, config: Any = None) -> None:
     """Write `variables` as arrays named 'params/body/.../kernel'.
+
+    Args:
+      path: the .npz.
+      variables: nested dictionaries of arrays.
+      config: the content of the config.json beside it, which `load` then requires; None: any.
 
     Guarantees:
       A reader sees the whole old file or the whole new one.
@@ -36,17 +50,18 @@ def save_weights(path: str | os.PathLike[str], variables: Any) -> None:
     ...     np.load(f"{folder}/w.npz").files
     ['params/head/bias']
     """
-    flat = flatten(jax.device_get(variables))
-    with replacing(path) as file:
-        np.savez(file, **flat)
+    arrays = flatten(jax.device_get(variables))
+    if config is not None:
+        arrays[DIGEST] = np.frombuffer(bytes.fromhex(digest(config)), np.uint8)
+    write_arrays(path, arrays)
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what `save_weights` wrote: {'params': ..., 'batch_stats': ...} of NumPy arrays.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged or not an .npz.
+      OSError: there is no such file, or it cannot be read.
+      ValueError: the file is damaged or not an uncompressed .npz.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,17 +69,21 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     ...     rj.models.load_weights(f"{folder}/w.npz")
     {'params': {'head': {'bias': array([1., 1.], dtype=float32)}}}
     """
+    return _read(path)[0]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
+    """The variables, and the digest of their config.json if the file has it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there are no weights at {path}; has the run been trained?")
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            flat = {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        arrays = read_arrays(path)
+        tie = arrays.pop(DIGEST, None)
+        return unflatten(arrays), None if tie is None else tie.tobytes().hex()
+    except (ValueError, TypeError, AttributeError) as error:  # names that contradict each other
         raise ValueError(
-            f"{path} is damaged or not an .npz file; rerun the training command with --resume to "
-            "write it again"
+            f"{error}; rerun the training command of {path} with --resume to write it again"
         ) from error
-    return unflatten(flat)
 
 
 def load(
@@ -88,7 +107,12 @@ def load(
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged, the weights do not fit the network, or `module` is needed.
+      ValueError: a file is damaged, the two are not from one run, the weights do not fit the
+        network, or `module` is needed.
+
+    Guarantees:
+      Weights that were saved with another config.json are refused, and so is a config.json that
+      has changed since; runs of versions that did not record this still load.
 
     >>> logits_fn, features_fn, config = rj.models.load("runs/trades")  # doctest: +SKIP
     >>> x_adv = rj.attacks.perturb(attack, logits_fn, key, images, labels)  # doctest: +SKIP
@@ -96,15 +120,21 @@ def load(
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run_dir} is not a run directory: it has no {path.name}")
-    config = read_json(path)
-    check_keys(path, config, CONFIG)
+    config = read_json(path, CONFIG)
+    if not config["threat"]["fields"] and "." not in config["threat"]["type"]:
+        raise ValueError(f"{path} was not written by robustjax: its threat has no eps")
     try:
         about = config["model"] if dtype is None else config["model"] | {"dtype": dtype}
         model, shape = _network(path, about, module), tuple(config["image_shape"])
     except TypeError as error:
         raise ValueError(f"{path} does not describe a model: {error}") from error
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
-    variables = load_weights(path)
+    variables, tie = _read(path)
+    if tie not in (None, digest(config)):
+        raise ValueError(
+            f"{path} was not saved with the config.json beside it, or that was changed: restore "
+            "both from one copy of the run, or go on with --resume"
+        )
     expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
     source, advice = "the model of config.json", "put the two files of one run together"
     if module is not None:

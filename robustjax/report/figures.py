@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robustjax.files import read_metrics, replacing
+from robustjax.files import check_content, read_metrics
 from robustjax.lazy import Lazy
 from robustjax.report.tables import format_eps
+from robustjax.writing import replacing
 
 if TYPE_CHECKING:
     import matplotlib
@@ -68,6 +69,8 @@ def training_curves(metrics: str | Path, png: str | Path) -> None:
     True
     """
     rows = read_metrics(metrics)
+    for row in rows:
+        check_content(metrics, row, {"epoch": float, "split": str})
     position = ("step", "epoch", "seconds", "split")
     names = dict.fromkeys(k for row in rows for k in row if k not in position)
     if not names:

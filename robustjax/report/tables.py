@@ -7,10 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustjax.files import check_keys, read_json
+from robustjax.files import check_content, read_json
 
-CONFIG = ("method", "data", "model", "threat")
-REPORT = ("clean", "robust", "worst_case", "stderr", "warnings")
+METHOD = {"type": str, "fields": Mapping}
+THREAT = {"type": str, "fields": {"eps": (float, str, Mapping)}}
+CONFIG = {"method": METHOD, "data": {"name": str}, "model": {"name": str}, "threat": THREAT}
+REPORT = {
+    "clean": float,
+    "robust": Mapping,
+    "worst_case": float,
+    "stderr": {"worst_case": float},
+    "warnings": [str],
+}
 
 
 def read_run(path: str | Path) -> dict[str, Any]:
@@ -39,8 +47,7 @@ def read_run(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_file():
-        whole = read_json(path)
-        check_keys(path, whole, ("config", "report"))
+        whole = read_json(path, {"config": Mapping, "report": Mapping})
         config, report = whole["config"], whole["report"]
     else:
         if not (path / "config.json").is_file():
@@ -50,12 +57,17 @@ def read_run(path: str | Path) -> dict[str, Any]:
                 f"{path} has no report.json yet; run: robustjax evaluate {path}"
             )
         config, report = read_json(path / "config.json"), read_json(path / "report.json")
-    check_keys(path if path.is_file() else path / "config.json", config, CONFIG)
-    check_keys(path if path.is_file() else path / "report.json", report, REPORT)
+    configured, reported = (
+        path if path.is_file() else path / name for name in ("config.json", "report.json")
+    )
+    check_content(configured, config, CONFIG)
+    check_content(reported, report, REPORT)
     threat = report.get("threat") or config["threat"]
+    robust = dict.fromkeys(report["robust"], (float, type(None)))
+    check_content(reported, report | {"threat": threat}, {"robust": robust, "threat": THREAT})
     return {
         "run": path.stem if path.is_file() else path.name,
-        "method": _method(config["method"]),
+        "method": _method(configured, config["method"]),
         "data": config["data"]["name"],
         "model": config["model"]["name"],
         "threat": threat["type"],
@@ -220,10 +232,11 @@ def format_eps(eps: Any) -> str:
     return f"{whole}/255" if whole and abs(levels - whole) < 1e-3 else f"{eps:.3g}"
 
 
-def _method(encoded: Mapping[str, Any]) -> str:
+def _method(path: Path, encoded: Any) -> str:
     """The class name, and for a wrapper the inner method: AWP(TRADES)."""
+    check_content(path, {"method": encoded}, {"method": METHOD})
     inner = encoded["fields"].get("inner")
-    return f"{encoded['type']}({_method(inner)})" if inner else encoded["type"]
+    return f"{encoded['type']}({_method(path, inner)})" if inner else encoded["type"]
 
 
 def _percent(value: float | None, error: float | None = None) -> str:

@@ -14,7 +14,7 @@ from robustjax.attacks._engine.inputs import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.data.augment import to_float
 from robustjax.data.pools import chunks
-from robustjax.files import replacing
+from robustjax.writing import replacing
 
 
 def pseudo_label(
