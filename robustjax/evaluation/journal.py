@@ -51,8 +51,8 @@ class FileKeeper(Keeper):
     """Snapshots in one .npz: the leaves of the tree in order.
 
     If the number of slots has changed, the examples in the slots start over. `load` raises a
-    ValueError if the file is damaged or belongs to another stage; `save` writes if the last snapshot
-    is old, or the stage is complete.
+    ValueError if the file is damaged or belongs to another stage. `save` writes if the last
+    snapshot is old, or the stage is complete.
     """
 
     def __init__(self, path: Path):
