@@ -30,7 +30,7 @@ def test_one_step_crosses_the_nearest_of_the_candidates(threat, dual):
 
 @pytest.mark.parametrize("threat", [L1(), L0()])
 def test_other_norms_are_refused(threat):
-    with pytest.raises(ValueError, match="Linf or L2"):
+    with pytest.raises(ValueError, match="Linf and L2"):
         DeepFool(threat)
 
 
