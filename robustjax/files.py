@@ -137,8 +137,7 @@ def _faults(place: str, value: Any, kind: Any) -> Iterator[tuple[str, Any, str]]
         kinds = (Mapping if isinstance(kind, dict) else list,)
     else:
         kinds = kind if isinstance(kind, tuple) else (kind,)
-    right = isinstance(value, (*kinds, int) if float in kinds else kinds)
-    if not right or (isinstance(value, bool) and bool not in kinds):
+    if not _is_of(value, kinds):
         yield place, value, " or ".join(KINDS[k] for k in kinds)
     elif isinstance(kind, dict):
         for name, wanted in kind.items():
@@ -146,6 +145,12 @@ def _faults(place: str, value: Any, kind: Any) -> Iterator[tuple[str, Any, str]]
     elif isinstance(kind, list):
         for number, entry in enumerate(value):
             yield from _faults(f"{place}[{number}]", entry, kind[0])
+
+
+def _is_of(value: Any, kinds: tuple[Any, ...]) -> bool:
+    """Whether a value is of one of these types; a whole number is a number, true is not."""
+    found = isinstance(value, (*kinds, int) if float in kinds else kinds)
+    return found and (bool in kinds or not isinstance(value, bool))
 
 
 def _short(value: Any) -> str:

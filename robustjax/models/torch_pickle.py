@@ -114,7 +114,8 @@ def load(file: Source, storages: dict[str, Storage]) -> Any:
         return taken[::-1]
 
     begin = file.tell()
-    for number, (word, value, at) in enumerate(pickletools.genops(file)):
+    for number, (word, argument, at) in enumerate(pickletools.genops(file)):
+        value: Any = argument
         if number > MOST or (at or 0) - begin > LONGEST:
             raise Refused("holds more than weights; save `model.state_dict()` alone")
         match word.name:
