@@ -56,7 +56,8 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
     if dim < num_classes - 1:
         raise ValueError(
             f"{num_classes} equidistant centers need {num_classes - 1} dimensions, got {dim}: "
-            "use more dimensions, or the centers of `packing`"
+            "use more dimensions, or a packing: `centers.packing` for the centers alone, "
+            "head='packing' for a network, centers='packing' for a training method"
         )
     left = num_classes - np.arange(1.0, num_classes)  # L - j
     diagonal = np.sqrt(num_classes * left / ((num_classes - 1) * (left + 1)))

@@ -168,7 +168,7 @@ def test_impossible_sizes_are_refused(make, arguments):
 
 
 def test_too_few_dimensions_say_what_to_do():
-    with pytest.raises(ValueError, match=r"4 equidistant centers need 3 dimensions.*`packing`"):
+    with pytest.raises(ValueError, match=r"4 equidistant centers need 3 dimensions.*packing`"):
         centers.max_mahalanobis(4, 2)
     with pytest.raises(ValueError, match=r"room for two centers.*dim >= 2"):
         centers.packing(3, 1)

@@ -229,6 +229,24 @@ def test_fixed_centers_are_in_no_state():
         assert linear - ours == CLASSES * DIM + CLASSES
 
 
+@pytest.mark.parametrize("method", [MMC(centers="packing"), MMLDA(centers="packing")])
+def test_more_classes_than_a_simplex_has_room_for_train_on_a_packing(method):
+    """Five in the plane: a pentagon, which no step moves."""
+    method = dataclasses.replace(method, feature_dim=2, center_norm=2.0)
+    label = np.arange(SIZE, dtype=np.int32) % 5
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, 4, 4, 1), np.uint8)
+    body, head = attach(Plane(), 5, **method.model)
+    module = Classifier(Conv(8, 1), body, head)
+    recipe = dataclasses.replace(RECIPE, batch_size=SIZE)
+    state = create_state(module, method, recipe, jax.random.key(0), image, label, 5, 1)
+    step = parallel.emulate(make_step(module, recipe, 1, 5), IN_AXES, OUT_AXES)
+    batch = {"image": image, "label": label, "index": np.arange(SIZE, dtype=np.int32)}
+    new, _ = step(state, method, jax.random.key(1), parallel.split(batch, 1))
+    assert not np.array_equal(*(jax.tree.leaves(s.params)[0] for s in (new, state)))
+    found = new.stats["centers"]["head"]["packing"]
+    np.testing.assert_array_equal(found, centers.packing(5, 2, 2.0))
+
+
 def test_the_method_and_the_caller_agree_on_the_model():
     asked = agreed({"name": "cnn", "feature_dim": 64}, MMC())
     assert asked == {"name": "cnn"} | MMC().model
@@ -244,7 +262,10 @@ def test_the_method_and_the_caller_agree_on_the_model():
         (lambda: SCE(attack="pgd-10"), "attack must be a PGD"),
         (lambda: SCE(bn="eval"), "bn must be one of running, batch, commit, got 'eval'"),
         (lambda: MMLDA(temperature=0.0), "temperature"),
-        (lambda: MMC(centers="rand"), "centers must be one of max-mahalanobis, random, got 'rand'"),
+        (
+            lambda: MMC(centers="rand"),
+            "centers must be one of max-mahalanobis, random, packing, got",
+        ),
         (lambda: GSCE(precisions="half"), "precisions must be one of diagonal, isotropic"),
         (lambda: MMC(weight=-1.0), "weight"),
         (lambda: LGM(margin=-1.0), "margin"),

@@ -53,7 +53,9 @@ def test_only_what_is_trained_is_a_parameter(network):
         "gsce": {"centers", "log_precisions", "biases"},
     }
     assert set(variables["params"].get("head", {})) == trained.get(head, set())
-    assert set(variables) == ({"params", "centers"} if head == "center" else {"params"})
+    assert set(variables) == (
+        {"params"} if head not in ("center", "packing") else {"params", "centers"}
+    )
 
 
 def test_distances_become_logits_and_the_nearest_center_wins(network):
@@ -74,6 +76,7 @@ def test_distances_become_logits_and_the_nearest_center_wins(network):
     mu = {
         "max-mahalanobis": lambda: centers.max_mahalanobis(K, D, 10.0),
         "random-centers": lambda: centers.random(K, D, 10.0, 0),
+        "packing": lambda: variables["centers"]["head"]["packing"],
     }.get(head, lambda: variables["params"]["head"]["centers"])()
     z, logits = model.apply(variables, images, BN("running"), method="both")
     squares = ((np.asarray(z, np.float64)[:, None] - mu[None]) ** 2).sum(-1)
@@ -105,6 +108,29 @@ def test_logits_of_features_beside_a_center_are_exact_at_norm_10():
     assert (np.asarray(head.apply({}, jnp.asarray(z))) <= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("classes", "dim", "apart"),
+    [(100, 64, 2**0.5), (10, 2, 2 * np.sin(np.pi / 10)), (6, 3, 2**0.5), (4, 6, (8 / 3) ** 0.5)],
+)
+def test_a_packing_has_room_for_more_classes_than_a_simplex(classes, dim, apart):
+    """CIFAR-100 in 64 dimensions, and a picture of ten classes in the plane."""
+    head = models.create(
+        "cnn", num_classes=classes, head="packing", feature_dim=dim, center_norm=5.0
+    ).head
+    (mu,) = jax.tree.leaves(head.init(jax.random.key(0), jnp.zeros((1, dim))))
+    assert mu.shape == (classes, dim)
+    assert centers.smallest_distance(mu) == pytest.approx(5 * apart, rel=1e-5)
+
+
+def test_a_packing_is_the_one_that_was_saved():
+    """A search may end elsewhere with another release of SciPy."""
+    head = models.create("cnn", num_classes=10, head="packing", feature_dim=3).head
+    variables = head.init(jax.random.key(0), jnp.zeros((1, 3)))
+    turned = jax.tree.map(lambda mu: -mu, variables)
+    z = jax.random.normal(jax.random.key(1), (5, 3))
+    np.testing.assert_allclose(head.apply(turned, z), head.apply(variables, -z), rtol=1e-5)
+
+
 def test_equal_heads_make_equal_programs():
     assert build("max-mahalanobis").head == build("max-mahalanobis", center_norm=10.0).head
     assert build("max-mahalanobis").head != build("max-mahalanobis", center_norm=5.0).head
@@ -124,6 +150,7 @@ def test_equal_heads_make_equal_programs():
         ({"head": "linear", "feature_dim": 0}, "feature_dim must be at least 1"),
         ({"head": "linear", "center_norm": 10.0}, "'linear' takes no center_norm; .* none"),
         ({"head": "max-mahalanobis", "center_seed": 1}, "takes no center_seed; .* center_norm"),
+        ({"head": "max-mahalanobis", "feature_dim": K - 2}, "or a packing: .* head='packing'"),
         ({"head": "gsce", "precisions": "full"}, "precisions must be isotropic or diagonal"),
         ({"head": "arcs"}, "unknown head 'arcs'; choose one of linear, cosine"),
     ],

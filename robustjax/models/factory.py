@@ -208,12 +208,13 @@ def create(
         proportional (except in ResNeXt, whose name has them). None is the architecture's own.
       mean, std: of each image channel, in [0, 1] pixels; None leaves the pixels as they are.
       head: 'linear' (softmax), 'cosine' (hypersphere embedding), or a member of the g-SCE family:
-        'max-mahalanobis', 'random-centers' (both fixed), 'lgm' (trained centers), 'gsce' (trained
-        centers, precisions and biases), 'center' (linear beside running centers).
+        'max-mahalanobis', 'random-centers', 'packing' (all fixed; the last is for more than
+        feature_dim + 1 classes), 'lgm' (trained centers), 'gsce' (trained centers, precisions and
+        biases), 'center' (linear beside running centers).
       feature_dim: D of a linear layer without activation between the body and the head, whose
         output are the features; None: no such layer. Fixed centers need it.
       center_norm: norm of fixed centers, 10 by default.
-      center_seed: seed of random centers, 0 by default.
+      center_seed: seed of random centers and of the search of a packing, 0 by default.
       precisions: for 'gsce', 'diagonal' (the default) or 'isotropic'.
       scale: for 'cosine', the scale of the logits, 10 by default.
       remat: recompute blocks in the backward pass, for less memory and a third more time.

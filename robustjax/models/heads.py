@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import jax
@@ -98,20 +98,20 @@ class Quadratic(nn.Module):
 
     Args:
       num_classes: K.
-      kind: the centers mu: constants of the program ('max-mahalanobis', 'random') or parameters
-        ('trained').
+      kind: the centers mu: constants of the program ('max-mahalanobis', 'random'), found once and
+        then stored in the collection 'centers' ('packing'), or parameters ('trained').
       precisions: 'half' fixes Sigma = I / 2 and B = 0, so that h_i = -1/2 ||z - mu_i||^2. With
         'isotropic' and 'diagonal', Sigma > 0 and B are parameters that start at these values.
-      center_norm: the norm of constant centers.
-      center_seed: for random centers.
+      center_norm: the norm of centers that are not trained.
+      center_seed: for random centers, and for the search of a packing.
 
     Guarantees:
       With 'half' no logit is positive, and the nearest center has the largest.
-      Constant centers are not in any collection of variables.
+      Constant centers are not in any collection of variables; a packing is not a parameter.
     """
 
     num_classes: int
-    kind: Literal["max-mahalanobis", "random", "trained"] = "max-mahalanobis"
+    kind: Literal["max-mahalanobis", "random", "packing", "trained"] = "max-mahalanobis"
     precisions: Literal["half", "isotropic", "diagonal"] = "half"
     center_norm: float = 10.0
     center_seed: int = 0
@@ -122,10 +122,11 @@ class Quadratic(nn.Module):
         super().__post_init__()
 
     def constant(self, dim: int) -> np.ndarray:
-        """The constant centers, (K, dim)."""
-        if self.kind == "random":
-            return centers.random(self.num_classes, dim, self.center_norm, self.center_seed)
-        return centers.max_mahalanobis(self.num_classes, dim, self.center_norm)
+        """The centers that are not trained, (K, dim)."""
+        if self.kind == "max-mahalanobis":
+            return centers.max_mahalanobis(self.num_classes, dim, self.center_norm)
+        make = packing if self.kind == "packing" else centers.random
+        return make(self.num_classes, dim, self.center_norm, self.center_seed)
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -133,6 +134,10 @@ class Quadratic(nn.Module):
         classes, shape = (self.num_classes,), (self.num_classes, features.shape[-1])
         if self.kind == "trained":
             mu = self.param("centers", nn.initializers.glorot_uniform(), shape, jnp.float32)
+        elif self.kind == "packing":
+            # Another release of SciPy may end its search elsewhere: the weights have to say where.
+            find = partial(self.constant, features.shape[-1])
+            mu = jnp.asarray(self.variable("centers", "packing", find).value)
         else:
             mu = jnp.asarray(self.constant(features.shape[-1]))
         sigma, b = jnp.full(classes, 0.5), jnp.zeros(classes)
@@ -142,6 +147,10 @@ class Quadratic(nn.Module):
             sigma = jnp.exp(log) / 2
             b = self.param("biases", nn.initializers.zeros, classes, jnp.float32)
         return jax.vmap(gsce_logits, (0, None, None, None))(features, mu, sigma, b)
+
+
+packing = cache(centers.packing)
+"""A search that a model asks for more than once, and that may take seconds."""
 
 
 class Auxiliary(nn.Module):
@@ -179,12 +188,13 @@ HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "center": (Centered, ()),
     "max-mahalanobis": (Quadratic, ("center_norm",)),
     "random-centers": (partial(Quadratic, kind="random"), ("center_norm", "center_seed")),
+    "packing": (partial(Quadratic, kind="packing"), ("center_norm", "center_seed")),
     "lgm": (partial(Quadratic, kind="trained"), ()),
     "gsce": (partial(Quadratic, kind="trained", precisions="diagonal"), ("precisions",)),
 }
 """The heads by name, with the options of each."""
 
-DISTANCE_HEADS = ("max-mahalanobis", "random-centers", "lgm", "gsce")
+DISTANCE_HEADS = ("max-mahalanobis", "random-centers", "packing", "lgm", "gsce")
 """The heads whose logits are distances to centers; they are evaluated under `attacks.Adaptive`."""
 
 

@@ -26,7 +26,7 @@ ATTACK = PGD(Linf(8 / 256))
 """Ten sign steps of 2/256 from a uniform start."""
 
 Adversarial = Literal["none", "untargeted", "targeted"]
-FixedCenters = Literal["max-mahalanobis", "random"]
+FixedCenters = Literal["max-mahalanobis", "random", "packing"]
 Precisions = Literal["diagonal", "isotropic"]
 
 
@@ -111,6 +111,8 @@ class MMLDA(HeadMethod):
     Attributes:
       temperature: of the softmax of -1/2 ||z - mu_i||^2: 1 in the paper, 1/2 in the authors' code.
       center_norm: C_MM, of every center.
+      centers: as of `MMC`.
+      center_seed: of the directions, or of the search.
 
     References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", ICML 2018.
 
@@ -118,9 +120,10 @@ class MMLDA(HeadMethod):
     5.0
     """
 
-    head = "max-mahalanobis"
     temperature: float = number(default=1.0, low=1e-6)
     center_norm: float = static(default=10.0)
+    centers: FixedCenters = static(default="max-mahalanobis")
+    center_seed: int = static(default=0)
 
     @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
@@ -129,7 +132,7 @@ class MMLDA(HeadMethod):
     @property
     @override
     def model(self) -> dict[str, Any]:
-        return super().model | {"center_norm": self.center_norm}
+        return fixed_head(self)
 
 
 @config
@@ -140,9 +143,10 @@ class MMC(HeadMethod):
 
     Attributes:
       weight: 1 in the paper; 2 in the authors' code, which leaves the 1/2 out.
-      centers: 'max-mahalanobis', or 'random' directions ("MMC-10 (rand)").
+      centers: 'max-mahalanobis'; 'packing', as far apart as is known where there are more than
+        feature_dim + 1 classes; or 'random' directions ("MMC-10 (rand)").
       center_norm: C_MM, of every center.
-      center_seed: of the random directions.
+      center_seed: of the random directions, or of the search of a packing.
 
     References: Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness",
       ICLR 2020.
@@ -165,10 +169,16 @@ class MMC(HeadMethod):
     @property
     @override
     def model(self) -> dict[str, Any]:
-        fixed = {"feature_dim": self.feature_dim, "center_norm": self.center_norm}
-        if self.centers == "random":
-            return fixed | {"head": "random-centers", "center_seed": self.center_seed}
-        return fixed | {"head": "max-mahalanobis"}
+        return fixed_head(self)
+
+
+def fixed_head(method: MMLDA | MMC) -> dict[str, Any]:
+    """What a method with fixed centers needs its model to be."""
+    settings = {"feature_dim": method.feature_dim, "center_norm": method.center_norm}
+    if method.centers == "max-mahalanobis":
+        return settings | {"head": "max-mahalanobis"}
+    head = {"random": "random-centers", "packing": "packing"}[method.centers]
+    return settings | {"head": head, "center_seed": method.center_seed}
 
 
 @config
