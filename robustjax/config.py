@@ -26,7 +26,9 @@ import jax
 import numpy as np
 
 T = TypeVar("T")
+Rewrite = Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any]]
 _CLASSES: dict[str, type] = {}
+_REWRITES: list[Rewrite] = []
 _LARGEST = 2**31 - 1
 """The largest int of JAX, which computes in 32 bits."""
 
@@ -370,6 +372,20 @@ def _name(function: Callable) -> str:
     return function.__name__ if ours else f"{module}.{function.__qualname__}"
 
 
+def rewrites_older(rewrite: Rewrite) -> Rewrite:
+    """Register what `decode` makes of fields that an older version wrote.
+
+    >>> @rj.config.rewrites_older
+    ... def rename(known, fields):
+    ...     return {"width" if name == "breadth" else name: v for name, v in fields.items()}
+
+    Args:
+      rewrite: (fields of the class by name, encoded fields of the file) -> encoded fields.
+    """
+    _REWRITES.append(rewrite)
+    return rewrite
+
+
 def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
     """Rebuild what `encode` wrote; `functions` resolves the fields that hold a function.
 
@@ -397,7 +413,10 @@ def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
         raise ValueError(f"unknown config type {data['type']!r}; {_advice(data['type'], _CLASSES)}")
     cls, values = _CLASSES[data["type"]], {}
     known = {f.name: f for f in dataclasses.fields(cls)}
-    for name, value in data["fields"].items():
+    fields = dict(data["fields"])
+    for rewrite in _REWRITES:
+        fields = rewrite(known, fields)
+    for name, value in fields.items():
         if name not in known:
             raise ValueError(f"{data['type']} has no field {name!r}; fields: {', '.join(known)}")
         values[name] = decode(value, functions)

@@ -95,8 +95,8 @@ class Threat(Protocol):
 class Attack(Protocol):
     """A function that crafts one adversarial example.
 
-    `y` is always the true label. The loss compares the output with `target`; None lets the attack
-    choose (its documented default, for instance `y`).
+    `y` is always the true label. `target` is a class to go to (or the arrays that a loss such as
+    `kl` is compared with); None lets the attack choose.
 
     >>> def darken(logits_fn, key, x, y, target=None):
     ...     return jnp.maximum(x - 8 / 255, 0)
@@ -137,7 +137,10 @@ class GradientAttack(Attack, Protocol):
         key: jax.Array,
         x: jax.Array,
         y: jax.Array,
-        target: Any = None,
+        reference: Any = None,
     ) -> tuple[jax.Array, Any]:
-        """The attack on a model with state -> (adversarial image, state)."""
+        """The attack on a model with state -> (adversarial image, state).
+
+        Its loss compares the output with `reference` and is maximised; None: the attack's choice.
+        """
         ...

@@ -36,7 +36,8 @@ from robustjax.attacks import (
 from robustjax.attacks._engine import inputs
 from robustjax.attacks.starts import Gaussian, OutputDiversified, Zero
 from robustjax.attacks.steps import Adam
-from robustjax.losses import margin
+from robustjax.attacks.targets import Prediction, Random
+from robustjax.losses import compares_with, margin
 from robustjax.threats import L0, L1, L2, Linf
 
 N, SHAPE, K = 16, (4, 4, 2), 2
@@ -71,8 +72,8 @@ ROWS = {
     "pgd-margin-gaussian": Row(
         functools.partial(long, loss=margin, start=Gaussian()), "linf l2", norms="linf l2"
     ),
-    "pgd-predicted": Row(functools.partial(PGD, label="predicted"), "linf", norms="linf l2"),
-    "pgd-targeted": Row(functools.partial(long, label="random"), "linf l1", norms="linf l1"),
+    "pgd-predicted": Row(functools.partial(PGD, target=Prediction()), "linf", norms="linf l2"),
+    "pgd-targeted": Row(functools.partial(long, target=Random()), "linf l1", norms="linf l1"),
     "pgd-adam": Row(
         functools.partial(PGD, steps=20, step_size=0.1, rule=Adam()), "linf", norms="linf l2"
     ),
@@ -297,7 +298,7 @@ def test_worst_of_targeted_margins_is_exact_for_many_classes(norm):
             jax.random.key(0),
             IMAGES,
             y,
-            targets=(y, t),
+            targets=t,
         )
         after = z.reshape(N, -1).astype(np.float64) @ w
         reached = np.maximum(reached, after[np.arange(N), t] - after[np.arange(N), y])
@@ -311,6 +312,7 @@ def test_worst_of_targeted_margins_is_exact_for_many_classes(norm):
     np.testing.assert_array_equal((reached > 0)[decided], (best > 0)[decided])
 
 
+@compares_with("pair")
 def targeted_margin(logits, target):
     label, aim = target
     return logits[aim] - logits[label]

@@ -14,6 +14,7 @@ from robustjax.attacks import (
     perturb,
 )
 from robustjax.attacks._core.iterative import Example
+from robustjax.attacks.targets import Random, Ranked
 from robustjax.losses import dlr, kl, margin, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Cost
@@ -109,7 +110,7 @@ def test_cost_is_what_the_model_was_asked():
         calls.append(x)
         return x.reshape(-1) @ W[4]
 
-    attack = APGD(Linf(0.1), steps=3, label="ranked", success=never)
+    attack = APGD(Linf(0.1), steps=3, target=Ranked(), success=never)
     *_, last = states(attack, counted, EXAMPLE, 4)
     assert attack.done(last) and len(calls) == 2  # traced once in `begin` and once in a step
     assert attack.spent(last) == Cost(1 + 4, 4)
@@ -183,8 +184,10 @@ def test_steps_may_be_traced():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="in L0 use PGD"):
         APGD(L0(3))
-    with pytest.raises(ValueError, match="label must be one of"):
-        APGD(label="wrong")
+    with pytest.raises(ValueError, match="target must be a Target"):
+        APGD(target="wrong")
+    with pytest.raises(ValueError, match="APGD chooses its target once"):
+        APGD(target=Random(redraw=True))
     for loss in (kl, targeted_dlr):
         with pytest.raises(ValueError, match="needs a target"):
             APGD(loss=loss).begin(lambda x: x.reshape(-1) @ W[4], EXAMPLE)

@@ -15,6 +15,7 @@ from robustjax.attacks import (
 )
 from robustjax.attacks._core.ensemble import Ensemble
 from robustjax.attacks._minimum_norm.fab import FAB
+from robustjax.attacks.targets import Ranked
 from robustjax.losses import cross_entropy, dlr, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 
@@ -27,7 +28,7 @@ def flat(attack, num_classes):
 
 
 def ranked(attack, n):
-    return [type(attack)(**{**vars(attack), "label": "ranked", "rank": r + 1}) for r in range(n)]
+    return [type(attack)(**{**vars(attack), "target": Ranked(r + 1)}) for r in range(n)]
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])

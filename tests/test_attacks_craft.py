@@ -87,8 +87,8 @@ def test_survivors_are_packed_into_one_static_shape():
 
 
 def test_targets_ride_along():
-    target = (LABELS, (LABELS + 2) % 5)
-    z = run(PGD(Linf(0.1), loss=targeted_dlr), targets=target)
+    target = LABELS, (LABELS + 2) % 5
+    z = run(PGD(Linf(0.1), loss=targeted_dlr), targets=target[1])
     gap = lambda x: (  # noqa: E731
         lambda out: out[np.arange(11), target[1]] - out[np.arange(11), LABELS]
     )(x.reshape(11, -1) @ W)

@@ -29,7 +29,7 @@ def test_the_radius_follows_the_success():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"steps": -1}, {"init_eps": -1.0}, {"gamma": 2.0}, {"rank": 0}, {"label": "x"}]
+    "bad", [{"steps": -1}, {"init_eps": -1.0}, {"gamma": 2.0}, {"target": "x"}]
 )
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

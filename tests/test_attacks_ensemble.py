@@ -21,6 +21,7 @@ from robustjax.attacks import (
 from robustjax.attacks._core.ensemble import leaves
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks.starts import OutputDiversified, Uniform, Zero
+from robustjax.attacks.targets import Ranked
 from robustjax.config import config
 from robustjax.threats import L2, Linf
 
@@ -175,8 +176,7 @@ def test_multi_targeted_pgd_is_exact_on_a_linear_model(start):
 
 def test_multi_targeted_goes_through_the_classes_by_rank():
     stages = MultiTargetedPGD(Linf(0.1), steps=7, n=9).stages(5)
-    assert [stage.rank for stage in stages] == [1, 2, 3, 4]
-    assert {stage.label for stage in stages} == {"ranked"}
+    assert [stage.target for stage in stages] == [Ranked(r) for r in (1, 2, 3, 4)]
     assert all(stage.steps == 7 and stage.threat == Linf(0.1) for stage in stages)
     assert len(MultiTargeted(PGD(), 2).stages(10)) == 2
     with pytest.raises(ValueError, match="at least 1"):

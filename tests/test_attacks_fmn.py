@@ -39,7 +39,7 @@ def test_l0_counts_pixels_and_not_components():
     assert (np.asarray(adv) != x).sum() == 2
 
 
-@pytest.mark.parametrize("bad", [{"steps": -1}, {"gamma": 2.0}, {"rank": 0}, {"label": "x"}])
+@pytest.mark.parametrize("bad", [{"steps": -1}, {"gamma": 2.0}, {"target": "x"}])
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         FMN(**bad)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import JSMA, perturb
+from robustjax.attacks.targets import TrueLabel
 from robustjax.losses import margin
 from robustjax.threats import L0
 
@@ -50,12 +51,12 @@ def test_components_change_in_the_order_of_their_gain(theta):
     assert len(order) > 8
     for n in range(1, 6):
         attack = JSMA(L0(np.inf), theta=theta, gamma=n / SIZE, success=never)
-        z = run(attack, model, targets=np.ones(N, np.int32))
+        z = run(attack, model, labels=np.zeros(N, np.int32), targets=np.ones(N, np.int32))
         assert (changed(z).sum(1) == n).all() and changed(z)[:, order[:n]].all()
         assert (last <= changed(z)).all()
         last = changed(z)
     attack = JSMA(L0(np.inf), theta=theta, gamma=1.0, success=never)
-    z = run(attack, model, targets=np.ones(N, np.int32))
+    z = run(attack, model, labels=np.zeros(N, np.int32), targets=np.ones(N, np.int32))
     assert (changed(z) == (gain > 0)[None]).all()  # then it is stuck: nothing else helps
 
 
@@ -114,7 +115,7 @@ def test_a_confident_softmax_does_not_hide_the_map():
 
 def test_any_loss_and_any_aim():
     labels = np.asarray(MODEL(IMAGES)).argmax(-1)
-    z = run(JSMA(L0(np.inf), gamma=1.0, loss=margin, label="true"))
+    z = run(JSMA(L0(np.inf), gamma=1.0, loss=margin, target=TrueLabel()))
     won = np.asarray(MODEL(z)).argmax(-1) != labels
     assert won.mean() > 0.7
     assert changed(z)[won].sum() <= changed(run(JSMA(L0(np.inf), gamma=1.0)))[won].sum()
@@ -132,7 +133,7 @@ def test_zero_gradients_change_nothing():
     np.testing.assert_array_equal(run(JSMA(gamma=1.0), constant, np.zeros(N, np.int32)), IMAGES)
 
 
-@pytest.mark.parametrize("bad", [{"theta": 2.0}, {"gamma": -0.1}, {"label": "best"}])
+@pytest.mark.parametrize("bad", [{"theta": 2.0}, {"gamma": -0.1}, {"target": "best"}])
 def test_bad_input_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         JSMA(**bad)

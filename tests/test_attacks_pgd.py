@@ -1,4 +1,4 @@
-"""The ascent loop against hand-written loops; starts, rules, label sources."""
+"""The ascent loop against hand-written loops; starts, rules."""
 
 from dataclasses import replace
 
@@ -19,8 +19,8 @@ from robustjax.attacks import (
 )
 from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
 from robustjax.attacks.steps import Adam, Nesterov
-from robustjax.attacks.targets import sense
-from robustjax.losses import GIVEN_TARGETS, PAIRED, cross_entropy, kl, multi_target
+from robustjax.attacks.targets import Goal, Prediction, Random, TrueLabel
+from robustjax.losses import cross_entropy, kl, multi_target
 from robustjax.threats import L2, Linf
 
 SHAPE, K = (3, 3, 1), 4
@@ -121,43 +121,19 @@ def test_l2_steps_are_normalised():
     np.testing.assert_allclose(run(attack), expected, atol=1e-6)
 
 
-def test_a_given_target_is_approached_or_fled():
-    for targeted, sign in ((False, 1), (True, -1)):
-        attack = PGD(Linf(0.1), steps=1, start=Zero(), rel_step=1.0, targeted=targeted)
-        expected = clip(X + sign * 0.1 * np.sign(gradient(X, 1)), 0.1)
-        np.testing.assert_allclose(run(attack, target=1), expected, atol=1e-6)
-
-
-def test_a_targeted_attack_without_a_target_is_refused():
-    with pytest.raises(ValueError, match="needs a target"):
-        run(PGD(targeted=True))
-
-
-@pytest.mark.parametrize("loss", GIVEN_TARGETS)
-def test_a_loss_that_takes_no_label_is_refused_without_a_target(loss):
-    for label in ("true",) if loss in PAIRED else ("true", "random"):
-        with pytest.raises(ValueError, match=f"{loss.__name__} needs a target"):
-            run(PGD(loss=loss, label=label))
-
-
-def test_label_sources():
-    key = jax.random.key(0)
-    z = np.asarray(logits(X))
-    aim = lambda label, key=key, y=Y: int(PGD(label=label).aim(logits, key, X, y))  # noqa: E731
-    assert aim("true") == Y
-    assert aim("predicted") == z.argmax()
-    assert aim("least_likely") == z.argmin()
-    drawn = {aim("random", jax.random.key(i)) for i in range(40)}
-    assert drawn == set(range(K)) - {Y}
-    assert {aim("any", jax.random.key(i)) for i in range(40)} == set(range(K))
-    assert sense(cross_entropy, "any") == -1
+def test_a_given_class_is_gone_to_and_a_reference_is_left():
+    attack = PGD(Linf(0.1), steps=1, start=Zero(), rel_step=1.0)
+    slope = 0.1 * np.sign(gradient(X, 1))
+    np.testing.assert_allclose(run(attack, target=1), clip(X - slope, 0.1), atol=1e-6)
+    model = lambda state, x: (logits(x), state)  # noqa: E731
+    left = attack.ascend(model, (), jax.random.key(0), X, Y, reference=1)[0]
+    np.testing.assert_allclose(left, clip(X + slope, 0.1), atol=1e-6)
 
 
 def test_a_redrawn_class_is_another_one_at_every_step():
     """Away from the label where it is drawn itself; against the same steps one by one."""
-    attack = PGD(
-        Linf(0.1), 9, step_size=0.02, start=Zero(), loss=multi_target, label="any", redraw=True
-    )
+    target = Random(redraw=True, with_label=True)
+    attack = PGD(Linf(0.1), 9, step_size=0.02, start=Zero(), loss=multi_target, target=target)
     key_target = jax.random.split(jax.random.key(3))[1]
     z, seen = X, []
     for k in range(9):
@@ -166,24 +142,15 @@ def test_a_redrawn_class_is_another_one_at_every_step():
         seen.append(aim)
     assert Y in seen and len(set(seen)) > 2
     np.testing.assert_allclose(run(attack, seed=3), z, atol=1e-6)
-    given = PGD(Linf(0.1), 6, start=Zero(), redraw=True)  # a target that is given stays
-    np.testing.assert_array_equal(run(given, target=1), run(replace(given, redraw=False), target=1))
-
-
-def test_only_a_class_that_is_drawn_can_be_drawn_anew():
-    with pytest.raises(ValueError, match="redraw draws a class anew, which label 'true' is not"):
-        run(PGD(redraw=True))
+    given = PGD(Linf(0.1), 6, start=Zero(), target=target)  # a target that is given stays
+    once = replace(given, target=TrueLabel())
+    np.testing.assert_array_equal(run(given, target=1), run(once, target=1))
 
 
 def test_the_predicted_label_leaks_nothing():
-    """With label='predicted' the true label has no influence."""
-    attack = PGD(Linf(0.1), label="predicted")
+    """Away from the prediction the true label has no influence."""
+    attack = PGD(Linf(0.1), target=Prediction())
     np.testing.assert_array_equal(run(attack, y=0), run(attack, y=3))
-
-
-def test_an_unknown_label_source_is_refused():
-    with pytest.raises(ValueError, match="label must be one of"):
-        PGD(label="best")
 
 
 def test_starts():
@@ -214,7 +181,7 @@ def test_an_output_diversified_start_reads_the_logits_of_any_output_and_costs_it
     rich = attack(lambda x: {"logits": logits(x), "score": x.sum()}, key, X, Y)
     np.testing.assert_array_equal(rich, attack(logits, jax.random.clone(key), X, Y))
     assert tuple(attack.cost) == (3, 3)
-    assert tuple(PGD(steps=7, start=OutputDiversified(), label="predicted").cost) == (10, 9)
+    assert tuple(PGD(steps=7, start=OutputDiversified(), target=Prediction()).cost) == (10, 9)
     with pytest.raises(ValueError, match="needs the model"):
         OutputDiversified()(jax.random.key(1), X, Linf(0.1))
 
@@ -222,16 +189,10 @@ def test_an_output_diversified_start_reads_the_logits_of_any_output_and_costs_it
 def test_a_loss_with_zero_gradient_at_x_needs_the_random_start():
     """KL to the clean output is flat at x; from TRADES' Gaussian start it is climbed."""
     attack = PGD(Linf(0.1), start=Gaussian(), loss=kl)
-    flat = attack.gradient(logits, jnp.asarray(X), logits(X))
+    flat = attack.gradient(logits, jnp.asarray(X), Goal(logits(X), kl))
     np.testing.assert_allclose(flat, np.zeros(SHAPE), atol=1e-6)
     moved = run(attack, target=logits(X))
     assert float(kl(logits(moved), logits(X))) > 1e-3
-
-
-def test_a_given_start_replaces_the_random_one():
-    attack = PGD(Linf(0.1), steps=0)
-    np.testing.assert_allclose(run(attack, x_start=X + 0.05), X + 0.05, atol=1e-7)
-    np.testing.assert_allclose(run(attack, x_start=X + 0.5), X + 0.1, atol=1e-6)
 
 
 def test_no_gradient_flows_back():

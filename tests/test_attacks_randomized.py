@@ -19,9 +19,11 @@ from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Ledger, Setting, judge
 from robustjax.attacks._engine.inputs import check_examples, check_model
 from robustjax.attacks.starts import Zero
+from robustjax.attacks.targets import Goal
 from robustjax.config import config
+from robustjax.deterministic import ordered_sum, spread
 from robustjax.evaluation import evaluate
-from robustjax.losses import cross_entropy
+from robustjax.losses import cross_entropy, margin
 from robustjax.threats import L2, Linf
 
 N = 9
@@ -34,8 +36,9 @@ total = lambda output, target: output.sum()  # noqa: E731
 
 
 def noisy(w, key, x):
-    """Gaussian noise of the size of the image on every logit's weights: E = x @ w."""
-    return x.reshape(len(x), -1) @ (w + jax.random.normal(key, w.shape))
+    """Gaussian noise of the size of the image on every logit's weights: E = x @ w, in one order."""
+    noisy = w + jax.random.normal(key, w.shape)
+    return jax.vmap(lambda row: ordered_sum(spread(row.reshape(-1), w.shape[1]).T * noisy))(x)
 
 
 def coins(w, key, x):
@@ -60,7 +63,7 @@ def run(attack, model=NOISY, order=slice(None), size=None):
 
 
 def test_reproducible_and_independent_of_order_and_batch_size():
-    attack = PGD(L2(0.3), steps=3, eot=2)
+    attack = PGD(L2(0.3), steps=3, eot=2, loss=margin)
     whole = run(attack)
     np.testing.assert_array_equal(run(attack), whole)
     order = RNG.permutation(N)
@@ -150,9 +153,9 @@ def test_the_eot_gradient_is_the_mean_over_draws():
         return jax.grad(lambda x: cross_entropy(redraw(one, key)(x), 1))(x)
 
     mean = np.mean([plain(key) for key in keys], axis=0)
-    found = PGD(eot=7).gradient(one, x, 1, jax.random.key(3))
+    found = PGD(eot=7).gradient(one, x, Goal(1, cross_entropy), jax.random.key(3))
     np.testing.assert_allclose(found, mean, atol=1e-6)
-    single = PGD().gradient(one, x, 1, jax.random.key(4))
+    single = PGD().gradient(one, x, Goal(1, cross_entropy), jax.random.key(4))
     np.testing.assert_array_equal(single, plain(jax.random.key(4)))
 
 
@@ -161,7 +164,7 @@ def test_many_draws_approach_the_gradient_of_the_mean_model():
     one = Randomized(lambda key, x: noisy(W, key, x[None])[0])
     first = lambda output, target: output[0]  # noqa: E731
     attack = PGD(loss=first, eot=400)
-    found = attack.gradient(one, jnp.asarray(IMAGES[0]), 0, jax.random.key(5))
+    found = attack.gradient(one, jnp.asarray(IMAGES[0]), Goal(0, first), jax.random.key(5))
     error = np.asarray(found).ravel() - W[:, 0]
     assert np.abs(error).max() < 4.5 / np.sqrt(400)
     assert error.std() > 0.5 / np.sqrt(400)

@@ -37,7 +37,7 @@ class Walk(Iterative):
     size: float = 0.05
 
     def begin(self, logits_fn, example):
-        return State(-example.target, example.x, logits_fn(example.x))
+        return State(-example.target[0], example.x, logits_fn(example.x))
 
     def step(self, logits_fn, example, state):
         key = jax.random.fold_in(example.key, -state.k)
@@ -66,9 +66,8 @@ KEY = jax.random.key(5)
 
 def request(rows=slice(None), batch_size=8):
     order = np.arange(N)[rows]
-    return check_request(
-        MODEL, KEY, IMAGES[order], LABELS[order], order, batch_size, LIFE[order].astype(np.int32)
-    )
+    life = LIFE[order, None].astype(np.int32)
+    return check_request(MODEL, KEY, IMAGES[order], LABELS[order], order, batch_size, life)
 
 
 def run(rows=slice(None), batch_size=8, keeper=None, attack=None):
@@ -90,7 +89,7 @@ def test_every_example_takes_its_own_number_of_steps(whole):
     def alone(i, x, y, life):
         return Walk()(lambda x: batch(W, x[None])[0], jax.random.fold_in(KEY, i), x, y, life)
 
-    direct = jax.jit(jax.vmap(alone))(np.arange(N), IMAGES, LABELS, LIFE)
+    direct = jax.jit(jax.vmap(alone))(np.arange(N), IMAGES, LABELS, LIFE[:, None])
     np.testing.assert_allclose(direct, whole.image, atol=1e-6)
 
 
@@ -122,7 +121,7 @@ class Counted(Walk):
     """Says how many steps it took, and that it could have gone on."""
 
     def begin(self, logits_fn, example):
-        return super().begin(logits_fn, example), example.target
+        return super().begin(logits_fn, example), example.target[0]
 
     def step(self, logits_fn, example, state):
         return super().step(logits_fn, example, state[0]), state[1]
@@ -204,6 +203,6 @@ def test_a_complete_run_is_read_back_and_not_run(whole):
 
 def test_perturb_returns_the_images(whole):
     images = perturb(
-        Walk(), MODEL, KEY, IMAGES, LABELS, targets=LIFE.astype(np.int32), batch_size=8
+        Walk(), MODEL, KEY, IMAGES, LABELS, targets=LIFE.astype(np.int32)[:, None], batch_size=8
     )
     np.testing.assert_array_equal(images, whole.image)

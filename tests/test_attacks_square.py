@@ -100,7 +100,7 @@ def test_the_best_loss_never_falls():
     example = Example(jax.random.key(3), jnp.asarray(IMAGES[0]), jnp.int32(0))
     attack = Square(L2(0.4), loss=cross_entropy, success=never)
     run = list(states(attack, lambda x: x.reshape(-1) @ W[3], example, 50))
-    losses = [float(s.loss_best) for s in run]
+    losses = [float(s.value_best) for s in run]
     assert losses == sorted(losses) and losses[0] < losses[-1]
     again = [float(cross_entropy(s.x_best.reshape(-1) @ W[3], 0)) for s in run]
     np.testing.assert_allclose(again, losses, rtol=1e-5)

@@ -17,6 +17,7 @@ from robustjax.attacks import (
     perturb,
 )
 from robustjax.attacks.starts import Zero
+from robustjax.attacks.targets import Goal, Prediction
 from robustjax.attacks.transforms import (
     DiverseInput,
     ScaleInvariant,
@@ -169,7 +170,8 @@ def test_every_step_draws_anew():
 
 def test_the_gradient_with_eot_is_the_mean_over_draws_of_the_transform():
     attack = PGD(loss=lambda out, y: jnp.sum(W * out), eot=3, transforms=(DiverseInput(p=1.0),))
-    g = jax.jit(lambda k: attack.gradient(lambda x: x, jnp.asarray(X), 0, k))(jax.random.key(5))
+    goal, x = Goal(0, attack.loss), jnp.asarray(X)
+    g = jax.jit(lambda k: attack.gradient(lambda x: x, x, goal, k))(jax.random.key(5))
     matches = [
         combination
         for combination in itertools.combinations_with_replacement(range(4), 3)
@@ -201,7 +203,7 @@ def test_cost_counts_every_copy():
     assert tuple(SINIFGSM(steps=7, copies=3).cost) == (21, 21)
     assert tuple(DIM(steps=7).cost) == (7, 7)
     both = (ScaleInvariant(2), TranslationInvariant(3), ScaleInvariant(3))
-    assert tuple(PGD(steps=5, eot=2, transforms=both, label="predicted").cost) == (61, 60)
+    assert tuple(PGD(steps=5, eot=2, transforms=both, target=Prediction()).cost) == (61, 60)
 
 
 def test_training_takes_the_plain_gradient():
@@ -214,8 +216,9 @@ def test_training_takes_the_plain_gradient():
 def test_zero_gradients_are_found_through_transforms():
     """`gradient` without a key, as the diagnostics call it."""
     attack = DIM(Linf(0.1))
-    assert not np.asarray(attack.gradient(lambda x: 0 * x.ravel()[:3], jnp.asarray(X), 0)).any()
-    assert np.asarray(attack.gradient(lambda x: x.ravel()[:3], jnp.asarray(X), 0)).any()
+    goal, x = Goal(0, attack.loss), jnp.asarray(X)
+    assert not np.asarray(attack.gradient(lambda x: 0 * x.ravel()[:3], x, goal)).any()
+    assert np.asarray(attack.gradient(lambda x: x.ravel()[:3], x, goal)).any()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from robustjax.attacks import (
 )
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import fooled
+from robustjax.attacks.targets import Goal, LeastLikely, Ranked, TrueLabel
 from robustjax.losses import cross_entropy, kl, margin, targeted_margin
 from robustjax.threats import L2, Linf
 
@@ -62,7 +63,7 @@ def test_the_estimate_tends_to_the_gradient(noise, place):
     errors = []
     for samples in (64, 1024, 16384):
         attack = ZerothOrder(samples=samples, noise=noise, loss=direction)
-        estimate = attack.gradient(one, KEY, jnp.asarray(x), 0)
+        estimate = attack.estimate(one, KEY, jnp.asarray(x), Goal(0, direction))
         errors.append(np.linalg.norm(estimate.ravel() - SLOPE) / np.linalg.norm(SLOPE))
     assert errors[2] < errors[1] < errors[0]
     assert errors[2] < 0.1 and errors[0] / errors[2] > 8
@@ -99,16 +100,16 @@ def test_more_samples_come_closer_to_the_optimum(case):
     np.testing.assert_array_equal((gain > GAP)[decided], (radius < eps)[decided])
 
 
-@pytest.mark.parametrize("label", ["true", "random"])
-def test_queries_are_counted_and_stay_in_the_box(label):
+@pytest.mark.parametrize("target", [TrueLabel(), LeastLikely()])
+def test_queries_are_counted_and_stay_in_the_box(target):
     """At corners of the box half of all queries would leave it."""
     x = (X[0] > 0.5).astype(np.float32)
     y = int(np.argmax(one(x)))
-    attack = NES(Linf(0.02), steps=3, samples=6, delta=0.1, label=label, success=never)
+    attack = NES(Linf(0.02), steps=3, samples=6, delta=0.1, target=target, success=never)
     _, state, asked = run_counted(attack, KEY, x, y)
     cost = attack.spent(state)
     assert (int(cost.forwards), cost.backwards) == (len(asked), 0)
-    assert len(asked) == 1 + (label != "true") + 3 * 7
+    assert len(asked) == 1 + target.forwards + 3 * 7
     assert asked.min() == 0 and asked.max() == 1
     assert len(np.unique(asked, axis=0)) > 3 * 6
 
@@ -117,7 +118,7 @@ def test_it_stops_at_success():
     y = int(Y[0])
     image, state, asked = run_counted(NES(Linf(0.5), steps=50, samples=16), KEY, X[0], y)
     assert int(np.argmax(one(image))) != y
-    assert len(asked) == 1 + 17 * int(state.k) and int(state.k) < 50
+    assert len(asked) == 1 + 17 * int(state.looks) and int(state.looks) < 50
     _, _, asked = run_counted(NES(Linf(0.5), samples=16), KEY, X[0], 1 - y)
     assert len(asked) == 1
 
@@ -150,7 +151,7 @@ def test_pairs_share_a_draw_and_each_has_its_own():
 
     x, attack = jnp.asarray(X[0]), ZerothOrder(samples=4096, loss=direction)
     for function in (offset, scaled):
-        g = attack.gradient(Randomized(function), KEY, x, 0).ravel()
+        g = attack.estimate(Randomized(function), KEY, x, Goal(0, direction)).ravel()
         assert np.linalg.norm(g - SLOPE) < 0.25 * np.linalg.norm(SLOPE), function
 
 
@@ -161,7 +162,7 @@ def test_pairs_share_a_draw_and_each_has_its_own():
         ({"samples": 0}, "samples must lie in"),
         ({"delta": 0.0}, "delta must lie in"),
         ({"noise": "uniform"}, "noise must be one of"),
-        ({"label": "wrong"}, "label must be one of"),
+        ({"target": "wrong"}, "target must be a Target"),
         ({"steps": -1}, "steps must lie in"),
     ],
 )
@@ -178,16 +179,16 @@ def test_a_loss_that_needs_a_target_says_so():
 def test_a_given_target_is_used():
     """And what the loss aims at is followed: away from the label, or towards the class."""
     x, attack = jnp.asarray(X[0]), ZerothOrder(samples=1024, loss=targeted_margin)
-    state = attack.begin(one, Example(KEY, x, 0, (0, 1)))
-    assert state.target == (0, 1)
-    g = attack.gradient(one, KEY, x, state.target).ravel()
+    state = attack.begin(one, Example(KEY, x, 0, 1))
+    assert state.goal.compared == (0, 1)
+    g = attack.estimate(one, KEY, x, state.goal).ravel()
     assert g @ SLOPE > 0.9 * np.linalg.norm(g) * np.linalg.norm(SLOPE)
-    for label, y, sign in (("true", 0, 1), ("ranked", 1, -1)):
-        attack = ZerothOrder(samples=1024, loss=cross_entropy, label=label)
+    for target, y, sign in ((TrueLabel(), 0, 1), (Ranked(), 1, -1)):
+        attack = ZerothOrder(samples=1024, loss=cross_entropy, target=target)
         state = attack.begin(one, Example(KEY, x, jnp.asarray(y)))
-        assert state.target == (y if label == "true" else 1 - y)
-        g = sign * attack.gradient(one, KEY, x, state.target).ravel()
-        assert g @ SLOPE > 0.9 * np.linalg.norm(g) * np.linalg.norm(SLOPE), (label, y)
+        assert state.goal.compared == (y if target == TrueLabel() else 1 - y)
+        g = sign * attack.estimate(one, KEY, x, state.goal).ravel()
+        assert g @ SLOPE > 0.9 * np.linalg.norm(g) * np.linalg.norm(SLOPE), (target, y)
 
 
 def test_defaults_are_the_papers():

@@ -16,7 +16,7 @@ from robustjax.attacks import APGD, PGD
 from robustjax.threats import L2, Linf
 from robustjax.training import AWP, METHODS, TRADES, Recipe
 
-FUNCTIONS = {name: getattr(losses, name) for name in losses.__all__}
+FUNCTIONS = losses.NAMED
 
 
 @given(st.integers(-1000, 1000), st.integers(1, 1000))

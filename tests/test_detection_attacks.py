@@ -17,6 +17,7 @@ from scipy.optimize import linprog
 from robustjax.attacks import MultiTargeted, perturb
 from robustjax.attacks._engine.inputs import check_request
 from robustjax.attacks._engine.slots import over_slots
+from robustjax.attacks.targets import TrueLabel
 from robustjax.detection import (
     CarliniWagnerWB,
     Confidence,
@@ -283,10 +284,10 @@ def only_logits(inner, x):
     [
         (CarliniWagnerWB, {"confidence": -1.0}, "confidence"),
         (CarliniWagnerWB, {"steps": 1}, "steps"),
-        (CarliniWagnerWB, {"label": "true"}, "label"),
+        (CarliniWagnerWB, {"target": TrueLabel()}, "target"),
         (JointPGD, {"constraint": "product"}, "constraint"),
         (JointPGD, {"weight": -1.0}, "weight"),
-        (JointPGD, {"label": "best"}, "label"),
+        (JointPGD, {"target": "best"}, "target"),
     ],
 )
 def test_bad_input_is_refused(make, bad, match):

@@ -23,7 +23,9 @@ from robustjax.attacks import (
     table_attacks,
 )
 from robustjax.attacks._core.ensemble import leaves
+from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._ensembles.adaptive import OBJECTIVES
+from robustjax.attacks.targets import Prediction, Random, Ranked, goal_of
 from robustjax.evaluation import evaluate
 from robustjax.losses import TemperedCrossEntropy, cross_entropy, margin, mmc
 from robustjax.threats import Linf
@@ -93,10 +95,11 @@ def test_gradients_are_those_written_out(name):
     for attack in leaves(OBJECTIVES[name](THREAT, steps=1), K)[::4]:
         for y in (0, 3):
             z = RNG.normal(size=DIM).astype(np.float32)
-            target = attack.aim(distances, jax.random.key(0), jnp.asarray(z), y)
+            key, example = jax.random.key(0), Example(jax.random.key(1), jnp.asarray(z), y)
+            goal = goal_of(attack, distances, key, example)
             ranks = np.argsort(np.where(np.arange(K) == y, np.inf, -np.asarray(distances(z))))
-            want = by_hand(name, z, y, ranks[attack.rank - 1])
-            got = attack.gradient(distances, jnp.asarray(z), target)
+            want = by_hand(name, z, y, ranks[getattr(attack.target, "rank", 1) - 1])
+            got = attack.gradient(distances, jnp.asarray(z), goal)
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -192,12 +195,12 @@ def test_few_classes_have_few_targets():
     assert [len(Adaptive(THREAT).attacks)] == [8]
     for classes, targets in ((3, 2), (10, 9), (100, 9)):
         parts = leaves(Adaptive(THREAT), classes)
-        assert sum(part.label == "ranked" for part in parts) == 5 * 2 * targets
+        assert sum(isinstance(part.target, Ranked) for part in parts) == 5 * 2 * targets
         assert all(part.steps == 100 for part in parts)
 
 
 def test_an_objective_survives_json():
-    functions = {name: getattr(losses, name) for name in losses.__all__}
+    functions = losses.NAMED
     for make in OBJECTIVES.values():
         for attack in leaves(make(THREAT, steps=3), K):
             written = json.loads(json.dumps(config.encode(attack)))
@@ -223,7 +226,7 @@ def test_the_table_s_steps_do_not_follow_eps():
         assert list(attacks) == ["pgd-10-tar", "pgd-10-un", "pgd-50-tar", "pgd-50-un"]
         assert all(float(attack.size) == pytest.approx(2 / 256) for attack in attacks.values())
         assert {attack.threat for attack in attacks.values()} == {Linf(eps)}
-        assert [attack.label for attack in attacks.values()] == ["random", "predicted"] * 2
+        assert [a.target for a in attacks.values()] == [Random(), Prediction()] * 2
         assert {attack.loss for attack in attacks.values()} == {mmc}
         softmax = table_attacks(eps, cross_entropy)
         assert {attack.loss for attack in softmax.values()} == {cross_entropy}

@@ -18,6 +18,7 @@ from robustjax.attacks import (
     WorstOf,
 )
 from robustjax.attacks.starts import Zero
+from robustjax.attacks.targets import LeastLikely
 from robustjax.evaluation import curve, evaluate, zero_gradient
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf
@@ -179,7 +180,7 @@ def test_honest_gradients_are_not(result):
 
 def test_a_successful_targeted_attack_is_no_masked_gradient():
     """Where the target's probability reached 1 the gradient may vanish: the image is fooled."""
-    attack = PGD(Linf(0.3), steps=20, label="least_likely", start=Zero())
+    attack = PGD(Linf(0.3), steps=20, target=LeastLikely(), start=Zero())
     done = report({"targeted": attack}, model(30.0))
     assert done.robust["targeted"] == 0 and done.zero_gradient["targeted"] <= 0.5
 

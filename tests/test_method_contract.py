@@ -25,6 +25,7 @@ from robustjax.attacks import PGD
 from robustjax.attacks.starts import Gaussian, Uniform, Zero
 from robustjax.attacks.steps import Adam, Unclipped
 from robustjax.attacks.stops import Misclassified, Stationary
+from robustjax.attacks.targets import Random
 from robustjax.checkpoint import Checkpoints
 from robustjax.config import config
 from robustjax.threats import L2, Linf
@@ -79,8 +80,7 @@ METHODS = {  # every run keeps a moving average of the weights too: see RECIPE
         dataclasses.replace(
             CE,
             loss=losses.multi_target,
-            label="any",
-            redraw=True,
+            target=Random(redraw=True, with_label=True),
             stop=Misclassified(1, (0.5,)),
         ),
         bn="batch",

@@ -21,6 +21,7 @@ from tiny import (
 from robustjax import losses
 from robustjax.attacks import BIM, PGD, Restarts
 from robustjax.attacks.starts import Gaussian
+from robustjax.attacks.targets import LeastLikely
 from robustjax.models.layers import BN
 from robustjax.parallel import AXIS
 from robustjax.threats import L2, Linf
@@ -63,7 +64,7 @@ def test_the_kl_is_climbed_whatever_loss_the_attack_names(method):
     kl = jax.vmap(losses.kl)(net.logits(state.params, plain), clean)
     nearby = jax.vmap(losses.kl)(net.logits(state.params, batch.image + 1e-3), clean)
     assert kl.mean() > 10 * nearby.mean() and kl.min() > 0
-    for extra in ({"loss": losses.kl}, {"label": "least_likely"}, {"targeted": True}):
+    for extra in ({"loss": losses.kl}, {"target": LeastLikely()}):
         np.testing.assert_array_equal(images(**extra), plain)
 
 

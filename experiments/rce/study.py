@@ -26,6 +26,7 @@ from robustjax.attacks import (
     PGD,
     CarliniWagnerL2,
 )
+from robustjax.attacks.targets import Random
 from robustjax.threats import L0, Linf
 
 NETS = {"CE": "natural", "RCE": "rce"}
@@ -248,7 +249,7 @@ def oblivious(phase: str, scale: Scale, shape: tuple[int, ...]) -> dict[str, att
         return {"JSMA": JSMA(L0(100.0), theta=step, gamma=min(1, 100 / np.prod(shape)))}
     if phase == "cw":
         rounds, steps = scale.cw
-        how = {"rounds": rounds, "steps": steps, "constant": 1.0, "label": "random"}
+        how = {"rounds": rounds, "steps": steps, "constant": 1.0, "target": Random()}
         return {
             "C&W": CarliniWagnerL2(**how),
             "C&W-hc": CarliniWagnerL2(confidence=10.0, **how),

@@ -13,7 +13,6 @@ from robustjax.attacks._black_box.zeroth_order import NES, SPSA, ZerothOrder
 from robustjax.attacks._core.bpda import bpda
 from robustjax.attacks._core.ensemble import (
     Ensemble,
-    MultiTargeted,
     Restarts,
     WorstOf,
     with_eps,
@@ -24,6 +23,7 @@ from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._engine.craft import perturb
 from robustjax.attacks._ensembles.adaptive import Adaptive, distance_head, table_attacks
 from robustjax.attacks._ensembles.autoattack import AutoAttack
+from robustjax.attacks._ensembles.multi_targeted import MultiTargeted, MultiTargetedPGD
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._gradient.pgd import (
     BIM,
@@ -36,7 +36,6 @@ from robustjax.attacks._gradient.pgd import (
     RFGSM,
     SINIFGSM,
     TIM,
-    MultiTargetedPGD,
 )
 from robustjax.attacks._minimum_norm.carlini_wagner import CarliniWagnerL2, CarliniWagnerLinf
 from robustjax.attacks._minimum_norm.ddn import DDN

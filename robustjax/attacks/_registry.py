@@ -13,9 +13,10 @@ from robustjax.attacks._black_box.hop_skip_jump import HopSkipJump
 from robustjax.attacks._black_box.spatial import Spatial
 from robustjax.attacks._black_box.square import Square
 from robustjax.attacks._black_box.zeroth_order import NES, SPSA
-from robustjax.attacks._core.ensemble import MultiTargeted, Restarts
+from robustjax.attacks._core.ensemble import Restarts
 from robustjax.attacks._ensembles.adaptive import OBJECTIVES, Adaptive
 from robustjax.attacks._ensembles.autoattack import AutoAttack
+from robustjax.attacks._ensembles.multi_targeted import MultiTargeted
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._gradient.pgd import (
     BIM,

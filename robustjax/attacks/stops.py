@@ -21,7 +21,7 @@ from robustjax.threats import radius
 from robustjax.typing import Threat
 
 
-class Sight(NamedTuple):
+class Look(NamedTuple):
     """What is known before a step.
 
     Attributes:
@@ -55,15 +55,15 @@ class Stop(abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def __call__(self, memory: Any, sight: Sight) -> tuple[jax.Array | bool, Any]:
-        """(memory, sight) -> (halt, memory)."""
+    def __call__(self, memory: Any, look: Look) -> tuple[jax.Array | bool, Any]:
+        """(memory, look) -> (halt, memory)."""
 
 
 @config
 class Never(Stop):
     """All steps are taken."""
 
-    def __call__(self, memory: tuple[()], sight: Sight) -> tuple[bool, tuple[()]]:
+    def __call__(self, memory: tuple[()], look: Look) -> tuple[bool, tuple[()]]:
         """-> (False, ())."""
         return False, memory
 
@@ -74,9 +74,9 @@ class After(Stop):
 
     steps: int = number(default=0)
 
-    def __call__(self, memory: tuple[()], sight: Sight) -> tuple[jax.Array, tuple[()]]:
-        """(memory, sight) -> (halt, memory)."""
-        return sight.number >= self.steps, memory
+    def __call__(self, memory: tuple[()], look: Look) -> tuple[jax.Array, tuple[()]]:
+        """(memory, look) -> (halt, memory)."""
+        return look.number >= self.steps, memory
 
 
 @config
@@ -102,9 +102,9 @@ class Misclassified(Stop):
         """The number of steps left from where the prediction is wrong."""
         return jnp.asarray(self.tau, jnp.int32)
 
-    def __call__(self, memory: jax.Array, sight: Sight) -> tuple[jax.Array, jax.Array]:
-        """(memory, sight) -> (halt, memory)."""
-        wrong = jnp.argmax(logits_of(sight.output)) != sight.y
+    def __call__(self, memory: jax.Array, look: Look) -> tuple[jax.Array, jax.Array]:
+        """(memory, look) -> (halt, memory)."""
+        wrong = jnp.argmax(logits_of(look.output)) != look.y
         return wrong & (memory == 0), memory - (wrong & (memory > 0))
 
 
@@ -130,15 +130,15 @@ class Stationary(Stop):
         """With the c of that time."""
         return dataclasses.replace(self, c=self.c * jnp.maximum(1 - progress / self.end, 0))
 
-    def __call__(self, memory: tuple[()], sight: Sight) -> tuple[jax.Array, tuple[()]]:
-        """(memory, sight) -> (halt, memory)."""
-        return fosc(sight) <= self.c, memory
+    def __call__(self, memory: tuple[()], look: Look) -> tuple[jax.Array, tuple[()]]:
+        """(memory, look) -> (halt, memory)."""
+        return fosc(look) <= self.c, memory
 
 
-def fosc(sight: Sight) -> jax.Array:
+def fosc(look: Look) -> jax.Array:
     """The first-order stationary condition, (); in pixels times the gradient's unit."""
-    away = radius(sight.threat) * sight.threat.steepest(sight.gradient) - (sight.x_adv - sight.x)
-    return jnp.sum(away * sight.gradient)
+    away = radius(look.threat) * look.threat.steepest(look.gradient) - (look.x_adv - look.x)
+    return jnp.sum(away * look.gradient)
 
 
 KINDS[Stop] = Names(

@@ -13,10 +13,9 @@ from robustjax.attacks._core.success import prediction
 from robustjax.attacks._minimum_norm import binary_search, penalty
 from robustjax.attacks._minimum_norm.carlini_wagner import CarliniWagnerL2
 from robustjax.attacks._minimum_norm.penalty import Started
-from robustjax.attacks.targets import WrongLabel, choose
-from robustjax.config import config, number, static
+from robustjax.attacks.targets import Random, Target, check_chosen_once
+from robustjax.config import config, number
 from robustjax.losses import margin
-from robustjax.outputs import logits_of
 from robustjax.threats import L2
 from robustjax.typing import Cost, LogitsFn
 
@@ -60,9 +59,7 @@ class CarliniWagnerWB(MinimumNorm):
       step_size: of the first step of a round.
       rounds, constant: of the second stage's binary search, and its first c.
       first_rounds, first_constant: of the first stage.
-      label: the class it goes to when no target is given: 'random' (wrong), 'least_likely' or
-        'ranked'.
-      rank: of that class, for 'ranked', as `MultiTargeted` sets it.
+      target: the class it goes to when the caller gives none: `attacks.targets`.
 
     References: Pang et al., "Towards robust detection of adversarial examples", 2018, Sec. 4.4 and
     code; after Carlini & Wagner, "Adversarial examples are not easily detected: bypassing ten
@@ -82,19 +79,22 @@ class CarliniWagnerWB(MinimumNorm):
     constant: float = number(default=100.0, low=binary_search.LEAST)
     first_rounds: int = number(default=3, low=1)
     first_constant: float = number(default=10.0, low=binary_search.LEAST)
-    label: WrongLabel = static(default="random")
-    rank: int = number(default=1, low=1)
+    target: Target = Random()
 
     def __post_init__(self):
-        if self.label not in (known := ("least_likely", "random", "ranked")):
-            raise ValueError(f"label must be one of {known}, got {self.label!r}")
+        check_chosen_once(self)
+        if not self.target.towards:
+            raise ValueError(
+                f"target: {type(self).__name__} goes to a class, so choose Random(), LeastLikely() "
+                f"or Ranked(), not {type(self.target).__name__}()"
+            )
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
         """A forward pass: the clean image may be its own adversarial image."""
         output, target = logits_fn(example.x), example.target
         if target is None:
             key = jax.random.fold_in(example.key, 0)
-            target = choose(self.label, logits_of(output), key, example.y, self.rank)
+            target = self.target(key, example.x, example.y, logits_fn)
         first = jnp.asarray(False), jnp.asarray(target), example.x
         stage = self._stage(False).begin(*self._task(lambda _: output, example, *first))
         # Nothing is left to do where the clean image is of the class and accepted.
@@ -161,8 +161,8 @@ class CarliniWagnerWB(MinimumNorm):
 
 
 def hinges(output: Any, target: jax.Array) -> jax.Array:
-    """-(f1 + f2): zero where the target class is ahead and the score is accepted."""
-    return jnp.minimum(-margin(output, target), 0) + jnp.minimum(output["score"], 0)
+    """f1 + f2: zero where the target class is ahead and the score is accepted."""
+    return jnp.maximum(margin(output, target), 0) + jnp.maximum(-output["score"], 0)
 
 
 def reached(output: Any, target: jax.Array) -> jax.Array:

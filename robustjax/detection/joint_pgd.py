@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.ensemble import WorstOf
-from robustjax.attacks._core.iterative import Example, Iterative
-from robustjax.attacks._core.success import fooled, logits_of
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.success import fooled, won_by
+from robustjax.attacks._gradient.ascent import Ascent, AscentState
 from robustjax.attacks._gradient.pgd import LINF
 from robustjax.attacks.starts import Start, Uniform
-from robustjax.attacks.targets import Label, aim, check_aim, sense
+from robustjax.attacks.steps import Rule, Steepest
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
@@ -23,26 +26,22 @@ from robustjax.typing import Cost, LogitsFn, Loss, Threat
 Constraint = Literal["selectable", "orthogonal", "sum"]
 
 
-class State(NamedTuple):
-    """Where an attack is.
+class JointPGDState(NamedTuple):
+    """Where a joint ascent is.
 
     Attributes:
-      looks: () at images so far, one more than steps.
-      target: what the loss compares the output with.
-      x_adv: (H, W, C) the image to look at next.
+      ascent: of the image that is looked at next.
       best: (H, W, C) of the images that fool, the one with the highest score.
       score: () its score; -inf before any.
     """
 
-    looks: jax.Array
-    target: Any
-    x_adv: jax.Array
+    ascent: AscentState
     best: jax.Array
     score: jax.Array
 
 
 @config
-class JointPGD(Iterative):
+class JointPGD(Ascent):
     """PGD that fools the classifier and raises the detector's score, on a model of `with_score`.
 
     With g the gradient of `loss(output, target)` and s that of the score, a step follows
@@ -64,7 +63,7 @@ class JointPGD(Iterative):
       constraint: 'sum', 'selectable' or 'orthogonal'.
       weight: of the score in 'sum', in units of the loss per unit of the score.
       loss: (output, target) -> scalar, maximised; reads the logits.
-      label, rank: what the loss compares the output with when no target is given, as for `PGD`.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
 
     References: Bryniarski et al., "Evading adversarial example detection defenses with orthogonal
     projected gradient descent", 2022, Sec. 4. Their code asks of an image that fools that its label
@@ -85,58 +84,56 @@ class JointPGD(Iterative):
     constraint: Constraint = static(default="orthogonal")
     weight: float = number(default=1.0)
     loss: Loss = static(default=margin)
-    label: Label = static(default="true")
-    rank: int = number(default=1, low=1)
+    target: Target = TrueLabel()
+    rule: ClassVar[Rule] = Steepest()
+
+    @property
+    @override
+    def size(self) -> jax.Array:
+        return self.rel_step * radius(self.threat) / jnp.maximum(self.steps, 1)
 
     @property
     def reach(self) -> float:
         """How far all steps together travel, in units of eps."""
         return self.rel_step
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
-        """The start, not looked at yet."""
-        x, target = example.x, example.target
-        if target is None:
-            check_aim(self.loss, self.label)
-            logits = None if self.label == "true" else logits_of(logits_fn(x))
-            key = jax.random.fold_in(example.key, 1)
-            target = aim(self.loss, self.label, logits, key, example.y, self.rank)
-        x_start = self.start(jax.random.fold_in(example.key, 0), x, self.threat, logits_fn)
-        target = jax.tree.map(jnp.asarray, target)
-        return State(jnp.int32(0), target, x_start, x_start, jnp.float32(-jnp.inf))
+    @override
+    def begin(self, logits_fn: LogitsFn, example: Example) -> JointPGDState:
+        begun = super().begin(logits_fn, example)
+        return JointPGDState(begun, begun.x_adv, jnp.float32(-jnp.inf))
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
-        """Look at an image, then move on."""
+    @override
+    def step(self, logits_fn: LogitsFn, example: Example, state: JointPGDState) -> JointPGDState:
+        ascent = self.aimed(logits_fn, example, state.ascent)
 
         def look(z):
             output = logits_fn(z)
-            value = sense(self.loss, self.label) * self.loss(output, state.target)
-            return (value, output["score"]), fooled(output, example.y)
+            return (ascent.goal(output), output["score"]), output
 
-        (_, score), pull, wrong = jax.vjp(look, state.x_adv, has_aux=True)
+        (_, score), pull, output = jax.vjp(look, ascent.x_adv, has_aux=True)
+        wrong = won_by(fooled, output, example)
         better = wrong & (score > state.score)
-        size = self.rel_step * radius(self.threat) / jnp.maximum(self.steps, 1)
-        x_adv = self.threat.step(state.x_adv, self._direction(pull, wrong), size, example.x)
-        return state._replace(
-            looks=state.looks + 1,
-            x_adv=jnp.where(state.looks < self.steps, x_adv, state.x_adv),
-            best=jnp.where(better, state.x_adv, state.best),
+        cost = Cost(1, 2 if self.constraint == "orthogonal" else 1)
+        moved = self.move(example, ascent, self._direction(pull, wrong), output, cost)
+        # The image after the last step is looked at too, and stays.
+        x_adv = jnp.where(ascent.looks < self.steps, moved.x_adv, ascent.x_adv)
+        return JointPGDState(
+            ascent=moved._replace(x_adv=x_adv),
+            best=jnp.where(better, ascent.x_adv, state.best),
             score=jnp.where(better, score, state.score),
         )
 
-    def done(self, state: State) -> jax.Array:
-        """When the image after the last step has been looked at."""
-        return state.looks > self.steps
+    @override
+    def done(self, state: JointPGDState) -> jax.Array:
+        return state.ascent.looks > self.steps
 
-    def result(self, example: Example, state: State) -> jax.Array:
-        """The image that fools with the highest score; the last image if none fools."""
-        return jnp.where(jnp.isneginf(state.score), state.x_adv, state.best)
+    @override
+    def result(self, example: Example, state: JointPGDState) -> jax.Array:
+        return jnp.where(jnp.isneginf(state.score), state.ascent.x_adv, state.best)
 
-    def spent(self, state: State) -> Cost:
-        """A forward pass per image looked at, two backward passes in 'orthogonal', else one."""
-        chosen = self.start.calls + (self.label != "true")
-        passes = 2 if self.constraint == "orthogonal" else 1
-        return Cost(state.looks + chosen, passes * state.looks + self.start.calls)
+    @override
+    def spent(self, state: JointPGDState) -> Cost:
+        return state.ascent.cost
 
     def _direction(self, pull, wrong):
         """The direction of ascent; `pull` of weights is the gradient of the weighted sum."""

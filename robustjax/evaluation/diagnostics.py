@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._core.ensemble import leaves
+from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._core.success import logits_of
 from robustjax.attacks._engine.craft import Judgement, Setting, Stage, Verdict, judge
 from robustjax.attacks._engine.inputs import Examples, num_classes, one_example
 from robustjax.attacks._engine.tiles import over_tiles
-from robustjax.attacks.targets import Label
+from robustjax.attacks.targets import Goal, Target, goal_of
 from robustjax.losses import dlr, margin, targeted_dlr
 from robustjax.typing import Attack, Loss
 
@@ -38,19 +39,13 @@ class FollowsGradient(Protocol):
 
     @property
     def loss(self) -> Loss:
-        """What it ascends."""
-        ...
+        """(output, target) -> scalar."""
 
     @property
-    def label(self) -> Label:
-        """The class that it goes from or to."""
-        ...
+    def target(self) -> Target:
+        """Where it goes if the caller does not say."""
 
-    def aim(self, logits_fn: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-        """The target the attack chooses."""
-        ...
-
-    def gradient(self, logits_fn: Any, x: jax.Array, target: Any) -> jax.Array:
+    def gradient(self, logits_fn: Any, x: jax.Array, goal: Goal) -> jax.Array:
         """The direction it ascends in."""
         ...
 
@@ -98,7 +93,8 @@ def of_attack(
     found += _one_draw(parts, setting.model)
     found += [*_black_box(stages, total), *_restarts(stages, total)]
     found += _broken(stages, setting, examples)
-    objectives = {(type(p), p.loss, p.label): p for p in parts if isinstance(p, FollowsGradient)}
+    followers = [part for part in parts if isinstance(part, FollowsGradient)]
+    objectives = {(type(p), p.loss, type(p.target)): p for p in followers}
     if not objectives:
         return found, None
     blind = _blind(objectives.values(), setting, examples, verdict)
@@ -160,8 +156,9 @@ def no_gradient(
 def _no_gradient_one(attack, model, key, rows):
     row, logits_fn = rows["row"], one_example(model)
     key = jax.random.fold_in(key, row["index"])
-    target = attack.aim(logits_fn, key, row["image"], row["label"])
-    return jnp.all(attack.gradient(logits_fn, rows["at"], target) == 0)
+    example = Example(key, row["image"], row["label"], row["target"])
+    goal = goal_of(attack, logits_fn, key, example)
+    return jnp.all(attack.gradient(logits_fn, rows["at"], goal) == 0)
 
 
 def _probabilities(setting, few, clean):

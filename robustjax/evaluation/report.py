@@ -24,6 +24,8 @@ class Report:
       clean: accuracy on the clean images.
       robust: accuracy under each attack.
       worst_case: the fraction that resists every attack.
+      reached: where targets were given, per attack the fraction that is of its target class: by the
+        attack, or misclassified as that class without one.
       stderr: sqrt(p (1 - p) / N) of 'clean', 'worst_case' and each attack.
       zero_gradient: per gradient attack, the fraction of the attacked examples at which its
         gradient is exactly zero: at the clean image, or at the returned one if that still resists;
@@ -31,16 +33,17 @@ class Report:
       warnings: sentences that a reader of the numbers must see.
       stages: per attack, what its stages did, in order: 'attack' (its configuration), 'path' (stage
         of stage of an ensemble), 'attacked' (images that still resisted), 'accuracy' and 'stderr'
-        after it, 'forwards' and 'backwards' (model calls for all images together, -1 where the
-        attack does not say; those of an attack without 'backwards' are its queries), 'seconds'.
+        after it (given targets, the fraction not there yet), 'forwards' and 'backwards' (model
+        calls for all images together, -1 where the attack does not say; those of an attack without
+        'backwards' are its queries), 'seconds'.
       minimum_norm: the attacks whose distances give the accuracy at any radius: `curve`.
       key: the numbers of the PRNG key.
       examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
-        'prediction', 'distance', 'stage' (N,). The distance is in the norm of the attack's own
-        threat (with an eps per feature in units of its largest entry: see `typing.Threat`), and inf
-        where a minimum-norm attack found nothing; an image that is misclassified clean is not
-        attacked, counts as fooled, and has distance 0. The stage is the row of `stages` that fooled
-        the model; -1: none did.
+        'prediction', 'distance', 'stage' (N,); given targets also 'target' and 'reached'. The
+        distance is in the norm of the attack's own threat (with an eps per feature in units of its
+        largest entry: see `typing.Threat`), and inf where a minimum-norm attack found nothing; an
+        image that is misclassified clean is not attacked, counts as fooled, and has distance 0. The
+        stage is the row of `stages` that won; -1: none did.
       adversarial: per attack the images (N, H, W, C).
       attacks: the configuration of each attack.
 
@@ -56,6 +59,7 @@ class Report:
     clean: float
     robust: dict[str, float]
     worst_case: float
+    reached: dict[str, float]
     stderr: dict[str, float]
     zero_gradient: dict[str, float]
     warnings: list[str]

@@ -26,7 +26,7 @@ from robustjax.attacks._engine.craft import (
     judge,
     programs,
 )
-from robustjax.attacks._engine.inputs import Examples, check_attack, check_request
+from robustjax.attacks._engine.inputs import Examples, are_classes, check_attack, check_request
 from robustjax.evaluation import diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
 from robustjax.evaluation.report import Report, check_radii, describe, points, stderr
@@ -40,6 +40,7 @@ def evaluate(
     attacks: Mapping[str, Attack],
     key: jax.Array,
     *,
+    targets: Any = None,
     indices: Any = None,
     batch_size: int | None = None,
     success: Success = fooled,
@@ -61,6 +62,9 @@ def evaluate(
       labels: (N,) integers.
       attacks: by the names the report should use.
       key: example i uses fold_in(key, indices[i]) in every attack.
+      targets: (N,) integers, a class for each image to go to, other than its label: the attacks
+        stop there and nowhere else, and `Report.reached` counts the images that are there. For
+        losses that are compared with other arrays, these, (N, ...).
       indices: (N,) integers that name the examples; None: 0 to N - 1.
       batch_size: images at once, all devices together; does not change the result.
       success: (output, label) -> bool: the model is wrong there. The default compares the largest
@@ -93,22 +97,31 @@ def evaluate(
         )
     for attack in attacks.values():
         check_attack(attack)
-    reserved = {"clean", "worst_case", "index", "label", "prediction"} & set(attacks)
+    reserved = {"clean", "worst_case", "index", "label", "prediction", "target"} & set(attacks)
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, attacks=list(attacks.values())
+        logits_fn,
+        key,
+        images,
+        labels,
+        indices,
+        batch_size,
+        targets,
+        attacks=list(attacks.values()),
     )
     setting = Setting(model, key, success, batch_size, Ledger())
     clean = _clean(setting, data)
     if journal is not None:
         journal = _folder(journal, setting, data, clean, attacks)
-    right = ~clean.won
+    right = ~clean.fooled
     table: dict[str, Any] = {
         "index": data.index,
         "label": data.label,
         "prediction": clean.prediction,
     }
+    if are_classes(data.target):
+        table["target"] = data.target
     notes = diagnostics.of_model(setting, data, clean) if diagnose else []
     adversarial, stages, zero_gradient = {}, {}, {}
     for name, attack in attacks.items():
@@ -127,11 +140,14 @@ def evaluate(
                 if blind is not None:
                     zero_gradient[name] = blind
         table[name] = {
-            "fooled": ~right | (verdict.stage >= 0),
+            "fooled": ~right | (verdict.fooled & verdict.inside),
             "prediction": verdict.prediction,
             "distance": verdict.distance,
             "stage": verdict.stage,
         }
+        if are_classes(data.target):
+            there = clean.prediction == data.target
+            table[name]["reached"] = np.where(right, verdict.stage >= 0, there)
         adversarial[name] = verdict.image
         stages[name] = _table(ledger.stages, int(right.sum()), len(data))
     for note in notes:
@@ -143,6 +159,11 @@ def evaluate(
         clean=float(accuracy["clean"]),
         robust={name: float(accuracy[name]) for name in attacks},
         worst_case=float(accuracy["worst_case"]),
+        reached={
+            name: float(table[name]["reached"].mean())
+            for name in attacks
+            if are_classes(data.target)
+        },
         stderr={name: stderr(p, len(data)) for name, p in accuracy.items()},
         zero_gradient=zero_gradient,
         warnings=notes,
@@ -196,7 +217,7 @@ def curve(
         logits_fn, key, images, labels, indices, batch_size, attacks=attack
     )
     setting = Setting(model, key, fooled, batch_size, Ledger())
-    right = data[~_clean(setting, data).won]
+    right = data[~_clean(setting, data).fooled]
     once = isinstance(attack, MinimumNorm)
     distances = np.zeros((len(eps), len(data)))
     if once and len(right):  # its eps may say where it starts: it stays
@@ -241,7 +262,7 @@ def zero_gradient(
         logits_fn, key, images, labels, indices, batch_size, attacks=attack
     )
     setting = Setting(model, key, fooled, batch_size, Ledger())
-    right = data[~_clean(setting, data).won]
+    right = data[~_clean(setting, data).fooled]
     return float(diagnostics.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
 
 
@@ -262,6 +283,7 @@ def _nothing(data: Examples, clean: Judgement) -> Verdict:
         distance=np.zeros(n, np.float32),
         inside=np.ones(n, bool),
         prediction=clean.prediction.copy(),
+        fooled=clean.fooled.copy(),
         stage=np.full(n, -1),
     )
 

@@ -1,13 +1,13 @@
-"""Losses for one example. `NAMED` lists those of the form loss(output, target) by name.
+"""Losses for one example: (output, target) -> scalar, the model's output first.
 
-They read the logits in whatever the model returns: see `output.logits_of`.
+They read the logits in whatever the model returns: see `outputs.logits_of`. Each says what it is
+compared with: `compares_with`. `NAMED` holds those that the command line and config.json know.
 """
 
-from robustjax.losses.centers import center_pull as center_pull
-from robustjax.losses.centers import gsce_logits as gsce_logits
-from robustjax.losses.centers import lgm, mmc
-from robustjax.losses.centers import mmlda as mmlda
-from robustjax.losses.centers import sce_as_gsce as sce_as_gsce
+from __future__ import annotations
+
+from robustjax.losses.centers import center_pull, gsce_logits, lgm, mmc, mmlda, sce_as_gsce
+from robustjax.losses.compared import compared_with, compares_with
 from robustjax.losses.margin import (
     best_wrong,
     dlr,
@@ -16,49 +16,72 @@ from robustjax.losses.margin import (
     targeted_dlr,
     targeted_margin,
 )
-from robustjax.losses.pair import mart as mart
-from robustjax.losses.pair import trades as trades
-from robustjax.losses.rejection import confidence_odds as confidence_odds
-from robustjax.losses.rejection import rectified_odds as rectified_odds
-from robustjax.losses.softmax import TemperedCrossEntropy as TemperedCrossEntropy
-from robustjax.losses.softmax import brier, cross_entropy, kl, multi_target, rce, squared_error
-from robustjax.losses.softmax import focal as focal
-from robustjax.losses.softmax import smooth as smooth
+from robustjax.losses.pair import mart, trades
+from robustjax.losses.rejection import confidence_odds, rectified_odds
+from robustjax.losses.softmax import (
+    TemperedCrossEntropy,
+    brier,
+    cross_entropy,
+    focal,
+    kl,
+    multi_target,
+    rce,
+    smooth,
+    squared_error,
+)
 from robustjax.spec import KINDS, Names
 from robustjax.typing import Loss
 
-GIVEN_TARGETS = {
-    multi_target: "a pair (label, class)",
-    kl: "reference logits (K,)",
-    squared_error: "an array of the output's shape",
-    targeted_dlr: "a pair (label, target class)",
-    targeted_margin: "a pair (label, target class)",
-}
-"""What the losses that take no label compare the output with: the caller has to give it."""
-
-PAIRED = (multi_target, targeted_dlr, targeted_margin)
-"""Losses of (label, target class), maximised although they are targeted."""
+NAMED: Names[Loss] = Names(
+    "loss",
+    {
+        "best_wrong": best_wrong,
+        "brier": brier,
+        "cross_entropy": cross_entropy,
+        "dlr": dlr,
+        "kl": kl,
+        "lgm": lgm,
+        "margin": margin,
+        "mmc": mmc,
+        "multi_target": multi_target,
+        "rce": rce,
+        "soft_margin": soft_margin,
+        "squared_error": squared_error,
+        "targeted_dlr": targeted_dlr,
+        "targeted_margin": targeted_margin,
+        "tempered_cross_entropy": TemperedCrossEntropy(1.0),
+    },
+)
+"""The losses (output, target) -> scalar by the names of `robustjax.spec` and of config.json."""
+KINDS[Loss] = NAMED
 
 __all__ = [
+    "NAMED",
+    "TemperedCrossEntropy",
     "best_wrong",
     "brier",
+    "center_pull",
+    "compared_with",
+    "compares_with",
+    "confidence_odds",
     "cross_entropy",
     "dlr",
+    "focal",
+    "gsce_logits",
     "kl",
     "lgm",
     "margin",
+    "mart",
     "mmc",
+    "mmlda",
     "multi_target",
     "rce",
+    "rectified_odds",
+    "sce_as_gsce",
+    "smooth",
     "soft_margin",
     "squared_error",
     "targeted_dlr",
     "targeted_margin",
+    "trades",
 ]
-
-NAMED = KINDS[Loss] = Names(
-    "loss",
-    {name: globals()[name] for name in __all__}
-    | {"tempered_cross_entropy": TemperedCrossEntropy(1.0)},
-)
-"""By the names of `robustjax.spec` and of config.json."""

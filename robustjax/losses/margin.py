@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.deterministic import largest
+from robustjax.losses.compared import compares_with, pair_of
 from robustjax.outputs import of_logits
 
 
@@ -61,12 +62,12 @@ def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
     return _ratio(ahead, jnp.maximum(z[0] - z[2], least))
 
 
+@compares_with("pair")
 @of_logits
 def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
     """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): how far class t is ahead of the label.
 
-    To be maximised although it is targeted: leave the attack's `targeted` flag off. With three
-    classes the divisor is z_(1) - z_(3), with two it is 1 (see `dlr`).
+    With three classes the divisor is z_(1) - z_(3), with two it is 1 (see `dlr`).
 
     Args:
       logits: (K,), K >= 2.
@@ -81,9 +82,10 @@ def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
     return _ratio(ahead, z[0] - (z[2] + z[min(3, logits.size - 1)]) / 2)
 
 
+@compares_with("pair")
 @of_logits
 def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """z_t - z_y: how far class t is ahead of the label; to be maximised.
+    """z_t - z_y: how far class t is ahead of the label.
 
     Args:
       logits: (K,).
@@ -91,7 +93,7 @@ def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> j
 
     References: Gowal et al., "An alternative surrogate loss for PGD-based testing", 2019.
     """
-    label, aim = target
+    label, aim = pair_of(target)
     return logits[aim] - logits[label]
 
 

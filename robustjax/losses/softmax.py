@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.config import config, number
+from robustjax.losses.compared import compares_with, pair_of
 from robustjax.outputs import float_logits, of_logits
 
 
@@ -32,9 +33,10 @@ def distribution(target: jax.Array, num_classes: int) -> jax.Array:
     return jax.nn.one_hot(target, num_classes) if jnp.ndim(target) == 0 else target
 
 
+@compares_with("pair")
 @of_logits
 def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """log p_t, towards class t; -log p_y where t is the label, away from it. To be maximised.
+    """log p_t, towards class t; -log p_y where t is the label, away from it.
 
     Args:
       logits: (K,).
@@ -43,7 +45,7 @@ def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
     References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, use_multitarget in
       their code.
     """
-    label, aim = target
+    label, aim = pair_of(target)
     return jnp.where(aim == label, 1, -1) * cross_entropy(logits, aim)
 
 
@@ -100,6 +102,7 @@ class TemperedCrossEntropy:
         return cross_entropy(float_logits(output) / self.temperature, target)
 
 
+@compares_with("reference")
 @of_logits
 def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     """KL(softmax(reference_logits) || softmax(logits)), the regulariser of TRADES.
@@ -124,6 +127,7 @@ def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.sum((jax.nn.softmax(logits) - distribution(target, logits.size)) ** 2)
 
 
+@compares_with("reference")
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
     """sum (output - target)^2 over all entries of two arrays of one shape."""
     return jnp.sum((output - target) ** 2)

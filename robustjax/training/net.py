@@ -97,7 +97,7 @@ class Net(struct.PyTreeNode):
         keys: jax.Array,
         x: jax.Array,
         y: jax.Array,
-        target: Any = None,
+        reference: Any = None,
         mode: str = "running",
         with_image: bool = False,
     ) -> tuple[jax.Array, Any]:
@@ -111,7 +111,8 @@ class Net(struct.PyTreeNode):
           keys: (B,) one key per example.
           x: (B, H, W, C) images.
           y: (B,) true labels.
-          target: per-example targets with leading axis B, or None.
+          reference: (B, ...), what the attack's loss is compared with to be maximised; None: what
+            the attack's own `target` says.
           mode: BatchNorm's mode during the attack.
           with_image: the attack's loss is given (logits, image), and not the logits alone.
 
@@ -121,19 +122,19 @@ class Net(struct.PyTreeNode):
 
         attack = attack.at(self.progress)
 
-        def one(attack, stats, draw, key, image, label, target):
+        def one(attack, stats, draw, key, image, label, reference):
             net = self if draw is None else self.replace(draws=draw[None])
 
             def model(stats, image):
                 logits, stats = net.forward(params, image[None], mode, stats, axes=(EXAMPLE,))
                 return ((logits[0], image) if with_image else logits[0]), stats
 
-            return attack.ascend(model, stats, key, image, label, target)
+            return attack.ascend(model, stats, key, image, label, reference)
 
         own = jax.tree.map(lambda number: 0 if jnp.ndim(number) in (1, 4) else None, attack)
         in_axes = (own, None, 0, 0, 0, 0, 0)
         vmapped = jax.vmap(one, in_axes=in_axes, out_axes=(0, None), axis_name=EXAMPLE)
-        return lax.stop_gradient(vmapped(attack, self.stats, self.draws, keys, x, y, target))
+        return lax.stop_gradient(vmapped(attack, self.stats, self.draws, keys, x, y, reference))
 
     def image_gradient(
         self,

@@ -9,18 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, Iterative
-from robustjax.attacks._core.success import Success
-from robustjax.attacks.targets import check_aim
+from robustjax.attacks._core.success import Success, won_by
+from robustjax.attacks.targets import Goal, Target, check_chosen_once, goal_of
 from robustjax.typing import Cost, LogitsFn, Loss
 
 
 class Worst(NamedTuple):
     """The state of `Candidates`: how many have been tried, and the worst of them."""
 
+    goal: Goal
     tried: jax.Array
     x_adv: jax.Array
     value: jax.Array
     won: jax.Array
+
+
+TARGET = 2**31 - 1
+"""What the choice of a target folds in; candidates fold in their number."""
 
 
 class Candidates(Iterative):
@@ -30,7 +35,11 @@ class Candidates(Iterative):
     """
 
     loss: Loss
+    target: Target
     success: Success
+
+    def __post_init__(self):
+        check_chosen_once(self, wrong=False)
 
     @property
     @abc.abstractmethod
@@ -44,23 +53,21 @@ class Candidates(Iterative):
     def begin(self, logits_fn: LogitsFn, example: Example) -> Worst:
         """Nothing tried."""
         nothing = jnp.full((), -jnp.inf, example.x.dtype)
-        return Worst(jnp.zeros((), jnp.int32), example.x, nothing, jnp.asarray(False))
+        goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
+        return Worst(goal, jnp.int32(0), example.x, nothing, jnp.asarray(False))
 
     def step(self, logits_fn: LogitsFn, example: Example, state: Worst) -> Worst:
         """One candidate, one query."""
         z = self.candidate(example, state.tried)
         output = logits_fn(z)
-        if example.target is None:
-            check_aim(self.loss, "true")
-        target = example.y if example.target is None else example.target
-        value = self.loss(output, target).astype(state.value.dtype)
-        won = self.success(output, example.y)
+        value = state.goal(output).astype(state.value.dtype)
+        won = won_by(self.success, output, example)
         better = won | (value > state.value)
-        return Worst(
-            state.tried + 1,
-            jnp.where(better, z, state.x_adv),
-            jnp.where(better, value, state.value),
-            won,
+        return state._replace(
+            tried=state.tried + 1,
+            x_adv=jnp.where(better, z, state.x_adv),
+            value=jnp.where(better, value, state.value),
+            won=won,
         )
 
     def done(self, state: Worst) -> jax.Array:
@@ -72,5 +79,5 @@ class Candidates(Iterative):
         return state.x_adv
 
     def spent(self, state: Worst) -> Cost:
-        """One query per candidate."""
-        return Cost(state.tried, 0)
+        """One query per candidate, and what choosing a target took."""
+        return Cost(state.tried + state.goal.forwards, 0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from robustjax.attacks._black_box.candidates import Candidates
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.typing import Loss
@@ -24,6 +25,7 @@ class GaussianNoise(Candidates):
       sigma: standard deviation, in pixels.
       draws: how many may be tried, a query each; may be traced.
       loss: (output, target) -> scalar; which draw is the worst when none succeeds.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool.
 
     Guarantees:
@@ -33,6 +35,7 @@ class GaussianNoise(Candidates):
     sigma: float = number(default=0.05)
     draws: int = number(default=1, low=1)
     loss: Loss = static(default=margin)
+    target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
     @property

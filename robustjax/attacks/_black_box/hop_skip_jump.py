@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
-from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.config import config, number, static
 from robustjax.threats import L2, Linf, box_of, check_norm, with_radius
 from robustjax.typing import Cost, LogitsFn
@@ -73,7 +73,8 @@ class HopSkipJump(MinimumNorm):
       samples: queries of the first normal, the paper's B_0.
       gamma: how far apart the queries of a normal are, and how exact (gamma / d^1.5 of the way in
         L2, gamma / d^2 in Linf) the bisection is.
-      success: (output, y) -> bool, all that the attack sees; `prediction(output) == t` aims at t.
+      success: (output, y) -> bool, all that the attack sees. To a class that the caller gives it
+        begins at a random image of that class.
 
     References: Chen, Jordan, Wainwright, "HopSkipJumpAttack: a query-efficient decision-based
     attack", 2020, Alg. 2.
@@ -101,7 +102,7 @@ class HopSkipJump(MinimumNorm):
         """One query: the clean image."""
         x, zero = example.x, jnp.zeros((), jnp.int32)
         nowhere = jnp.full((), jnp.inf, x.dtype)
-        won = self.success(logits_fn(x), example.y)
+        won = won_by(self.success, logits_fn(x), example)
         distance = jnp.where(won, 0, nowhere)
         flat = jnp.zeros_like(x)
         return Walk(
@@ -111,7 +112,7 @@ class HopSkipJump(MinimumNorm):
     def step(self, logits_fn: LogitsFn, example: Example, state: Walk) -> Walk:
         """Ask one query, tell the walk."""
         query = self._ask(example, state)
-        won = self.success(logits_fn(query), example.y)
+        won = won_by(self.success, logits_fn(query), example)
         far = self.threat.distance(query, example.x)
         nearer = won & (far < state.distance)
         state = state._replace(

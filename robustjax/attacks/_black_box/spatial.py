@@ -9,6 +9,7 @@ from jax.scipy.ndimage import map_coordinates
 from robustjax.attacks._black_box.candidates import Candidates
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.typing import Loss
@@ -88,6 +89,7 @@ class Spatial(Candidates):
       max_translation: in pixels, both ways along both axes; the paper takes 3 for 28 or 32 pixels.
       search: Grid(), all 775 of the paper's grid, or Draws(10), its worst of 10 random ones.
       loss: (output, target) -> scalar; which candidate is the worst when none succeeds.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool.
 
     References: Engstrom et al., "Exploring the landscape of spatial robustness", 2019, Section 4.
@@ -101,6 +103,7 @@ class Spatial(Candidates):
     max_translation: float = number(default=3.0)
     search: Grid | Draws = Grid()
     loss: Loss = static(default=margin)
+    target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
     @property

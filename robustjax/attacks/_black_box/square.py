@@ -11,23 +11,26 @@ import jax.numpy as jnp
 from robustjax.attacks._black_box.square_proposals import grid, move, recolour, stripes
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized
-from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks.targets import check_aim
+from robustjax.attacks._core.success import Success, fooled, won_by
+from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, goal_of
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import L1, L2, Linf, check_norm
 from robustjax.typing import Cost, LogitsFn, Loss
 
+TARGET = 2**31 - 1
+"""What the choice of a target folds in; queries fold in their number."""
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """p is halved when a proposal's number, from 0, exceeds these, for 10,000 queries in all."""
 
 
 class Search(NamedTuple):
-    """The state: queries so far, the best point and its loss, and whether it is a success."""
+    """The state: goal, queries so far, the best point, its value, and whether it is a success."""
 
+    goal: Goal
     queries: jax.Array
     x_best: jax.Array
-    loss_best: jax.Array
+    value_best: jax.Array
     won: jax.Array
 
 
@@ -46,6 +49,7 @@ class Square(Iterative):
       queries: model calls; may be traced.
       p: the part of the image that the first square covers, in (0, 1].
       loss: (output, target) -> scalar, maximised.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       rescale: stretch the schedule of p, made for 10,000 queries, to the number of queries, as the
         paper does; AutoAttack does not.
       success: (output, label) -> bool.
@@ -68,18 +72,19 @@ class Square(Iterative):
     queries: int = number(default=5000)
     p: float = number(default=0.8, high=1.0)
     loss: Loss = static(default=margin)
+    target: Target = TrueLabel()
     rescale: bool = static(default=False)
     success: Success = static(default=fooled)
 
     def __post_init__(self):
         check_norm(self, Linf, L2, L1)
+        check_chosen_once(self, wrong=False)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> Search:
         """The clean image, not looked at."""
-        if example.target is None:
-            check_aim(self.loss, "true")
-        loss = jnp.asarray(-jnp.inf, example.x.dtype)
-        return Search(jnp.int32(0), example.x, loss, jnp.asarray(False))
+        goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
+        value = jnp.asarray(-jnp.inf, example.x.dtype)
+        return Search(goal, jnp.int32(0), example.x, value, jnp.asarray(False))
 
     def step(self, logits_fn: LogitsFn, example: Example, state: Search) -> Search:
         """Propose, ask, keep if better."""
@@ -94,14 +99,14 @@ class Square(Iterative):
             propose(keys[1], state.x_best, x, self.threat, self._part(state.queries - 1)),
         )
         output = logits_fn(z)
-        loss = self.loss(output, example.y if example.target is None else example.target)
-        won = self.success(output, example.y) & (not isinstance(logits_fn, Randomized))
-        better = won | (loss > state.loss_best)
-        return Search(
-            state.queries + 1,
-            jnp.where(better, z, state.x_best),
-            jnp.where(better, loss, state.loss_best),
-            won,
+        value = state.goal(output)
+        won = won_by(self.success, output, example) & (not isinstance(logits_fn, Randomized))
+        better = won | (value > state.value_best)
+        return state._replace(
+            queries=state.queries + 1,
+            x_best=jnp.where(better, z, state.x_best),
+            value_best=jnp.where(better, value, state.value_best),
+            won=won,
         )
 
     def _part(self, proposals: jax.Array) -> jax.Array:
@@ -120,5 +125,5 @@ class Square(Iterative):
         return state.x_best
 
     def spent(self, state: Search) -> Cost:
-        """A forward pass per query."""
-        return Cost(state.queries, jnp.int32(0))
+        """A forward pass per query, and what choosing a target took."""
+        return Cost(state.queries + state.goal.forwards, jnp.int32(0))

@@ -6,18 +6,20 @@ random directions. What the model gives is queries, and they are counted.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
-from robustjax.attacks._core.iterative import Example, Iterative
+from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.randomized import Randomized, redraw
-from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._core.success import Success, fooled, won_by
+from robustjax.attacks._gradient.ascent import Ascent, AscentState
 from robustjax.attacks._gradient.pgd import LINF, PGD
 from robustjax.attacks.starts import Start, Uniform, Zero
-from robustjax.attacks.steps import Adam, Momentum, Rule, Steepest, Step
-from robustjax.attacks.targets import Label, sense
+from robustjax.attacks.steps import Adam, Momentum, Rule, Steepest
+from robustjax.attacks.targets import Goal, Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import box_of
@@ -26,18 +28,8 @@ from robustjax.typing import Cost, LogitsFn, Loss, Threat
 Noise = Literal["rademacher", "gaussian"]
 
 
-class Ascent(NamedTuple):
-    """The state of `ZerothOrder`: the iterate, the rule's memory, and what the loss aims at."""
-
-    k: jax.Array
-    x_adv: jax.Array
-    memory: Any
-    target: Any
-    won: jax.Array
-
-
 @config
-class ZerothOrder(Iterative):
+class ZerothOrder(Ascent):
     """`PGD` on gradients estimated from pairs of queries x +- delta u, until it succeeds.
 
     Of a `Randomized` model it takes all steps: one draw is soon fooled, the next one is not.
@@ -58,8 +50,7 @@ class ZerothOrder(Iterative):
       start: where the ascent begins.
       rule: what is done with a gradient.
       loss: (output, target) -> scalar, maximised. It needs no derivative.
-      label: what the loss compares the output with when no target is given: see `PGD`.
-      rank: of the target class, for label 'ranked'.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool; the attack stops there.
 
     References: Uesato et al., "Adversarial risk and the dangers of evaluating against weak
@@ -74,66 +65,53 @@ class ZerothOrder(Iterative):
     """
 
     threat: Threat = LINF
-    steps: int = 100
-    step_size: float | None = None
+    steps: int = number(default=100)
+    step_size: float | None = number(default=None)
     samples: int = number(default=128, low=2)
     delta: float = number(default=0.01, low=1e-12)
     noise: Noise = static(default="rademacher")
     start: Start = Zero()
     rule: Rule = Steepest()
     loss: Loss = static(default=margin)
-    label: Label = static(default="true")
-    rank: int = 1
+    target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
     def __post_init__(self):
-        _ = self.ascent  # checks the fields that they share
         if isinstance(self.samples, int) and self.samples % 2:
             raise ValueError(f"samples come in pairs, so give an even number, not {self.samples}")
 
     @property
-    def ascent(self) -> PGD:
-        """The attack on the exact gradient that this one imitates."""
-        return PGD(
-            self.threat,
-            steps=self.steps,
-            step_size=self.step_size,
-            start=self.start,
-            rule=self.rule,
-            loss=self.loss,
-            label=self.label,
-            rank=self.rank,
-        )
+    @override
+    def size(self) -> jax.Array:
+        return PGD(self.threat, self.steps, self.step_size).size
 
     @property
     def eot(self) -> int:
         """Draws of a `Randomized` model that a gradient is the mean of."""
         return self.samples // 2
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> Ascent:
-        """Choose the target and look at the start."""
-        key_start, key_target = jax.random.split(jax.random.fold_in(example.key, 0))
-        target = example.target
-        if target is None:
-            target = self.ascent.aim(logits_fn, key_target, example.x, example.y)
-        x_adv = self.start(key_start, example.x, self.threat)
-        won = self._won(logits_fn, x_adv, example)
-        return Ascent(jnp.zeros((), jnp.int32), x_adv, self.rule.init(x_adv), target, won)
+    @override
+    def begin(self, logits_fn: LogitsFn, example: Example) -> AscentState:
+        return self._judged(logits_fn, example, super().begin(logits_fn, example))
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: Ascent) -> Ascent:
-        """Estimate the gradient, step, look."""
-        key = jax.random.fold_in(example.key, state.k + 1)
-        gradient = self.gradient(logits_fn, key, state.x_adv, state.target)
-        progress, size = state.k / self.steps, self.ascent.size
-        move = Step(gradient, state.x_adv, example.x, self.threat, size, progress)
-        x_adv, memory = self.rule(state.memory, move)
-        won = self._won(logits_fn, x_adv, example)
-        return Ascent(state.k + 1, x_adv, memory, state.target, won)
+    @override
+    def step(self, logits_fn: LogitsFn, example: Example, state: AscentState) -> AscentState:
+        state = self.aimed(logits_fn, example, state)
+        key = jax.random.fold_in(jax.random.fold_in(example.key, 2), state.looks)
+        gradient = self.estimate(logits_fn, key, self.probe(state), state.goal)
+        state = self.move(example, state, gradient, None, Cost(self.samples, 0))
+        return self._judged(logits_fn, example, state)
 
-    def _won(self, logits_fn, x_adv, example):
-        return self.success(logits_fn(x_adv), example.y) & (not isinstance(logits_fn, Randomized))
+    def _judged(self, logits_fn, example, state):
+        """Asks about the new point, and halts where it succeeds."""
+        won = won_by(self.success, logits_fn(state.x_adv), example)
+        forwards, backwards = state.cost
+        return state._replace(
+            halted=won & (not isinstance(logits_fn, Randomized)),
+            cost=Cost(forwards + 1, backwards),
+        )
 
-    def gradient(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, target: Any) -> jax.Array:
+    def estimate(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, goal: Goal) -> jax.Array:
         """The estimated direction of ascent at `x`, from `samples` queries, one pair at a time.
 
         The batch is that of the examples attacked together, so a pair at a time is enough.
@@ -147,25 +125,13 @@ class ZerothOrder(Iterative):
             shift = self.delta * draw(key_noise, x.shape, x.dtype)
             plus, minus = jnp.clip(x + shift, *box), jnp.clip(x - shift, *box)
             outputs = jax.vmap(redraw(logits_fn, key_model))(jnp.stack([plus, minus]))
-            values = jax.vmap(self.loss, in_axes=(0, None))(outputs, target)
+            values = jax.vmap(goal)(outputs)
             moved = plus - minus
             return sums[0] + (values[0] - values[1]) * moved, sums[1] + moved**2
 
         zeros = jnp.zeros_like(x)
         rise, run = jax.lax.fori_loop(0, self.samples // 2, pair, (zeros, zeros))
-        return sense(self.loss, self.label) * rise / jnp.where(run > 0, run, 1)
-
-    def done(self, state: Ascent) -> jax.Array:
-        """At success or after the last step."""
-        return state.won | (state.k >= self.steps)
-
-    def result(self, example: Example, state: Ascent) -> jax.Array:
-        """The last iterate."""
-        return state.x_adv
-
-    def spent(self, state: Ascent) -> Cost:
-        """Queries only."""
-        return Cost(1 + (self.label != "true") + state.k * (self.samples + 1), 0)
+        return rise / jnp.where(run > 0, run, 1)
 
 
 def SPSA(

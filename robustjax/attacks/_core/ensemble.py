@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.attacks._core.iterative import within
-from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._core.iterative import Example, within
+from robustjax.attacks._core.success import Success, fooled, logits_of, won_by
 from robustjax.config import config, static
 from robustjax.threats import map_threats, with_radius
 from robustjax.typing import Attack, LogitsFn, Loss
@@ -34,17 +34,22 @@ class Ensemble(abc.ABC):
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
         """What is tried, in order, on a model of so many classes."""
 
+    def given(self) -> Ensemble:
+        """The ensemble where the caller says which class to go to."""
+        return self
+
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
         """Image (H, W, C) in the box -> adversarial image of the same shape."""
         num_classes = logits_of(jax.eval_shape(logits_fn, x)).size
+        example = Example(key, x, y, target)
         best, won = x, jnp.asarray(False)
-        for i, stage in enumerate(self.stages(num_classes)):
+        for i, stage in enumerate(stages_of(self, num_classes, target)):
             z = stage(logits_fn, jax.random.fold_in(key, i), x, y, target)
             allowed = within(stage, z, x)
             best = jnp.where(allowed & ~won, z, best)
-            won |= allowed & self.success(logits_fn(z), y)
+            won |= allowed & won_by(self.success, logits_fn(z), example)
         return best
 
 
@@ -71,7 +76,8 @@ class Restarts(Ensemble):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         tries = jax.vmap(lambda k: self.attack(logits_fn, k, x, y, target))(keys)
         inside = jax.vmap(lambda z: within(self.attack, z, x))(tries)
-        won = inside & jax.vmap(lambda z: self.success(logits_fn(z), y))(tries)
+        example = Example(key, x, y, target)
+        won = inside & jax.vmap(lambda z: won_by(self.success, logits_fn(z), example))(tries)
         last = self.n - 1 - jnp.argmax(inside[::-1])
         best = tries[jnp.where(jnp.any(won), jnp.argmax(won), last)]
         return jnp.where(jnp.any(inside), best, x)
@@ -93,34 +99,29 @@ class WorstOf(Ensemble):
         return self.attacks
 
 
-@config
-class MultiTargeted(Ensemble):
-    """One attack towards each of the n most likely wrong classes of the clean image.
-
-    The attack has the fields `label` and `rank`, such as `PGD` (Gowal et al. 2019), `APGD` and
-    `FAB`; the ranks are data of one program. A model of K classes has K - 1 of them at most.
-    """
-
-    attack: Attack
-    n: int = static(default=9)
-    success: Success = static(default=fooled)
-
-    def __post_init__(self):
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
-
-    def stages(self, num_classes: int) -> tuple[Attack, ...]:
-        """The attack at ranks 1 to min(n, K - 1)."""
-        ranks = range(1, min(self.n, num_classes - 1) + 1)
-        return tuple(dataclasses.replace(self.attack, label="ranked", rank=r) for r in ranks)
-
-
 def worst_of_losses(attack: Attack, losses: Sequence[Loss]) -> WorstOf:
     """The attack once for each objective: a set of them, reduced by the worst case per example.
 
     The losses may be those of the user or of a detector: anything of (output, target).
     """
-    return WorstOf(tuple(dataclasses.replace(attack, loss=loss) for loss in losses))
+    return WorstOf(tuple(replace(attack, loss=loss) for loss in losses))
+
+
+def stages_of(ensemble: Ensemble, num_classes: int, target: Any) -> tuple[Attack, ...]:
+    """The stages on a model with `num_classes` classes, given a target or not."""
+    return (ensemble if target is None else ensemble.given()).stages(num_classes)
+
+
+def replace(attack: Attack, **fields: Any) -> Any:
+    """The attack with other fields.
+
+    Raises:
+      ValueError: it is no config with these fields.
+    """
+    known = [f.name for f in dataclasses.fields(attack)] if dataclasses.is_dataclass(attack) else []
+    if missing := set(fields) - set(known):
+        raise ValueError(f"{type(attack).__name__} has no field {', '.join(sorted(missing))}")
+    return dataclasses.replace(attack, **fields)  # type: ignore[type-var]
 
 
 def leaves(attack: Attack, num_classes: int) -> tuple[Attack, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from robustjax.deterministic import ordered_sum
+
 
 @jax.tree_util.register_pytree_node_class
 class Randomized:
@@ -72,6 +74,7 @@ def expected(
     values = jax.vmap(lambda k: function(redraw(logits_fn, k)))(keys)
 
     def mean(leaf):
-        return jnp.mean(leaf, 0) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf[0]
+        floats = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return ordered_sum(leaf) / draws if floats else leaf[0]
 
     return jax.tree.map(mean, values)

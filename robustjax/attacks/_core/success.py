@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from robustjax.attacks._core.iterative import Example
 from robustjax.outputs import logits_of as logits_of
 from robustjax.outputs import prediction as prediction
 
@@ -15,5 +18,18 @@ Success = Callable[[Any, jax.Array], jax.Array]
 
 
 def fooled(output: Any, y: jax.Array) -> jax.Array:
-    """The usual success, targeted attacks included: the prediction is not the true label."""
+    """The usual success: the prediction is not the true label."""
     return prediction(output) != y
+
+
+def is_class(given: Any) -> bool:
+    """Whether what the caller gives as a target is one class (), of an integer type."""
+    if not isinstance(given, jax.Array | np.ndarray | np.integer | int):
+        return False
+    return jnp.ndim(given) == 0 and jnp.issubdtype(jnp.result_type(given), jnp.integer)
+
+
+def won_by(success: Success, output: Any, example: Example) -> jax.Array:
+    """Whether `success` holds and, where the caller gives a class, the prediction is that class."""
+    won = success(output, example.y)
+    return won & (prediction(output) == example.target) if is_class(example.target) else won

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from robustjax.attacks._core.ensemble import Ensemble, leaves
-from robustjax.attacks._core.iterative import MinimumNorm, iterative
+from robustjax.attacks._core.ensemble import Ensemble, leaves, stages_of
+from robustjax.attacks._core.iterative import Example, MinimumNorm, iterative
 from robustjax.attacks._core.randomized import redraw
-from robustjax.attacks._core.success import Success, fooled, logits_of, prediction
+from robustjax.attacks._core.success import Success, fooled, logits_of, prediction, won_by
 from robustjax.attacks._engine.inputs import (
     Examples,
+    are_classes,
     check_attack,
     check_request,
     num_classes,
@@ -60,13 +61,16 @@ class Verdict(NamedTuple):
         minimum-norm attack found none.
       inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
       prediction: (N,) the model's, on that image.
-      stage: (N,) which stage won, as a number in the ledger; -1: the example resists them all.
+      fooled: (N,) bool: what the setting calls a success holds for that image.
+      stage: (N,) which stage won, as a number in the ledger; -1: the example resists them all. To
+        win is to succeed and, where a class is given to go to, to reach it.
     """
 
     image: np.ndarray
     distance: np.ndarray
     inside: np.ndarray
     prediction: np.ndarray
+    fooled: np.ndarray
     stage: np.ndarray
 
 
@@ -76,11 +80,13 @@ class Judgement(NamedTuple):
     Attributes:
       logits: (N, K).
       prediction: (N,) the class; -1, which is never right, where a logit is NaN.
-      won: (N,) bool: what the setting calls a success of the attack.
+      fooled: (N,) bool: what the setting calls a success of the attack.
+      won: (N,) bool: fooled and, where a class is given to go to, of that class.
     """
 
     logits: np.ndarray
     prediction: np.ndarray
+    fooled: np.ndarray
     won: np.ndarray
 
 
@@ -129,7 +135,9 @@ def perturb(
       images: (N, H, W, C), floats in the box of the attack's threat, [0, 1] by default; or uint8,
         which is divided by 255.
       labels: (N,) integers, the true labels.
-      targets: arrays (N, ...) for attacks with a given target.
+      targets: (N,) integers, a class for each image to go to, other than its label; an ensemble's
+        stage has won where it is reached. For a loss that is compared with other arrays (`kl`),
+        these, (N, ...).
       indices: (N,) integers that name the examples; None: 0 to N - 1.
       batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
       success: when a stage of an ensemble has won: (output, label) -> bool; None: its own.
@@ -139,7 +147,7 @@ def perturb(
       (N, H, W, C) float32 in the box.
 
     Raises:
-      ValueError: unusable attack, images, labels, model, key or batch size.
+      ValueError: unusable attack, images, labels, targets, model, key or batch size.
       RuntimeError: the attack left its ball or its box, or returned NaN.
 
     Guarantees:
@@ -173,13 +181,14 @@ def craft(
     """
     if not isinstance(attack, Ensemble):
         return _craft_leaf(attack, setting, examples, progress, path)
-    stages = attack.stages(num_classes(setting.model, examples))
+    stages = stages_of(attack, num_classes(setting.model, examples), examples.target)
     n = len(examples)
     verdict = Verdict(
         examples.image.copy(),
         np.zeros(n, np.float32),
         np.zeros(n, bool),
         np.full(n, -1),
+        np.zeros(n, bool),
         np.full(n, -1),
     )
     alive = np.arange(n)
@@ -193,13 +202,15 @@ def craft(
             break
     untouched = ~verdict.inside  # every stage left its threat model: the clean image stays
     if untouched.any():
-        verdict.prediction[untouched] = judge(setting, examples[untouched]).prediction
+        clean = judge(setting, examples[untouched])
+        verdict.prediction[untouched], verdict.fooled[untouched] = clean.prediction, clean.fooled
     return verdict._replace(inside=np.ones(n, bool))
 
 
 def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None) -> Judgement:
     """What the model says of the images, by default the examples' own."""
-    rows = examples.rows() | {"target": None}
+    target = examples.target if are_classes(examples.target) else None
+    rows = examples.rows() | {"target": target}
     if images is not None:
         rows["image"] = images
     shared = (setting.model, setting.key, jax.tree_util.Partial(setting.success))
@@ -224,7 +235,9 @@ def _judge_one(model, key, success, row):
         one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
     )
     output = logits_fn(row["image"])
-    return Judgement(logits_of(output), prediction(output), success(output, row["label"]))
+    example = Example(key, row["image"], row["label"], row["target"])
+    fooled, won = success(output, row["label"]), won_by(success, output, example)
+    return Judgement(logits_of(output), prediction(output), fooled, won)
 
 
 VERDICT = 2**31 - 2
@@ -245,7 +258,7 @@ def _craft_leaf(attack, setting, examples, progress, path):
     stages = setting.ledger.stages
     stages.append(Stage(attack, path, *counts, cost, seconds))
     number = np.where(won, len(stages) - 1, -1)
-    return Verdict(crafted.image, distance, inside, judged.prediction, number)
+    return Verdict(crafted.image, distance, inside, judged.prediction, judged.fooled, number)
 
 
 def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:

@@ -102,12 +102,13 @@ def check_examples(
         threats, [0, 1] by default. What rounding has led outside is clipped.
       labels: (N,) integers, the true labels.
       indices: (N,) integers that name the examples (randomness hangs on them); None: 0 to N - 1.
-      targets: pytree of arrays (N, ...) for losses that compare with something else; None: none.
+      targets: (N,) integers, the classes to go to; or a pytree of arrays (N, ...) for losses that
+        are compared with something else; None: none.
       attacks: one attack or a list of them; None: none.
 
     Raises:
-      ValueError: a wrong shape or dtype, pixels outside the box or not finite, a negative label, or
-        a threat that does not fit the images.
+      ValueError: a wrong shape or dtype, pixels outside the box or not finite, a negative label, a
+        target that is its image's label, or a threat that does not fit the images.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or not images.size:
@@ -140,6 +141,13 @@ def check_examples(
     for leaf in jax.tree.leaves(targets):
         if leaf.shape[:1] != labels.shape:
             raise ValueError(f"targets must have a leading axis {len(images)}, got {leaf.shape}")
+    if are_classes(targets):
+        if (same := np.flatnonzero(targets == labels)).size:
+            raise ValueError(
+                f"a target is a class to go to, and image {same[0]} has its own label "
+                f"{labels[same[0]]} for one: give it another, or leave such images out"
+            )
+        targets = targets.astype(np.int32)
     position = np.arange(len(images), dtype=np.int32)
     return Examples(images, labels.astype(np.int32), indices.astype(np.int32), position, targets)
 
@@ -163,6 +171,11 @@ def _in_box(images: np.ndarray, threat: Threat | None) -> np.ndarray:
 def _per_image(values: np.ndarray) -> np.ndarray:
     """(N, ...) -> (N, ..., H, W, C) or what broadcasts to it."""
     return values.reshape(len(values), *(1,) * (4 - values.ndim), *values.shape[1:])
+
+
+def are_classes(targets: Any) -> bool:
+    """Whether targets are classes to go to: one array (N,) of integers."""
+    return isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
 def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partial:
@@ -208,6 +221,10 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
         raise ValueError(
             f"the model has {shape[1]} classes, but there is a label {examples.label.max()}"
         )
+    if len(shape) == 2 and are_classes(targets := examples.target):
+        wrong = targets[(targets < 0) | (targets >= shape[1])]
+        if wrong.size:
+            raise ValueError(f"the model has {shape[1]} classes, but there is a target {wrong[0]}")
     return place(logits_fn, None)
 
 

@@ -23,8 +23,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from robustjax.attacks._core.ensemble import MultiTargeted, Restarts, WorstOf
-from robustjax.attacks._gradient.pgd import LINF, PGD, MultiTargetedPGD
+from robustjax.attacks._core.ensemble import Restarts, WorstOf
+from robustjax.attacks._ensembles.multi_targeted import MultiTargeted, MultiTargetedPGD
+from robustjax.attacks._gradient.pgd import LINF, PGD
+from robustjax.attacks.targets import Prediction, Random, Ranked
 from robustjax.losses import TemperedCrossEntropy, best_wrong, margin, mmc
 from robustjax.threats import Linf
 from robustjax.typing import Attack, Loss, Threat
@@ -32,7 +34,7 @@ from robustjax.typing import Attack, Loss, Threat
 
 def OwnTargetedPGD(threat: Threat = LINF, steps: int = 10, n: int = 9) -> MultiTargeted:
     """PGD towards the center of each of the n nearest wrong classes."""
-    return MultiTargeted(PGD(threat, steps=steps, loss=mmc, label="ranked"), n)
+    return MultiTargeted(PGD(threat, steps=steps, loss=mmc, target=Ranked()), n)
 
 
 OBJECTIVES: dict[str, Callable[..., Attack]] = {
@@ -94,7 +96,7 @@ def table_attacks(eps: float, loss: Loss = mmc) -> dict[str, PGD]:
     """
     pgd = partial(PGD, Linf(eps), step_size=2 / 256, loss=loss)
     return {
-        f"pgd-{steps}-{kind}": pgd(steps=steps, label=label)
+        f"pgd-{steps}-{kind}": pgd(steps=steps, target=target)
         for steps in (10, 50)
-        for kind, label in (("tar", "random"), ("un", "predicted"))
+        for kind, target in (("tar", Random()), ("un", Prediction()))
     }

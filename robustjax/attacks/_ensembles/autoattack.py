@@ -6,8 +6,9 @@ import dataclasses
 from typing import Literal
 
 from robustjax.attacks._black_box.square import Square
-from robustjax.attacks._core.ensemble import Ensemble, MultiTargeted, Restarts
+from robustjax.attacks._core.ensemble import Ensemble, Restarts
 from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._ensembles.multi_targeted import MultiTargeted
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.config import config, number, static

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized, expected
-from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.attacks._gradient.apgd_steps import Halving, Pace, Seen, Sparse, Support
 from robustjax.attacks.starts import Surface
-from robustjax.attacks.targets import Label, aim, check_aim, sense
+from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, goal_of
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0, L1, Linf, scaled
@@ -25,7 +25,7 @@ class Run(NamedTuple):
     Attributes:
       calls: gradients so far, one more than steps in each phase.
       cost: model calls so far.
-      target: what the loss compares the output with.
+      goal: what is maximised.
       x_adv: the point to look at next.
       x_best: the point with the largest loss of this phase; the adversarial image once `won`.
       gradient_best: its gradient.
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     calls: jax.Array
     cost: Cost
-    target: Any
+    goal: Goal
     x_adv: jax.Array
     x_best: jax.Array
     gradient_best: jax.Array
@@ -73,7 +73,7 @@ class APGD(Iterative):
       rho: the step is halved where no larger part of the steps raised the loss (Linf, L2).
       alpha: weight of the gradient step beside the momentum (Linf, L2).
       loss: (output, target) -> scalar, maximised.
-      label, rank: what the loss compares the output with when no target is given, as for `PGD`.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       eot: draws that each loss, gradient and output of a `Randomized` model is the mean over.
       larger_radii: take 0.3 of the steps at radius 3 eps, 0.3 at 2 eps and the rest at eps, each
         phase from the projected best point of the one before: AutoAttack's choice in L1.
@@ -100,13 +100,13 @@ class APGD(Iterative):
     rho: float = number(default=0.75, high=1.0)
     alpha: float = number(default=0.75, high=1.0)
     loss: Loss = static(default=cross_entropy)
-    label: Label = static(default="true")
-    rank: int = number(default=1, low=1)
+    target: Target = TrueLabel()
     eot: int = number(default=1, low=1, static=True)
     larger_radii: bool = static(default=False)
     success: Success = static(default=fooled)
 
     def __post_init__(self):
+        check_chosen_once(self, wrong=False)
         if isinstance(self.threat, L0):
             raise ValueError("APGD is defined for Linf, L2 and L1; in L0 use PGD")
 
@@ -119,17 +119,14 @@ class APGD(Iterative):
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> Run:
         """The start, not looked at yet."""
-        chosen, target = 0, example.target
-        if target is None:
-            chosen = int(self.label != "true")
-            target = self.aim(logits_fn, jax.random.fold_in(example.key, 2), example.x, example.y)
+        goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 2), example)
         x, phase = example.x, self._phase(0)
         x_start = Surface()(jax.random.fold_in(example.key, 0), x, phase.threat)
         loss = jnp.asarray(-jnp.inf, x.dtype)
         return Run(
             calls=jnp.int32(0),
-            cost=Cost(jnp.int32(chosen), jnp.int32(0)),
-            target=target,
+            cost=Cost(jnp.int32(goal.forwards), jnp.int32(0)),
+            goal=goal,
             x_adv=x_start,
             x_best=x_start,
             gradient_best=jnp.zeros_like(x),
@@ -145,9 +142,9 @@ class APGD(Iterative):
         x, phase, rule = example.x, self._phase(state.calls), self.rule
         number = state.calls - phase.before
         draw = jax.random.fold_in(jax.random.fold_in(example.key, 1), state.calls)
-        (loss, output), gradient = self._look(logits_fn, state.x_adv, state.target, draw)
+        (loss, output), gradient = self._look(logits_fn, state.x_adv, state.goal, draw)
         random = isinstance(logits_fn, Randomized)
-        won = self.success(output, example.y) & self._is_last(state.calls) & (not random)
+        won = won_by(self.success, output, example) & self._is_last(state.calls) & (not random)
         better = won | (loss > state.loss_best)
         seen = Seen(
             number,
@@ -219,25 +216,18 @@ class APGD(Iterative):
         """A tenth of the gain, or more, came in the last quarter of the steps."""
         return ~state.won & (self.late_gain(state) > 0.1)
 
-    def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-        """The target that `loss` is given when the caller gives none."""
-        check_aim(self.loss, self.label)
-        logits = None if self.label == "true" else logits_of(logits_fn(x))
-        return aim(self.loss, self.label, logits, key, y, self.rank)
-
     def gradient(
-        self, logits_fn: LogitsFn, x: jax.Array, target: Any, key: jax.Array | None = None
+        self, logits_fn: LogitsFn, x: jax.Array, goal: Goal, key: jax.Array | None = None
     ) -> jax.Array:
         """The direction of ascent at `x`, as `PGD.gradient`."""
-        return self._look(logits_fn, x, target, key)[1]
+        return self._look(logits_fn, x, goal, key)[1]
 
-    def _look(self, logits_fn, x, target, key):
+    def _look(self, logits_fn, x, goal, key):
         """((loss, output), gradient): means over the draws of a randomised model."""
 
         def look(draw, x):
             output = draw(x)
-            value = sense(self.loss, self.label) * self.loss(output, target)
-            return value.astype(x.dtype), output
+            return goal(output).astype(x.dtype), output
 
         def objective(x):
             return expected(lambda draw: look(draw, x), logits_fn, key, self.eot)

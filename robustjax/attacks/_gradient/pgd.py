@@ -1,8 +1,7 @@
 """Projected gradient ascent in one loop: PGD, and by other settings FGSM, MI-FGSM, DIM, TIM, ...
 
-An attack is a threat (which ball) x a start x a step rule x a loss x a label source x transforms of
-the input. The model's state rides in the loop's carry, so training can commit BatchNorm statistics
-at every attack step.
+An attack is a threat (which ball) x a start x a step rule x a stop rule x a loss x a target x
+transforms of the input.
 """
 
 from __future__ import annotations
@@ -13,14 +12,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
-from robustjax.attacks._core.ensemble import MultiTargeted
-from robustjax.attacks._core.randomized import expected, redraw
-from robustjax.attacks._core.success import logits_of
+from robustjax.attacks._core.iterative import Example
+from robustjax.attacks._core.randomized import Randomized, expected
+from robustjax.attacks._gradient.ascent import Ascent, AscentState
 from robustjax.attacks.starts import Corner, Start, Uniform, Zero
-from robustjax.attacks.steps import Momentum, Nesterov, Rule, Steepest, Step
-from robustjax.attacks.stops import Never, Sight, Stop
-from robustjax.attacks.targets import Label, aim, check_aim, sense
+from robustjax.attacks.steps import Momentum, Nesterov, Rule, Steepest
+from robustjax.attacks.stops import Never, Stop
+from robustjax.attacks.targets import (
+    Goal,
+    LeastLikely,
+    Target,
+    TrueLabel,
+)
 from robustjax.attacks.transforms import (
     DiverseInput,
     ScaleInvariant,
@@ -29,7 +34,7 @@ from robustjax.attacks.transforms import (
     through,
 )
 from robustjax.config import config, number, static
-from robustjax.losses import cross_entropy, targeted_margin
+from robustjax.losses import cross_entropy
 from robustjax.threats import Linf, radius
 from robustjax.typing import Cost, LogitsFn, Loss, Model, Threat
 
@@ -37,7 +42,7 @@ LINF = Linf()
 
 
 @config
-class PGD:
+class PGD(Ascent):
     """Projected gradient ascent on `loss(output, target)` inside a threat's ball and in [0, 1].
 
     x_{k+1} = the threat's step of length `step_size` from x_k along the loss's gradient; the last
@@ -51,16 +56,9 @@ class PGD:
       rel_step: the travel of all steps together, in units of eps.
       start: where the ascent begins.
       rule: what is done with a gradient.
-      stop: when an image is left where it is; the model must then give one output per step.
-      loss: (output, target) -> scalar, maximised.
-      label: what the loss compares the output with when no target is given: the true label, the
-        model's own prediction on the clean image (no label leaking), or a target class to go
-        towards: the least likely one (Kurakin et al. 2017), a uniformly random wrong one or 'any'
-        one, or the `rank`-th most likely wrong one. All but 'true' read the output's logits.
-      rank: of the target class, for label 'ranked'.
-      redraw: draw the class of label 'random' or 'any' anew at every step: with 'any' and the
-        loss multi_target the multi-target crafting of "Bag of Tricks" (Pang et al. 2021).
-      targeted: descend instead of ascend on a target that is given.
+      stop: when an image is left where it is; `perturb` then puts the next one in its place.
+      loss: (output, target) -> scalar, maximised; minimised on the way to a class.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       eot: draws of a `Randomized` model, and of the transforms, that each gradient is the mean of.
       transforms: what the gradient is taken through, for transfer to other models.
 
@@ -70,6 +68,7 @@ class PGD:
       The result lies in the ball (unless the rule is `Unclipped`) and in [0, 1].
       A zero gradient moves nothing and makes no NaN.
       No gradient flows back through the result.
+      An image that its stop rule has halted asks nothing more of the model.
     """
 
     threat: Threat = LINF
@@ -80,16 +79,20 @@ class PGD:
     rule: Rule = Steepest()
     stop: Stop = Never()
     loss: Loss = static(default=cross_entropy)
-    label: Label = static(default="true")
-    rank: int = number(default=1, low=1)
-    redraw: bool = static(default=False)
-    targeted: bool = static(default=False)
+    target: Target = TrueLabel()
     eot: int = number(default=1, low=1, static=True)
     transforms: tuple[Transform, ...] = ()
 
+    def __post_init__(self):
+        if self.transforms and not isinstance(self.stop, Never):
+            raise ValueError(
+                "a stop rule reads the output at the image itself, and transforms show the model "
+                "others: leave transforms empty, or stop at Never()"
+            )
+
     @property
+    @override
     def size(self) -> jax.Array:
-        """The length of one step, in the norm of the threat."""
         if self.step_size is None:
             return self.rel_step * radius(self.threat) / jnp.maximum(self.steps, 1)
         return jnp.asarray(self.step_size)
@@ -103,29 +106,16 @@ class PGD:
         """The attack as it is after this fraction of training, in (0, 1]."""
         return replace(self, stop=self.stop.at(progress))
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: jax.Array,
-        x: jax.Array,
-        y: jax.Array,
-        target: Any = None,
-        x_start: jax.Array | None = None,
-    ) -> jax.Array:
-        """`ascend` for a model without state; one with randomness is drawn anew at every step."""
-        draws = jax.random.fold_in(key, 2)
-        if not isinstance(self.stop, Never):
-
-            def model(k, z):
-                return redraw(logits_fn, jax.random.fold_in(draws, k))(z), k + 1
-
-            return self.ascend(model, 0, key, x, y, target, x_start)[0]
-
-        def gradient(k, x_adv, target):
-            drawn = self.gradient(logits_fn, x_adv, target, jax.random.fold_in(draws, k))
-            return drawn, None, k + 1
-
-        return self._climb(gradient, lambda _: logits_fn, 0, key, x, y, target, x_start)[0]
+    @override
+    def step(self, logits_fn: LogitsFn, example: Example, state: AscentState) -> AscentState:
+        state = self.aimed(logits_fn, example, state)
+        key = jax.random.fold_in(jax.random.fold_in(example.key, 2), state.looks)
+        gradient, output = self.look(logits_fn, self.probe(state), state.goal, key)
+        random = isinstance(logits_fn, Randomized)
+        calls = self._calls(draws=self.eot if random or self.transforms else 1)
+        state = self.move(example, state, gradient, output, Cost(calls, calls))
+        # What fools one draw may be right on the next: then the rule is asked again.
+        return state._replace(halted=jnp.asarray(False)) if random else state
 
     def ascend(
         self,
@@ -134,10 +124,9 @@ class PGD:
         key: jax.Array,
         x: jax.Array,
         y: jax.Array,
-        target: Any = None,
-        x_start: jax.Array | None = None,
+        reference: Any = None,
     ) -> tuple[jax.Array, Any]:
-        """The one ascent loop.
+        """All steps on a model that carries a state, such as the statistics of BatchNorm.
 
         Args:
           model: (state, image) -> (output, state), called once per step.
@@ -146,8 +135,8 @@ class PGD:
           key: for the start and a random target.
           x: (H, W, C) in [0, 1].
           y: () the true label.
-          target: what `loss` compares the output with; None: what `label` says.
-          x_start: begin here instead of at `start` (a replayed perturbation); projected.
+          reference: what `loss` compares the output with, to be maximised: another label, a
+            distribution, other logits. None: what `target` says.
 
         Returns:
           (x_adv, state).
@@ -157,95 +146,74 @@ class PGD:
         """
         if self.transforms or self.eot > 1:
             raise ValueError(
-                "an attack that threads a model's state, as training does, or that has a stop "
-                "rule takes the plain gradient: leave transforms empty and eot at 1"
+                "an attack that threads a model's state, as training does, takes the plain "
+                "gradient: leave transforms empty and eot at 1"
             )
-
-        def gradient(state, x_adv, target):
-            return self._gradient(model, state, x_adv, target)
 
         def logits_fn(state):
             return lambda z: model(state, z)[0]
 
-        return self._climb(gradient, logits_fn, state, key, x, y, target, x_start)
+        def look(state, goal, z):
+            output, state = model(state, z)
+            return goal(output), (output, state)
 
-    def _climb(self, gradient, logits_fn, state, key, x, y, target, x_start):
-        """The loop: `gradient(state, x_adv, target)` -> (gradient, output, state) every step."""
-        key_start, key_target = jax.random.split(key)
-        aim_at = self._aims(target, logits_fn(state), key_target, x, y)
-        if x_start is None:
-            x_start = self.start(key_start, x, self.threat, logits_fn(state))
+        def step(_, carry):
+            walk, state = carry
+            walk = self.aimed(logits_fn(state), example, walk)
+            # Under vmap with axis 'example' this is the gradient of the summed loss over the batch:
+            # collectives inside a BatchNorm transpose to sums over the examples.
+            slope = jax.grad(lambda z: look(state, walk.goal, z), has_aux=True)
+            gradient, (output, state) = slope(self.probe(walk))
+            return self.move(example, walk, gradient, output, Cost(1, 1)), state
+
+        example = Example(key, x, y, reference)
+        if reference is None:
+            walk = self.begin(logits_fn(state), example)
         else:
-            x_start = self.threat.project(x_start, x)
-        size = self.size
-
-        def step(k, carry):
-            here, patience, state = carry
-            x_adv, memory = here
-            probe = self.rule.probe(memory, x_adv, self.threat, size)
-            direction, output, state = gradient(state, probe, aim_at(k))
-            there = self.rule(memory, Step(direction, x_adv, x, self.threat, size, k / self.steps))
-            sight = Sight(k, output, direction, x_adv, x, y, self.threat)
-            halt, patience = self.stop(patience, sight)
-            moved = jax.tree.map(lambda a, b: jnp.where(halt, a, b), here, there)
-            return moved, patience, state
-
-        carry = (x_start, self.rule.init(x)), self.stop.init(), state
-        (x_adv, _), _, state = jax.lax.fori_loop(0, self.steps, step, carry)
-        return jax.lax.stop_gradient(x_adv), state
+            walk = self.first(logits_fn(state), example, Goal(reference, self.loss))
+        walk, state = jax.lax.fori_loop(0, self.steps, step, (walk, state))
+        return jax.lax.stop_gradient(walk.x_adv), state
 
     @property
     def cost(self) -> Cost:
-        """Both passes per step, draw and copy, those of the start, a forward to choose a class.
+        """Of all steps: both passes per step, draw and copy, those of the start and the target.
 
         On a model and transforms without randomness the draws are one, whatever `eot` says.
         """
-        copies = math.prod(transform.copies for transform in self.transforms)
-        calls = self.steps * self.eot * copies + self.start.calls
-        return Cost(calls + (self.label != "true"), calls)
+        calls = self.steps * self._calls(self.eot) + self.start.calls
+        choices = 1 + self.steps * self.target.redraw
+        return Cost(calls + choices * self.target.forwards, calls)
 
-    def check_aim(self) -> None:
-        """Raise ValueError if the attack cannot do without a target that the caller gives."""
-        check_aim(self.loss, self.label, self.targeted, self.redraw)
-
-    def aim(self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-        """The label that `loss` is given when the caller gives no target."""
-        self.check_aim()
-        logits = None if self.label == "true" else logits_of(logits_fn(x))
-        return aim(self.loss, self.label, logits, key, y, self.rank)
-
-    def _aims(self, target, logits_fn, key, x, y):
-        """Number of the step -> what its loss is given."""
-        if target is not None or not self.redraw:
-            fixed = self.aim(logits_fn, key, x, y) if target is None else target
-            return lambda k: fixed
-        self.check_aim()
-        classes = jnp.zeros_like(logits_of(logits_fn(x)))  # their number is all that counts
-        return lambda k: aim(self.loss, self.label, classes, jax.random.fold_in(key, k), y)
+    def _calls(self, draws: int) -> int:
+        """Both passes of one gradient."""
+        return draws * math.prod(transform.copies for transform in self.transforms)
 
     def gradient(
-        self, logits_fn: LogitsFn, x: jax.Array, target: Any, key: jax.Array | None = None
+        self, logits_fn: LogitsFn, x: jax.Array, goal: Goal, key: jax.Array | None = None
     ) -> jax.Array:
-        """The direction of ascent at `x`: the loss's gradient, negated for a targeted attack.
+        """The direction of ascent at `x`.
 
         `key` draws the randomness of the model and of the transforms; None takes the draw that the
         model holds.
         """
-        objective = through(self.transforms, logits_fn, lambda out: self._value(out, target))
-        return jax.grad(lambda x: expected(lambda draw: draw(x), objective, key, self.eot))(x)
+        return self.look(logits_fn, x, goal, key)[0]
 
-    def _gradient(self, model, state, x, target):
-        def objective(x):
-            output, new_state = model(state, x)
-            return self._value(output, target), (output, new_state)
+    def look(
+        self, logits_fn: LogitsFn, x: jax.Array, goal: Goal, key: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
+        """(gradient, output), each the mean over the draws; transforms leave no output at `x`."""
+        if self.transforms:
+            seen = through(self.transforms, logits_fn, goal)
+            return expected(lambda draw: (jax.grad(draw)(x), None), seen, key, self.eot)
 
-        # Under vmap with axis 'example' this is the gradient of the summed loss over the batch:
-        # collectives inside a BatchNorm transpose to sums over the examples.
-        direction, (output, state) = jax.grad(objective, has_aux=True)(x)
-        return direction, output, state
+        def slope(draw):
+            def value(z):
+                output = draw(z)
+                return goal(output), output
 
-    def _value(self, output, target):
-        return sense(self.loss, self.label, self.targeted) * self.loss(output, target)
+            return jax.grad(value, has_aux=True)(x)
+
+        return expected(slope, logits_fn, key, self.eot)
 
 
 def FGSM(threat: Threat = LINF) -> PGD:
@@ -270,7 +238,7 @@ def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
 
 def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """BIM towards the class least likely on the clean image (Kurakin et al. 2017)."""
-    return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), label="least_likely")
+    return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), target=LeastLikely())
 
 
 def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
@@ -293,8 +261,3 @@ def DIM(
 def TIM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, size: int = 15) -> PGD:
     """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019)."""
     return replace(MIFGSM(threat, steps, decay), transforms=(TranslationInvariant(size),))
-
-
-def MultiTargetedPGD(threat: Threat = LINF, steps: int = 20, n: int = 9) -> MultiTargeted:
-    """PGD on z_t - z_y for each of the n most likely wrong classes t (Gowal et al. 2019)."""
-    return MultiTargeted(PGD(threat, steps=steps, loss=targeted_margin, label="ranked"), n)

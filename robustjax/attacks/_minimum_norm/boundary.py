@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
-from robustjax.attacks._core.success import Success
+from robustjax.attacks._core.success import Success, logits_of, won_by
+from robustjax.attacks.targets import Goal
+from robustjax.config import config, static
 from robustjax.threats import box_of
 from robustjax.typing import Cost, LogitsFn
 
@@ -30,20 +32,20 @@ class Walk(NamedTuple):
 
     Attributes:
       taken: evaluations so far; the clean image is the first.
-      backwards: gradients so far.
+      cost: model calls so far.
       point: (H, W, C), evaluated next.
       nearest: the nearest adversarial image so far; the clean image before there is one.
       distance: of `nearest`, in the norm of the threat; inf before there is one.
-      aim: what the clean image's output decided.
+      goal: output -> the objectives, () or (m,).
       memory: what the attack carries from move to move.
     """
 
     taken: jax.Array
-    backwards: jax.Array
+    cost: Cost
     point: jax.Array
     nearest: jax.Array
     distance: jax.Array
-    aim: Any
+    goal: Goal | Gaps
     memory: Any
 
 
@@ -61,22 +63,38 @@ class Seen(NamedTuple):
     won: jax.Array
 
 
+@config
+class Gaps:
+    """z_k - z_y for some rival classes k (m,); negative while the label wins.
+
+    Attributes:
+      rivals: (m,) the classes.
+      label: () y.
+      forwards: the forward passes that it took to choose.
+    """
+
+    rivals: jax.Array
+    label: jax.Array
+    forwards: int = static(default=0)
+
+    def __call__(self, output: Any) -> jax.Array:
+        """-> (m,)."""
+        logits = logits_of(output)
+        return logits[self.rivals] - logits[self.label]
+
+
 class BoundarySearch(MinimumNorm):
     """`steps` moves from the clean image; each of the `steps` + 1 points is evaluated once.
 
-    A subclass says what it aims at, which objectives it needs at a point, and how it moves.
+    A subclass says which objectives it needs at a point, and how it moves.
     """
 
     steps: int
     success: Success
 
     @abc.abstractmethod
-    def aim(self, example: Example, output: Any) -> Any:
-        """What the output at the clean image decides for the whole search: arrays."""
-
-    @abc.abstractmethod
-    def objectives(self, output: Any, example: Example, aim: Any) -> jax.Array:
-        """(m,) functions of the output whose gradients the move needs."""
+    def goal(self, logits_fn: LogitsFn, example: Example) -> Goal | Gaps:
+        """The objectives whose gradients the moves need."""
 
     @abc.abstractmethod
     def remember(self, example: Example) -> Any:
@@ -90,16 +108,15 @@ class BoundarySearch(MinimumNorm):
         """
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
-        """At the clean image, nothing evaluated."""
-        output = jax.eval_shape(logits_fn, example.x)
-        aim = jax.eval_shape(lambda output: self.aim(example, output), output)
+        """At the clean image, which is not evaluated yet."""
+        goal = self.goal(logits_fn, example)
         return Walk(
             taken=jnp.int32(0),
-            backwards=jnp.int32(0),
+            cost=Cost(jnp.int32(goal.forwards), jnp.int32(0)),
             point=example.x,
             nearest=example.x,
             distance=jnp.asarray(jnp.inf, example.x.dtype),
-            aim=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aim),
+            goal=goal,
             memory=self.remember(example),
         )
 
@@ -108,27 +125,21 @@ class BoundarySearch(MinimumNorm):
 
         def look(point):
             output = logits_fn(point)
-            aim = jax.tree.map(
-                lambda new, old: jnp.where(walk.taken == 0, new, old),
-                self.aim(example, output),
-                walk.aim,
-            )
-            return self.objectives(output, example, aim), (output, aim)
+            return jnp.atleast_1d(walk.goal(output)), output
 
-        values, pull, (output, aim) = jax.vjp(look, walk.point, has_aux=True)
+        values, pull, output = jax.vjp(look, walk.point, has_aux=True)
         (gradients,) = jax.vmap(pull)(jnp.eye(values.size, dtype=values.dtype))
-        won = self.success(output, example.y)
+        won = won_by(self.success, output, example)
         distance = self.threat.distance(walk.point, example.x)
         nearer = won & (distance < walk.distance * (1 - RESOLUTION))
         walk = walk._replace(
             nearest=jnp.where(nearer, walk.point, walk.nearest),
             distance=jnp.where(nearer, distance, walk.distance),
-            aim=aim,
         )
         point, memory = self.move(example, walk, Seen(values, gradients, won))
         return walk._replace(
             taken=walk.taken + 1,
-            backwards=walk.backwards + values.size,
+            cost=Cost(walk.cost.forwards + 1, walk.cost.backwards + values.size),
             point=jnp.clip(point, *box_of(self.threat, example.x)),
             memory=memory,
         )
@@ -143,4 +154,4 @@ class BoundarySearch(MinimumNorm):
 
     def spent(self, walk: Walk) -> Cost:
         """One forward pass per evaluation, and a backward pass per objective."""
-        return Cost(walk.taken, walk.backwards)
+        return walk.cost

@@ -9,7 +9,7 @@ from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, widest
-from robustjax.attacks.targets import WrongLabel
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L2
@@ -35,8 +35,7 @@ class DDN(RadiusSearch):
       init_eps: r_0, in pixels.
       gamma: relative change of the radius.
       loss: (output, target) -> scalar, maximised.
-      label: what the loss compares the output with when no target is given; see `aims.choose`.
-      rank: of the class, for label 'ranked'.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Rony et al., "Decoupling direction and norm for efficient gradient-based L2
@@ -55,8 +54,7 @@ class DDN(RadiusSearch):
     init_eps: float = number(default=1.0)
     gamma: float = number(default=0.05, high=1.0)
     loss: Loss = static(default=cross_entropy)
-    label: WrongLabel = static(default="true")
-    rank: int = number(default=1, low=1)
+    target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
     def remember(self, example: Example) -> jax.Array:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
-from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane, rivals
+from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.threats import L2, Linf, check_norm
 
@@ -33,7 +32,8 @@ class DeepFool(GapSearch):
       steps: largest number of moves; the first adversarial image ends the search.
       overshoot: how far beyond the plane a step goes, relative to its length.
       candidates: how many of the most likely wrong classes of the clean image are looked at, with a
-        backward pass each; a class given as the target is the only one.
+        backward pass each.
+      target: TrueLabel(), any wrong class, or a class to go to when the caller gives none.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Moosavi-Dezfooli et al., "DeepFool: a simple and accurate method to fool deep neural
@@ -51,16 +51,12 @@ class DeepFool(GapSearch):
     steps: int = number(default=50)
     overshoot: float = number(default=0.02)
     candidates: int = number(default=9, low=1, static=True)
+    target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
     def __post_init__(self):
+        super().__post_init__()
         check_norm(self, Linf, L2)
-
-    def aim(self, example: Example, output: Any) -> jax.Array:
-        """The classes whose planes are looked at."""
-        if example.target is not None:
-            return jnp.reshape(example.target, 1)
-        return rivals(logits_of(output), example.y, self.candidates)
 
     def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, tuple[()]]:
         """Over the nearest plane."""

@@ -47,6 +47,7 @@ class EAD(Penalty):
     rule: Literal["EN", "L1"] = static(default="EN")
 
     def __post_init__(self):
+        super().__post_init__()
         check_norm(self, L1, L2)
 
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
@@ -72,7 +73,7 @@ class EAD(Penalty):
 
     def spent(self, state: State) -> Cost:
         """Two forward passes and a backward pass per step, and the clean image's forward pass."""
-        return Cost(1 + 2 * state.steps, state.steps)
+        return Cost(1 + state.goal.forwards + 2 * state.steps, state.steps)
 
     def _elastic(self, z, x):
         change = z - x

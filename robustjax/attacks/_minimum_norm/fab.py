@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
-from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane, rivals, shift
+from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane, shift
 from robustjax.attacks.starts import Uniform
-from robustjax.attacks.targets import WrongLabel, choose
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.threats import L1, L2, Linf, box_of, check_norm
 
@@ -40,10 +39,9 @@ class FAB(GapSearch):
       alpha_max: largest pull to the clean image.
       eta: overshooting of the projections.
       beta: where an adversarial iterate steps back to, as a fraction of its way from x.
-      label: 'true' takes the nearest of the planes of all K - 1 wrong classes, with K - 1 backward
-        passes a step; any other (see `aims.choose`) takes one class, as FAB-T does with 'ranked'.
-        A class given as the target does the same.
-      rank: of the class, for label 'ranked'.
+      target: TrueLabel() takes the nearest of the planes of all K - 1 wrong classes, with K - 1
+        backward passes a step; a class to go to takes that one, as FAB-T does with Ranked(). To a
+        class that the caller gives leads the plane between it and the best of the others.
       random_start: begin, after a look at the clean image, in the ball of radius eps / 2.
       success: (output, label) -> bool: what counts as adversarial.
 
@@ -63,33 +61,18 @@ class FAB(GapSearch):
     alpha_max: float = number(default=0.1, high=1.0)
     eta: float = number(default=1.05, low=1.0)
     beta: float = number(default=0.9, high=1.0)
-    label: WrongLabel = static(default="true")
-    rank: int = number(default=1, low=1)
+    target: Target = TrueLabel()
     random_start: bool = static(default=False)
     success: Success = static(default=fooled)
 
     def __post_init__(self):
-        if self.label not in get_args(WrongLabel) or self.label == "predicted":
-            raise ValueError(
-                "label must be 'true' (all wrong classes), 'ranked', 'least_likely' or 'random', "
-                f"got {self.label!r}"
-            )
+        super().__post_init__()
         check_norm(self, Linf, L2, L1)
         eps = self.threat.eps if isinstance(self.threat, Linf | L2 | L1) else None
         if self.random_start and isinstance(eps, float) and math.isinf(eps):
             raise ValueError(
                 "a random start needs a finite eps: it lies in a ball of radius eps / 2"
             )
-
-    def aim(self, example: Example, output: Any) -> jax.Array:
-        """The classes whose planes are looked at."""
-        logits = logits_of(output)
-        if example.target is not None:
-            return jnp.reshape(example.target, 1)
-        if self.label == "true":
-            return rivals(logits, example.y)
-        key = jax.random.fold_in(example.key, 0)
-        return choose(self.label, logits, key, example.y, self.rank)[None]
 
     def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, tuple[()]]:
         """Project the iterate and the clean image onto the nearest plane, and mix."""
@@ -103,6 +86,9 @@ class FAB(GapSearch):
         near = jnp.maximum(self.threat.distance(here, jnp.zeros_like(x)), 1e-8)
         far = jnp.maximum(self.threat.distance(there, jnp.zeros_like(x)), 1e-8)
         alpha = jnp.minimum(near / (near + far), self.alpha_max)
+        if example.target is not None:
+            # Between two planes the pull would keep it outside the class for ever.
+            alpha = jnp.where(jnp.isfinite(walk.distance), alpha, 0)
         moved = (1 - alpha) * (point + self.eta * here) + alpha * (x + self.eta * there)
         if self.random_start:
             start = Uniform(0.5)(jax.random.fold_in(example.key, 1), x, self.threat)

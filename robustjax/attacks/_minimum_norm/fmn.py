@@ -10,7 +10,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._minimum_norm.boundary import Seen, Walk
 from robustjax.attacks._minimum_norm.hyperplanes import dual_norm
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, annealed, widest
-from robustjax.attacks.targets import WrongLabel
+from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import L0, Linf, with_radius
@@ -39,8 +39,7 @@ class FMN(RadiusSearch):
       steps: number of moves.
       gamma: first relative change of the radius.
       loss: (output, target) -> scalar, maximised; zero on the decision boundary.
-      label: what the loss compares the output with when no target is given; see `aims.choose`.
-      rank: of the class, for label 'ranked'.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Pintor et al., "Fast minimum-norm adversarial attacks through adaptive norm
@@ -58,8 +57,7 @@ class FMN(RadiusSearch):
     steps: int = number(default=300)
     gamma: float = number(default=0.05, high=1.0)
     loss: Loss = static(default=margin)
-    label: WrongLabel = static(default="true")
-    rank: int = number(default=1, low=1)
+    target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
     def remember(self, example: Example) -> jax.Array:

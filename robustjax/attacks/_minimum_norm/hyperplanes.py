@@ -6,18 +6,21 @@ a hyperplane; both move to the nearest.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._core.success import logits_of
-from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen
+from robustjax.attacks._core.success import is_class, logits_of
+from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Gaps, Seen
+from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, rivals
 from robustjax.deterministic import ordered_sum
+from robustjax.losses import margin
 from robustjax.threats import L1, L2, Linf
 from robustjax.threats.numerics import knapsack, room
-from robustjax.typing import Box, Threat
+from robustjax.typing import Box, LogitsFn, Threat
 
 _TINY = 1e-30
 
@@ -41,22 +44,43 @@ class Plane(NamedTuple):
 
 
 class GapSearch(BoundarySearch):
-    """A boundary search on the gaps z_k - z_y to some rival classes k: its aim is their indices."""
+    """A boundary search on the gaps to rival classes: all, the most likely ones, or one.
 
-    def objectives(self, output: Any, example: Example, aim: jax.Array) -> jax.Array:
-        """The gaps (m,); negative while the label wins."""
-        logits = logits_of(output)
-        return logits[aim] - logits[example.y]
+    To a class that the caller gives leads the gap to the best of the others.
+    """
+
+    target: Target
+    candidates: int | None = None
+
+    def __post_init__(self):
+        check_chosen_once(self)
+        if not (self.target.towards or isinstance(self.target, TrueLabel)):
+            raise ValueError(
+                f"target: {type(self).__name__} leaves the label, so it takes TrueLabel() (all "
+                f"wrong classes) or a class to go to, not {type(self.target).__name__}()"
+            )
+
+    @override
+    def goal(self, logits_fn: LogitsFn, example: Example) -> Gaps | Goal:
+        x, y = example.x, jnp.asarray(example.y)
+        if example.target is not None:
+            if not is_class(example.target):
+                raise ValueError(
+                    f"{type(self).__name__} goes to a class, so a target is an integer; got "
+                    f"{jax.tree.map(jnp.shape, example.target)}"
+                )
+            return Goal(jnp.asarray(example.target), margin, -1)
+        if self.target.towards:
+            chosen = self.target(jax.random.fold_in(example.key, 0), x, y, logits_fn)
+            return Gaps(chosen[None], y, self.target.forwards)
+        classes = logits_of(jax.eval_shape(logits_fn, x)).size
+        if self.candidates is None or self.candidates >= classes - 1:
+            return Gaps((y + jnp.arange(1, classes)) % classes, y)
+        return Gaps(rivals(logits_of(logits_fn(x)), y, self.candidates), y, 1)
 
     def remember(self, example: Example) -> tuple[()]:
         """Nothing."""
         return ()
-
-
-def rivals(logits: jax.Array, y: jax.Array, most: int | None = None) -> jax.Array:
-    """The wrong classes, the most likely ones first: (min(most, K - 1),) indices."""
-    wrong = jnp.where(jnp.arange(logits.size) == y, -jnp.inf, logits)
-    return jnp.argsort(wrong, descending=True)[: logits.size - 1][:most]
 
 
 def nearest_plane(threat: Threat, point: jax.Array, seen: Seen) -> Plane:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, Iterative
-from robustjax.attacks._core.success import Success, fooled, logits_of
-from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
+from robustjax.attacks._core.success import Success, fooled, won_by
+from robustjax.attacks.targets import Goal, LeastLikely, Target, check_chosen_once, goal_of
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0, box_of
@@ -20,7 +20,7 @@ class State(NamedTuple):
     """Where an attack is.
 
     Attributes:
-      target: what the loss compares the output with.
+      goal: what is maximised.
       image: (H, W, C).
       gain: (H, W, C) what the objective gains by raising each component, to first order.
       won: () of the image.
@@ -28,7 +28,7 @@ class State(NamedTuple):
       steps: () so far.
     """
 
-    target: Any
+    goal: Goal
     image: jax.Array
     gain: jax.Array
     won: jax.Array
@@ -54,9 +54,7 @@ class JSMA(Iterative):
         all pairs for the largest (dt_i + dt_j)^2 is this, by the same identity.
       loss: (output, target) -> scalar that falls towards the target class.
       success: (output, true label) -> bool; the attack ends there.
-      label: which class to go towards when no target is given (see `aims.choose`); 'true' goes
-        away from the label, or from what is given.
-      rank: of the target class, for label 'ranked'.
+      target: which class is gone to, or left, when the caller gives none: `attacks.targets`.
 
     References: Papernot et al., "The limitations of deep learning in adversarial settings", 2016,
     Alg. 2 and 3; one component at a time as in Pang et al., "Towards robust detection of
@@ -76,19 +74,16 @@ class JSMA(Iterative):
     pair: bool = static(default=False)
     loss: Loss = static(default=cross_entropy)
     success: Success = static(default=fooled)
-    label: WrongLabel = static(default="least_likely")
-    rank: int = number(default=1, low=1)
+    target: Target = LeastLikely()
+
+    def __post_init__(self):
+        check_chosen_once(self)
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
-        """A forward pass to choose a class, and the first map."""
-        output, target = logits_fn(example.x), example.target
-        if target is None:
-            check_aim(self.loss, self.label)
-            logits = None if self.label == "true" else logits_of(output)
-            key = jax.random.fold_in(example.key, 0)
-            target = aim(self.loss, self.label, logits, key, example.y, self.rank)
-        target = jax.tree.map(jnp.asarray, target)
-        state = State(target, example.x, example.x, False, jnp.asarray(False), jnp.int32(0))
+        """The class, and the first map."""
+        goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
+        no = jnp.asarray(False)
+        state = State(goal, example.x, example.x, no, no, jnp.int32(0))
         return self._look(logits_fn, example, state)
 
     def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
@@ -112,14 +107,13 @@ class JSMA(Iterative):
         return state.image
 
     def spent(self, state: State) -> Cost:
-        """A forward and a backward pass per step and at first, and a forward pass for the class."""
-        return Cost(2 + state.steps, 1 + state.steps)
+        """A forward and a backward pass per step and at first, and what choosing the class took."""
+        return Cost(1 + state.goal.forwards + state.steps, 1 + state.steps)
 
     def _look(self, logits_fn, example, state):
         def objective(image):
             output = logits_fn(image)
-            value = sense(self.loss, self.label) * self.loss(output, state.target)
-            return value, self.success(output, example.y)
+            return state.goal(output), won_by(self.success, output, example)
 
         gradient, won = jax.grad(objective, has_aux=True)(state.image)
         return state._replace(gain=jnp.sign(self.theta) * gradient, won=won)

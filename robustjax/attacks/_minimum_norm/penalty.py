@@ -12,20 +12,20 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
-from robustjax.attacks._core.success import Success, fooled, logits_of
+from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.attacks._minimum_norm import binary_search
-from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
+from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, goal_of
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
 class Started(NamedTuple):
-    """A target that also says where to begin; distances are still measured from the clean image.
+    """A given target that also says where to begin; distances are still those from the clean image.
 
     Attributes:
       image: (H, W, C) in the box, such as another attack's result.
-      target: what the loss compares the output with; None: what the attack's `label` says.
+      target: the class to go to; None: what the attack's own `target` says.
     """
 
     image: jax.Array
@@ -70,7 +70,7 @@ class State(NamedTuple):
     """Where an attack is.
 
     Attributes:
-      target: what the loss compares the output with.
+      goal: what is to reach `least`.
       least: () the gain that counts.
       walk: the descent of this round.
       search: the constant and its round.
@@ -81,7 +81,7 @@ class State(NamedTuple):
       steps: () of all rounds.
     """
 
-    target: Any
+    goal: Goal
     least: jax.Array
     walk: Any
     search: binary_search.Search
@@ -109,10 +109,7 @@ class Penalty(MinimumNorm):
       constant: of the first round.
       loss: (output, target) -> scalar that is to reach `confidence`: a detector's too.
       success: (output, true label) -> bool.
-      label: what the loss is given when no target is: the true label to go away from, or a class to
-        go towards (see `aims.choose`).
-      rank: of the target class, for label 'ranked'.
-      targeted: go towards a target class that is given.
+      target: which class is left or gone to when the caller gives none: `attacks.targets`.
     """
 
     threat: Threat
@@ -123,9 +120,10 @@ class Penalty(MinimumNorm):
     constant: float = number(default=0.01, low=binary_search.LEAST)
     loss: Loss = static(default=margin)
     success: Success = static(default=fooled)
-    label: WrongLabel = static(default="true")
-    rank: int = number(default=1, low=1)
-    targeted: bool = static(default=False)
+    target: Target = TrueLabel()
+
+    def __post_init__(self):
+        check_chosen_once(self)
 
     @abc.abstractmethod
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Any:
@@ -141,19 +139,15 @@ class Penalty(MinimumNorm):
 
     def begin(self, logits_fn: LogitsFn, example: Example) -> State:
         """A forward pass: the clean image may be its own adversarial image."""
-        image, target = _origin(example)
+        image, example = _origin(example)
         output = logits_fn(example.x)
-        if target is None:
-            check_aim(self.loss, self.label, self.targeted)
-            logits = None if self.label == "true" else logits_of(output)
-            key = jax.random.fold_in(example.key, 0)
-            target = aim(self.loss, self.label, logits, key, example.y, self.rank)
-        value = self._gain(output, target)
-        won = self.success(output, example.y) & (value >= self.confidence)
+        goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
+        value = goal(output)
+        won = won_by(self.success, output, example) & (value >= self.confidence)
         way = jnp.abs(self.confidence - value)
         search = binary_search.begin(self.constant)
         return State(
-            target=jax.tree.map(jnp.asarray, target),
+            goal=goal,
             least=self.confidence + 1e-6 + 1e-4 * jnp.where(jnp.isfinite(way), way, 0),
             walk=self.start(image, example.x, search.constant),
             search=search,
@@ -166,10 +160,11 @@ class Penalty(MinimumNorm):
 
     def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
         """One step of the descent; the next round begins where this one is over."""
+        origin, example = _origin(example)
 
         def gain(z):
             output = logits_fn(z)
-            return self._gain(output, state.target), self.success(output, example.y)
+            return state.goal(output), won_by(self.success, output, example)
 
         def probe(z):
             (value, wrong), gradient = jax.value_and_grad(gain, has_aux=True)(z)
@@ -183,7 +178,7 @@ class Penalty(MinimumNorm):
         size = self.measure(image, example.x)
         better, nearer = found.won & (size < state.size), found.hit & (found.lack < state.lack)
         search, over = binary_search.count(state.search, found.won, enough, objective, self.steps)
-        fresh = self.start(_origin(example)[0], example.x, search.constant)
+        fresh = self.start(origin, example.x, search.constant)
         return state._replace(
             walk=jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, walk),
             search=search,
@@ -204,17 +199,16 @@ class Penalty(MinimumNorm):
 
     def spent(self, state: State) -> Cost:
         """A forward and a backward pass per step, and the clean image's forward pass."""
-        return Cost(1 + state.steps, state.steps)
+        return Cost(1 + state.goal.forwards + state.steps, state.steps)
 
     def fading(self, search: binary_search.Search) -> jax.Array:
         """The size of this step: it falls linearly to zero over a round, so that rounds settle."""
         return self.step_size * (1 - search.step / jnp.float32(self.steps))
 
-    def _gain(self, output, target):
-        return sense(self.loss, self.label, self.targeted) * self.loss(output, target)
 
-
-def _origin(example: Example) -> tuple[jax.Array, Any]:
-    """Where to begin, and the target that was given, if any."""
+def _origin(example: Example) -> tuple[jax.Array, Example]:
+    """Where to begin, and the example with the class that was given, if any."""
     given = example.target
-    return given if isinstance(given, Started) else (example.x, given)
+    if not isinstance(given, Started):
+        return example.x, example
+    return given.image, example._replace(target=given.target)

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._core.success import logits_of
 from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen, Walk
-from robustjax.attacks.targets import WrongLabel, aim, check_aim, sense
+from robustjax.attacks.targets import Goal, Target, check_chosen_once, goal_of
 from robustjax.threats import L2, box_of
-from robustjax.typing import Loss, Threat
+from robustjax.typing import LogitsFn, Loss, Threat
 
 
 class RadiusSearch(BoundarySearch):
     """A boundary search that climbs one loss."""
 
     loss: Loss
-    label: WrongLabel
-    rank: int
+    target: Target
 
-    def aim(self, example: Example, output: Any) -> Any:
-        """What the loss compares the output with."""
-        if example.target is not None:
-            return example.target
-        check_aim(self.loss, self.label)
-        key = jax.random.fold_in(example.key, 0)
-        return aim(self.loss, self.label, logits_of(output), key, example.y, self.rank)
+    def __post_init__(self):
+        check_chosen_once(self)
 
-    def objectives(self, output: Any, example: Example, aim: Any) -> jax.Array:
-        """The loss, as a vector of one; negated towards a class."""
-        return sense(self.loss, self.label) * self.loss(output, aim)[None]
+    @override
+    def goal(self, logits_fn: LogitsFn, example: Example) -> Goal:
+        return goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
 
     def ascend(self, walk: Walk, seen: Seen) -> jax.Array:
         """One step along g / ||g||_2, of a length that falls from 1 to 0.01; outside any ball."""

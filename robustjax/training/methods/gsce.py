@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.targets import Prediction, Random
 from robustjax.config import config, number, static
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy
@@ -73,8 +74,8 @@ class HeadMethod(Method):
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         if self.on_clean:
             return Crafted(batch.image, net.stats)
-        label = "any" if self.adversarial == "targeted" else "predicted"
-        attack = dataclasses.replace(self.attack, loss=self.criterion, label=label, targeted=False)
+        target = Random(with_label=True) if self.adversarial == "targeted" else Prediction()
+        attack = dataclasses.replace(self.attack, loss=self.criterion, target=target)
         return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn))
 
     @override

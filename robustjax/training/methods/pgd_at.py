@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
+from robustjax.attacks.targets import TrueLabel, check_goal
 from robustjax.config import config, number, static
 from robustjax.training.methods.base import (
     Action,
@@ -32,7 +33,7 @@ BNMode = Literal["running", "batch", "commit"]
 
 def climbing(attack: PGD, loss: Loss, **changes: Any) -> PGD:
     """The attack that maximises this loss, whatever loss and label it names itself."""
-    return dataclasses.replace(attack, loss=loss, label="true", targeted=False, **changes)
+    return dataclasses.replace(attack, loss=loss, target=TrueLabel(), **changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class OnAttack(Method):
     bn: BNMode = static(default="running")
 
     def __post_init__(self):
-        self.attack.check_aim()
+        check_goal(self.attack)
 
     @property
     @override
