@@ -12,7 +12,7 @@ from tiny import CLASSES, RECIPE, SIZE, fresh, net_and_batch
 
 from robustjax import centers, cli, data, losses, models, parallel
 from robustjax.attacks import PGD
-from robustjax.attacks.targets import Random
+from robustjax.attacks.targets import Random, Ranked
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
 from robustjax.models.layers import Conv
@@ -148,7 +148,7 @@ def test_untargeted_examples_leave_the_predicted_class_by_the_member_s_own_loss(
     np.testing.assert_allclose(x_adv, by_hand(method, own), atol=1e-6)
     others = jnp.roll(net_and_batch(method)[2].label, 1)
     np.testing.assert_array_equal(x_adv, crafted(method, others))
-    named = dataclasses.replace(ATTACK, loss=losses.kl, label="ranked", targeted=True)
+    named = dataclasses.replace(ATTACK, loss=losses.kl, target=Ranked())
     np.testing.assert_array_equal(x_adv, crafted(dataclasses.replace(method, attack=named)))
 
 

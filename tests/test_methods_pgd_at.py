@@ -34,11 +34,6 @@ def test_pgd_at_refuses_a_loss_without_the_label(loss):
         PGDAT(PGD(loss=loss))
 
 
-def test_pgd_at_refuses_an_attack_on_no_target():
-    with pytest.raises(ValueError, match="needs a target"):
-        PGDAT(PGD(targeted=True))
-
-
 BALL = Linf(0.05)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from robustjax import config, files, report
 from robustjax.attacks import PGD
+from robustjax.attacks.targets import Ranked
 from robustjax.losses import TemperedCrossEntropy, margin
 from robustjax.report.figures import radius_unit
 from robustjax.report.provenance import commit
@@ -335,7 +336,7 @@ def test_a_stage_says_what_it_ascends():
         return report.stage_table([row]).splitlines()[2].split("  ")[0]
 
     assert name() == "PGD cross_entropy"
-    assert name(loss=margin, label="ranked") == "PGD margin ranked"
+    assert name(loss=margin, target=Ranked(2)) == "PGD margin Ranked"
     assert name(loss=TemperedCrossEntropy(100.0)) == "PGD TemperedCrossEntropy 100"
 
 

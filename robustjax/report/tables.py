@@ -203,15 +203,15 @@ def _calls(counts: Sequence[int]) -> str:
 
 
 def _stage_name(encoded: Any, count: int) -> str:
-    """The type of the attack, with its loss and label if it has them, and the number of stages."""
+    """The type of the attack, its loss, its target but the label, and the number of stages."""
     if not isinstance(encoded, Mapping):
         return str(encoded)
     fields = encoded["fields"]
-    loss, label = fields.get("loss"), fields.get("label")
+    loss, target = fields.get("loss"), (fields.get("target") or {}).get("type")
     if isinstance(loss, Mapping):
         loss = " ".join([loss["type"], *(f"{number:g}" for number in loss["fields"].values())])
-    label = None if label == "true" else label
-    words = [encoded["type"], loss, label, f"x{count}" if count > 1 else None]
+    target = None if target == "TrueLabel" else target
+    words = [encoded["type"], loss, target, f"x{count}" if count > 1 else None]
     return " ".join(word for word in words if word)
 
 
