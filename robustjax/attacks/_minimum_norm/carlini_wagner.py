@@ -57,6 +57,7 @@ class CarliniWagnerL2(Penalty):
     step_size: float = 0.05
 
     def __post_init__(self):
+        super().__post_init__()
         if isinstance(self.threat, L2) and self.threat.bounds is None:
             raise ValueError("CarliniWagnerL2 needs bounds, between which its tanh runs")
 
