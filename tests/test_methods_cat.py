@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from scipy.special import log_softmax
-from tiny import SIZE, crafted, flat_net, keys, noted, on_one_device
+from tiny import CLASSES, SIZE, crafted, flat_net, keys, noted, on_one_device
 
 from robustjax.attacks import PGD
 from robustjax.threats import Linf
@@ -26,13 +26,13 @@ class Fixed(nn.Module):
         return jnp.tile(bias[None], (len(x), 1)) + 0 * x.sum((1, 2, 3))[:, None]
 
 
-def radii(variant, fooled, visits, start=0.0):
+def radii(variant, fooled, visits, start=0.0, eps=EPS, eta=0.008):
     """The radii, the same for all examples, after each of some visits."""
     _, net, batch = flat_net(CAT())
     bias = jnp.zeros(4).at[1 if fooled else 0].set(5.0)
     given = {"bias": bias}, net.replace(module=Fixed())
     batch = batch.replace(label=jnp.zeros_like(batch.label), rows=jnp.full(SIZE, start))
-    method, found = CAT(PGD(Linf(EPS), steps=2), variant, eta=0.008), []
+    method, found = CAT(PGD(Linf(eps), steps=2), variant, eta=eta), []
     for _ in range(visits):
         made = crafted(method, (*given, batch))
         _, aux = on_one_device(lambda b=batch, m=made: method.loss(given[1], given[0], b, m))
@@ -62,6 +62,31 @@ def test_radii_grow_where_they_may_up_to_the_threat_s(variant, fooled, want):
 def test_growth_that_the_threat_cut_short_is_taken_back_no_further():
     found, _, _ = radii("paper", True, 2, start=0.018)
     np.testing.assert_allclose(found, 0.018, atol=1e-7)
+
+
+def test_version_two_takes_its_growth_off_after_the_cap():
+    """As the authors add .0025, clamp to .035 and take .0025 off: no radius sticks to the cap."""
+    found, _, _ = radii("repo-v2", False, 2, start=0.035, eps=0.035, eta=0.0025)
+    np.testing.assert_allclose(found, 0.0325, atol=1e-7)
+    found, _, _ = radii("repo-v2", False, 1, start=0.034, eps=0.035, eta=0.0025)
+    np.testing.assert_allclose(found, 0.0325, atol=1e-7)
+
+
+@pytest.mark.parametrize("variant", ["repo-v1", "repo-v2"])
+def test_the_authors_attack_climbs_the_margin_too_as_far_as_kappa(variant):
+    """Its objective on logits by hand: a margin of -3, and one of 4 beyond kappa."""
+    rows = jnp.linspace(0, 0.01, SIZE)
+    method = CAT(PGD(Linf(EPS), steps=1), variant, eta=0.005, margin=50.0, kappa=2.0)
+    attack, target, _ = noted(method, rows)
+    soft, label, weight, _ = target
+    np.testing.assert_allclose(weight, 50 * (rows + 0.005), rtol=1e-5)
+    for ahead, counts in ((-3.0, -3.0), (4.0, 2.0)):
+        z = np.full((SIZE, CLASSES), -9.0)
+        z[np.arange(SIZE), label] = 1.0
+        z[np.arange(SIZE), (label + 1) % CLASSES] = 1.0 + ahead
+        found = jax.vmap(attack.loss)(jnp.asarray(z, jnp.float32), target)
+        want = -(np.asarray(soft) * log_softmax(z, -1)).sum(-1) + np.asarray(weight) * counts
+        np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
 def test_version_one_keeps_images_that_fool_and_the_others_clean():

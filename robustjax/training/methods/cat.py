@@ -35,21 +35,22 @@ class CAT(Method):
     loss. The rows are the radii eps_i (N,), which start at 0 and grow by eta at every visit, up to
     the threat's eps. The paper and two versions of the authors' code then differ:
 
-    paper: the growth is undone where the attack succeeds.
-    repo-v2: it is undone where the attack fails.
-    repo-v1: where it fails x_adv is x, and eps_i becomes the distance of x_adv.
+    paper: the attack maximises CE(z, t). The growth is undone where it succeeds.
+    repo-v2: the attack maximises CE(z, t) + margin eps_i min(max_{j != y} z_j - z_y, kappa). Where
+      it fails eta is taken off, also at the threat's eps: such an example comes back to eps - eta.
+    repo-v1: the same attack. Where it fails x_adv is x, and eps_i becomes the distance of x_adv.
 
     Attributes:
-      attack: its threat, steps, start and rule; CE to the soft target is what it maximises.
+      attack: its threat, steps, start and rule; the variant says what it maximises.
       variant: see above.
       eta: growth, pixels; 0.005 in the paper, 0.0025 in repo-v2 (eps 0.035, no random start), 0.03
         in repo-v1 (eps 0.06).
       smoothing: c.
-      margin: weight of the margin term; 0 is CAT-CE. The authors' sum over a batch of 128 is 128.
-      kappa: of the margin term.
+      margin: weight of the margin terms; 0 is CAT-CE. The authors' sum over a batch of 128 is 128.
+      kappa: of the margin terms.
 
     References: Cheng et al., "CAT: customized adversarial training for improved robustness", 2020,
-      algorithm 1.
+      algorithm 1. Their code compares predictions with the largest entry of t; here, with y.
 
     >>> CAT().init_rows(jnp.array([3, 1]), num_classes=10)  # radii
     Array([0., 0.], dtype=float32)
@@ -77,16 +78,21 @@ class CAT(Method):
         """The images, and in `extra` (the new radii (B,), the loss's targets (B, K))."""
         eps = jnp.minimum(batch.rows + self.eta, radius(self.attack.threat))
         threat = with_radius(self.attack.threat, eps)
+        target = self.targets(keys, FIRST, batch, eps)
         attack = climbing(self.attack, losses.cross_entropy, threat=threat)
-        soft = self.targets(keys, FIRST, batch, eps)
-        x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, soft)
+        if self.variant != "paper":
+            attack = climbing(self.attack, mixed, threat=threat)
+            ceiling = jnp.full_like(eps, self.kappa)
+            target = target, batch.label, self.margin * eps, ceiling
+        x_adv, stats = net.craft(attack, params, keys, batch.image, batch.label, target)
         fooled = net.logits(params, x_adv).argmax(-1) != batch.label
         if self.variant == "repo-v1":
             x_adv = jnp.where(fooled.reshape(-1, 1, 1, 1), x_adv, batch.image)
             new = jax.vmap(self.attack.threat.distance)(x_adv, batch.image)
+        elif self.variant == "repo-v2":
+            new = jnp.where(fooled, eps, jnp.maximum(eps - self.eta, 0))
         else:
-            back = fooled if self.variant == "paper" else ~fooled
-            new = jnp.where(back, jnp.minimum(batch.rows, eps), eps)
+            new = jnp.where(fooled, jnp.minimum(batch.rows, eps), eps)
         return Crafted(x_adv, stats, (new, self.targets(keys, SECOND, batch, new)))
 
     def targets(self, keys: jax.Array, number: int, batch: Batch, radius: jax.Array) -> jax.Array:
@@ -108,6 +114,18 @@ class CAT(Method):
         hinge = jax.nn.relu(jax.vmap(losses.margin)(logits, batch.label) + self.kappa)
         metrics = {"robust_accuracy": accuracy(logits, batch.label), "radius": radius.mean()}
         return (ce + self.margin * radius * hinge).mean(), Aux(stats, metrics, rows=radius)
+
+
+def mixed(output: Any, target: tuple[jax.Array, ...]) -> jax.Array:
+    """CE(z, t) + weight min(max_{j != y} z_j - z_y, ceiling): what the authors' attack maximises.
+
+    Args:
+      output: logits (K,).
+      target: (t (K,), y (), weight (), ceiling ()).
+    """
+    soft, label, weight, ceiling = target
+    ahead = jnp.minimum(losses.margin(output, label), ceiling)
+    return losses.cross_entropy(output, soft) + weight * ahead
 
 
 FIRST, SECOND = 3, 4
