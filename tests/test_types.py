@@ -16,6 +16,7 @@ WRONG = (
     "PGD(8 / 255)",
     "PGD(threat, loss='margin')",
     "PGD(threat, start=1)",
+    "PGD(threat, target=3)",
     "rj.attacks.APGD(threat, step=40)",
     "rj.attacks.PDG(threat)",
     "evaluation.evaluate(print, [], [], PGD(threat), jax.random.key(0))",

@@ -6,6 +6,7 @@ ask for images or a network, and nobody calls them.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -17,11 +18,11 @@ from jax.tree_util import Partial
 
 import robustjax as rj
 from robustjax import attacks, data, detection, evaluation, losses, models, training
-from robustjax.attacks import APGD, PGD, AutoAttack
+from robustjax.attacks import APGD, PGD, AutoAttack, targets
 from robustjax.config import config, number, static
-from robustjax.threats import L1, L2, Linf
+from robustjax.threats import L1, L2, Ball, Linf
 from robustjax.training import Aux, Batch, Crafted, Net
-from robustjax.typing import Attack, Cost, Eps, Loss, Scalar, Threat
+from robustjax.typing import Attack, Cost, Eps, LogitsFn, Loss, Scalar, Threat
 
 # Threats
 
@@ -50,8 +51,33 @@ class Weighted:
         return jnp.max(jnp.abs(x_adv - x)) / self.weight
 
 
+@config
+class Euclidean(Ball):
+    """A norm of one's own: the base class has the bounds and the mask."""
+
+    def norm(self, d: jax.Array) -> jax.Array:
+        return jnp.sqrt(jnp.sum(d**2))
+
+    def project(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+        d = x_adv - x
+        shrunk = x + d * jnp.minimum(1, self.eps / jnp.maximum(self.norm(d), 1e-12))
+        return jnp.clip(shrunk, *self.box(x))
+
+    def sample(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        return self.project(x + jax.random.normal(key, x.shape), x)
+
+    def steepest(self, gradient: jax.Array) -> jax.Array:
+        return gradient / jnp.maximum(self.norm(gradient), 1e-12)
+
+
 threat = assert_type(Linf(8 / 255), Linf)
-threats: list[Threat] = [threat, L2(0.5), L1(eps=12), Weighted(0.1, weight=3.0)]
+threats: list[Threat] = [
+    threat,
+    L2(0.5),
+    L1(eps=12),
+    Euclidean(0.5, mask=None),
+    Weighted(0.1, weight=3.0),
+]
 assert_type(Weighted().eps, float)
 assert_type(threat.eps, Eps)
 masked = Linf(np.full((8, 8, 1), 8 / 255), mask=np.ones((8, 8, 1)))
@@ -66,6 +92,29 @@ def confidence(output: Any, target: jax.Array) -> jax.Array:
 
 
 functions: list[Loss] = [confidence, losses.margin, losses.cross_entropy]
+
+
+@losses.compares_with("pair")
+def ahead(output: Any, target: Any) -> jax.Array:
+    """A paired loss of one's own: how far the class to go to is ahead of the label."""
+    label, goal = target
+    return output[goal] - output[label]
+
+
+# Targets
+
+
+@config
+class NearestInFeatures(targets.Target):
+    """A target selection of one's own, which looks at more than the logits."""
+
+    temperature: float = number(default=1.0)
+
+    def __call__(
+        self, key: jax.Array, x: jax.Array, y: jax.Array, logits_fn: LogitsFn
+    ) -> jax.Array:
+        noisy = logits_fn(x) + self.temperature * jax.random.normal(key)
+        return jnp.argmax(noisy.at[y].set(-jnp.inf))
 
 
 # Attacks
@@ -84,7 +133,7 @@ class Corner:
         return Cost(1, 1)
 
     def __call__(
-        self, logits_fn: rj.typing.LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target=None
+        self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target=None
     ) -> jax.Array:
         gradient = jax.grad(lambda x: self.loss(logits_fn(x), y))(x)
         return self.threat.step(x, gradient, rj.threats.radius(self.threat), x)
@@ -101,6 +150,9 @@ gradient: dict[str, Attack] = {
     "worst": attacks.worst_of_losses(PGD(threat), [losses.margin, confidence]),
     "fgsm": attacks.FGSM(threat),
     "mine": Corner(Weighted(), draws=2),
+    "nearest": PGD(threat, target=NearestInFeatures(0.1)),
+    "paired": PGD(threat, loss=ahead, target=targets.Random()),
+    "partial": PGD(threat, loss=functools.partial(losses.dlr, least=1e-6)),
     "parsed": attacks.parse("pgd-40x10", threat),
 }
 others: dict[str, Attack] = {
@@ -123,6 +175,7 @@ def attack_a_model(images: np.ndarray, labels: np.ndarray) -> float:
     logits_fn, key = Partial(logits_of_weights, jnp.zeros((64, 10))), jax.random.key(0)
     x_adv = attacks.perturb(PGD(threat, steps=40), logits_fn, key, images, labels)
     assert_type(x_adv, np.ndarray)
+    attacks.perturb(PGD(threat), logits_fn, key, images, labels, targets=(labels + 1) % 10)
     report = evaluation.evaluate(
         logits_fn, images, labels, gradient | others, key, journal=Path("runs/mine/evaluation")
     )

@@ -7,7 +7,7 @@ goes. A `Goal` is what comes of either: the loss with a sign, and what it is com
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -213,14 +213,16 @@ class HasTarget(Protocol):
     @property
     def target(self) -> Target:
         """What chooses."""
+        ...
 
 
 class HasGoal(HasTarget, Protocol):
     """An attack that climbs a loss."""
 
     @property
-    def loss(self) -> Loss:
-        """(output, target) -> scalar."""
+    def loss(self) -> Callable[..., jax.Array]:
+        """A `Loss`; to type checkers, the field of a class that is no dataclass binds `self`."""
+        ...
 
 
 def goal_of(attack: HasGoal, logits_fn: LogitsFn, key: jax.Array, example: Example) -> Goal:

@@ -40,10 +40,12 @@ class FollowsGradient(Protocol):
     @property
     def loss(self) -> Loss:
         """(output, target) -> scalar."""
+        ...
 
     @property
     def target(self) -> Target:
         """Where it goes if the caller does not say."""
+        ...
 
     def gradient(self, logits_fn: Any, x: jax.Array, goal: Goal) -> jax.Array:
         """The direction it ascends in."""

@@ -237,7 +237,8 @@ def _judge_one(model, key, success, row):
     output = logits_fn(row["image"])
     example = Example(key, row["image"], row["label"], row["target"])
     fooled, won = success(output, row["label"]), won_by(success, output, example)
-    return Judgement(logits_of(output), prediction(output), fooled, won)
+    columns: tuple[Any, ...] = logits_of(output), prediction(output), fooled, won
+    return Judgement(*columns)  # here of JAX, on the host of NumPy
 
 
 VERDICT = 2**31 - 2
