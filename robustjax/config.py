@@ -285,6 +285,18 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = float("i
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
+def check_seed(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a seed; JAX would take a larger one modulo 2**32.
+
+    >>> rj.config.check_seed("seed", 2**32)
+    Traceback (most recent call last):
+    ValueError: seed must be a whole number in [0, 4294967295], got 4294967296
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not 0 <= value < 2**32:
+        raise ValueError(f"{name} must be a whole number in [0, {2**32 - 1}], got {value!r}")
+
+
 def check_kind(name: str, value: Any, kind: type) -> None:
     """Raise ValueError unless `value` is an instance of this class.
 

@@ -139,6 +139,17 @@ def to_local(tree: Any, axes: Any) -> Any:
     return _with_mesh(jax.devices(), multihost_utils.global_array_to_host_local_array, tree, axes)
 
 
+def gather(array: jax.Array) -> np.ndarray:
+    """All of a global array, on every process.
+
+    >>> rj.parallel.gather(jnp.arange(3)).tolist()
+    [0, 1, 2]
+    """
+    if array.is_fully_replicated:
+        return np.asarray(array.addressable_data(0))
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
 def _with_mesh(devices: Sequence[Device], function: Callable, tree: Any, axes: Any) -> Any:
     """Map `function(leaf, mesh, spec)` over the leaves."""
     mesh = Mesh(np.asarray(devices), (AXIS,))

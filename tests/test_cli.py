@@ -411,12 +411,19 @@ def test_all_detectors_that_suit_the_network_may_be_named_at_once(copy, monkeypa
     assert "uncertainty:draws=3 needs a network trained with --dropout" in message
 
 
+def configure(run, about):
+    """Give a run another config.json, and its weights to that."""
+    (run / "config.json").write_text(json.dumps(about))
+    path = run / "weights.npz"
+    models.save_weights(path, models.load_weights(path), about)
+
+
 def test_dropout_is_left_on_and_an_autoencoder_trained(copy, fitted):
     assert "dropout" not in fitted("natural").model
     assert fitted("natural", "--dropout", "1/2").model["dropout"] == 0.5
     about = read(copy / "config.json")
     about["model"]["dropout"] = 0.25  # which changes no weight
-    (copy / "config.json").write_text(json.dumps(about))
+    configure(copy, about)
     names = ["uncertainty:draws=3", "reconstruction:autoencoder.epochs=2"]
     words = ["--detectors", *names, "--attacks", "fgsm", "--no-adaptive"]
     cli.main(["detect", str(copy), *words, "--n", "64", "--fit", "64"])
@@ -445,7 +452,7 @@ def test_a_substitute_of_other_data_is_refused(copy):
     shutil.copytree(copy, other)
     about = read(other / "config.json")
     about["data"]["name"] = "mnist"
-    (other / "config.json").write_text(json.dumps(about))
+    configure(other, about)
     message = refuse("detect", str(copy), "--substitute", str(other))
     assert "trained on different data: digits, mnist" in message
 

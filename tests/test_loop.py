@@ -16,11 +16,13 @@ import tiny
 from robustjax import data, files, models
 from robustjax.attacks import PGD
 from robustjax.config import config
+from robustjax.models.weights import DIGEST
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, fit, step
 from robustjax.training.loop import started_from
 from robustjax.training.schedules import Interpolated
 from robustjax.training.step import make_step
+from robustjax.writing import locked
 
 POOL = data.load("digits", "test").head(100)
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
@@ -73,7 +75,10 @@ def interrupt(out, number, after, *more):
 
 
 def weights(out):
-    return dict(np.load(out / "weights_last.npz")), dict(np.load(out / "weights.npz"))
+    """The last and the best; their config.json names the folder of the pool."""
+    found = [dict(np.load(out / f"{name}.npz")) for name in ("weights_last", "weights")]
+    assert all(arrays.pop(DIGEST).size == 32 for arrays in found)
+    return found
 
 
 def validation_rows(out):
@@ -188,9 +193,19 @@ def test_folders_and_checkpoints_are_not_mixed_up(digits, tmp_path):
         fit(TRADES(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
     kept = (out / "weights.npz").read_bytes()
     (out / "weights.npz").write_bytes(b"torn")
+    (out / "config.json").unlink()
     again = fit(Natural(), *digits, model=MODEL, out=out, recipe=RECIPE, resume=True)
     assert again.best == first.best and (first.start, again.start) == (0, 4)
     assert (out / "weights.npz").read_bytes() == kept
+    assert models.load(out)[2]["seed"] == 0
+    other = dataclasses.replace(digits[0], labels=np.roll(digits[0].labels, 1))
+    given = {"model": MODEL, "out": out, "recipe": RECIPE, "resume": True}
+    with pytest.raises(ValueError, match=r"its data\.content_sha256 is"):
+        fit(Natural(), other, digits[1], **given)
+    with pytest.raises(ValueError, match=r"its data\.validation_sha256 is"):
+        fit(Natural(), digits[0], other.head(64), **given)
+    with locked(out, "a run"), pytest.raises(ValueError, match="another process is writing to"):
+        fit(Natural(), *digits, **given)
     tuned = {"model": MODEL, "out": tmp_path / "tuned", "recipe": RECIPE, "init_from": out}
     fit(Natural(), *digits, **tuned, progress=False)
     (out / "weights.npz").unlink()  # what the run began from is in its checkpoints
@@ -209,6 +224,12 @@ def test_sizes_must_fit(digits, tmp_path, recipe, message):
     with pytest.raises(ValueError, match=message):
         fit(PGDAT(), *digits, model=MODEL, out=tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True])
+def test_a_seed_that_jax_would_change_is_refused(digits, tmp_path, seed):
+    with pytest.raises(ValueError, match=r"seed must be a whole number in \[0, 4294967295\]"):
+        fit(PGDAT(), *digits, model=MODEL, out=tmp_path / "run", recipe=RECIPE, seed=seed)
 
 
 def test_validation_chooses_by_its_attack(digits, tmp_path):

@@ -1,5 +1,7 @@
 """Labels by a model: written, read again, never half."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from robustjax import data
 from robustjax.data import pools
 from robustjax.training import pseudo_label
+from robustjax.writing import locked
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 4, 3, 1)).astype(np.uint8)
 WEIGHTS = np.random.default_rng(1).normal(size=(12, 5)).astype(np.float32)
@@ -63,6 +66,31 @@ def test_an_interrupted_pool_cannot_be_trained_on(tmp_path, monkeypatch):
     pseudo_label(MODEL, IMAGES, tmp_path, soft=True)  # begins anew
     np.testing.assert_array_equal(data.load_extra(f"arrays:{tmp_path}", 5).images, IMAGES)
     with pytest.raises(ValueError, match="holds images already"):
+        pseudo_label(MODEL, IMAGES, tmp_path)
+
+
+def test_targets_of_a_killed_run_do_not_stay(tmp_path, monkeypatch):
+    """Killed before the images get their name; then another model labels them, without targets."""
+
+    def killed(path, target):
+        if "images" in path.name:
+            raise KeyboardInterrupt
+        return os.replace(path, target)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr("pathlib.Path.replace", killed)
+        pseudo_label(MODEL, IMAGES, tmp_path, soft=True)
+    assert (tmp_path / "train_targets.npy").exists()
+    pseudo_label(jax.tree_util.Partial(linear, -jnp.asarray(WEIGHTS)), IMAGES, tmp_path)
+    pool = data.load_extra(f"arrays:{tmp_path}", 5)
+    assert pool.targets is None
+    logits = (IMAGES / 255.0).reshape(21, -1) @ -WEIGHTS.astype(np.float64)
+    np.testing.assert_array_equal(pool.labels, logits.argmax(1))
+
+
+def test_two_do_not_write_one_pool(tmp_path):
+    message = "pseudo-label of another process"
+    with locked(tmp_path, "a run"), pytest.raises(ValueError, match=message):
         pseudo_label(MODEL, IMAGES, tmp_path)
 
 

@@ -79,6 +79,7 @@ class AttackOptions:
     def __post_init__(self):
         config.check_number("--n", self.n, 1)
         config.check_number("--batch-size", self.batch_size, 1)
+        config.check_seed("--seed", self.seed)
 
     def load(self, run: Path, dtype: str | None = None) -> tuple[Any, dict[str, Any]]:
         """A run's classifier, and its config.json."""

@@ -206,8 +206,11 @@ def write_record(result: rj.training.Result, options: TrainOptions, started: flo
         origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
         record = {"best": result.best, "resumed_from_step": result.start, "provenance": origin}
         rj.report.write_json(path, record)
-    rj.report.training_curves(options.out / "metrics.jsonl", options.out / "training.png")
-    print(f"{options.out}: best on validation {100 * result.best:.1f} %; curves in training.png")
+    metrics, curves = options.out / "metrics.jsonl", "no curves, since metrics.jsonl is missing"
+    if metrics.exists():
+        rj.report.training_curves(metrics, options.out / "training.png")
+        curves = "curves in training.png"
+    print(f"{options.out}: best on validation {100 * result.best:.1f} %; {curves}")
 
 
 def named_card(words: Sequence[str]) -> str | None:

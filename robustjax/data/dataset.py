@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
 from robustjax.config import check_number
+
+CHUNK = 1024
+"""Examples that are read at a time."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +89,16 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
         return self.images.shape[1:]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all examples, as 64 hex digits; a set on disk is read for it."""
+        found = hashlib.sha256()
+        for array in (self.images, self.labels, self.indices, self.targets):
+            found.update(repr(None if array is None else (array.dtype.str, array.shape)).encode())
+            for start in range(0, 0 if array is None else len(array), CHUNK):
+                found.update(np.ascontiguousarray(array[start : start + CHUNK]).view(np.uint8))
+        return found.hexdigest()
 
     def take(self, rows: np.ndarray | slice) -> Dataset:
         """The examples at these rows, with their labels, indices and targets."""

@@ -132,8 +132,9 @@ def load(
     variables, tie = _read(path)
     if tie not in (None, digest(config)):
         raise ValueError(
-            f"{path} was not saved with the config.json beside it, or that was changed: restore "
-            "both from one copy of the run, or go on with --resume"
+            f"{path} was not saved with the config.json beside it, or that file has changed: "
+            "restore both from one copy of the run, or delete config.json and rerun the training "
+            "command with --resume, which writes both"
         )
     expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
     source, advice = "the model of config.json", "put the two files of one run together"

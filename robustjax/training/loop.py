@@ -26,6 +26,8 @@ from robustjax.training.run_directory import (
     keep_metrics,
     open_run,
     save_weights,
+    surroundings,
+    warn_of_changes,
     write_config,
     write_metrics,
 )
@@ -105,6 +107,7 @@ def fit(
       A run that is killed at any step and resumed ends with the same weights, bit for bit, on
       as many devices (on the CPU; accelerators are not measured yet).
     """
+    config.check_seed("seed", seed)
     out, devices = Path(out), jax.device_count()
     plan = data.Plan(train, recipe.batch_size, seed, extra, recipe.extra_fraction)
     steps_per_epoch = plan.steps_per_epoch
@@ -126,8 +129,9 @@ def fit(
         "image_shape": train.image_shape,
         "method": config.encode(method),
         "recipe": config.encode(recipe),
-        "data": {"name": train.name, "size": len(train), "validation": len(validation)},
-        "extra": None if extra is None else {"name": extra.name, "size": len(extra)},
+        "data": about(train)
+        | {"validation": len(validation), "validation_sha256": validation.digest},
+        "extra": None if extra is None else about(extra),
         "init_from": None if init_from is None else str(init_from),
         "seed": seed,
         "threat": config.encode(threat_of(method) if threat is None else threat),
@@ -139,76 +143,87 @@ def fit(
     if jax.tree.leaves(state.slot):
         identity["devices"] = devices  # the slot is spread over them
     identity = files.from_json(files.to_json(identity))
-    new = open_run(out, identity, resume)
-    last, best = (Checkpoints(out / "checkpoints" / n, k) for n, k in (("last", 2), ("best", 1)))
-    best_score, history = -1.0, []
-    if restored := last.restore(parallel.to_global(place(state), AXES), identity):
-        state = parallel.to_local(restored[0], AXES)
-        best_score, history = restored[1]["best"], restored[1]["history"]
-    else:
-        state = place(state if init_from is None else started_from(state, init_from))
-    start = int(state.step)
-    current, action = method.control(history)
-    begun = time.monotonic() - keep_metrics(out, start)
+    with open_run(out, identity, resume):
+        kept, best_score, history = out / "checkpoints", -1.0, []
+        last, best = Checkpoints(kept / "last", 2), Checkpoints(kept / "best", 1)
+        if restored := last.restore(parallel.to_global(place(state), AXES), identity):
+            state = parallel.to_local(restored[0], AXES)
+            best_score, history = restored[1]["best"], restored[1]["history"]
+            warn_of_changes(restored[1].get("surroundings"))
+            write_config(out, identity)  # in case that it was lost
+        else:
+            state = place(state if init_from is None else started_from(state, init_from))
+        start = int(state.step)
+        current, action = method.control(history)
+        begun = time.monotonic() - keep_metrics(out, start)
 
-    step, given = program(module, total, train.num_classes), parallel.place(recipe, None)
-    pending: list[dict[str, jax.Array]] = []
+        step, given = program(module, total, train.num_classes), parallel.place(recipe, None)
+        pending: list[dict[str, jax.Array]] = []
 
-    def log(split: str, values: Mapping[str, Any]) -> None:
-        seconds = round(time.monotonic() - begun, 2)
-        row = {"step": at, "epoch": at / steps_per_epoch, "seconds": seconds, "split": split}
-        write_metrics(out, row | {k: float(v) for k, v in values.items()})
+        def log(split: str, values: Mapping[str, Any]) -> None:
+            seconds = round(time.monotonic() - begun, 2)
+            row = {"step": at, "epoch": at / steps_per_epoch, "seconds": seconds, "split": split}
+            write_metrics(out, row | {k: float(v) for k, v in values.items()})
 
-    def flush() -> None:
-        check_finite(state, out)
-        if pending:
-            log("train", {k: np.mean([float(m[k]) for m in pending]) for k in pending[0]})
-            pending.clear()
+        def flush() -> None:
+            check_finite(state, out)
+            if pending:
+                log("train", {k: np.mean([float(m[k]) for m in pending]) for k in pending[0]})
+                pending.clear()
 
-    def save(to: Checkpoints) -> None:
-        meta = identity | {"best": best_score, "history": history}
-        to.save(at, parallel.to_global(state, AXES), meta)
+        def save(to: Checkpoints) -> None:
+            found = {"best": best_score, "history": history, "surroundings": surroundings()}
+            to.save(at, parallel.to_global(state, AXES), identity | found)
 
-    bar = tqdm(total=total, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
-    with bar, sigterm() as terminated:
-        for at in range(start + 1, start if action == "stop" else total + 1):
-            batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
-            batch = parallel.split(batch, jax.local_device_count())
-            state, metrics = step(state, current, given, step_key, batch)
-            if new and at == start + 1:  # what cannot even take a step leaves no run behind
-                write_config(out, identity)
-            pending.append(metrics)
-            bar.update()
-            epoch_ends = at % steps_per_epoch == 0
-            save_now = epoch_ends or bool(checkpoint_every and at % checkpoint_every == 0)
-            stop = terminated(at % log_every == 0 or save_now)
-            if at % log_every == 0 or save_now or stop:
-                flush()
-            if epoch_ends:
-                scores = validate(module, state, validation, validation_attack, validation_key)
-                log("validation", scores)
-                bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
-                score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
-                score = parallel.broadcast(score)
-                history.append(score)
-                if score > best_score:
-                    best_score = score
-                    save(best)
-                    save_weights(out / "weights.npz", state)
-                current, action = method.control(history)
-                if action == "rollback" and at < total:  # else nothing would follow
-                    state, best_score = rolled_back(state, best, identity), -1.0
-            if save_now or stop:
-                save(last)
-            if epoch_ends and action == "stop":
-                break
-            if stop and at < total:
-                print(f"stopped at step {at} of {total}; resume goes on from here", file=sys.stderr)
-                raise Terminated(143)
-    save_weights(out / "weights_last.npz", state)
-    if chosen := best.restore(parallel.to_global(state, AXES), identity):
-        save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES))
-    return Result(state, best_score, out, start)
+        show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
+        bar = tqdm(total=total, initial=start, **show)
+        with bar, sigterm() as terminated:
+            for at in range(start + 1, start if action == "stop" else total + 1):
+                batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
+                batch = parallel.split(batch, jax.local_device_count())
+                state, metrics = step(state, current, given, step_key, batch)
+                if at == 1:  # what cannot even take a step leaves no run behind
+                    write_config(out, identity)
+                pending.append(metrics)
+                bar.update()
+                epoch_ends = at % steps_per_epoch == 0
+                save_now = epoch_ends or bool(checkpoint_every and at % checkpoint_every == 0)
+                stop = terminated(at % log_every == 0 or save_now)
+                if at % log_every == 0 or save_now or stop:
+                    flush()
+                if epoch_ends:
+                    scores = validate(module, state, validation, validation_attack, validation_key)
+                    log("validation", scores)
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
+                    score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
+                    score = parallel.broadcast(score)
+                    history.append(score)
+                    if score > best_score:
+                        best_score = score
+                        save(best)
+                        save_weights(out / "weights.npz", state, identity)
+                    current, action = method.control(history)
+                    if action == "rollback" and at < total:  # else nothing would follow
+                        state, best_score = rolled_back(state, best, identity), -1.0
+                if save_now or stop:
+                    save(last)
+                if epoch_ends and action == "stop":
+                    break
+                if stop and at < total:
+                    print(
+                        f"stopped at step {at} of {total}; resume goes on from here",
+                        file=sys.stderr,
+                    )
+                    raise Terminated(143)
+        save_weights(out / "weights_last.npz", state, identity)
+        if chosen := best.restore(parallel.to_global(state, AXES), identity):
+            save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES), identity)
+        return Result(state, best_score, out, start)
+
+
+def about(examples: data.Dataset) -> dict[str, Any]:
+    """What a run's identity says of a set of examples."""
+    return {"name": examples.name, "size": len(examples), "content_sha256": examples.digest}
 
 
 def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) -> TrainState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from robustjax.attacks._engine.inputs import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.data.augment import to_float
 from robustjax.data.pools import chunks
-from robustjax.writing import replacing
+from robustjax.writing import locked, replacing
 
 
 def pseudo_label(
@@ -49,9 +50,22 @@ def pseudo_label(
         raise ValueError(
             f"images must be uint8 (N, H, W, C), got {images.dtype} of shape {images.shape}"
         )
-    if (out / "train_images.npy").exists():
-        raise ValueError(f"{out} holds images already; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "pseudo-label"):
+        if (out / "train_images.npy").exists():
+            raise ValueError(f"{out} holds images already; choose another folder")
+        for name in KINDS:  # of an interrupted run, perhaps of another model
+            for path in (out / f".train_{name}.npy", out / f"train_{name}.npy"):
+                path.unlink(missing_ok=True)
+        _write(logits_fn, images, out, soft, batch_size, progress)
+
+
+KINDS = ("confidence", "labels", "targets", "images")
+"""What the files of a pool hold. The images make it one, so they get their name last."""
+
+
+def _write(
+    logits_fn: Callable, images: np.ndarray, out: Path, soft: bool, batch_size: int, progress: bool
+) -> None:
     copy = open_memmap(out / ".train_images.npy", "w+", np.uint8, images.shape)
     labels, confidence, targets = [], [], None
     for rows in tqdm(list(chunks(len(images))), disable=not progress):
@@ -65,11 +79,13 @@ def pseudo_label(
                 targets = open_memmap(out / ".train_targets.npy", "w+", np.float32, shape)
             targets[rows] = probabilities
     for name, parts in (("confidence", confidence), ("labels", labels)):
-        with replacing(out / f"train_{name}.npy") as file:
+        with replacing(out / f".train_{name}.npy") as file:
             np.save(file, np.concatenate(parts))
-    for name, array in (("targets", targets), ("images", copy)):
+    for array in (copy, targets):
         if array is not None:
             array.flush()
+    for name in KINDS:
+        with contextlib.suppress(FileNotFoundError):  # there may be no targets
             (out / f".train_{name}.npy").replace(out / f"train_{name}.npy")
 
 

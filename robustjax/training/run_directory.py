@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,63 @@ import jax
 from robustjax import files, models, parallel
 from robustjax.checkpoint import refuse_foreign
 from robustjax.training.state import TrainState
+from robustjax.writing import locked, replacing
 
 
-def open_run(out: Path, identity: dict[str, Any], resume: bool) -> bool:
-    """Check that `out` is free, or holds this very run; returns whether it is free."""
-    path = out / "config.json"
-    new = not path.exists()
-    if not (new or resume):
-        raise ValueError(f"{out} holds a run already; resume it, or choose another folder")
-    if not new:
-        refuse_foreign(out, files.read_json(path), identity)
-    out.mkdir(parents=True, exist_ok=True)
-    parallel.barrier("every process has looked")
-    return new
+@contextlib.contextmanager
+def open_run(out: Path, identity: dict[str, Any], resume: bool) -> Iterator[None]:
+    """Hold `out`, which must be free or hold this very run.
+
+    Raises:
+      ValueError: another run is there, or this one without `resume`, or somebody writes there now.
+    """
+    with _alone(out):
+        path = out / "config.json"
+        begun = path.exists() or any((out / "checkpoints" / "last").glob("[0-9]*"))
+        if begun and not resume:
+            raise ValueError(f"{out} holds a run already; resume it, or choose another folder")
+        if path.exists():
+            refuse_foreign(path, files.read_json(path, {}), identity)
+        parallel.barrier("every process has looked")
+        yield
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Lock the folder for all processes of this run."""
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(locked(out, "a run"))
+            except (OSError, ValueError) as error:
+                refused = error
+        if parallel.any_process(refused is not None):
+            raise refused or ValueError(f"process 0 cannot write to {out}")
+        yield
+
+
+def surroundings() -> dict[str, Any]:
+    """What may change the rounding of a run, and with it the last bits of its weights."""
+    kind = jax.devices()[0].device_kind
+    return {"devices": jax.device_count(), "kind": kind, "jax": jax.__version__}
+
+
+def warn_of_changes(before: Mapping[str, Any] | None) -> None:
+    """Say what a run that goes on elsewhere no longer promises.
+
+    Args:
+      before: the `surroundings` of its checkpoint; None: it does not say.
+    """
+    now = surroundings()
+    changes = [f"{n} {before[n]} -> {now[n]}" for n in now if before and before.get(n) != now[n]]
+    if changes:
+        warnings.warn(
+            f"this run goes on in other surroundings ({', '.join(changes)}), where sums round in "
+            "another way: its weights and accuracies will not be those of an uninterrupted run. On "
+            "a CPU, JAX_NUM_CPU_DEVICES sets the number of devices",
+            stacklevel=3,
+        )
 
 
 def write_config(out: Path, identity: dict[str, Any]) -> None:
@@ -47,13 +93,19 @@ def keep_metrics(out: Path, step: int) -> float:
     path = out / "metrics.jsonl"
     if jax.process_index() or not path.exists():
         return 0.0
-    rows = [row for row in files.read_metrics(path) if row["step"] <= step]
-    with files.replacing(path) as file:
+    rows, bad = files.scan_metrics(path)
+    if bad:
+        warnings.warn(
+            f"{path}: dropped {len(bad)} damaged lines, line {bad[0]} first", stacklevel=3
+        )
+    rows = [row for row in rows if row["step"] <= step]
+    with replacing(path) as file:
         file.write("".join(files.to_json(row) + "\n" for row in rows).encode())
     return rows[-1].get("seconds", 0.0) if rows else 0.0
 
 
-def save_weights(path: Path, state: TrainState) -> None:
-    """Write the evaluated weights for NumPy to read."""
+def save_weights(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
+    """Write the evaluated weights for NumPy to read, tied to the run's config.json."""
     if jax.process_index() == 0:
-        models.save_weights(path, jax.tree.map(lambda a: a.addressable_data(0), state.variables))
+        variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
+        models.save_weights(path, variables, identity)
