@@ -259,13 +259,18 @@ def test_half_of_a_meeting_point_is_refused(flags):
     assert "--distributed alone" in refuse("train", "natural", "--out", "never", *flags)
 
 
-def test_a_run_that_died_before_its_record_was_written_gets_one(copy):
+def test_a_run_that_lost_files_gets_them_again(copy, capsys):
     """All is trained then: a record that only training writes would be missing for ever."""
-    (copy / "training.json").unlink()
+    lost = ("training.json", "config.json", "metrics.jsonl", "weights.npz", "weights_last.npz")
+    for name in lost:
+        (copy / name).unlink()
     attack = ["--attack.steps", "2", "--eps", "1/10", "--validation-attack", "pgd-2"]
     cli.main(["train", "pgd-at", "--out", str(copy), "--resume", *SMALL, *attack])
     record = read(copy / "training.json")
     assert record["resumed_from_step"] > 0 and 0 <= record["best"] <= 1
+    assert "no curves, since metrics.jsonl is missing" in capsys.readouterr().out
+    assert models.load(copy)[2]["method"]["type"] == "PGDAT"
+    assert models.load(copy, "last")[2] == models.load(copy)[2]
 
 
 # ---- evaluate and report

@@ -38,7 +38,8 @@ def read_run(path: str | Path) -> dict[str, Any]:
     >>> threat = rj.config.encode(rj.threats.Linf(8 / 255))
     >>> method = {"type": "TRADES", "fields": {}}
     >>> config = {"method": method, "data": {"name": "cifar10"}, "model": {"name": "cnn"}}
-    >>> report = {"clean": 0.81, "robust": {}, "worst_case": 0.81, "stderr": {}, "warnings": []}
+    >>> report = {"clean": 0.81, "robust": {}, "worst_case": 0.81, "warnings": []}
+    >>> report |= {"stderr": {"worst_case": 0.01}}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = f"{folder}/a.json"
     ...     rj.report.write_json(path, {"config": config | {"threat": threat}, "report": report})
