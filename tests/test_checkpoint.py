@@ -83,7 +83,7 @@ def test_no_changed_bit_is_restored(tmp_path, collected):
         except ValueError:
             seen += 1
         path.write_bytes(whole)
-    assert seen > 20
+    assert seen > 5
 
 
 def test_a_checkpoint_of_a_version_without_digests_is_restored(tmp_path, monkeypatch):
