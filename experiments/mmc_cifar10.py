@@ -132,7 +132,7 @@ def measure(name: str, seed: int, run: Path, scale: Scale, test: data.Dataset) -
     weak = {
         f"{column}@{k}": attack
         for k in scale.radii
-        for column, attack in attacks.table_attacks(k / 256, own).items()
+        for column, attack in attacks.mmc_paper_attacks(k / 256, own).items()
     }
     found = under(weak, logits_fn, test.head(scale.n), run / "weak")
     row = {"clean": found.clean, **found.robust}

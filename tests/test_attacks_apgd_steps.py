@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks._gradient.apgd_steps import Halving, Seen, Sparse
+from robustjax.attacks._gradient.apgd_steps import APGDLook, Halving, Sparse
 from robustjax.threats import L1, L2, Linf
 
 X = jnp.full((2, 3, 1), 0.5)
@@ -21,8 +21,8 @@ def run(losses, rule, threat, gradient):
     sizes, points = [], [X]
     for number, loss in enumerate(losses):
         best = max(best, loss)
-        seen = Seen(jnp.int32(number), z, gradient, loss, BEST, -gradient, best)
-        z, memory = step(memory, seen, X, threat, steps)
+        look = APGDLook(jnp.int32(number), z, gradient, loss, BEST, -gradient, best)
+        z, memory = step(memory, look, X, threat, steps)
         sizes.append(float(memory.size))
         points.append(z)
     return np.array(sizes), points
@@ -72,8 +72,8 @@ def test_momentum_mixes_the_step_with_the_last_move():
     memory = rule.init(X, X, threat, 100)._replace(size=jnp.float32(0.02))
     points = [X]
     for number in range(3):
-        seen = Seen(jnp.int32(number), points[-1], gradient, float(number), X, gradient, 0.0)
-        z, memory = rule(memory, seen, X, threat, 100)
+        look = APGDLook(jnp.int32(number), points[-1], gradient, float(number), X, gradient, 0.0)
+        z, memory = rule(memory, look, X, threat, 100)
         points.append(z)
     moves = np.diff([float(z[1, 1, 0]) for z in points])
     np.testing.assert_allclose(moves, [0.02, 0.75 * 0.02 + 0.25 * 0.02, 0.02], atol=1e-6)
@@ -84,11 +84,11 @@ def test_sparse_steps_move_the_largest_components():
     rule, threat = Sparse(guided=False), L1(0.4)
     gradient = jnp.arange(1.0, 7).reshape(2, 3, 1) * jnp.asarray([1, -1, 1]).reshape(1, 3, 1)
     support = rule.init(X, X, threat, 100)._replace(moves=jnp.int32(2))
-    seen = Seen(jnp.int32(0), X, gradient, 0.0, X, gradient, 0.0)
-    z, _ = rule(support, seen, X, threat, 100)
+    look = APGDLook(jnp.int32(0), X, gradient, 0.0, X, gradient, 0.0)
+    z, _ = rule(support, look, X, threat, 100)
     np.testing.assert_allclose((z - X)[..., 0], [[0, 0, 0], [0, -0.2, 0.2]], atol=1e-6)
     full = X.at[1, 2, 0].set(1.0)  # the largest cannot go on, and keeps its share
-    z, _ = rule(support, seen._replace(x_adv=full), full, threat, 100)
+    z, _ = rule(support, look._replace(x_adv=full), full, threat, 100)
     np.testing.assert_allclose((z - full)[..., 0], [[0, 0, 0], [0, -0.2, 0]], atol=1e-6)
 
 
@@ -99,8 +99,10 @@ def test_sparsity_follows_the_best_point():
     support, sizes = rule.init(start, X, threat, 25), []
     assert support.changed == 6 and support.moves == 4
     for number in range(9):
-        seen = Seen(jnp.int32(number), start, jnp.ones_like(X), 0.0, BEST, jnp.ones_like(X), 0.0)
-        z, support = rule(support, seen, X, threat, 25)
+        look = APGDLook(
+            jnp.int32(number), start, jnp.ones_like(X), 0.0, BEST, jnp.ones_like(X), 0.0
+        )
+        z, support = rule(support, look, X, threat, 25)
         sizes.append(float(support.size) / 0.3)
         if number == 1:  # back at the best point, which had changed one component
             np.testing.assert_allclose(z - BEST, threat.project(BEST + 0.05, X) - BEST, atol=1e-6)

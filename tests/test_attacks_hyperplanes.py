@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustjax.attacks._minimum_norm.boundary import Seen
+from robustjax.attacks._minimum_norm.boundary import Evaluation
 from robustjax.attacks._minimum_norm.hyperplanes import dual_norm, nearest_plane, rivals, shift
 from robustjax.threats import L1, L2, Linf
 
@@ -112,7 +112,7 @@ def test_dual_norms():
 def test_nearest_plane_is_nearest_in_the_threats_norm():
     """Gap 1 is flatter in Linf, gap 0 in L1: the same two gaps, two answers."""
     gradients = jnp.asarray([[[[1.0, 1.0, 1.0]]], [[[2.0, 0.0, 0.0]]]])
-    seen = Seen(jnp.asarray([-1.0, -1.0]), gradients, jnp.asarray(False))
+    seen = Evaluation(jnp.asarray([-1.0, -1.0]), gradients, jnp.asarray(False))
     point = jnp.zeros((1, 1, 3))
     chosen = {n: nearest_plane(t, point, seen).normal for n, t in THREATS.items()}
     np.testing.assert_array_equal(chosen["linf"], gradients[0])

@@ -12,6 +12,7 @@ from robustjax.attacks.starts import Uniform, Zero
 from robustjax.attacks.steps import Momentum, Unclipped
 from robustjax.attacks.stops import After, Look, Misclassified, Never, Stationary, fosc
 from robustjax.attacks.transforms import DiverseInput
+from robustjax.evaluation import evaluate
 from robustjax.threats import L2, Linf
 
 SHAPE, CLASSES, N = (4, 4, 1), 3, 24
@@ -192,3 +193,21 @@ def test_bad_numbers_are_refused(make, field):
 
 def test_never_is_the_default():
     assert PGD().stop == Never()
+
+
+def test_halted_images_ask_nothing_more_of_the_model():
+    """On a linear model that nothing defends; without a rule every step is taken by every image."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.2, 0.8, (16, 4, 4, 1)).astype(np.float32)
+    weights = rng.normal(size=(16, 4)).astype(np.float32)
+
+    def asked(**fields):
+        attack = {"pgd": PGD(Linf(0.3), steps=100, **fields)}
+        labels = (images.reshape(16, -1) @ weights).argmax(1)
+        model = lambda x: x.reshape(len(x), -1) @ weights  # noqa: E731
+        report = evaluate(model, images, labels, attack, jax.random.key(0), diagnose=False)
+        assert report.robust["pgd"] == 0
+        return report.stages["pgd"][0]["forwards"]
+
+    assert asked() == 1600
+    assert asked(stop=Misclassified()) < 200

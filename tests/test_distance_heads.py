@@ -17,10 +17,10 @@ from robustjax.attacks import (
     PGD,
     Adaptive,
     AutoAttack,
-    distance_head,
+    distance_head_attacks,
+    mmc_paper_attacks,
     parse,
     perturb,
-    table_attacks,
 )
 from robustjax.attacks._core.ensemble import leaves
 from robustjax.attacks._core.iterative import Example
@@ -166,7 +166,7 @@ def test_every_objective_by_its_name():
 
     The best of the margins is not: which class is the best changes on the way.
     """
-    alone = report(distance_head(THREAT, steps=10, restarts=1), diagnose=False)
+    alone = report(distance_head_attacks(THREAT, steps=10, restarts=1), diagnose=False)
     wins = {name: alone.examples[name]["fooled"] for name in OBJECTIVES}
     for name in OBJECTIVES:
         assert not (wins[name] & ~FALLS).any()
@@ -181,13 +181,13 @@ def test_autoattack_is_not_fooled_by_such_logits():
 
 
 def test_names_are_those_of_the_command_line():
-    policy = distance_head(THREAT)
+    policy = distance_head_attacks(THREAT)
     for name, attack in policy.items():
         assert parse(f"{name}-100x5", THREAT) == attack
     assert parse("adaptive", THREAT) == Adaptive(THREAT)
-    assert parse("adaptive-20", THREAT).attacks == tuple(distance_head(THREAT, 20).values())
+    assert parse("adaptive-20", THREAT).attacks == tuple(distance_head_attacks(THREAT, 20).values())
     with pytest.raises(ValueError, match="restarts must be at least 1, got 0"):
-        distance_head(THREAT, restarts=0)
+        distance_head_attacks(THREAT, restarts=0)
 
 
 def test_few_classes_have_few_targets():
@@ -222,13 +222,13 @@ def test_a_temperature_made_anew_compiles_nothing():
 
 def test_the_table_s_steps_do_not_follow_eps():
     for eps in (8 / 256, 16 / 256):
-        attacks = table_attacks(eps)
+        attacks = mmc_paper_attacks(eps)
         assert list(attacks) == ["pgd-10-tar", "pgd-10-un", "pgd-50-tar", "pgd-50-un"]
         assert all(float(attack.size) == pytest.approx(2 / 256) for attack in attacks.values())
         assert {attack.threat for attack in attacks.values()} == {Linf(eps)}
         assert [a.target for a in attacks.values()] == [Random(), Prediction()] * 2
         assert {attack.loss for attack in attacks.values()} == {mmc}
-        softmax = table_attacks(eps, cross_entropy)
+        softmax = mmc_paper_attacks(eps, cross_entropy)
         assert {attack.loss for attack in softmax.values()} == {cross_entropy}
     start = RNG.uniform(-16, 16, 10**5)  # 10 steps of 2 to the face at 16
     assert (start >= 16 - 10 * 2).mean() == pytest.approx(0.62, abs=0.01)
@@ -239,7 +239,7 @@ def test_the_table_s_targets_are_fixed_per_image():
     model, images = subject(200.0)
     columns = []
     for eps in (8 / 256, 12 / 256):
-        for name, attack in table_attacks(eps).items():
+        for name, attack in mmc_paper_attacks(eps).items():
             if name.endswith("tar"):
                 z = perturb(attack, model, jax.random.key(0), images, LABELS)
                 columns.append(np.asarray(model(z)).argmax(-1))

@@ -21,7 +21,7 @@ from robustjax.attacks._core.ensemble import (
 from robustjax.attacks._core.iterative import Iterative, MinimumNorm
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._engine.craft import perturb
-from robustjax.attacks._ensembles.adaptive import Adaptive, distance_head, table_attacks
+from robustjax.attacks._ensembles.adaptive import Adaptive, distance_head_attacks, mmc_paper_attacks
 from robustjax.attacks._ensembles.autoattack import AutoAttack
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted, MultiTargetedPGD
 from robustjax.attacks._gradient.apgd import APGD
@@ -89,7 +89,8 @@ __all__ = [
     "WorstOf",
     "ZerothOrder",
     "bpda",
-    "distance_head",
+    "distance_head_attacks",
+    "mmc_paper_attacks",
     "names",
     "parse",
     "perturb",
@@ -97,7 +98,6 @@ __all__ = [
     "starts",
     "steps",
     "stops",
-    "table_attacks",
     "targets",
     "transforms",
     "with_eps",

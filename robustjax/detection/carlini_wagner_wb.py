@@ -20,7 +20,7 @@ from robustjax.threats import L2
 from robustjax.typing import Cost, LogitsFn
 
 
-class State(NamedTuple):
+class CarliniWagnerWBState(NamedTuple):
     """Where an attack is.
 
     Attributes:
@@ -33,7 +33,7 @@ class State(NamedTuple):
     hiding: jax.Array
     target: jax.Array
     origin: jax.Array
-    stage: penalty.State
+    stage: penalty.PenaltyState
 
 
 @config
@@ -89,7 +89,7 @@ class CarliniWagnerWB(MinimumNorm):
                 f"or Ranked(), not {type(self.target).__name__}()"
             )
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> CarliniWagnerWBState:
         """A forward pass: the clean image may be its own adversarial image."""
         output, target = logits_fn(example.x), example.target
         if target is None:
@@ -99,14 +99,16 @@ class CarliniWagnerWB(MinimumNorm):
         stage = self._stage(False).begin(*self._task(lambda _: output, example, *first))
         # Nothing is left to do where the clean image is of the class and accepted.
         enough = (stage.size == 0) & (output["score"] >= 0)
-        return State(enough, *first[1:], stage)
+        return CarliniWagnerWBState(enough, *first[1:], stage)
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+    def step(
+        self, logits_fn: LogitsFn, example: Example, state: CarliniWagnerWBState
+    ) -> CarliniWagnerWBState:
         """A step of the present stage; the second begins where the first is over."""
         stage, place = self._stage(state.hiding), (state.hiding, state.target, state.origin)
         now = stage.step(*self._task(logits_fn, example, *place), state.stage)
         search = binary_search.begin(self.constant)
-        enter = State(
+        enter = CarliniWagnerWBState(
             hiding=jnp.asarray(True),
             target=state.target,
             origin=now.best,
@@ -122,16 +124,16 @@ class CarliniWagnerWB(MinimumNorm):
         over = ~state.hiding & stage.done(now)
         return jax.tree.map(lambda a, b: jnp.where(over, a, b), enter, state._replace(stage=now))
 
-    def done(self, state: State) -> jax.Array:
+    def done(self, state: CarliniWagnerWBState) -> jax.Array:
         """After the second stage."""
         return state.hiding & self._stage(state.hiding).done(state.stage)
 
-    def result(self, example: Example, state: State) -> jax.Array:
+    def result(self, example: Example, state: CarliniWagnerWBState) -> jax.Array:
         """The smallest accepted change, the least detected one, or the clean image."""
         found = state.stage
         return jnp.where(jnp.isfinite(found.size), found.best, found.spare)
 
-    def spent(self, state: State) -> Cost:
+    def spent(self, state: CarliniWagnerWBState) -> Cost:
         """A forward and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.stage.steps, state.stage.steps)
 

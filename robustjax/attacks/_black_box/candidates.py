@@ -14,7 +14,7 @@ from robustjax.attacks.targets import Goal, Target, check_chosen_once, goal_of
 from robustjax.typing import Cost, LogitsFn, Loss
 
 
-class Worst(NamedTuple):
+class CandidatesState(NamedTuple):
     """The state of `Candidates`: how many have been tried, and the worst of them."""
 
     goal: Goal
@@ -50,13 +50,15 @@ class Candidates(Iterative):
     def candidate(self, example: Example, k: jax.Array) -> jax.Array:
         """The k-th image (H, W, C) in [0, 1]."""
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> Worst:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> CandidatesState:
         """Nothing tried."""
         nothing = jnp.full((), -jnp.inf, example.x.dtype)
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
-        return Worst(goal, jnp.int32(0), example.x, nothing, jnp.asarray(False))
+        return CandidatesState(goal, jnp.int32(0), example.x, nothing, jnp.asarray(False))
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: Worst) -> Worst:
+    def step(
+        self, logits_fn: LogitsFn, example: Example, state: CandidatesState
+    ) -> CandidatesState:
         """One candidate, one query."""
         z = self.candidate(example, state.tried)
         output = logits_fn(z)
@@ -70,14 +72,14 @@ class Candidates(Iterative):
             won=won,
         )
 
-    def done(self, state: Worst) -> jax.Array:
+    def done(self, state: CandidatesState) -> jax.Array:
         """At success or after the last candidate."""
         return state.won | (state.tried >= self.count)
 
-    def result(self, example: Example, state: Worst) -> jax.Array:
+    def result(self, example: Example, state: CandidatesState) -> jax.Array:
         """The worst so far; the clean image before the first."""
         return state.x_adv
 
-    def spent(self, state: Worst) -> Cost:
+    def spent(self, state: CandidatesState) -> Cost:
         """One query per candidate, and what choosing a target took."""
         return Cost(state.tried + state.goal.forwards, 0)

@@ -20,7 +20,7 @@ BITS = 24
 """A float32 has no more to halve."""
 
 
-class Walk(NamedTuple):
+class HopSkipJumpState(NamedTuple):
     """The state of `HopSkipJump`; every step asks one query and tells its answer.
 
     Attributes:
@@ -98,18 +98,20 @@ class HopSkipJump(MinimumNorm):
         if isinstance(self.threat, L2 | Linf) and self.threat.bounds is None:
             raise ValueError("HopSkipJump needs bounds, between which it draws its first images")
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> HopSkipJumpState:
         """One query: the clean image."""
         x, zero = example.x, jnp.zeros((), jnp.int32)
         nowhere = jnp.full((), jnp.inf, x.dtype)
         won = won_by(self.success, logits_fn(x), example)
         distance = jnp.where(won, 0, nowhere)
         flat = jnp.zeros_like(x)
-        return Walk(
+        return HopSkipJumpState(
             zero, zero, zero, zero + 1, x, distance, x, 0 * distance, nowhere, flat, flat, zero
         )
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: Walk) -> Walk:
+    def step(
+        self, logits_fn: LogitsFn, example: Example, state: HopSkipJumpState
+    ) -> HopSkipJumpState:
         """Ask one query, tell the walk."""
         query = self._ask(example, state)
         won = won_by(self.success, logits_fn(query), example)
@@ -124,7 +126,7 @@ class HopSkipJump(MinimumNorm):
         tell = (self._found, self._shrunk, self._estimated, self._jumped)
         return jax.lax.switch(state.phase, tell, example.x, state, query, won, far)
 
-    def _ask(self, example: Example, state: Walk) -> jax.Array:
+    def _ask(self, example: Example, state: HopSkipJumpState) -> jax.Array:
         """The image of the next query, in the box."""
         x, key = example.x, jax.random.fold_in(example.key, state.queries)
         noise = jax.random.normal(key, x.shape, x.dtype)
@@ -206,23 +208,23 @@ class HopSkipJump(MinimumNorm):
         """The bisection's exactness is gamma / d^order of the way."""
         return 2.0 if isinstance(self.threat, Linf) else 1.5
 
-    def done(self, state: Walk) -> jax.Array:
+    def done(self, state: HopSkipJumpState) -> jax.Array:
         """Out of queries, or nothing (more) to look for."""
         ended = (state.phase == GIVE_UP) | (state.distance == 0)
         return ended | (state.queries >= self.queries)
 
-    def result(self, example: Example, state: Walk) -> jax.Array:
+    def result(self, example: Example, state: HopSkipJumpState) -> jax.Array:
         """The nearest adversarial image so far; the clean image if there is none."""
         return state.best
 
-    def spent(self, state: Walk) -> Cost:
+    def spent(self, state: HopSkipJumpState) -> Cost:
         """Queries."""
         return Cost(state.queries, 0)
 
 
-def _enter(state: Walk, phase: int) -> Walk:
+def _enter(state: HopSkipJumpState, phase: int) -> HopSkipJumpState:
     return state._replace(phase=jnp.full_like(state.phase, phase), count=0 * state.count)
 
 
-def _where(condition: jax.Array, yes: Walk, no: Walk) -> Walk:
+def _where(condition: jax.Array, yes: HopSkipJumpState, no: HopSkipJumpState) -> HopSkipJumpState:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

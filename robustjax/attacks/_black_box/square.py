@@ -24,7 +24,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """p is halved when a proposal's number, from 0, exceeds these, for 10,000 queries in all."""
 
 
-class Search(NamedTuple):
+class SquareState(NamedTuple):
     """The state: goal, queries so far, the best point, its value, and whether it is a success."""
 
     goal: Goal
@@ -80,13 +80,13 @@ class Square(Iterative):
         check_norm(self, Linf, L2, L1)
         check_chosen_once(self, wrong=False)
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> Search:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> SquareState:
         """The clean image, not looked at."""
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
         value = jnp.asarray(-jnp.inf, example.x.dtype)
-        return Search(goal, jnp.int32(0), example.x, value, jnp.asarray(False))
+        return SquareState(goal, jnp.int32(0), example.x, value, jnp.asarray(False))
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: Search) -> Search:
+    def step(self, logits_fn: LogitsFn, example: Example, state: SquareState) -> SquareState:
         """Propose, ask, keep if better."""
         x = example.x
         keys = jax.random.split(jax.random.fold_in(example.key, state.queries))
@@ -116,14 +116,14 @@ class Square(Iterative):
         halvings = jnp.sum(proposals > jnp.asarray(HALVINGS))
         return self.p * 0.5**halvings
 
-    def done(self, state: Search) -> jax.Array:
+    def done(self, state: SquareState) -> jax.Array:
         """At success, or when the queries are used up."""
         return state.won | (state.queries >= self.queries)
 
-    def result(self, example: Example, state: Search) -> jax.Array:
+    def result(self, example: Example, state: SquareState) -> jax.Array:
         """The adversarial image if there is one, else the point with the largest loss."""
         return state.x_best
 
-    def spent(self, state: Search) -> Cost:
+    def spent(self, state: SquareState) -> Cost:
         """A forward pass per query, and what choosing a target took."""
         return Cost(state.queries + state.goal.forwards, jnp.int32(0))

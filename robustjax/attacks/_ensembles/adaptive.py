@@ -50,7 +50,9 @@ OBJECTIVES: dict[str, Callable[..., Attack]] = {
 """(threat, steps=) -> an attack, by name; what wins most comes first, so that the rest has less."""
 
 
-def distance_head(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> dict[str, Attack]:
+def distance_head_attacks(
+    threat: Threat = LINF, steps: int = 100, restarts: int = 5
+) -> dict[str, Attack]:
     """Every objective of `OBJECTIVES`, each with `restarts` random starts, to be told apart.
 
     Args:
@@ -68,16 +70,16 @@ def distance_head(threat: Threat = LINF, steps: int = 100, restarts: int = 5) ->
 
 
 def Adaptive(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> WorstOf:
-    """The attacks of `distance_head` in turn, each on what is left.
+    """The attacks of `distance_head_attacks` in turn, each on what is left.
 
     Guarantees:
       Where the features are linear in the pixels and the centers, at most ten, of one norm, what
       resists it in Linf has no adversarial image in the ball.
     """
-    return WorstOf(tuple(distance_head(threat, steps, restarts).values()))
+    return WorstOf(tuple(distance_head_attacks(threat, steps, restarts).values()))
 
 
-def table_attacks(eps: float, loss: Loss = mmc) -> dict[str, PGD]:
+def mmc_paper_attacks(eps: float, loss: Loss = mmc) -> dict[str, PGD]:
     """The white-box columns of Pang et al. (2020) at one radius: PGD of 10 and 50 steps.
 
     Steps of 2/256 whatever the radius, from a uniform start. Targeted: one random wrong class per

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized, expected
 from robustjax.attacks._core.success import Success, fooled, won_by
-from robustjax.attacks._gradient.apgd_steps import Halving, Pace, Seen, Sparse, Support
+from robustjax.attacks._gradient.apgd_steps import (
+    APGDLook,
+    Halving,
+    HalvingState,
+    Sparse,
+    SparseState,
+)
 from robustjax.attacks.starts import Surface
 from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, goal_of
 from robustjax.config import config, number, static
@@ -19,7 +25,7 @@ from robustjax.threats import L0, L1, Linf, scaled
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
-class Run(NamedTuple):
+class APGDState(NamedTuple):
     """The state of APGD.
 
     Attributes:
@@ -45,7 +51,7 @@ class Run(NamedTuple):
     loss_best: jax.Array
     loss_first: jax.Array
     loss_late: jax.Array
-    memory: Pace | Support
+    memory: HalvingState | SparseState
     won: jax.Array
 
 
@@ -117,13 +123,13 @@ class APGD(Iterative):
             return Sparse(guided=self.larger_radii)
         return Halving(self.rho, self.alpha)
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> Run:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> APGDState:
         """The start, not looked at yet."""
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 2), example)
         x, phase = example.x, self._phase(0)
         x_start = Surface()(jax.random.fold_in(example.key, 0), x, phase.threat)
         loss = jnp.asarray(-jnp.inf, x.dtype)
-        return Run(
+        return APGDState(
             calls=jnp.int32(0),
             cost=Cost(jnp.int32(goal.forwards), jnp.int32(0)),
             goal=goal,
@@ -137,7 +143,7 @@ class APGD(Iterative):
             won=jnp.asarray(False),
         )
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: Run) -> Run:
+    def step(self, logits_fn: LogitsFn, example: Example, state: APGDState) -> APGDState:
         """Look at `x_adv`, then move on."""
         x, phase, rule = example.x, self._phase(state.calls), self.rule
         number = state.calls - phase.before
@@ -146,7 +152,7 @@ class APGD(Iterative):
         random = isinstance(logits_fn, Randomized)
         won = won_by(self.success, output, example) & self._is_last(state.calls) & (not random)
         better = won | (loss > state.loss_best)
-        seen = Seen(
+        look = APGDLook(
             number,
             state.x_adv,
             gradient,
@@ -155,25 +161,25 @@ class APGD(Iterative):
             gradient_best=jnp.where(better, gradient, state.gradient_best),
             loss_best=jnp.where(better, loss, state.loss_best),
         )
-        x_adv, memory = rule(state.memory, seen, x, phase.threat, phase.steps)
+        x_adv, memory = rule(state.memory, look, x, phase.threat, phase.steps)
         draws = self.eot if random else 1
         state = state._replace(
             calls=state.calls + 1,
             cost=Cost(state.cost.forwards + draws, state.cost.backwards + draws),
             x_adv=x_adv,
-            x_best=seen.x_best,
-            gradient_best=seen.gradient_best,
-            loss_best=seen.loss_best,
+            x_best=look.x_best,
+            gradient_best=look.gradient_best,
+            loss_best=look.loss_best,
             loss_first=jnp.where(number == 0, loss, state.loss_first),
             loss_late=jnp.where(
-                4 * state.calls <= 3 * self._total, seen.loss_best, state.loss_late
+                4 * state.calls <= 3 * self._total, look.loss_best, state.loss_late
             ),
             memory=memory,
             won=won,
         )
         return self._enter(example, state) if self.larger_radii else state
 
-    def _enter(self, example: Example, state: Run) -> Run:
+    def _enter(self, example: Example, state: APGDState) -> APGDState:
         """Where a phase begins: from the best point of the last one, with nothing else of it."""
         phase = self._phase(state.calls)
         x_start = phase.threat.project(state.x_best, example.x)
@@ -187,22 +193,22 @@ class APGD(Iterative):
         begins = state.calls == phase.before
         return jax.tree.map(lambda a, b: jnp.where(begins, a, b), fresh, state)
 
-    def done(self, state: Run) -> jax.Array:
+    def done(self, state: APGDState) -> jax.Array:
         """At success, or after the last step."""
         return state.won | (state.calls >= self._total)
 
-    def result(self, example: Example, state: Run) -> jax.Array:
+    def result(self, example: Example, state: APGDState) -> jax.Array:
         """The adversarial image if there is one, else the point with the largest loss."""
         if not self.larger_radii:
             return state.x_best
         inside = self._is_last(state.calls)
         return jnp.where(inside, state.x_best, self.threat.project(state.x_best, example.x))
 
-    def spent(self, state: Run) -> Cost:
+    def spent(self, state: APGDState) -> Cost:
         """A forward and a backward pass per point and draw, and one forward to choose a class."""
         return state.cost
 
-    def late_gain(self, state: Run) -> jax.Array:
+    def late_gain(self, state: APGDState) -> jax.Array:
         """How much of its gain in loss a run made in the last quarter of its steps, in [0, 1].
 
         Near 0 the loss has reached its plateau; else more steps may help. With `larger_radii` the
@@ -212,7 +218,7 @@ class APGD(Iterative):
         late = state.loss_best - state.loss_late
         return jnp.where(gain > 0, late / jnp.where(gain > 0, gain, 1), 0)
 
-    def unfinished(self, state: Run) -> jax.Array:
+    def unfinished(self, state: APGDState) -> jax.Array:
         """A tenth of the gain, or more, came in the last quarter of the steps."""
         return ~state.won & (self.late_gain(state) > 0.1)
 

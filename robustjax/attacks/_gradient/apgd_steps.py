@@ -15,7 +15,7 @@ from robustjax.threats import radius
 from robustjax.typing import Threat
 
 
-class Seen(NamedTuple):
+class APGDLook(NamedTuple):
     """What a run knows after `number` steps: where it is, and its best point."""
 
     number: jax.Array
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     loss_best: jax.Array
 
 
-class Pace(NamedTuple):
+class HalvingState(NamedTuple):
     """What `Halving` remembers: of the last step, and since the last checkpoint."""
 
     x_old: jax.Array
@@ -56,9 +56,9 @@ class Halving:
 
     def init(
         self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array | int
-    ) -> Pace:
+    ) -> HalvingState:
         """Before the first of `steps` steps; the condition on eta needs an earlier checkpoint."""
-        return Pace(
+        return HalvingState(
             x_old=x_start,
             loss=jnp.asarray(-jnp.inf, x.dtype),
             size=jnp.asarray(2 * radius(threat), x.dtype),
@@ -70,39 +70,39 @@ class Halving:
         )
 
     def __call__(
-        self, pace: Any, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array | int
-    ) -> tuple[jax.Array, Pace]:
+        self, pace: Any, look: APGDLook, x: jax.Array, threat: Threat, steps: jax.Array | int
+    ) -> tuple[jax.Array, HalvingState]:
         """-> (the next point, what to remember)."""
-        moved = seen.number > 0
+        moved = look.number > 0
         taken = pace.taken + moved
-        rises = pace.rises + (moved & (seen.loss > pace.loss))
+        rises = pace.rises + (moved & (look.loss > pace.loss))
         checkpoint = taken == pace.window
-        stuck = ~pace.halved & (pace.loss_best >= seen.loss_best)
+        stuck = ~pace.halved & (pace.loss_best >= look.loss_best)
         halve = checkpoint & ((rises <= self.rho * taken) | stuck)
         size = jnp.where(halve, pace.size / 2, pace.size)
-        x_adv = jnp.where(halve, seen.x_best, seen.x_adv)
-        gradient = jnp.where(halve, seen.gradient_best, seen.gradient)
+        x_adv = jnp.where(halve, look.x_best, look.x_adv)
+        gradient = jnp.where(halve, look.gradient_best, look.gradient)
 
         z = threat.step(x_adv, gradient, size, x)
         alpha = jnp.where(moved, self.alpha, 1.0)
         z = x_adv + alpha * (z - x_adv) + (1 - alpha) * (x_adv - pace.x_old)
         shorter = pace.window - jnp.maximum(3 * steps // 100, 1)
-        pace = Pace(
+        pace = HalvingState(
             x_old=x_adv,
-            loss=seen.loss,
+            loss=look.loss,
             size=size,
             window=jnp.where(
                 checkpoint, jnp.maximum(shorter, jnp.maximum(6 * steps // 100, 1)), pace.window
             ),
             taken=jnp.where(checkpoint, 0, taken),
             rises=jnp.where(checkpoint, 0, rises),
-            loss_best=jnp.where(checkpoint, seen.loss_best, pace.loss_best),
+            loss_best=jnp.where(checkpoint, look.loss_best, pace.loss_best),
             halved=jnp.where(checkpoint, halve, pace.halved),
         )
         return threat.project(z, x), pace
 
 
-class Support(NamedTuple):
+class SparseState(NamedTuple):
     """What `Sparse` remembers: step size, components to move, and how many had changed."""
 
     size: jax.Array
@@ -129,27 +129,27 @@ class Sparse:
 
     def init(
         self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array | int
-    ) -> Support:
+    ) -> SparseState:
         """A fifth of the components, or, from a start that is worth something, 2/3 of its own."""
         size = jnp.asarray(threat.eps, x.dtype)
         if not self.guided:
-            return Support(size, jnp.int32(x.size // 5), jnp.int32(x.size))
+            return SparseState(size, jnp.int32(x.size // 5), jnp.int32(x.size))
         changed = jnp.sum(x_start != x)
-        return Support(size, 2 * changed // 3, changed)
+        return SparseState(size, 2 * changed // 3, changed)
 
     def __call__(
-        self, support: Any, seen: Seen, x: jax.Array, threat: Threat, steps: jax.Array | int
-    ) -> tuple[jax.Array, Support]:
+        self, support: Any, look: APGDLook, x: jax.Array, threat: Threat, steps: jax.Array | int
+    ) -> tuple[jax.Array, SparseState]:
         """-> (the next point, what to remember)."""
-        checkpoint = (seen.number > 0) & (seen.number % jnp.maximum(4 * steps // 100, 1) == 0)
-        changed = jnp.sum(seen.x_best != x)
+        checkpoint = (look.number > 0) & (look.number % jnp.maximum(4 * steps // 100, 1) == 0)
+        changed = jnp.sum(look.x_best != x)
         fewer = changed < 0.95 * support.changed
         again = checkpoint & fewer
         size = jnp.where(fewer, threat.eps, jnp.maximum(support.size / 1.5, threat.eps / 10))
-        new = Support(size.astype(x.dtype), 2 * changed // 3, changed)
+        new = SparseState(size.astype(x.dtype), 2 * changed // 3, changed)
         support = jax.tree.map(lambda a, b: jnp.where(checkpoint, a, b), new, support)
-        x_adv = jnp.where(again, seen.x_best, seen.x_adv)
-        gradient = jnp.where(again, seen.gradient_best, seen.gradient)
+        x_adv = jnp.where(again, look.x_best, look.x_adv)
+        gradient = jnp.where(again, look.gradient_best, look.gradient)
 
         length = jnp.abs(gradient)
         smallest = jnp.sort(length.reshape(-1))[x.size - jnp.maximum(support.moves, 1)]

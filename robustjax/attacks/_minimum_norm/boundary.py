@@ -27,7 +27,7 @@ the compiled program that makes the image adversarial, and the next program sees
 """
 
 
-class Walk(NamedTuple):
+class BoundaryState(NamedTuple):
     """Where a boundary search is.
 
     Attributes:
@@ -49,7 +49,7 @@ class Walk(NamedTuple):
     memory: Any
 
 
-class Seen(NamedTuple):
+class Evaluation(NamedTuple):
     """What one evaluation showed.
 
     Attributes:
@@ -101,16 +101,18 @@ class BoundarySearch(MinimumNorm):
         """The memory before the first move: arrays."""
 
     @abc.abstractmethod
-    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, Any]:
+    def move(
+        self, example: Example, walk: BoundaryState, seen: Evaluation
+    ) -> tuple[jax.Array, Any]:
         """The next point, which the caller clips to the box, and the memory.
 
         `walk.point` is what was just evaluated; `walk.nearest` knows it already.
         """
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> Walk:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> BoundaryState:
         """At the clean image, which is not evaluated yet."""
         goal = self.goal(logits_fn, example)
-        return Walk(
+        return BoundaryState(
             taken=jnp.int32(0),
             cost=Cost(jnp.int32(goal.forwards), jnp.int32(0)),
             point=example.x,
@@ -120,7 +122,7 @@ class BoundarySearch(MinimumNorm):
             memory=self.remember(example),
         )
 
-    def step(self, logits_fn: LogitsFn, example: Example, walk: Walk) -> Walk:
+    def step(self, logits_fn: LogitsFn, example: Example, walk: BoundaryState) -> BoundaryState:
         """Evaluate the point, remember it if it is the nearest adversarial one, and move."""
 
         def look(point):
@@ -136,7 +138,7 @@ class BoundarySearch(MinimumNorm):
             nearest=jnp.where(nearer, walk.point, walk.nearest),
             distance=jnp.where(nearer, distance, walk.distance),
         )
-        point, memory = self.move(example, walk, Seen(values, gradients, won))
+        point, memory = self.move(example, walk, Evaluation(values, gradients, won))
         return walk._replace(
             taken=walk.taken + 1,
             cost=Cost(walk.cost.forwards + 1, walk.cost.backwards + values.size),
@@ -144,14 +146,14 @@ class BoundarySearch(MinimumNorm):
             memory=memory,
         )
 
-    def done(self, walk: Walk) -> jax.Array:
+    def done(self, walk: BoundaryState) -> jax.Array:
         """After `steps` moves and a last look, or if the clean image is misclassified."""
         return (walk.taken > self.steps) | (walk.distance == 0)
 
-    def result(self, example: Example, walk: Walk) -> jax.Array:
+    def result(self, example: Example, walk: BoundaryState) -> jax.Array:
         """The nearest adversarial image; the clean one if there is none."""
         return walk.nearest
 
-    def spent(self, walk: Walk) -> Cost:
+    def spent(self, walk: BoundaryState) -> Cost:
         """One forward pass per evaluation, and a backward pass per objective."""
         return walk.cost

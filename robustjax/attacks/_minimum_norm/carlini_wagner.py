@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._minimum_norm.penalty import Penalty, State, Trial
+from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L2, Linf, box_of
@@ -23,7 +23,7 @@ TINY = 1e-30
 """What keeps a pixel that may not change from 0 / 0; no other notices."""
 
 
-class Walk(NamedTuple):
+class TanhWalk(NamedTuple):
     """The image before tanh, and Adam's moments."""
 
     free: jax.Array
@@ -61,11 +61,11 @@ class CarliniWagnerL2(Penalty):
         if isinstance(self.threat, L2) and self.threat.bounds is None:
             raise ValueError("CarliniWagnerL2 needs bounds, between which its tanh runs")
 
-    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
+    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> TanhWalk:
         """The preimage of an image."""
-        return Walk(self._preimage(image, x), ADAM.init(image))
+        return TanhWalk(self._preimage(image, x), ADAM.init(image))
 
-    def descend(self, probe: Any, example: Example, state: State) -> Trial:
+    def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
         """One step of Adam."""
         x, c, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
         half = self._half(x)
@@ -114,13 +114,13 @@ class CarliniWagnerLinf(Penalty):
     rounds: int = 12
     constant: float = 0.1
 
-    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
+    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> TanhWalk:
         """The preimage of the change, as far as it fits."""
         share = self.threat.steepest(jnp.ones_like(x))
         height = jnp.clip((image - x) / (constant * share + TINY), -0.98, 0.98)
-        return Walk(jnp.arctanh(height), ADAM.init(image))
+        return TanhWalk(jnp.arctanh(height), ADAM.init(image))
 
-    def descend(self, probe: Any, example: Example, state: State) -> Trial:
+    def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
         """One step of Adam."""
         x, tau, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
         share = self.threat.steepest(jnp.ones_like(x))
@@ -137,7 +137,7 @@ class CarliniWagnerLinf(Penalty):
         return self.threat.distance(z, x)
 
 
-def _adam(walk: Walk, gradient: jax.Array, size: jax.Array) -> Walk:
+def _adam(walk: TanhWalk, gradient: jax.Array, size: jax.Array) -> TanhWalk:
     direction: Any
     direction, adam = ADAM.update(gradient, walk.adam)
-    return Walk(walk.free - size * direction, adam)
+    return TanhWalk(walk.free - size * direction, adam)

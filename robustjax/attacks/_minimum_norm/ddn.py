@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import Seen, Walk
+from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, widest
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
@@ -61,7 +61,9 @@ class DDN(RadiusSearch):
         """The radius."""
         return jnp.asarray(self.init_eps, example.x.dtype)
 
-    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, jax.Array]:
+    def move(
+        self, example: Example, walk: BoundaryState, seen: Evaluation
+    ) -> tuple[jax.Array, jax.Array]:
         """A step, then onto the sphere."""
         radius = walk.memory * jnp.where(seen.won, 1 - self.gamma, 1 + self.gamma)
         radius = jnp.minimum(radius, widest(self.threat, example.x))

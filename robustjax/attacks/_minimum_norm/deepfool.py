@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import Seen, Walk
+from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
@@ -58,7 +58,9 @@ class DeepFool(GapSearch):
         super().__post_init__()
         check_norm(self, Linf, L2)
 
-    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, tuple[()]]:
+    def move(
+        self, example: Example, walk: BoundaryState, seen: Evaluation
+    ) -> tuple[jax.Array, tuple[()]]:
         """Over the nearest plane."""
         plane = nearest_plane(self.threat, walk.point, seen)
         slope = dual_norm(self.threat, plane.normal)
@@ -66,6 +68,6 @@ class DeepFool(GapSearch):
         length = jnp.where(slope > 0, plane.gain / slope, 0) + 1e-5
         return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()
 
-    def done(self, walk: Walk) -> jax.Array:
+    def done(self, walk: BoundaryState) -> jax.Array:
         """At the first adversarial image, too."""
         return super().done(walk) | jnp.isfinite(walk.distance)

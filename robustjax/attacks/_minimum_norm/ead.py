@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._minimum_norm.penalty import Penalty, State, Trial
+from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
 from robustjax.config import config, number, static
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L1, L2, box_of, check_norm
 from robustjax.typing import Cost
 
 
-class Walk(NamedTuple):
+class FISTAWalk(NamedTuple):
     """The iterate, and the point ahead of it where the gradient is taken."""
 
     image: jax.Array
@@ -50,11 +50,11 @@ class EAD(Penalty):
         super().__post_init__()
         check_norm(self, L1, L2)
 
-    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Walk:
+    def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> FISTAWalk:
         """An image, at rest."""
-        return Walk(image, image)
+        return FISTAWalk(image, image)
 
-    def descend(self, probe: Any, example: Example, state: State) -> Trial:
+    def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
         """One step of FISTA."""
         x, c, k = example.x, state.search.constant, state.search.step
         image, ahead = state.walk
@@ -65,13 +65,13 @@ class EAD(Penalty):
         new = jnp.clip(x + change, *box)
         ahead = jnp.clip(new + k / (k + 3) * (new - image), *box)
         found = probe(new)
-        return Trial(Walk(new, ahead), new, found, c, self._elastic(new, x) + c * found.lack)
+        return Trial(FISTAWalk(new, ahead), new, found, c, self._elastic(new, x) + c * found.lack)
 
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """What `rule` says."""
         return self._elastic(z, x) if self.rule == "EN" else L1().distance(z, x)
 
-    def spent(self, state: State) -> Cost:
+    def spent(self, state: PenaltyState) -> Cost:
         """Two forward passes and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.goal.forwards + 2 * state.steps, state.steps)
 

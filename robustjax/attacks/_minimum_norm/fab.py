@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import Seen, Walk
+from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane, shift
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.targets import Target, TrueLabel
@@ -74,7 +74,9 @@ class FAB(GapSearch):
                 "a random start needs a finite eps: it lies in a ball of radius eps / 2"
             )
 
-    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, tuple[()]]:
+    def move(
+        self, example: Example, walk: BoundaryState, seen: Evaluation
+    ) -> tuple[jax.Array, tuple[()]]:
         """Project the iterate and the clean image onto the nearest plane, and mix."""
         x, point = example.x, walk.point
         plane = nearest_plane(self.threat, point, seen)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import Seen, Walk
+from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
 from robustjax.attacks._minimum_norm.hyperplanes import dual_norm
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, annealed, widest
 from robustjax.attacks.targets import Target, TrueLabel
@@ -64,14 +64,16 @@ class FMN(RadiusSearch):
         """The radius."""
         return jnp.ones((), example.x.dtype)
 
-    def move(self, example: Example, walk: Walk, seen: Seen) -> tuple[jax.Array, jax.Array]:
+    def move(
+        self, example: Example, walk: BoundaryState, seen: Evaluation
+    ) -> tuple[jax.Array, jax.Array]:
         """A step, then into the ball."""
         x = example.x
         radius = jnp.minimum(self._radius(x, walk, seen), widest(self.threat, x))
         ball = with_radius(self.threat, radius)
         return ball.project(self.ascend(walk, seen), x), radius
 
-    def _radius(self, x: jax.Array, walk: Walk, seen: Seen) -> jax.Array:
+    def _radius(self, x: jax.Array, walk: BoundaryState, seen: Evaluation) -> jax.Array:
         gamma = annealed(self.gamma, 0.001, walk.taken / jnp.maximum(self.steps, 1))
         smaller, larger = walk.memory * (1 - gamma), walk.memory * (1 + gamma)
         if isinstance(self.threat, L0):

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import is_class, logits_of
-from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Gaps, Seen
+from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Evaluation, Gaps
 from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, rivals
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
@@ -83,7 +83,7 @@ class GapSearch(BoundarySearch):
         return ()
 
 
-def nearest_plane(threat: Threat, point: jax.Array, seen: Seen) -> Plane:
+def nearest_plane(threat: Threat, point: jax.Array, seen: Evaluation) -> Plane:
     """Of the linearised gaps' zero sets the one nearest to `point`, were there no box."""
     far = jnp.abs(seen.values) / (jax.vmap(lambda g: dual_norm(threat, g))(seen.gradients) + _TINY)
     chosen = jnp.argmin(far)

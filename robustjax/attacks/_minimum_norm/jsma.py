@@ -16,7 +16,7 @@ from robustjax.threats import L0, box_of
 from robustjax.typing import Cost, LogitsFn, Loss
 
 
-class State(NamedTuple):
+class JSMAState(NamedTuple):
     """Where an attack is.
 
     Attributes:
@@ -79,14 +79,14 @@ class JSMA(Iterative):
     def __post_init__(self):
         check_chosen_once(self)
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> JSMAState:
         """The class, and the first map."""
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
         no = jnp.asarray(False)
-        state = State(goal, example.x, example.x, no, no, jnp.int32(0))
+        state = JSMAState(goal, example.x, example.x, no, no, jnp.int32(0))
         return self._look(logits_fn, example, state)
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+    def step(self, logits_fn: LogitsFn, example: Example, state: JSMAState) -> JSMAState:
         """Change a component, or a pair, and look at the result."""
         image, gain, box = state.image, state.gain, box_of(self.threat, example.x)
         for _ in range(1 + self.pair):
@@ -97,16 +97,16 @@ class JSMA(Iterative):
         state = state._replace(image=image, stuck=stuck, steps=state.steps + 1)
         return self._look(logits_fn, example, state)
 
-    def done(self, state: State) -> jax.Array:
+    def done(self, state: JSMAState) -> jax.Array:
         """At success, at the last step, or when nothing helps."""
         budget = jnp.floor(self.gamma * state.image.size + 1e-3)  # a float32 fraction of a count
         return state.won | state.stuck | (state.steps >= budget)
 
-    def result(self, example: Example, state: State) -> jax.Array:
+    def result(self, example: Example, state: JSMAState) -> jax.Array:
         """The image as it is."""
         return state.image
 
-    def spent(self, state: State) -> Cost:
+    def spent(self, state: JSMAState) -> Cost:
         """A forward and a backward pass per step and at first, and what choosing the class took."""
         return Cost(1 + state.goal.forwards + state.steps, 1 + state.steps)
 

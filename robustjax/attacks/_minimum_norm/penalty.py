@@ -66,7 +66,7 @@ class Trial(NamedTuple):
     objective: jax.Array
 
 
-class State(NamedTuple):
+class PenaltyState(NamedTuple):
     """Where an attack is.
 
     Attributes:
@@ -130,14 +130,14 @@ class Penalty(MinimumNorm):
         """The walk at the beginning of a round: at `image`, distances measured from x."""
 
     @abc.abstractmethod
-    def descend(self, probe: Any, example: Example, state: State) -> Trial:
+    def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
         """One step of the walk; `probe(image)` is one forward and one backward pass."""
 
     @abc.abstractmethod
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """The size () of z - x by which images that count are compared."""
 
-    def begin(self, logits_fn: LogitsFn, example: Example) -> State:
+    def begin(self, logits_fn: LogitsFn, example: Example) -> PenaltyState:
         """A forward pass: the clean image may be its own adversarial image."""
         image, example = _origin(example)
         output = logits_fn(example.x)
@@ -146,7 +146,7 @@ class Penalty(MinimumNorm):
         won = won_by(self.success, output, example) & (value >= self.confidence)
         way = jnp.abs(self.confidence - value)
         search = binary_search.begin(self.constant)
-        return State(
+        return PenaltyState(
             goal=goal,
             least=self.confidence + 1e-6 + 1e-4 * jnp.where(jnp.isfinite(way), way, 0),
             walk=self.start(image, example.x, search.constant),
@@ -158,7 +158,7 @@ class Penalty(MinimumNorm):
             steps=jnp.int32(0),
         )
 
-    def step(self, logits_fn: LogitsFn, example: Example, state: State) -> State:
+    def step(self, logits_fn: LogitsFn, example: Example, state: PenaltyState) -> PenaltyState:
         """One step of the descent; the next round begins where this one is over."""
         origin, example = _origin(example)
 
@@ -189,15 +189,15 @@ class Penalty(MinimumNorm):
             steps=state.steps + 1,
         )
 
-    def done(self, state: State) -> jax.Array:
+    def done(self, state: PenaltyState) -> jax.Array:
         """After all rounds, or when the clean image needs no change."""
         return (state.search.rounds >= self.rounds) | (state.size == 0)
 
-    def result(self, example: Example, state: State) -> jax.Array:
+    def result(self, example: Example, state: PenaltyState) -> jax.Array:
         """The smallest change that counts; the clean image if none does."""
         return state.best
 
-    def spent(self, state: State) -> Cost:
+    def spent(self, state: PenaltyState) -> Cost:
         """A forward and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.goal.forwards + state.steps, state.steps)
 

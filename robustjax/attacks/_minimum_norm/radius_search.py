@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Seen, Walk
+from robustjax.attacks._minimum_norm.boundary import BoundarySearch, BoundaryState, Evaluation
 from robustjax.attacks.targets import Goal, Target, check_chosen_once, goal_of
 from robustjax.threats import L2, box_of
 from robustjax.typing import LogitsFn, Loss, Threat
@@ -26,7 +26,7 @@ class RadiusSearch(BoundarySearch):
     def goal(self, logits_fn: LogitsFn, example: Example) -> Goal:
         return goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
 
-    def ascend(self, walk: Walk, seen: Seen) -> jax.Array:
+    def ascend(self, walk: BoundaryState, seen: Evaluation) -> jax.Array:
         """One step along g / ||g||_2, of a length that falls from 1 to 0.01; outside any ball."""
         size = annealed(1.0, 0.01, walk.taken / jnp.maximum(self.steps, 1))
         low, high = box_of(self.threat, walk.point)
