@@ -22,7 +22,8 @@ from robustjax.training.schedules import Piecewise
 ALL = [(method, name) for method in METHODS for name in cards_of(method)]
 every = pytest.mark.parametrize(("method", "name"), ALL)
 
-# Of Pang et al. 2021: rate, epochs, drops, batch, decay, warm-up (rate, eps).
+# Of Pang et al. 2021: rate, epochs, drops, batch, decay, warm-up (rate, eps). Two rows stop early:
+# TRADES and that of Rice et al. The epochs of Free count replays.
 TABLE1 = """
 pgd-at             0.1  200 100,150    128 2e-4 no  no
 curriculum         0.1  300 150,250    200 5e-4 no  yes
@@ -51,15 +52,18 @@ pgd-at-adanet      0.1  120 60,90      256 1e-4 no  no
 @pytest.mark.parametrize("row", TABLE1, ids=[row.split()[0] for row in TABLE1])
 def test_table_1(row):
     method, lr, epochs, drops, batch, decay, warm_rate, warm_eps = row.split()
-    recipe = card(method, "table1").recipe
-    assert (recipe.lr, recipe.epochs, recipe.batch_size) == (float(lr), int(epochs), int(batch))
+    trained, recipe, _ = card(method, "table1")
+    epochs = int(epochs)
+    assert (recipe.lr, recipe.batch_size) == (float(lr), int(batch))
+    assert recipe.epochs * (trained.replays if method == "free" else 1) == epochs
     assert recipe.optimizer == training.Optimizer(weight_decay=float(decay))
+    assert recipe.early_stopping == (method in ("trades", "early-stopping"))
 
     def rate(epoch):
-        return float(recipe.schedule((epoch + 0.5) / recipe.epochs))
+        return float(recipe.schedule((epoch + 0.5) / epochs))
 
     if drops == "cosine":
-        assert rate(recipe.epochs / 2 - 0.5) == pytest.approx(0.5)
+        assert rate(epochs / 2 - 0.5) == pytest.approx(0.5)
     elif drops == "cycle":
         assert rate(14.5) == pytest.approx(1) and rate(0) < 0.05 and rate(29) < 0.05
     else:
@@ -74,9 +78,27 @@ def test_table_1(row):
 def test_table_1_has_21_rows():
     rows = {name: card(name, "table1").recipe for name in METHODS if "table1" in cards_of(name)}
     same = {"uat-ot": "uat++", "uat-ft": "uat++", "trades-adanet": "pgd-at-adanet"}
+    same |= {"trades-yopo": "yopo", "fat-trades": "fat", "fat-mart": "fat"}
     assert len(TABLE1) == 21 == len(rows) - len(same)
     assert {row.split()[0] for row in TABLE1} == rows.keys() - same.keys()
     assert all(rows[name] == rows[other] for name, other in same.items())
+
+
+def test_free_s_row_of_table_1_is_78_000_updates():
+    """200 epochs of 390 batches of 128, counted as the authors count: each replay."""
+    method, recipe, _ = card("free", "table1")
+    assert recipe.epochs * (50_000 // recipe.batch_size) * method.replays == 78_000
+
+
+def test_a_card_without_early_stopping_has_no_guard_against_a_collapse():
+    assert card("fast-at", "table1").method.guard == 1.0 and METHODS["fast-at"].guard == 0.2
+    assert "--no-early-stopping" in changes("fast-at", "table1")
+    assert "--guard" in changes("fast-at", "table1")
+
+
+def test_adanet_is_marked_as_our_reading(capsys):
+    cli.main(["methods", "pgd-at-adanet", "trades-adanet"])
+    assert capsys.readouterr().out.count("Xu et al. 2020 (our reading)") == 2
 
 
 def test_the_baseline_is_every_method_s():

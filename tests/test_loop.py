@@ -285,6 +285,20 @@ def test_a_method_goes_back_to_the_best_and_ends_when_it_says_so(digits, tmp_pat
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_run_s_weights_are_the_best_or_without_early_stopping_the_last(digits, tmp_path, early):
+    """The second epoch climbs and spoils the weights."""
+    spoil = Interpolated((0.0, 0.5, 0.51, 1.0), (1.0, 1.0, -1.0, -1.0))
+    recipe = replace(epochs=2, lr=0.3, schedule=spoil, early_stopping=early)
+    out = tmp_path / "run"
+    result = fit(Natural(), *digits, model=MODEL, out=out, recipe=recipe, progress=False)
+    first, second = (row["accuracy"] for row in validation_rows(out))
+    assert second < first == result.best
+    last, chosen = weights(out)
+    same = [np.array_equal(last[name], chosen[name]) for name in last if "kernel" in name]
+    assert any(same) != early and all(same) != early
+
+
 def test_a_last_epoch_that_asks_to_go_back_is_still_judged(digits, tmp_path):
     """There is nothing to go on with, and the best that was found stays the best."""
     given = {"model": MODEL, "out": tmp_path / "run", "recipe": replace(epochs=2)}

@@ -62,7 +62,8 @@ class AttackOptions:
       n: the first n test images.
       batch_size: of the attacks; None suits the device. Results do not depend on it.
       seed: of the attacks.
-      weights: the best on validation, or the last.
+      weights: the best on validation (those of a run without early stopping are its last), or the
+        last.
       model: package.module:factory, for a run whose network is your own.
       data_dir: the folder of prepared TFDS sets.
     """

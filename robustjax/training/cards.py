@@ -2,7 +2,8 @@
 
 bot     the unified baseline of "Bag of tricks for adversarial training" (Pang et al. 2021); every
         method has it, its schedule as fractions of the training.
-table1  the method's row in that paper's Table 1, of what 21 papers say they did.
+table1  the method's row in that paper's Table 1, of what 21 papers say they did; where it says "No"
+        to early stopping of training, the last weights count.
 repo    what the authors' code does, as far as possible here; it often differs from their row.
 awp     what the code of adversarial weight perturbation does with PGD-AT and TRADES.
 
@@ -54,6 +55,8 @@ def usual(method: str, **options: Any) -> Card:
     return Card(entry.method, entry.recipe, options)
 
 
+HALVES = Piecewise((1 / 2, 3 / 4))
+
 TABLE1 = {
     "pgd-at": sgd(200, 100, 150, weight_decay=2e-4),
     "curriculum": sgd(300, 150, 250, batch_size=200),  # the curriculum is its warm-up of eps
@@ -64,15 +67,16 @@ TABLE1 = {
     "tla": sgd(80, 50, 60, batch_size=50, weight_decay=2e-4),
     "rst": sgd(100, batch_size=256, schedule=CosineDecay()),
     **{name: CATALOGUE[name].recipe for name in ("uat-ot", "uat-ft", "uat++")},
-    "free": sgd(200, 100, 150, weight_decay=2e-4),
-    "yopo": sgd(105, 79, 90, 100, lr=0.05, batch_size=256),
+    # Their 200 epochs, with drops at 100 and 150, count each of the eight replays of a batch.
+    "free": sgd(25, schedule=HALVES, weight_decay=2e-4),
+    **dict.fromkeys(("yopo", "trades-yopo"), sgd(105, 79, 90, 100, lr=0.05, batch_size=256)),
     "feature-scattering": sgd(200, 60, 90, batch_size=60, weight_decay=2e-4),
     "level-sets": sgd(100, 50, lr=0.01, batch_size=32, weight_decay=1e-4),
     "fast-at": sgd(30, lr=0.2, schedule=OneCycle()),
     "early-stopping": CATALOGUE["early-stopping"].recipe,
     "mma": sgd(128, 51, 77, 102, lr=0.3, weight_decay=2e-4),
     "mmc": sgd(200, 100, 150, lr=0.01, batch_size=50, weight_decay=1e-4),
-    "fat": sgd(120, 60, 90, 110, weight_decay=2e-4),
+    **dict.fromkeys(("fat", "fat-trades", "fat-mart"), sgd(120, 60, 90, 110, weight_decay=2e-4)),
     "sat": sgd(200, batch_size=256, schedule=CosineDecay(), lr_warmup=15 / 200),
     "cat": sgd(200, 80, 140, 180),
     "avmixup": sgd(200, 100, 150, weight_decay=2e-4),
@@ -80,7 +84,10 @@ TABLE1 = {
         ("pgd-at-adanet", "trades-adanet"), sgd(120, 60, 90, batch_size=256, weight_decay=1e-4)
     ),
 }
-"""Its rows: 21, of which two are of several methods."""
+"""Its rows: 21, of which four are of several methods."""
+
+EARLY_STOPPED = ("trades", "early-stopping")
+"""The rows of Table 1 that say "Yes" to early stopping of training."""
 
 
 def attacked(name: str, eps: float, **settings: Any) -> Method:
@@ -104,7 +111,6 @@ pytorch = functools.partial(sgd, augment=ZERO)
 madry = functools.partial(
     sgd, weight_decay=2e-4, decay="kernels", augment=Augment(pad=2, mode="zero")
 )
-HALVES = Piecewise((1 / 2, 3 / 4))
 
 WIDE = {"model": "wrn-34-10"}
 MADRY = WIDE | {"activation": "leaky_relu"}
@@ -245,12 +251,22 @@ AWP = {
 
 BOT = {"trades": Card(METHODS["trades"], options={"normalize": False})}  # their PGD-AT's input is
 
+VARIANTS = {
+    "trades": BOT["trades"],
+    "mmc": Card(MMC("untargeted")),
+    "fast-at": Card(dataclasses.replace(METHODS["fast-at"], guard=1.0)),  # a guard stops early
+}
+"""What a row of Table 1 says of more than the recipe."""
+
+
+def row(name: str) -> Card:
+    """The method's row of Table 1."""
+    recipe = dataclasses.replace(TABLE1[name], early_stopping=name in EARLY_STOPPED)
+    return VARIANTS.get(name, Card(METHODS[name]))._replace(recipe=recipe)
+
+
 SOURCES = {
-    "table1": {name: Card(METHODS[name], recipe) for name, recipe in TABLE1.items()}
-    | {
-        "trades": BOT["trades"]._replace(recipe=TABLE1["trades"]),
-        "mmc": Card(MMC("untargeted"), TABLE1["mmc"]),
-    },
+    "table1": {name: row(name) for name in TABLE1},
     "repo": REPO,
     "awp": AWP,
 }

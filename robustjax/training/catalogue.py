@@ -115,8 +115,12 @@ CATALOGUE = Names(
         "rr-trades": Entry(
             methods.RectifiedRejection(methods.TRADES()), "Pang et al. 2022", "head"
         ),
-        "pgd-at-adanet": Entry(methods.AdaNet(methods.PGDAT()), "Xu et al. 2020", "network"),
-        "trades-adanet": Entry(methods.AdaNet(methods.TRADES()), "Xu et al. 2020", "network"),
+        "pgd-at-adanet": Entry(
+            methods.AdaNet(methods.PGDAT()), "Xu et al. 2020 (our reading)", "network"
+        ),
+        "trades-adanet": Entry(
+            methods.AdaNet(methods.TRADES()), "Xu et al. 2020 (our reading)", "network"
+        ),
         "lbgat": Entry(methods.LBGAT(), "Cui et al. 2021", "network"),
         "hat": Entry(methods.HAT(), "Rade & Moosavi-Dezfooli 2022", "network"),
         "sat": Entry(methods.SAT(), "Huang et al. 2020", "state"),

@@ -73,7 +73,8 @@ def fit(
     """Train a model and leave a run directory.
 
     `out` then holds config.json, metrics.jsonl, checkpoints/last and checkpoints/best (Orbax),
-    weights.npz (the best on validation) and weights_last.npz.
+    weights.npz (the best on validation; at the end the last where `recipe.early_stopping` is off)
+    and weights_last.npz.
 
     Args:
       method: what is minimised.
@@ -216,7 +217,9 @@ def fit(
                     )
                     raise Terminated(143)
         save_weights(out / "weights_last.npz", state, identity)
-        if chosen := best.restore(parallel.to_global(state, AXES), identity):
+        if not recipe.early_stopping:
+            save_weights(out / "weights.npz", state, identity)
+        elif chosen := best.restore(parallel.to_global(state, AXES), identity):
             save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES), identity)
         return Result(state, best_score, out, start)
 

@@ -38,6 +38,8 @@ class Recipe:
         of the larger share.
       ema: decay of the moving average of the weights; 0 keeps none.
       accumulate: number of gradient-accumulation slices per device.
+      early_stopping: a run's weights are those of the epoch that did best on validation; False: of
+        the last one, as in most papers' own tables.
       sync_bn: BatchNorm sees the whole batch; False makes the device count a hyper-parameter.
       augment: what is done to a training image.
 
@@ -60,6 +62,7 @@ class Recipe:
     mixup: float | None = number(default=None, low=1e-6)
     ema: float = number(default=0.0, high=1)
     accumulate: int = number(default=1, low=1, static=True)
+    early_stopping: bool = static(default=True)
     sync_bn: bool = static(default=True)
     augment: Augment = Augment()
 
