@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.success import Success, won_by
@@ -50,16 +51,16 @@ class Candidates(Iterative):
     def candidate(self, example: Example, k: jax.Array) -> jax.Array:
         """The k-th image (H, W, C) in [0, 1]."""
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> CandidatesState:
-        """Nothing tried."""
         nothing = jnp.full((), -jnp.inf, example.x.dtype)
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
         return CandidatesState(goal, jnp.int32(0), example.x, nothing, jnp.asarray(False))
 
+    @override
     def step(
         self, logits_fn: LogitsFn, example: Example, state: CandidatesState
     ) -> CandidatesState:
-        """One candidate, one query."""
         z = self.candidate(example, state.tried)
         output = logits_fn(z)
         value = state.goal(output).astype(state.value.dtype)
@@ -72,14 +73,14 @@ class Candidates(Iterative):
             won=won,
         )
 
+    @override
     def done(self, state: CandidatesState) -> jax.Array:
-        """At success or after the last candidate."""
         return state.won | (state.tried >= self.count)
 
+    @override
     def result(self, example: Example, state: CandidatesState) -> jax.Array:
-        """The worst so far; the clean image before the first."""
         return state.x_adv
 
+    @override
     def spent(self, state: CandidatesState) -> Cost:
-        """One query per candidate, and what choosing a target took."""
         return Cost(state.tried + state.goal.forwards, 0)

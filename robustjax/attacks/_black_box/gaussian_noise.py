@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._black_box.candidates import Candidates
 from robustjax.attacks._core.iterative import Example
@@ -39,12 +40,12 @@ class GaussianNoise(Candidates):
     success: Success = static(default=fooled)
 
     @property
+    @override
     def count(self) -> int | jax.Array:
-        """`draws`."""
         return self.draws
 
+    @override
     def candidate(self, example: Example, k: jax.Array) -> jax.Array:
-        """The k-th draw."""
         x = example.x
         noise = jax.random.normal(jax.random.fold_in(example.key, k), x.shape, x.dtype)
         return jnp.clip(x + self.sigma * noise, 0, 1)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, fooled, won_by
@@ -98,8 +99,8 @@ class HopSkipJump(MinimumNorm):
         if isinstance(self.threat, L2 | Linf) and self.threat.bounds is None:
             raise ValueError("HopSkipJump needs bounds, between which it draws its first images")
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> HopSkipJumpState:
-        """One query: the clean image."""
         x, zero = example.x, jnp.zeros((), jnp.int32)
         nowhere = jnp.full((), jnp.inf, x.dtype)
         won = won_by(self.success, logits_fn(x), example)
@@ -109,10 +110,10 @@ class HopSkipJump(MinimumNorm):
             zero, zero, zero, zero + 1, x, distance, x, 0 * distance, nowhere, flat, flat, zero
         )
 
+    @override
     def step(
         self, logits_fn: LogitsFn, example: Example, state: HopSkipJumpState
     ) -> HopSkipJumpState:
-        """Ask one query, tell the walk."""
         query = self._ask(example, state)
         won = won_by(self.success, logits_fn(query), example)
         far = self.threat.distance(query, example.x)
@@ -208,17 +209,17 @@ class HopSkipJump(MinimumNorm):
         """The bisection's exactness is gamma / d^order of the way."""
         return 2.0 if isinstance(self.threat, Linf) else 1.5
 
+    @override
     def done(self, state: HopSkipJumpState) -> jax.Array:
-        """Out of queries, or nothing (more) to look for."""
         ended = (state.phase == GIVE_UP) | (state.distance == 0)
         return ended | (state.queries >= self.queries)
 
+    @override
     def result(self, example: Example, state: HopSkipJumpState) -> jax.Array:
-        """The nearest adversarial image so far; the clean image if there is none."""
         return state.best
 
+    @override
     def spent(self, state: HopSkipJumpState) -> Cost:
-        """Queries."""
         return Cost(state.queries, 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
+from typing_extensions import override
 
 from robustjax.attacks._black_box.candidates import Candidates
 from robustjax.attacks._core.iterative import Example
@@ -107,12 +108,12 @@ class Spatial(Candidates):
     success: Success = static(default=fooled)
 
     @property
+    @override
     def count(self) -> int | jax.Array:
-        """One more than those of the search."""
         return 1 + self.search.count
 
+    @override
     def candidate(self, example: Example, k: jax.Array) -> jax.Array:
-        """The identity, then those of the search."""
         motion = jnp.where(k == 0, 0, self.search(example.key, jnp.maximum(k - 1, 0)))
         return rotate_and_translate(
             example.x, self.max_rotation * motion[0], self.max_translation * motion[1:]

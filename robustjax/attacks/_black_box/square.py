@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._black_box.square_proposals import grid, move, recolour, stripes
 from robustjax.attacks._core.iterative import Example, Iterative
@@ -80,14 +81,14 @@ class Square(Iterative):
         check_norm(self, Linf, L2, L1)
         check_chosen_once(self, wrong=False)
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> SquareState:
-        """The clean image, not looked at."""
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
         value = jnp.asarray(-jnp.inf, example.x.dtype)
         return SquareState(goal, jnp.int32(0), example.x, value, jnp.asarray(False))
 
+    @override
     def step(self, logits_fn: LogitsFn, example: Example, state: SquareState) -> SquareState:
-        """Propose, ask, keep if better."""
         x = example.x
         keys = jax.random.split(jax.random.fold_in(example.key, state.queries))
         linf = isinstance(self.threat, Linf)
@@ -116,14 +117,14 @@ class Square(Iterative):
         halvings = jnp.sum(proposals > jnp.asarray(HALVINGS))
         return self.p * 0.5**halvings
 
+    @override
     def done(self, state: SquareState) -> jax.Array:
-        """At success, or when the queries are used up."""
         return state.won | (state.queries >= self.queries)
 
+    @override
     def result(self, example: Example, state: SquareState) -> jax.Array:
-        """The adversarial image if there is one, else the point with the largest loss."""
         return state.x_best
 
+    @override
     def spent(self, state: SquareState) -> Cost:
-        """A forward pass per query, and what choosing a target took."""
         return Cost(state.queries + state.goal.forwards, jnp.int32(0))

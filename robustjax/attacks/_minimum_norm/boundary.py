@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, logits_of, won_by
@@ -109,8 +110,8 @@ class BoundarySearch(MinimumNorm):
         `walk.point` is what was just evaluated; `walk.nearest` knows it already.
         """
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> BoundaryState:
-        """At the clean image, which is not evaluated yet."""
         goal = self.goal(logits_fn, example)
         return BoundaryState(
             taken=jnp.int32(0),
@@ -122,8 +123,8 @@ class BoundarySearch(MinimumNorm):
             memory=self.remember(example),
         )
 
+    @override
     def step(self, logits_fn: LogitsFn, example: Example, walk: BoundaryState) -> BoundaryState:
-        """Evaluate the point, remember it if it is the nearest adversarial one, and move."""
 
         def look(point):
             output = logits_fn(point)
@@ -146,14 +147,14 @@ class BoundarySearch(MinimumNorm):
             memory=memory,
         )
 
+    @override
     def done(self, walk: BoundaryState) -> jax.Array:
-        """After `steps` moves and a last look, or if the clean image is misclassified."""
         return (walk.taken > self.steps) | (walk.distance == 0)
 
+    @override
     def result(self, example: Example, walk: BoundaryState) -> jax.Array:
-        """The nearest adversarial image; the clean one if there is none."""
         return walk.nearest
 
+    @override
     def spent(self, walk: BoundaryState) -> Cost:
-        """One forward pass per evaluation, and a backward pass per objective."""
         return walk.cost

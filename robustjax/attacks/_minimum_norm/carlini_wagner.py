@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
@@ -61,12 +62,12 @@ class CarliniWagnerL2(Penalty):
         if isinstance(self.threat, L2) and self.threat.bounds is None:
             raise ValueError("CarliniWagnerL2 needs bounds, between which its tanh runs")
 
+    @override
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> TanhWalk:
-        """The preimage of an image."""
         return TanhWalk(self._preimage(image, x), ADAM.init(image))
 
+    @override
     def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
-        """One step of Adam."""
         x, c, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
         half = self._half(x)
         change = half * (height - jnp.tanh(self._preimage(x, x)))  # exactly zero at that of x
@@ -78,8 +79,8 @@ class CarliniWagnerL2(Penalty):
         objective = ordered_sum((change**2).reshape(-1)) + c * found.lack
         return Trial(walk, image, found, c, objective)
 
+    @override
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
-        """||z - x||_2."""
         return L2().distance(z, x)
 
     def _half(self, x: jax.Array) -> Any:
@@ -114,14 +115,14 @@ class CarliniWagnerLinf(Penalty):
     rounds: int = 12
     constant: float = 0.1
 
+    @override
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> TanhWalk:
-        """The preimage of the change, as far as it fits."""
         share = self.threat.steepest(jnp.ones_like(x))
         height = jnp.clip((image - x) / (constant * share + TINY), -0.98, 0.98)
         return TanhWalk(jnp.arctanh(height), ADAM.init(image))
 
+    @override
     def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
-        """One step of Adam."""
         x, tau, height = example.x, state.search.constant, jnp.tanh(state.walk.free)
         share = self.threat.steepest(jnp.ones_like(x))
         image = jnp.clip(x + tau * share * height, *box_of(self.threat, x))
@@ -132,8 +133,8 @@ class CarliniWagnerLinf(Penalty):
         enough = jnp.minimum(self.measure(image, x), state.size)
         return Trial(walk, image, found, enough, found.lack)
 
+    @override
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
-        """max |z - x|, of every component in units of its share of eps."""
         return self.threat.distance(z, x)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
@@ -57,14 +58,14 @@ class DDN(RadiusSearch):
     target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
+    @override
     def remember(self, example: Example) -> jax.Array:
-        """The radius."""
         return jnp.asarray(self.init_eps, example.x.dtype)
 
+    @override
     def move(
         self, example: Example, walk: BoundaryState, seen: Evaluation
     ) -> tuple[jax.Array, jax.Array]:
-        """A step, then onto the sphere."""
         radius = walk.memory * jnp.where(seen.won, 1 - self.gamma, 1 + self.gamma)
         radius = jnp.minimum(radius, widest(self.threat, example.x))
         d = self.ascend(walk, seen) - example.x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
@@ -58,16 +59,16 @@ class DeepFool(GapSearch):
         super().__post_init__()
         check_norm(self, Linf, L2)
 
+    @override
     def move(
         self, example: Example, walk: BoundaryState, seen: Evaluation
     ) -> tuple[jax.Array, tuple[()]]:
-        """Over the nearest plane."""
         plane = nearest_plane(self.threat, walk.point, seen)
         slope = dual_norm(self.threat, plane.normal)
         # A tie lacks nothing but is not won: this breaks it, for any program's rounding.
         length = jnp.where(slope > 0, plane.gain / slope, 0) + 1e-5
         return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()
 
+    @override
     def done(self, walk: BoundaryState) -> jax.Array:
-        """At the first adversarial image, too."""
         return super().done(walk) | jnp.isfinite(walk.distance)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
@@ -50,12 +51,12 @@ class EAD(Penalty):
         super().__post_init__()
         check_norm(self, L1, L2)
 
+    @override
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> FISTAWalk:
-        """An image, at rest."""
         return FISTAWalk(image, image)
 
+    @override
     def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
-        """One step of FISTA."""
         x, c, k = example.x, state.search.constant, state.search.step
         image, ahead = state.walk
         size = self.step_size * jnp.sqrt(1 - k / self.steps)
@@ -67,12 +68,12 @@ class EAD(Penalty):
         found = probe(new)
         return Trial(FISTAWalk(new, ahead), new, found, c, self._elastic(new, x) + c * found.lack)
 
+    @override
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
-        """What `rule` says."""
         return self._elastic(z, x) if self.rule == "EN" else L1().distance(z, x)
 
+    @override
     def spent(self, state: PenaltyState) -> Cost:
-        """Two forward passes and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.goal.forwards + 2 * state.steps, state.steps)
 
     def _elastic(self, z, x):

@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
@@ -74,10 +75,10 @@ class FAB(GapSearch):
                 "a random start needs a finite eps: it lies in a ball of radius eps / 2"
             )
 
+    @override
     def move(
         self, example: Example, walk: BoundaryState, seen: Evaluation
     ) -> tuple[jax.Array, tuple[()]]:
-        """Project the iterate and the clean image onto the nearest plane, and mix."""
         x, point = example.x, walk.point
         plane = nearest_plane(self.threat, point, seen)
         point = jnp.where(seen.won, x + self.beta * (point - x), point)

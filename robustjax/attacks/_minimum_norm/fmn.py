@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
@@ -60,14 +61,14 @@ class FMN(RadiusSearch):
     target: Target = TrueLabel()
     success: Success = static(default=fooled)
 
+    @override
     def remember(self, example: Example) -> jax.Array:
-        """The radius."""
         return jnp.ones((), example.x.dtype)
 
+    @override
     def move(
         self, example: Example, walk: BoundaryState, seen: Evaluation
     ) -> tuple[jax.Array, jax.Array]:
-        """A step, then into the ball."""
         x = example.x
         radius = jnp.minimum(self._radius(x, walk, seen), widest(self.threat, x))
         ball = with_radius(self.threat, radius)

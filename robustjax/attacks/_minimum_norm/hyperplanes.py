@@ -78,8 +78,8 @@ class GapSearch(BoundarySearch):
             return Gaps((y + jnp.arange(1, classes)) % classes, y)
         return Gaps(rivals(logits_of(logits_fn(x)), y, self.candidates), y, 1)
 
+    @override
     def remember(self, example: Example) -> tuple[()]:
-        """Nothing."""
         return ()
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.success import Success, fooled, won_by
@@ -79,15 +80,15 @@ class JSMA(Iterative):
     def __post_init__(self):
         check_chosen_once(self)
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> JSMAState:
-        """The class, and the first map."""
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
         no = jnp.asarray(False)
         state = JSMAState(goal, example.x, example.x, no, no, jnp.int32(0))
         return self._look(logits_fn, example, state)
 
+    @override
     def step(self, logits_fn: LogitsFn, example: Example, state: JSMAState) -> JSMAState:
-        """Change a component, or a pair, and look at the result."""
         image, gain, box = state.image, state.gain, box_of(self.threat, example.x)
         for _ in range(1 + self.pair):
             chosen = self._choose(image, gain, example.x)
@@ -97,17 +98,17 @@ class JSMA(Iterative):
         state = state._replace(image=image, stuck=stuck, steps=state.steps + 1)
         return self._look(logits_fn, example, state)
 
+    @override
     def done(self, state: JSMAState) -> jax.Array:
-        """At success, at the last step, or when nothing helps."""
         budget = jnp.floor(self.gamma * state.image.size + 1e-3)  # a float32 fraction of a count
         return state.won | state.stuck | (state.steps >= budget)
 
+    @override
     def result(self, example: Example, state: JSMAState) -> jax.Array:
-        """The image as it is."""
         return state.image
 
+    @override
     def spent(self, state: JSMAState) -> Cost:
-        """A forward and a backward pass per step and at first, and what choosing the class took."""
         return Cost(1 + state.goal.forwards + state.steps, 1 + state.steps)
 
     def _look(self, logits_fn, example, state):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, fooled, won_by
@@ -137,8 +138,8 @@ class Penalty(MinimumNorm):
     def measure(self, z: jax.Array, x: jax.Array) -> jax.Array:
         """The size () of z - x by which images that count are compared."""
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> PenaltyState:
-        """A forward pass: the clean image may be its own adversarial image."""
         image, example = _origin(example)
         output = logits_fn(example.x)
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
@@ -158,8 +159,8 @@ class Penalty(MinimumNorm):
             steps=jnp.int32(0),
         )
 
+    @override
     def step(self, logits_fn: LogitsFn, example: Example, state: PenaltyState) -> PenaltyState:
-        """One step of the descent; the next round begins where this one is over."""
         origin, example = _origin(example)
 
         def gain(z):
@@ -189,16 +190,16 @@ class Penalty(MinimumNorm):
             steps=state.steps + 1,
         )
 
+    @override
     def done(self, state: PenaltyState) -> jax.Array:
-        """After all rounds, or when the clean image needs no change."""
         return (state.search.rounds >= self.rounds) | (state.size == 0)
 
+    @override
     def result(self, example: Example, state: PenaltyState) -> jax.Array:
-        """The smallest change that counts; the clean image if none does."""
         return state.best
 
+    @override
     def spent(self, state: PenaltyState) -> Cost:
-        """A forward and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.goal.forwards + state.steps, state.steps)
 
     def fading(self, search: binary_search.Search) -> jax.Array:
