@@ -31,6 +31,13 @@ class GaussianNoise(Candidates):
 
     Guarantees:
       The result lies in [0, 1].
+
+    Two pixels that are the logits, and so close to each other that some noise swaps them:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.GaussianNoise(sigma=0.1, draws=100)
+    >>> int(jnp.argmax(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    1
     """
 
     sigma: float = number(default=0.05)

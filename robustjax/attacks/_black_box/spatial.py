@@ -45,7 +45,14 @@ def rotate_and_translate(x: jax.Array, degrees: jax.Array | float, shift: jax.Ar
 
 @config
 class Grid:
-    """All combinations of evenly spaced rotations and shifts, both extremes included."""
+    """All combinations of evenly spaced rotations and shifts, both extremes included.
+
+    The corner where the paper's grid begins:
+
+    >>> grid = rj.attacks.Grid(rotations=31, translations=5)
+    >>> grid.count, grid(jax.random.key(0), 0).tolist()
+    (775, [-1.0, -1.0, -1.0])
+    """
 
     rotations: int = number(default=31, low=1)
     translations: int = number(default=5, low=1)
@@ -69,7 +76,14 @@ class Grid:
 
 @config
 class Draws:
-    """Uniformly random motions: the worst-of-k attack."""
+    """Uniformly random motions: the worst-of-k attack.
+
+    More draws begin with the same ones:
+
+    >>> key, ten, twenty = jax.random.key(0), rj.attacks.Draws(10), rj.attacks.Draws(20)
+    >>> ten(key, 3).tolist() == twenty(key, 3).tolist()
+    True
+    """
 
     count: int = number(default=10, low=1)
 
@@ -98,6 +112,13 @@ class Spatial(Candidates):
     Guarantees:
       The result lies in [0, 1].
       The identity is among the candidates.
+
+    Three pixels that are the logits. Half a turn takes the white one to the other end:
+
+    >>> x = jnp.array([[[1.0], [0.0], [0.0]]])
+    >>> attack = rj.attacks.Spatial(180.0, 0.0, search=rj.attacks.Grid(2, 1))
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)).round(3))
+    [0. 0. 1.]
     """
 
     max_rotation: float = number(default=30.0, high=180.0)

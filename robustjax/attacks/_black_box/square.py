@@ -67,6 +67,13 @@ class Square(Iterative):
     Guarantees:
       The result lies in the ball and in the box.
       It takes `queries` forward passes, or fewer if it succeeds, and no gradient.
+
+    Two pixels that are the logits. Of the four corners of the ball one swaps their order:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.Square(rj.threats.Linf(0.125), queries=20)
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
     """
 
     threat: Linf | L2 | L1 = Linf()

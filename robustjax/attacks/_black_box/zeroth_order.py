@@ -62,6 +62,15 @@ class ZerothOrder(Ascent):
       The model is asked about images in the box only, and no derivative of it is taken.
       Each step costs samples + 1 queries, the last of them to see whether the new point succeeds.
       The two ends of a pair share one draw of a `Randomized` model; every pair has its own.
+
+    A model of two pixels with rounded logits, whose gradient is zero everywhere:
+
+    >>> def logits_fn(x):
+    ...     return jnp.round(8 * jnp.ravel(x))
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.ZerothOrder(rj.threats.Linf(0.125), steps=5, samples=8, delta=0.125)
+    >>> print(jnp.ravel(attack(logits_fn, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
     """
 
     threat: Threat = LINF
@@ -145,6 +154,13 @@ def SPSA(
     """Adam on differences along random signs, from a random start (Uesato et al. 2018).
 
     Adam moves all pixels about alike, which suits Linf; in other norms `NES` gets further.
+
+    Two pixels that are the logits; a few steps swap their order:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.SPSA(rj.threats.Linf(0.125), steps=20, samples=4)
+    >>> int(jnp.argmax(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    1
     """
     return ZerothOrder(
         threat, steps, step_size, samples, delta, start=Uniform(), rule=Adam(drop=1.0), **more
@@ -162,6 +178,13 @@ def NES(
     """The threat's steps with momentum along Gaussian differences (Ilyas et al. 2018).
 
     The momentum is that of MI-FGSM, of gradients normalised in L1.
+
+    Two pixels that are the logits; a few steps swap their order:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.NES(rj.threats.Linf(0.125), steps=5, samples=4)
+    >>> int(jnp.argmax(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    1
     """
     return ZerothOrder(
         threat,

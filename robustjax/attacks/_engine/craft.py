@@ -155,6 +155,15 @@ def perturb(
       bit for bit, as long as the model's own kernels round alike for every tile (two images per
       device and more on the CPU).
       Three eps, and new weights of a `Partial`, compile once.
+
+    Two images of two pixels, which are the logits. The ball around the second holds no other
+    class:
+
+    >>> images = np.float32([0.75, 0.625, 0.25, 0.75]).reshape(2, 1, 2, 1)
+    >>> attack, key = rj.attacks.FGSM(rj.threats.Linf(0.125)), jax.random.key(0)
+    >>> x_adv = rj.attacks.perturb(attack, lambda x: x[:, 0, :, 0], key, images, labels=[0, 1])
+    >>> x_adv.reshape(2, 2).tolist()
+    [[0.625, 0.75], [0.375, 0.625]]
     """
     check_attack(attack)
     model, key, examples, batch_size = check_request(

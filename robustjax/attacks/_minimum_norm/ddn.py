@@ -48,6 +48,14 @@ class DDN(RadiusSearch):
       On a linear classifier of two classes, or of more with loss=margin, the median distance is
       within 1 % of the smallest after 300 steps.
       A zero gradient moves nothing and makes no NaN.
+
+    Two pixels that are the logits. The nearest image of the other class has two equal pixels, at
+    a distance of 0.5 / sqrt(2):
+
+    >>> x = jnp.array([[[0.75], [0.25]]])
+    >>> z = rj.attacks.DDN()(jnp.ravel, jax.random.key(0), x, 0)
+    >>> round(float(jnp.linalg.norm(z - x)), 3)
+    0.354
     """
 
     threat: L2 = L2_NORM

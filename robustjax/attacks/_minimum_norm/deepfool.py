@@ -46,6 +46,14 @@ class DeepFool(GapSearch):
       On a linear classifier with at most `candidates` wrong classes, the distance is 1 + overshoot
       times the smallest, away from the box.
       A zero gradient moves nothing and makes no NaN.
+
+    Two pixels that are the logits. The decision plane is 0.5 / sqrt(2) away; the one step that a
+    linear model takes ends 2 % beyond it:
+
+    >>> x = jnp.array([[[0.75], [0.25]]])
+    >>> z = rj.attacks.DeepFool(overshoot=0.02)(jnp.ravel, jax.random.key(0), x, 0)
+    >>> round(float(jnp.linalg.norm(z - x)) / (0.5 / 2**0.5), 3)
+    1.02
     """
 
     threat: Linf | L2 = L2_NORM

@@ -41,6 +41,15 @@ class EAD(Penalty):
 
     Guarantees:
       As for `CarliniWagnerL2`.
+
+    Two pixels, of which the second counts three times as much: the L1 norm leaves the first alone.
+
+    >>> def logits_fn(x):
+    ...     return jnp.ravel(x) * jnp.array([1.0, 3.0])
+    >>> x = jnp.array([[[0.75], [0.125]]])
+    >>> z = rj.attacks.EAD(steps=100)(logits_fn, jax.random.key(0), x, 0)
+    >>> print(jnp.ravel(z - x).round(3))
+    [0.    0.125]
     """
 
     threat: L1 | L2 = L1(float("inf"))

@@ -55,6 +55,14 @@ class FAB(GapSearch):
       A misclassified clean image is its own result.
       On a linear classifier the distance is within 1 % of the smallest, the box included.
       A zero gradient makes no NaN.
+
+    Two pixels that are the logits. In Linf the nearest image of the other class moves both by half
+    of their difference:
+
+    >>> x = jnp.array([[[0.75], [0.25]]])
+    >>> z = rj.attacks.FAB(steps=20)(jnp.ravel, jax.random.key(0), x, 0)
+    >>> round(float(jnp.abs(z - x).max()), 2)
+    0.25
     """
 
     threat: Linf | L2 | L1 = LINF

@@ -52,6 +52,15 @@ class FMN(RadiusSearch):
       On a linear classifier the median distance is within 1 % of the smallest after 300 steps; in
       L0, within one pixel.
       A zero gradient makes no NaN.
+
+    Two pixels that are the logits. In L1 the nearest image of the other class is as far away as the
+    pixels differ:
+
+    >>> x = jnp.array([[[0.75], [0.25]]])
+    >>> attack = rj.attacks.FMN(rj.threats.L1(float("inf")), steps=100)
+    >>> z = attack(jnp.ravel, jax.random.key(0), x, 0)
+    >>> round(float(jnp.abs(z - x).sum()), 2)
+    0.5
     """
 
     threat: Threat = LINF

@@ -67,6 +67,13 @@ class JSMA(Iterative):
         `pair`) are changed.
       On a linear model the components are changed in the order of the gain per unit.
       A zero gradient moves nothing and makes no NaN.
+
+    Three pixels that are the logits. The pixel of the least likely class becomes white:
+
+    >>> x = jnp.array([[[0.875], [0.5], [0.25]]])
+    >>> z = rj.attacks.JSMA(gamma=1.0)(jnp.ravel, jax.random.key(0), x, 0)
+    >>> print(jnp.ravel(z))
+    [0.875 0.5   1.   ]
     """
 
     threat: L0 = L0(100.0)

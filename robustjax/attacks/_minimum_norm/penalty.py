@@ -27,6 +27,14 @@ class Started(NamedTuple):
     Attributes:
       image: (H, W, C) in the box, such as another attack's result.
       target: the class to go to; None: what the attack's own `target` says.
+
+    From the opposite corner to the same nearest image, 0.5 / sqrt(2) from the clean one:
+
+    >>> x = jnp.array([[[0.75], [0.25]]])
+    >>> attack, start = rj.attacks.CarliniWagnerL2(steps=50), rj.attacks.Started(1 - x, target=1)
+    >>> z = attack(jnp.ravel, jax.random.key(0), x, 0, start)
+    >>> round(float(jnp.linalg.norm(z - x)), 2)
+    0.35
     """
 
     image: jax.Array
