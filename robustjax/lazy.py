@@ -1,4 +1,4 @@
-"""Modules that are slow to import and seldom needed: they load when they are first used."""
+"""Lazy imports of modules that are slow to load and seldom needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Lazy(ModuleType):
-    """A module that is imported when an attribute of it is asked for.
+    """A module that is imported when one of its attributes is first read.
 
     >>> calendar = Lazy("calendar")
     >>> calendar.isleap(2000)

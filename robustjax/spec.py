@@ -4,9 +4,9 @@
     path   =  field { "." field }                a dot leads into a field that is a config itself
     value  =  number | true | false | none | word | value { "," value }
 
-A number is a decimal or a fraction. A word is one of the field's choices, or the name of what the
-field holds: `KINDS` lists the names of losses, starts, step rules and so on. Fields that are not
-given keep the values of the config that the name stands for.
+A number is a decimal or a fraction. A word is one of the field's choices, or a name from `KINDS`,
+which lists the losses, starts, step rules and so on. Fields that are not given keep the values of
+the named config.
 
 >>> from robustjax.attacks.starts import Gaussian, Zero
 >>> starts = Names("start", {"zero": Zero(), "gaussian": Gaussian()})
@@ -39,7 +39,7 @@ SWITCHES = {"true": True, "false": False, "1": True, "0": False}
 
 
 class Names(dict[str, T], Generic[T]):
-    """What there is of one kind, by name; `register` adds a user's own.
+    """A dictionary of things of one kind by name; `register` adds a user's own.
 
     >>> fruits = Names("fruit", {"apple": 1, "pear": 2})
     >>> fruits.register("quince", 3)
@@ -48,8 +48,8 @@ class Names(dict[str, T], Generic[T]):
     ValueError: unknown fruit 'quinze'; did you mean quince? known: apple, pear, quince
 
     Args:
-      kind: what an error calls one of them.
-      known: those that robustjax brings.
+      kind: a word for one of them, used in error messages.
+      known: those that come with robustjax.
     """
 
     def __init__(self, kind: str, known: Mapping[str, T]):
@@ -57,38 +57,38 @@ class Names(dict[str, T], Generic[T]):
         self.kind, self._owners = kind, dict[str, str]()
 
     def find(self, name: str) -> T:
-        """What has this name.
+        """The value of this name.
 
         Raises:
-          ValueError: nothing has; the message has the nearest name, and all of them.
+          ValueError: the name is unknown; the message lists the closest name and all names.
         """
         if name not in self:
-            raise ValueError(unknown(self.kind, name, self))
+            raise ValueError(_unknown(self.kind, name, self))
         return self[name]
 
     def register(self, name: str, value: T) -> None:
-        """Make `value` known by this name.
+        """Add `value` under this name.
 
-        The module that has registered it may do so again, as a notebook's cell does.
+        The module that registered a name may register it again, so a notebook cell can run twice.
 
         Raises:
-          ValueError: the name is robustjax's own or another module's, or it could not be written in
-            a text.
+          ValueError: the name belongs to robustjax or another module, or contains anything but
+            lower-case letters, digits and dashes.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_+-]*", name):
             raise ValueError(
-                f"the name of a {self.kind} is made of lower-case letters, digits and dashes, such "
-                f"as my-{self.kind.replace(' ', '-')}, got {name!r}"
+                f"the name of a {self.kind} consists of lower-case letters, digits and dashes, "
+                f"such as my-{self.kind.replace(' ', '-')}, got {name!r}"
             )
-        whose = caller()
+        whose = _caller()
         if name in self and (owner := self._owners.get(name, "robustjax")) != whose:
             owner = "robustjax's own" if owner == "robustjax" else f"registered by {owner}"
             raise ValueError(f"the {self.kind} {name!r} is {owner}; choose another name")
         self[name], self._owners[name] = value, whose
 
 
-def caller() -> str:
-    """The name of the nearest module outside robustjax that this was called from."""
+def _caller() -> str:
+    """The name of the innermost module outside robustjax on the call stack."""
     frame = sys._getframe()
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "robustjax":
         frame = frame.f_back
@@ -96,14 +96,14 @@ def caller() -> str:
 
 
 KINDS: dict[Hashable, Names[Any]] = {}
-"""The type of a field, as it is annotated -> what it may hold, by name.
+"""A field's annotated type -> the values that it can hold by name.
 
-`KINDS[Start].register("mine", Mine())` makes a user's own start known, and so for the others.
+`KINDS[Start].register("mine", Mine())` registers a user's own start, and likewise for other types.
 """
 
 
-def unknown(kind: str, word: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
-    """The message about a word that is not among the known ones, though it may mean one."""
+def _unknown(kind: str, word: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
+    """The message about an unknown word, with the known ones and the one that it may mean."""
     known = tuple(known)
     near = meant or difflib.get_close_matches(word.lower(), known, 1)
     question = f"did you mean {near[0]}? " if near else ""
@@ -114,41 +114,54 @@ def split(text: str) -> tuple[str, Settings]:
     """'name:path=value:path=value' -> the name and the settings.
 
     Raises:
-      ValueError: a setting without a path or a value.
+      ValueError: a setting without a path or an equals sign.
+
+    >>> split("gaussian:sigma=1/100")
+    ('gaussian', [('sigma', '1/100')])
     """
     name, *words = text.strip().split(":")
     settings = []
     for word in words:
         path, equals, value = word.partition("=")
         if not path or not equals:
-            raise ValueError(f"{text!r} has {word!r} where a setting should be: field=value")
+            raise ValueError(f"{word!r} in {text!r} is not a setting of the form field=value")
         settings.append((path, value))
     return name, settings
 
 
 def parse(text: str, names: Names[T]) -> T:
-    """The config of this name with these settings.
+    """The config that a text describes.
+
+    Args:
+      text: 'name' or 'name:field=value:...'.
+      names: the known names, such as `KINDS[Start]` or `training.SCHEDULES`.
 
     Raises:
-      ValueError: an unknown name or field, a value that the field cannot hold.
+      ValueError: an unknown name or field, or a value that the field cannot hold.
 
     Guarantees:
       `parse(write(config, names), names)` equals the config.
+
+    >>> parse("one-cycle:peak=0.4", rj.training.SCHEDULES)
+    OneCycle(peak=0.4)
     """
     name, settings = split(text)
     return change(names.find(name), settings, name)
 
 
 def change(config: Any, settings: Settings, name: str) -> Any:
-    """The config with these settings, all made at once: they may depend on each other.
+    """A copy of a config with these settings, applied together since they may depend on each other.
 
     Args:
       config: a dataclass; anything else has no fields.
-      settings: from `split`.
-      name: what an error calls the config.
+      settings: as returned by `split`.
+      name: the config's name in error messages.
 
     Raises:
       ValueError: as for `parse`.
+
+    >>> change(rj.attacks.starts.Gaussian(), [("sigma", "1/100")], "gaussian")
+    Gaussian(sigma=0.01)
     """
     fields = {n: field for n, field in _fields(config).items() if field.settable}
     changes: dict[str, Any] = {}
@@ -157,11 +170,11 @@ def change(config: Any, settings: Settings, name: str) -> Any:
         field, _, rest = path.partition(".")
         if field not in fields:
             owners = [f"{n}.{field}" for n, f in fields.items() if field in _fields(f.value)]
-            raise ValueError(unknown(f"field of {name}:", field, fields, owners))
+            raise ValueError(_unknown(f"field of {name}:", field, fields, owners))
         if rest:
             inside[field].append((rest, value))
         elif field in changes:
-            raise ValueError(f"{name} is given {field} twice")
+            raise ValueError(f"{name}: {field} is given twice")
         else:
             changes[field] = fields[field].read(value, f"{field} of {name}")
     for field, deeper in inside.items():
@@ -171,25 +184,28 @@ def change(config: Any, settings: Settings, name: str) -> Any:
 
 
 def write(config: Any, names: Mapping[str, Any]) -> str:
-    """The inverse of `parse`: by the name that leaves the least to be said.
+    """The inverse of `parse`, starting from the name that needs the fewest settings.
 
     Raises:
-      ValueError: it has a part without a name, such as a user's function.
+      ValueError: the config, or a part of it such as a user's function, has no name.
+
+    >>> write(rj.training.schedules.OneCycle(0.4), rj.training.SCHEDULES)
+    'one-cycle:peak=0.4'
     """
     texts = []
     for name, known in names.items():
         if known is config:
             return name
         if type(known) is type(config) and dataclasses.is_dataclass(known):
-            settings = differences(config, known)
+            settings = _differences(config, known)
             texts.append([name, *(f"{path}={value}" for path, value in settings)])
     if not texts:
         raise ValueError(f"{config!r} has no name")
     return ":".join(min(texts, key=len))
 
 
-def differences(config: Any, base: Any, path: str = "") -> Settings:
-    """The settings that make `config` of `base`, a config of the same type.
+def _differences(config: Any, base: Any, path: str = "") -> Settings:
+    """The settings that turn `base` into `config`, a config of the same type.
 
     Raises:
       ValueError: as for `write`.
@@ -198,7 +214,7 @@ def differences(config: Any, base: Any, path: str = "") -> Settings:
     for name, field in _fields(config).items():
         old, new = getattr(base, name), field.value
         if type(old) is type(new) and dataclasses.is_dataclass(new):
-            found += differences(new, old, f"{path}{name}.")
+            found += _differences(new, old, f"{path}{name}.")
         elif not (new is old or np.all(new == old)):
             word, settings = split(field.write())
             found.append((path + name, word))
@@ -207,7 +223,7 @@ def differences(config: Any, base: Any, path: str = "") -> Settings:
 
 
 def settings_of(config: Any, path: str = "") -> Settings:
-    """All settings that a text may change, with their present values.
+    """All settings that a text can change, with their current values.
 
     >>> from robustjax.attacks.stops import Misclassified
     >>> settings_of(Misclassified())
@@ -218,7 +234,7 @@ def settings_of(config: Any, path: str = "") -> Settings:
         if field.settable and (
             field.names is not None or not dataclasses.is_dataclass(field.value)
         ):
-            with contextlib.suppress(ValueError):  # a user's own: it can be replaced, not written
+            with contextlib.suppress(ValueError):  # a user's object without a name
                 found.append((path + name, split(field.write())[0]))
         if dataclasses.is_dataclass(field.value):
             found += settings_of(field.value, f"{path}{name}.")
@@ -227,13 +243,13 @@ def settings_of(config: Any, path: str = "") -> Settings:
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """A field, what it holds, and what it may hold.
+    """A field of a config: its value and the values that it can hold.
 
     Attributes:
-      value: of one config.
-      types: of a value that is not a tuple, or of a tuple's elements.
-      one, many: whether it may hold a single value, and a tuple.
-      names: what it may hold by name.
+      value: the current value.
+      types: the types of a single value, or of a tuple's elements.
+      one, many: whether the field can hold a single value, and a tuple.
+      names: the values that it can hold by name, if there are any.
     """
 
     value: Any
@@ -250,7 +266,7 @@ class _Field:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Those of a `Literal`."""
+        """The words of a `Literal` type."""
         return tuple(
             word for kind in self.types if get_origin(kind) is Literal for word in get_args(kind)
         )
@@ -268,7 +284,7 @@ class _Field:
             return self.names.find(text)
         if self.choices:
             if text not in self.choices:
-                raise ValueError(unknown(f"{where}:", text, self.choices))
+                raise ValueError(_unknown(f"{where}:", text, self.choices))
             return text
         if bool in self.types:
             if text not in SWITCHES:
@@ -277,7 +293,7 @@ class _Field:
         if str in self.types:
             return text
         if not {int, float} & self.types:
-            raise ValueError(f"{where} is a config: set its own fields, not the whole to {text!r}")
+            raise ValueError(f"{where} is a config: set its fields instead of {text!r}")
         try:
             number = parse_number(text)
         except ValueError as error:
@@ -285,16 +301,16 @@ class _Field:
         return int(number) if int in self.types and number.is_integer() else number
 
     def write(self) -> str:
-        """The inverse of `read`; settings of what has a name follow it.
+        """The inverse of `read`; a name is followed by its settings.
 
         Raises:
-          ValueError: there is no such text.
+          ValueError: the value cannot be written.
         """
         if not isinstance(self.value, tuple):
             return self._write_one(self.value)
         words = [self._write_one(value) for value in self.value]
         if self.names is not None and any(":" in word for word in words):
-            raise ValueError(f"{self.value!r} has settings, which cannot be written in a list")
+            raise ValueError(f"{self.value!r} has settings, and a list can only hold names")
         return ",".join(words)
 
     def _write_one(self, value: Any) -> str:
@@ -312,17 +328,17 @@ class _Field:
 
 
 def _fields(config: Any) -> dict[str, _Field]:
-    """The fields of a config; none of what is no config."""
+    """The fields of a config; none for anything else."""
     if not dataclasses.is_dataclass(config):
         return {}
     return {
-        field.name: _described(hint(type(config), field), getattr(config, field.name))
+        field.name: _describe(hint(type(config), field), getattr(config, field.name))
         for field in dataclasses.fields(config)
     }
 
 
-def _described(kind: Any, value: Any) -> _Field:
-    """What is known of a field from its type, or, where that cannot be found, from its value."""
+def _describe(kind: Any, value: Any) -> _Field:
+    """A field described by its type or, if that is unknown, by its value."""
     if kind is None:
         kind = tuple[type(value[0]), ...] if isinstance(value, tuple) and value else type(value)
     several = [option for option in _options(kind) if get_origin(option) is tuple]
@@ -336,5 +352,5 @@ def _described(kind: Any, value: Any) -> _Field:
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
-    """The members of a union; of anything else, itself."""
+    """The members of a union; any other type alone."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)

@@ -63,7 +63,9 @@ COMPLETE = (
     "models",
     "parallel",
     "report",
+    "spec",
     "theory",
+    "training",
     "typing",
 )
 """The modules whose public names all have one; the others follow."""

@@ -19,7 +19,7 @@ from robustjax.config import config
 from robustjax.models.weights import DIGEST
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, fit, step
-from robustjax.training.loop import started_from
+from robustjax.training.loop import fine_tuned
 from robustjax.training.schedules import Interpolated
 from robustjax.training.step import make_step
 from robustjax.writing import locked
@@ -91,7 +91,7 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
     status, _ = interrupt(out, signal.SIGKILL, after)
     assert status == -signal.SIGKILL
     status, errors = interrupt(out, signal.SIGTERM, 21, "--resume")
-    assert status == 143 and "resume goes on from here" in errors and "Traceback" not in errors
+    assert status == 143 and "resume continues here" in errors and "Traceback" not in errors
     subprocess.run(
         command(out, "--resume"), check=True, env=environment(), capture_output=True, timeout=300
     )
@@ -252,7 +252,7 @@ def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):
         tiny.module(), Natural(), tiny.RECIPE, jax.random.key(7), *list(data_.values())[:2], 4, 1
     )
     models.save_weights(tmp_path / "weights.npz", {"params": theirs.params, **theirs.stats})
-    new = started_from(state, tmp_path)
+    new = fine_tuned(state, tmp_path)
     for part in ("stem", "body"):
         for a, b in zip(*(jax.tree.leaves(s.params[part]) for s in (new, theirs)), strict=True):
             np.testing.assert_array_equal(a, b)

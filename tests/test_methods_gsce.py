@@ -32,7 +32,7 @@ from robustjax.training import (
     card,
     fit,
 )
-from robustjax.training.loop import agreed
+from robustjax.training.loop import required_model
 from robustjax.training.methods.base import Crafted
 from robustjax.training.step import IN_AXES, OUT_AXES, create_state, make_step
 
@@ -249,11 +249,11 @@ def test_more_classes_than_a_simplex_has_room_for_train_on_a_packing(method):
 
 
 def test_the_method_and_the_caller_agree_on_the_model():
-    asked = agreed({"name": "cnn", "feature_dim": 64}, MMC())
+    asked = required_model({"name": "cnn", "feature_dim": 64}, MMC())
     assert asked == {"name": "cnn"} | MMC().model
-    assert agreed({"name": "cnn"}, PGDAT()) == {"name": "cnn"}
-    with pytest.raises(ValueError, match="MMC needs a model of head 'max-mahalanobis', not 'lin"):
-        agreed({"name": "cnn", "head": "linear"}, MMC())
+    assert required_model({"name": "cnn"}, PGDAT()) == {"name": "cnn"}
+    with pytest.raises(ValueError, match="MMC needs a model with head 'max-mahalanobis', not 'l"):
+        required_model({"name": "cnn", "head": "linear"}, MMC())
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_the_weights_move_as_far_as_gamma_says():
     for name in ("first", "second"):
         np.testing.assert_allclose(moved[name]["kernel"], 1.1 * params[name]["kernel"], rtol=1e-5)
     np.testing.assert_array_equal(moved["second"]["bias"], params["second"]["bias"])
-    with pytest.raises(ValueError, match="no weight of two or more axes is called kernel or weigh"):
+    with pytest.raises(ValueError, match="no weight of two or more axes is named kernel or weight"):
         training.awp_step({"table": jnp.ones((2, 2))}, {"table": jnp.ones((2, 2))})
 
 

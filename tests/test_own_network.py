@@ -202,7 +202,7 @@ def test_what_makes_no_network_is_refused(digits, tmp_path, model, message):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (HE(PGDAT(ATTACK)), "HE needs a model of head 'cosine', .* name one of"),
+        (HE(PGDAT(ATTACK)), "HE needs a model with head 'cosine', .* name one of"),
         (YOPO(Linf(0.1)), "Bare has no method `stem_output`, which this training method"),
     ],
 )

@@ -63,7 +63,7 @@ def test_an_interrupted_pool_cannot_be_trained_on(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="has no images"):
         data.load_extra(f"arrays:{tmp_path}", 5)
     monkeypatch.undo()
-    pseudo_label(MODEL, IMAGES, tmp_path, soft=True)  # begins anew
+    pseudo_label(MODEL, IMAGES, tmp_path, soft=True)  # starts over
     np.testing.assert_array_equal(data.load_extra(f"arrays:{tmp_path}", 5).images, IMAGES)
     with pytest.raises(ValueError, match="holds images already"):
         pseudo_label(MODEL, IMAGES, tmp_path)

@@ -121,7 +121,7 @@ def test_lists_of_names():
     names = spec.Names("attack", {"pgd": attacks.PGD()})
     assert spec.parse(spec.write(attack, names), names) == attack
     other = dataclasses.replace(attack, transforms=(DiverseInput(p=0.1),))
-    with pytest.raises(ValueError, match="cannot be written in a list"):
+    with pytest.raises(ValueError, match="a list can only hold names"):
         spec.write(other, names)
 
 
@@ -137,10 +137,10 @@ def test_a_function_without_a_name_cannot_be_written():
     [
         ("corners", STARTS, "unknown start 'corners'; did you mean corner?"),
         ("zero:scale=1", STARTS, "unknown field of zero: 'scale'; known: none"),
-        ("uniform:scale", STARTS, "has 'scale' where a setting should be"),
+        ("uniform:scale", STARTS, "'scale' in 'uniform:scale' is not a setting"),
         ("uniform:scale=", STARTS, "scale of uniform: '' is not a number"),
         ("uniform:scale=-1", STARTS, "scale must lie in"),
-        ("uniform:scale=2:scale=2", STARTS, "uniform is given scale twice"),
+        ("uniform:scale=2:scale=2", STARTS, "uniform: scale is given twice"),
         ("misclassified:tau=1.9", STOPS, "tau must be a whole number"),
         ("piecewise:factor=-1", SCHEDULES, "factor must lie in"),
         ("piecewise:boundaries=1/2,x", SCHEDULES, "'x' is not a number"),

@@ -175,7 +175,7 @@ def test_a_step_mixes_where_the_recipe_says_so():
 
 @pytest.mark.parametrize("mix", [{"cutmix": True}, {"mixup": 1.0}])
 def test_mixing_is_refused_where_single_examples_are_remembered(mix):
-    with pytest.raises(ValueError, match="SAT remembers single examples"):
+    with pytest.raises(ValueError, match="SAT keeps state per example"):
         fresh(SAT(), 1, dataclasses.replace(RECIPE, **mix))
 
 

@@ -17,7 +17,9 @@ def steps_per_epoch(size: int, batch: int) -> int:
     390
     """
     if not 1 <= batch <= size:
-        raise ValueError(f"the batch size must lie in [1, {size}], the data set's, got {batch}")
+        raise ValueError(
+            f"the batch size must lie in [1, {size}], the number of images, got {batch}"
+        )
     return size // batch
 
 

@@ -1,4 +1,4 @@
-"""The host loop: batches in, metrics and checkpoints out; killed anywhere, it resumes exactly."""
+"""The host loop: batches in, metrics and checkpoints out. An interrupted run resumes exactly."""
 
 from __future__ import annotations
 
@@ -38,8 +38,16 @@ from robustjax.typing import Attack, Threat
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What `fit` returns: the final state, the best validation score, the run's folder, and the
-    step that it went on from (0 for a new run).
+    """What `fit` returns.
+
+    Attributes:
+      state: after the last step.
+      best: the best validation score.
+      folder: the run directory.
+      start: the step that the run resumed from; 0 for a new run.
+
+    >>> Result(state=None, best=0.5, folder=Path("runs/a"), start=0).best
+    0.5
     """
 
     state: TrainState
@@ -49,7 +57,11 @@ class Result:
 
 
 class Terminated(SystemExit):
-    """The run was asked to stop (SIGTERM) and has saved itself; the exit status is 143."""
+    """Raised after SIGTERM, once the run is saved; the exit status is 143.
+
+    >>> Terminated(143).code
+    143
+    """
 
 
 def fit(
@@ -72,41 +84,51 @@ def fit(
 ) -> Result:
     """Train a model and leave a run directory.
 
-    `out` then holds config.json, metrics.jsonl, checkpoints/last and checkpoints/best (Orbax),
-    weights.npz (the best on validation; at the end the last where `recipe.early_stopping` is off)
-    and weights_last.npz.
+    The directory then holds config.json, metrics.jsonl, checkpoints/last and checkpoints/best
+    (Orbax), weights_last.npz, and weights.npz: the best on validation, or, after a run without
+    `recipe.early_stopping`, the last.
 
     Args:
-      method: what is minimised.
+      method: the training method.
       train: training images.
-      validation: what the best checkpoint is chosen on, after each epoch; never the test set.
-      model: the arguments of `robustjax.models.create`, or of a factory of your own by its name or
-        'package.module:factory', without `num_classes` and without what the method says itself (a
-        head); such a name alone; or a network itself, see `models.adapt`.
+      validation: images that choose the best checkpoint after each epoch; never the test set.
+      model: one of the following, without `num_classes` and without what the method sets (a head):
+        a name known to `models.create` or registered, or 'package.module:factory'; a mapping of
+        that 'name' and further arguments; or a network, see `models.adapt`.
       out: the run directory.
-      recipe: all that is not the method.
+      recipe: everything that is not part of the method.
       seed: of weights, batches, augmentation and attacks.
-      resume: go on from the newest checkpoint in `out`, if there is one.
-      extra: examples with labels of a lesser kind (pseudo-labels, generated images), of which
-        `recipe.extra_fraction` of each batch is drawn; see `data.Plan`.
-      init_from: the directory of another run, whose weights are what this one begins with, all but
-        its head (in a network of your own, what is called `head`): fine-tuning, as in Hendrycks et
-        al., "Using pre-training can improve model robustness and uncertainty", ICML 2019.
-      threat: what config.json says the model is meant to withstand; None: the method's threat.
-      validation_attack: whose accuracy chooses the best checkpoint; None: clean accuracy.
-      checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
-      log_every: training steps a line of metrics.jsonl averages over.
+      resume: continue from the newest checkpoint in `out`, if there is one.
+      extra: weakly labelled examples (pseudo-labelled or generated images), which make up
+        `recipe.extra_fraction` of each batch; see `data.Plan`.
+      init_from: the directory of another run to start from: all its weights except those of its
+        head (in a network of your own, the submodule named `head`). This is fine-tuning as in
+        Hendrycks et al., "Using pre-training can improve model robustness and uncertainty", ICML
+        2019.
+      threat: the threat that config.json records; None: the method's threat.
+      validation_attack: the attack under which accuracy chooses the best checkpoint; None: clean
+        accuracy chooses it.
+      checkpoint_every: training steps between checkpoints; each epoch also ends with one.
+      log_every: training steps that one line of metrics.jsonl averages over.
       progress: show a progress bar.
 
     Raises:
-      ValueError: settings that do not fit together; a folder in use; a foreign checkpoint; a
-        method that asks the network for what it does not have.
-      FloatingPointError: the loss or a gradient was not finite. The last good checkpoint stays.
+      ValueError: settings contradict each other, the folder is in use, a checkpoint belongs to
+        another run, or the network lacks something that the method needs.
+      FloatingPointError: the loss or a gradient was not finite. The last good checkpoint is kept.
       Terminated: after SIGTERM, when everything is saved.
 
     Guarantees:
-      A run that is killed at any step and resumed ends with the same weights, bit for bit, on
-      as many devices (on the CPU; accelerators are not measured yet).
+      A run that is killed at any step and resumed ends with the same weights, bit for bit, on the
+      same number of devices (on the CPU; accelerators are not measured yet).
+
+    A mistake is found before anything is written:
+
+    >>> digits = rj.data.load("digits", "train").head(8)
+    >>> fit(rj.training.Natural(), digits, digits, model="cnn", out="runs/a",
+    ...     recipe=Recipe(batch_size=16))
+    Traceback (most recent call last):
+    ValueError: the batch size must lie in [1, 8], ...
     """
     config.check_seed("seed", seed)
     out, devices = Path(out), jax.device_count()
@@ -115,18 +137,18 @@ def fit(
     if recipe.batch_size % (devices * recipe.accumulate):
         raise ValueError(
             f"batch size {recipe.batch_size} must be a multiple of devices x accumulate = "
-            f"{devices} x {recipe.accumulate}; choose another (on a CPU JAX_NUM_CPU_DEVICES=1 "
-            "makes one device of all cores)"
+            f"{devices} x {recipe.accumulate}; choose another, or on a CPU set "
+            "JAX_NUM_CPU_DEVICES=1 to use all cores as one device"
         )
     total = recipe.epochs * steps_per_epoch
-    model = agreed(model, method)
+    model = required_model(model, method)
     module = models.network(model, train.num_classes)
     init_key, step_key, validation_key = jax.random.split(jax.random.key(seed), 3)
     state = create_state(
         module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
     )
     identity = {
-        "model": described(model, module, train.num_classes),
+        "model": model_record(model, module, train.num_classes),
         "image_shape": train.image_shape,
         "method": config.encode(method),
         "recipe": config.encode(recipe),
@@ -139,7 +161,7 @@ def fit(
         "validation_attack": config.encode(validation_attack),
         "class_names": train.class_names or [str(k) for k in range(train.num_classes)],
     }
-    if isinstance(module, models.Foreign):  # its name does not say what it is
+    if isinstance(module, models.Foreign):  # its name does not determine its weights
         identity["variables"] = models.shapes({"params": state.params, **state.stats})
     if jax.tree.leaves(state.slot):
         identity["devices"] = devices  # the slot is spread over them
@@ -151,9 +173,9 @@ def fit(
             state = parallel.to_local(restored[0], AXES)
             best_score, history = restored[1]["best"], restored[1]["history"]
             warn_of_changes(restored[1].get("surroundings"))
-            write_config(out, identity)  # in case that it was lost
+            write_config(out, identity)  # in case it was lost
         else:
-            state = place(state if init_from is None else started_from(state, init_from))
+            state = place(state if init_from is None else fine_tuned(state, init_from))
         start = int(state.step)
         current, action = method.control(history)
         begun = time.monotonic() - keep_metrics(out, start)
@@ -183,7 +205,7 @@ def fit(
                 batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
                 batch = parallel.split(batch, jax.local_device_count())
                 state, metrics = step(state, current, given, step_key, batch)
-                if at == 1:  # what cannot even take a step leaves no run behind
+                if at == 1:  # a run that fails in its first step leaves no config
                     write_config(out, identity)
                 pending.append(metrics)
                 bar.update()
@@ -211,10 +233,8 @@ def fit(
                 if epoch_ends and action == "stop":
                     break
                 if stop and at < total:
-                    print(
-                        f"stopped at step {at} of {total}; resume goes on from here",
-                        file=sys.stderr,
-                    )
+                    message = f"stopped at step {at} of {total}; resume continues here"
+                    print(message, file=sys.stderr)
                     raise Terminated(143)
         save_weights(out / "weights_last.npz", state, identity)
         if not recipe.early_stopping:
@@ -225,7 +245,7 @@ def fit(
 
 
 def about(examples: data.Dataset) -> dict[str, Any]:
-    """What a run's identity says of a set of examples."""
+    """The record of a data set in a run's identity."""
     return {"name": examples.name, "size": len(examples), "content_sha256": examples.digest}
 
 
@@ -237,59 +257,68 @@ def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) 
     return parallel.to_local(found[0], AXES).replace(step=state.step)
 
 
-def started_from(state: TrainState, run: str | Path) -> TrainState:
-    """A new state with the body of another run's best weights, and its own head."""
+def fine_tuned(state: TrainState, run: str | Path) -> TrainState:
+    """A new state with its own head and the rest of another run's best weights."""
     variables = models.transplant(run, {"params": state.params, **state.stats})
     params = variables.pop("params")
     ema = jax.tree.map(jnp.copy, params) if jax.tree.leaves(state.ema) else ()
     return state.replace(params=params, stats=variables, ema=ema)
 
 
-def agreed(model: Mapping[str, Any] | str | Any, method: Method) -> dict[str, Any] | Any:
-    """The model's arguments, and those that the method asks for, if they do not contradict.
+def required_model(model: Mapping[str, Any] | str | Any, method: Method) -> dict[str, Any] | Any:
+    """The model's arguments together with those that the method requires.
 
     Raises:
-      ValueError: they contradict, or the model is an object, which takes none.
+      ValueError: they contradict each other, or the model is an object, which takes no arguments.
     """
     model = {"name": model} if isinstance(model, str) else model
     if not isinstance(model, Mapping):
         if method.model:
             asked = ", ".join(f"{name} {value!r}" for name, value in method.model.items())
             raise ValueError(
-                f"{type(method).__name__} needs a model of {asked}, and a network that is given as "
-                "an object stays as it is: name one of robustjax.models.names(), or a factory of "
-                "your own that takes these settings"
+                f"{type(method).__name__} needs a model with {asked}, which cannot be set on a "
+                "network passed as an object: name one of robustjax.models.names(), or a factory "
+                "of your own that takes these settings"
             )
         return model
     for name, value in method.model.items():
         if model.get(name, value) != value:
             raise ValueError(
-                f"{type(method).__name__} needs a model of {name} {value!r}, not {model[name]!r}: "
-                "leave it to the method"
+                f"{type(method).__name__} needs a model with {name} {value!r}, not "
+                f"{model[name]!r}: leave {name} out, the method sets it"
             )
     return {**model, **method.model}
 
 
-def described(model: dict[str, Any] | Any, module: models.Network, num_classes: int) -> Any:
-    """How config.json says the network is made again."""
+def model_record(model: dict[str, Any] | Any, module: models.Network, num_classes: int) -> Any:
+    """What config.json needs to rebuild the network."""
     if isinstance(model, Mapping):
         return {**model, "num_classes": num_classes}
     return models.describe(module, num_classes)
 
 
 def place(state: TrainState) -> TrainState:
-    """Put a new state, made alike in every process, where the step will leave it."""
+    """Place a new state, equal in every process, on the devices as the step will return it."""
     own = slice(*(jax.local_device_count() * (jax.process_index() + i) for i in (0, 1)))
     return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
 
 
 def threat_of(method: Method) -> Threat:
-    """The threat a method trains against; Linf(8/255) where it has none."""
+    """The threat that a method trains against; Linf(8/255) if it has none.
+
+    >>> pgd = rj.attacks.PGD(rj.threats.L2(0.5))
+    >>> threat_of(rj.training.TRADES(attack=pgd)).eps
+    0.5
+    """
     return next(iter(threats_of(method)), Linf())
 
 
 def with_threat(method: Method, threat: Threat) -> Method:
-    """The same method against another threat."""
+    """A copy of a method that trains against another threat.
+
+    >>> with_threat(rj.training.PGDAT(), rj.threats.L2(0.5)).attack.threat.eps
+    0.5
+    """
     return map_threats(lambda _: threat, method)
 
 
@@ -300,7 +329,7 @@ def validate(
     attack: Attack | None,
     key: jax.Array,
 ) -> dict[str, float]:
-    """Clean accuracy, and accuracy under `attack`, of the weights that would be evaluated."""
+    """Clean accuracy, and accuracy under `attack`, of the weights to be evaluated."""
     variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
     attacks = {} if attack is None else {"validation": attack}
     found = evaluate(
@@ -320,8 +349,8 @@ def check_finite(state: TrainState, out: Path) -> None:
     if (bad := int(state.bad_step)) >= 0:
         raise FloatingPointError(
             f"the loss or a gradient was not finite at step {bad + 1}; the last good checkpoint in "
-            f"{out / 'checkpoints'} stays. Start anew elsewhere with a lower learning rate, a "
-            "warm-up or gradient clipping"
+            f"{out / 'checkpoints'} is kept. Start a new run in another folder with a lower "
+            "learning rate, a warm-up or gradient clipping"
         )
 
 
@@ -329,8 +358,8 @@ def check_finite(state: TrainState, out: Path) -> None:
 def sigterm() -> Iterator[Callable[[bool], bool]]:
     """Turn SIGTERM into a flag; yields a function that says whether to stop now.
 
-    Its argument says whether all processes ask at this step: several must agree on when to stop, so
-    they do then only, and any one's signal stops all.
+    Its argument is true at steps where every process calls it. Several processes must stop at the
+    same step, so they stop only there, and a signal to any of them stops all.
     """
     received: list[int] = []
 
@@ -341,7 +370,7 @@ def sigterm() -> Iterator[Callable[[bool], bool]]:
 
     try:
         before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    except ValueError:  # not the main thread: a notebook server decides itself
+    except ValueError:  # not the main thread, which handles signals itself
         yield stop
         return
     try:

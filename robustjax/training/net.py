@@ -1,9 +1,9 @@
-"""The model as a training method sees it: pure functions of the weights, BatchNorm's mode explicit.
+"""The model as training methods see it: pure functions of the weights, explicit BatchNorm modes.
 
 Every forward names its mode (see `robustjax.models.layers.BN`): `running`, `batch`, `commit` or
-`capture`. Dropout, if the model has any, is on in all but `running`. An example keeps its draw in
-all forwards of a step, where PyTorch draws anew in each: what a loss compares, and what an attack
-in such a mode climbs, is one network. Collectives live here, so methods read like their papers.
+`capture`. Dropout, if the model has any, is on in every mode except `running`. An example keeps its
+dropout mask in all forwards of a step (PyTorch draws a new one each time), so that a loss compares,
+and an attack climbs, a single network. Collectives live here, so methods read like their papers.
 """
 
 from __future__ import annotations
@@ -29,15 +29,19 @@ class Net(struct.PyTreeNode):
     """A model at one step of training.
 
     Attributes:
-      stats: every collection of variables that no gradient trains (`batch_stats`, `centers`).
+      stats: the variable collections that are not trained by gradients (`batch_stats`, `centers`).
       progress: fraction of training done when this step ends, in (0, 1], traced.
       module: the network.
       sync_bn: reduce BatchNorm over all devices.
-      accumulate: number of slices a device's batch is worked off in.
-      margin: what the training loss takes from the label's logit (HE).
-      frozen: what the method keeps and nothing changes (HAT's helper).
-      draws: (B,) keys, one for each example's dropout; None where the model has none.
-      ema: moving average of the weights before this step; () where the recipe keeps none.
+      accumulate: number of gradient-accumulation slices per device.
+      margin: subtracted from the label's logit in the training loss (HE).
+      frozen: constants of the method (HAT's helper network).
+      draws: (B,) keys for each example's dropout; None if the model has none.
+      ema: moving average of the weights before this step; () if the recipe keeps none.
+
+    >>> module = rj.models.network({"name": "cnn", "width": 1}, num_classes=10)
+    >>> Net(stats={}, progress=jnp.float32(0.5), module=module).accumulate
+    1
     """
 
     stats: Any
@@ -68,7 +72,7 @@ class Net(struct.PyTreeNode):
           stats: running statistics to start from; default `self.stats`.
           method: the module's method: `__call__` (logits), `features`, `both`, `stem_output`,
             `rest`, `taught`, `trust`.
-          axes: mapped axes besides the devices' that statistics are reduced over.
+          axes: mapped axes over which statistics are reduced, besides the devices.
 
         Returns:
           (output, statistics after this forward).
@@ -87,7 +91,7 @@ class Net(struct.PyTreeNode):
         return self.forward(params, x, "running", stats)[0]
 
     def train(self, params: Any, x: jax.Array, stats: Any = None) -> tuple[jax.Array, Any]:
-        """Logits (B, K) under batch statistics, and the running ones after the commit."""
+        """Logits (B, K) under batch statistics, and the updated running statistics."""
         return self.forward(params, x, "commit", stats)
 
     def craft(
@@ -104,9 +108,9 @@ class Net(struct.PyTreeNode):
         """Attack each image of a batch.
 
         Args:
-          attack: as it is at this time of training; under 'commit' its every step moves the running
-            statistics. Any of its numbers may be an array (B,), one for each image, or
-            (B, H, W, C).
+          attack: its schedules are evaluated at the current progress. In mode 'commit' every step
+            of it updates the running statistics. Any of its numbers may be an array (B,), one per
+            image, or (B, H, W, C).
           params: weights.
           keys: (B,) one key per example.
           x: (B, H, W, C) images.
@@ -114,7 +118,7 @@ class Net(struct.PyTreeNode):
           reference: (B, ...), what the attack's loss is compared with to be maximised; None: what
             the attack's own `target` says.
           mode: BatchNorm's mode during the attack.
-          with_image: the attack's loss is given (logits, image), and not the logits alone.
+          with_image: pass (logits, image) to the attack's loss instead of logits.
 
         Returns:
           (adversarial images, statistics).
@@ -144,13 +148,13 @@ class Net(struct.PyTreeNode):
         mode: str = "running",
         stats: Any = None,
     ) -> tuple[jax.Array, jax.Array, Any]:
-        """Differentiate a sum over the batch, all devices together, by its images.
+        """The gradient of a sum over the whole batch, on all devices, by its images.
 
         Args:
           params: weights.
           x: (B, H, W, C) images.
           objective: logits (B, K) -> values (B,).
-          mode: BatchNorm's.
+          mode: BatchNorm's mode.
           stats: running statistics to start from; default `self.stats`.
 
         Returns:
@@ -166,11 +170,11 @@ class Net(struct.PyTreeNode):
         return gradient, values, new
 
     def position(self, size: int) -> tuple[jax.Array, int]:
-        """Where in the whole batch a device's `size` examples are, and how large that is."""
+        """The positions of a device's `size` examples in the whole batch, and the batch's size."""
         return lax.axis_index(AXIS) * size + jnp.arange(size), size * lax.axis_size(AXIS)
 
     def gather(self, tree: Any) -> Any:
-        """The leading axis of all devices, one after the other, on each of them."""
+        """All devices' arrays, concatenated along the leading axis, on every device."""
         return lax.all_gather(tree, AXIS, tiled=True)
 
     def mean(self, tree: Any) -> Any:
@@ -182,5 +186,5 @@ class Net(struct.PyTreeNode):
         return lax.psum(tree, AXIS)
 
     def mean_grad(self, loss: Callable[[Any], jax.Array]) -> Callable[[Any], Any]:
-        """The gradient of a per-device loss, averaged over all devices (never of the average)."""
+        """The gradient of a per-device loss, averaged over devices (not that of the average)."""
         return lambda params: self.mean(jax.grad(loss)(params))

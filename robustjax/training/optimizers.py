@@ -1,4 +1,4 @@
-"""Optimisers: what the methods' papers vary, built from optax. The step applies the rate.
+"""Optimisers with the settings that papers vary, built from optax. The step applies the rate.
 
 Weight decay is coupled by default, as in PyTorch's SGD and Adam: wd * w joins the gradient before
 momentum. `decoupled` adds it after (SGDW, AdamW; Loshchilov & Hutter 2019).
@@ -26,12 +26,11 @@ class Optimizer:
       momentum: of SGD; Adam's first moment too.
       weight_decay: PyTorch's convention, gradient + weight_decay * w.
       decay: which weights decay: 'all', 'kernels' (neither biases nor BatchNorm) or 'convolutions'
-        (as where Keras regularises them alone; its l2(c) is a weight_decay of 2 c).
+        (Keras models often regularise only these; Keras's l2(c) is a weight_decay of 2 c).
       decoupled: add the decay after the momentum.
-      centralise: the kernels whose gradient, with its decay where it is coupled, loses its mean
-        over everything but the output channel: 'none', 'kernels' or 'convolutions' (SGD_GC and
-        SGD_GCC; Yong et al. 2020).
-      clip: largest global norm of the gradient; None leaves it.
+      centralise: subtract from a gradient (plus a coupled decay) its mean over all axes except the
+        output channel, of 'none', 'kernels' (SGD_GC) or 'convolutions' (SGD_GCC; Yong et al. 2020).
+      clip: largest global norm of the gradient; None: no limit.
 
     >>> tx = Optimizer("nesterov", weight_decay=5e-4, decay="kernels").transform()
     >>> state = tx.init({"kernel": jnp.ones((2, 2))})
@@ -62,7 +61,7 @@ class Optimizer:
 
 
 def centralised(gradients: Any, params: Any) -> Any:
-    """Each gradient less its mean over all axes but the last, the output channel."""
+    """Each gradient minus its mean over all axes except the last, the output channel."""
     return jax.tree.map(lambda g: g - g.mean(tuple(range(g.ndim - 1)), keepdims=True), gradients)
 
 
@@ -70,7 +69,7 @@ def kernels(params: Any) -> Any:
     """True for convolution and dense kernels, False for biases, norms, tokens and centers.
 
     Raises:
-      ValueError: there are none: no weight of two or more axes is called kernel, weight or w.
+      ValueError: no weight of two or more axes is named kernel, weight or w.
     """
 
     def is_kernel(path, w):
@@ -79,16 +78,16 @@ def kernels(params: Any) -> Any:
 
     found = jax.tree.map_with_path(is_kernel, params)
     if not any(jax.tree.leaves(found)):
-        raise ValueError(f"no weight of two or more axes is called {' or '.join(KERNELS)}")
+        raise ValueError(f"no weight of two or more axes is named {' or '.join(KERNELS)}")
     return found
 
 
 KERNELS = ("kernel", "weight", "w")
-"""What libraries call the weights of dense and convolutional layers."""
+"""The names that libraries give the weights of dense and convolutional layers."""
 
 
 def convolutions(params: Any) -> Any:
-    """True for convolution kernels alone."""
+    """True for convolution kernels only."""
     return jax.tree.map(lambda w: w.ndim == 4, params)
 
 

@@ -1,4 +1,4 @@
-"""Labels by a trained model for images that have none (Carmon et al. 2019; Alayrac et al. 2019)."""
+"""Labels from a trained model for unlabelled images (Carmon et al. 2019; Alayrac et al. 2019)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
@@ -26,14 +27,14 @@ def pseudo_label(
     batch_size: int = 256,
     progress: bool = False,
 ) -> None:
-    """Write a pool that `load_extra` reads: the images and what the model says of them.
+    """Write a pool for `data.load_extra`: the images and the labels that the model gives them.
 
     `out` then holds train_images.npy, train_labels.npy (N,), train_confidence.npy (N,), the
     probability of the label, and, if `soft`, train_targets.npy (N, K).
 
     Args:
       logits_fn: a batch of images in [0, 1] -> logits (B, K).
-      images: (N, H, W, C) uint8; may be memory-mapped: a part at a time is read.
+      images: (N, H, W, C) uint8; may be memory-mapped, as it is read in parts.
       out: a folder without a pool.
       soft: keep all probabilities as targets, float32.
       batch_size: of the model's passes; results do not depend on it.
@@ -43,7 +44,14 @@ def pseudo_label(
       ValueError: the folder holds images already, or the images are not what is said above.
 
     Guarantees:
-      Files get their names when all are whole: what an interrupted run leaves is no pool.
+      Files get their names when all are complete: an interrupted call leaves no pool.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> images = np.full((2, 4, 4, 3), (0, 9, 0), np.uint8)
+    >>> pseudo_label(lambda x: x.mean((1, 2)), images, folder)
+    >>> rj.data.load_extra(f"arrays:{folder}", num_classes=3).labels.tolist()
+    [1, 1]
     """
     out = Path(out)
     if images.dtype != np.uint8 or images.ndim != 4:
@@ -53,24 +61,25 @@ def pseudo_label(
     with locked(out, "pseudo-label"):
         if (out / "train_images.npy").exists():
             raise ValueError(f"{out} holds images already; choose another folder")
-        for name in KINDS:  # of an interrupted run, perhaps of another model
+        for name in KINDS:  # left by an interrupted call, perhaps with another model
             for path in (out / f".train_{name}.npy", out / f"train_{name}.npy"):
                 path.unlink(missing_ok=True)
-        _write(logits_fn, images, out, soft, batch_size, progress)
+        model = logits_fn if isinstance(logits_fn, Partial) else Partial(logits_fn)
+        _write(model, images, out, soft, batch_size, progress)
 
 
 KINDS = ("confidence", "labels", "targets", "images")
-"""What the files of a pool hold. The images make it one, so they get their name last."""
+"""The files of a pool, images last: a folder without them is no pool."""
 
 
 def _write(
-    logits_fn: Callable, images: np.ndarray, out: Path, soft: bool, batch_size: int, progress: bool
+    model: Partial, images: np.ndarray, out: Path, soft: bool, batch_size: int, progress: bool
 ) -> None:
     copy = open_memmap(out / ".train_images.npy", "w+", np.uint8, images.shape)
     labels, confidence, targets = [], [], None
     for rows in tqdm(list(chunks(len(images))), disable=not progress):
         copy[rows] = images[rows]
-        probabilities = over_tiles(_probabilities, (logits_fn,), {"image": copy[rows]}, batch_size)
+        probabilities = over_tiles(_probabilities, (model,), {"image": copy[rows]}, batch_size)
         labels.append(probabilities.argmax(-1).astype(np.int32))
         confidence.append(probabilities.max(-1))
         if soft:

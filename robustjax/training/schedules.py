@@ -1,7 +1,8 @@
-"""Schedules as functions of the fraction t of training done, in (0, 1]; their values are factors.
+"""Schedules: factors as functions of t in (0, 1], the fraction of training done.
 
-A step's t counts the step itself, as in the authors' code: (epoch + (i + 1) / steps) / epochs. The
-fractions of the unified baseline (Pang et al. 2021) are `Piecewise()`: 100 / 110 and 105 / 110.
+A step's t includes the step itself, as in the authors' code: (epoch + (i + 1) / steps) / epochs.
+The default `Piecewise()` drops at 100 / 110 and 105 / 110, as the unified baseline of Pang et al.
+(2021).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class CosineDecay(Schedule):
 
 @config
 class Interpolated(Schedule):
-    """Linear between the points (times[i], values[i]); the default is Rice et al. 2020's.
+    """Linear between the points (times[i], values[i]); the default is that of Rice et al. 2020.
 
     >>> float(Interpolated((0.0, 1.0), (1.0, 0.0))(jnp.float32(0.25)))
     0.75
@@ -87,7 +88,7 @@ class Interpolated(Schedule):
     def __post_init__(self):
         if len(self.times) != len(self.values):
             raise ValueError(
-                "a linear schedule needs a value at each time, got "
+                "a linear schedule needs one value per time, got "
                 f"{len(self.times)} times and {len(self.values)} values"
             )
 
@@ -137,14 +138,14 @@ SCHEDULES = KINDS[Schedule] = Names(
         "multiple-decay": MultipleDecay(),
     },
 )
-"""The schedules by their names on the command line; `SCHEDULES.register(name, yours)` adds one."""
+"""The schedules by name; `register` adds one."""
 
 
 def register(name: str, schedule: Schedule) -> None:
-    """Make a schedule of your own known by name, to the command line and `robustjax.spec`.
+    """Register a schedule of your own for the command line and `robustjax.spec`.
 
     Raises:
-      ValueError: the name is robustjax's own or another module's.
+      ValueError: the name belongs to robustjax or another module.
 
     >>> register("early", Piecewise((0.1,)))
     >>> float(SCHEDULES["early"](0.05))
@@ -155,5 +156,5 @@ def register(name: str, schedule: Schedule) -> None:
 
 
 def warm_up(t: jax.Array, fraction: float) -> jax.Array:
-    """t / fraction up to 1; 1 throughout where fraction is 0."""
-    return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # no run has so short a step
+    """t / fraction, at most 1; 1 throughout if fraction is 0."""
+    return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # shorter than any step

@@ -1,4 +1,4 @@
-"""Everything that changes while training, in one pytree: save it, and resume exactly."""
+"""Everything that changes during training, in one pytree. Saving it suffices to resume exactly."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ class TrainState(struct.PyTreeNode):
     """The state of a run.
 
     Attributes:
-      step: () int32, training steps done.
-      updates: () int32, optimiser steps done (Free takes several a training step).
-      bad_step: () int32, the step whose loss or gradient was not finite, or -1. From there on the
-        state is frozen, so the last good weights survive donation.
+      step: () int32, number of training steps done.
+      updates: () int32, number of optimiser steps done (Free does several per training step).
+      bad_step: () int32, the first step whose loss or gradient was not finite, or -1. The state is
+        frozen from then on, so the last good weights survive donation.
       params: weights.
       stats: the other variable collections (`batch_stats`, `centers`).
-      opt_state: the optimiser's.
+      opt_state: the optimiser's state.
       ema: moving average of `params`, or ().
-      rows: per-example state, leading axis N, the same on all devices.
+      rows: state per training example, leading axis N, the same on all devices.
       slot: state per batch position, leading axes (devices, B / devices).
-      frozen: what no step changes, a helper network, or ().
+      frozen: constants of the method, such as a helper network, or ().
+
+    >>> zero = jnp.int32(0)
+    >>> state = TrainState(zero, zero, zero - 1, params={"w": 1.0}, stats={}, opt_state=())
+    >>> state.replace(ema={"w": 0.5}).weights
+    {'w': 0.5}
     """
 
     step: jax.Array
@@ -38,16 +43,16 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def weights(self) -> Any:
-        """What is evaluated: the moving average where there is one, else the weights."""
+        """The weights to evaluate: the moving average if there is one."""
         return self.params if self.ema == () else self.ema
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The evaluated model's variables, as Flax takes them (statistics are never averaged)."""
+        """The variables to evaluate, as Flax takes them (statistics are never averaged)."""
         return {"params": self.weights, **self.stats}
 
 
 _ALIKE: Any = None
 
 AXES = TrainState(*[_ALIKE] * 8, slot=0, frozen=_ALIKE)
-"""The device axes of a state: slot rows are spread, all else is replicated."""
+"""The device axes of a state: the slot is split over devices, all else is replicated."""

@@ -1,6 +1,7 @@
-"""The training step of one device: augment, let the method update, keep the state sound.
+"""The training step of one device: augment, let the method update, keep the state finite.
 
-`program` is it on all devices, compiled once for all numbers; `parallel.emulate` is its proof.
+`program` runs it on all devices and compiles once for all numbers; `parallel.emulate` is the
+single-device reference.
 """
 
 from __future__ import annotations
@@ -46,16 +47,16 @@ def create_state(
 
     Args:
       module: the model.
-      method: its rows, its slot and what it keeps frozen are made here.
-      recipe: all that is not the method.
+      method: the method, which makes its initial rows, slot and frozen state.
+      recipe: everything that is not part of the method.
       key: for the initial weights.
-      images: (N, H, W, C) the training set, of which only the shape matters.
+      images: (N, H, W, C) the training set; only its shape matters.
       labels: (N,).
       num_classes: K.
-      shards: devices that the batch, and so the slot, is spread over.
+      shards: the number of devices that share a batch, and so the slot.
 
     Raises:
-      ValueError: the method and the recipe do not go together, or the network has other classes.
+      ValueError: the method does not support the recipe, or the network does not have K classes.
     """
     variables = models.init(module, key, images.shape[1:])
     models.check_classes(module, variables, images.shape[1:], num_classes)
@@ -64,8 +65,8 @@ def create_state(
     rows = method.init_rows(jnp.asarray(labels), num_classes)
     if mixer(recipe) and jax.tree.leaves(rows):
         raise ValueError(
-            f"{type(method).__name__} remembers single examples, and cutmix and mixup mix two; "
-            "leave them off"
+            f"{type(method).__name__} keeps state per example, but cutmix and mixup blend two "
+            "examples: turn them off"
         )
     return TrainState(
         step=jnp.int32(0),
@@ -86,14 +87,14 @@ def make_step(
 ) -> Callable[[TrainState, Method, jax.Array, dict[str, jax.Array]], tuple[TrainState, dict]]:
     """Build the per-device step (state, method, key, batch) -> (state, metrics).
 
-    The numbers of `method` and `recipe` may be traced ones: see `program`. `batch` holds this
-    device's image (b, H, W, C) uint8 and label, index (b,) int32, and may hold target (b, K)
-    float32. An example of negative index is an extra one: it has no row in the per-example state,
-    and is a new example to it each time. `key` is the run's: all randomness depends on (key, step,
-    index) alone.
+    The numbers of `method` and `recipe` may be traced: see `program`. `batch` holds this device's
+    image (b, H, W, C) uint8 and label, index (b,) int32, and may hold target (b, K) float32. An
+    example with a negative index is an extra one: it has no row in the per-example state, which
+    treats it as new each time. `key` is the run's key: all randomness depends only on (key, step,
+    index).
 
     Guarantees:
-      A step whose loss or gradients are not finite changes nothing but `bad_step`.
+      A step whose loss or gradients are not finite changes only `bad_step`.
     """
     tx = recipe.optimizer.transform()
 
@@ -157,7 +158,7 @@ def program(module: models.Network, total_steps: int, num_classes: int) -> Calla
     """The step on all devices: (state, method, recipe, key, batch) -> (state, metrics).
 
     Guarantees:
-      Methods and recipes that differ in numbers alone, and all seeds, share one compilation.
+      Methods and recipes that differ only in numbers, and all seeds, share one compilation.
     """
 
     def step(state, method, recipe, key, batch):
@@ -168,7 +169,7 @@ def program(module: models.Network, total_steps: int, num_classes: int) -> Calla
 
 
 def scale_eps(tree: T, factor: jax.Array) -> T:
-    """The same method with the eps of every threat in it multiplied."""
+    """A copy of a method with every threat's eps multiplied by `factor`."""
     return map_threats(lambda threat: scaled(threat, factor), tree)
 
 
@@ -181,25 +182,25 @@ def smoothed(recipe: Recipe, index: jax.Array, target: jax.Array, num_classes: i
 
 
 Mixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(key, image, other) -> (mixed image, the share of the first that is kept)."""
+"""(key, image, other) -> (mixed image, the share of `image` in it)."""
 
 
 def mixer(recipe: Recipe) -> Mixer | None:
-    """How pairs of images are mixed, if they are."""
+    """The function that mixes pairs of images; None if the recipe mixes none."""
     if recipe.cutmix:
         return cutmix
     return None if recipe.mixup is None else functools.partial(mixup, alpha=recipe.mixup)
 
 
 def mixed(mix: Mixer, batch: Batch, keys: jax.Array) -> Batch:
-    """Each example mixed with the one before it in the whole batch, all devices together.
+    """Each example mixed with the one before it in the whole batch, across devices.
 
-    Where less than half of an image is left, its label is the other's.
+    The label is that of the larger share.
     """
     size = len(batch.label)
     before = lax.axis_index(AXIS) * size + jnp.arange(size) - 1
-    mine = batch.image, batch.target, batch.label
-    others = jax.tree.map(lambda a: lax.all_gather(a, AXIS, tiled=True)[before], mine)
+    examples = batch.image, batch.target, batch.label
+    others = jax.tree.map(lambda a: lax.all_gather(a, AXIS, tiled=True)[before], examples)
     image, kept = jax.vmap(mix)(keys, batch.image, others[0])
     share = kept[:, None]
     return batch.replace(
@@ -210,7 +211,7 @@ def mixed(mix: Mixer, batch: Batch, keys: jax.Array) -> Batch:
 
 
 def read_rows(table: Any, index: jax.Array, new: Any) -> Any:
-    """The rows of the per-example table; a negative index has those of a new example."""
+    """The rows of the per-example table; for a negative index, those of a new example."""
 
     def read(t, n):
         known = (index >= 0).reshape(-1, *(1 for _ in n.shape[1:]))
@@ -220,7 +221,7 @@ def read_rows(table: Any, index: jax.Array, new: Any) -> Any:
 
 
 def scatter(table: Any, index: jax.Array, rows: Any) -> Any:
-    """Write all devices' rows into the replicated per-example table; a negative index has none."""
+    """Write all devices' rows into the replicated per-example table; skip negative indices."""
     gather = functools.partial(lax.all_gather, axis_name=AXIS, tiled=True)
     where = gather(index)
 
@@ -231,7 +232,7 @@ def scatter(table: Any, index: jax.Array, rows: Any) -> Any:
 
 
 def keep_finite(old: TrainState, new: TrainState, metrics: dict[str, jax.Array]) -> TrainState:
-    """`new` if it and the loss are finite and no step was bad before, else `old`, marked."""
+    """`new` if it and the loss are finite and no earlier step was bad, else `old`, marked."""
     finite = jnp.isfinite(metrics["loss"])
     for leaf in jax.tree.leaves(new):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):

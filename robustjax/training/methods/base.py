@@ -109,7 +109,18 @@ Action = Literal["continue", "rollback", "stop"]
 
 
 class Method(abc.ABC):
-    """An adversarial-training method; subclasses are `@config` classes, and final."""
+    """An adversarial-training method; subclasses are `@config` classes, and final.
+
+    >>> @rj.config.config
+    ... class Darker(Method):
+    ...     def perturb(self, net, params, batch, keys):
+    ...         return Crafted(0.5 * batch.image, net.stats)
+    ...     def loss(self, net, params, batch, crafted):
+    ...         logits, stats = net.train(params, crafted.x_adv)
+    ...         return cross_entropy(net, logits, batch).mean(), Aux(stats, {})
+    >>> rj.training.AWP(Darker(), gamma=1e-2).inner
+    Darker()
+    """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
