@@ -256,7 +256,7 @@ def test_processes_meet_where_the_flags_say(fitted, monkeypatch, flags, want):
     ],
 )
 def test_half_of_a_meeting_point_is_refused(flags):
-    assert "--distributed alone" in refuse("train", "natural", "--out", "never", *flags)
+    assert "only --distributed" in refuse("train", "natural", "--out", "never", *flags)
 
 
 def test_a_run_that_lost_files_gets_them_again(copy, capsys):
@@ -307,7 +307,7 @@ def test_evaluate_against_another_threat(copy, capsys):
         EvaluateOptions(copy, ("fgsm",), threat="l2", eps=0.5, n=400, curve="none", weights="last")
     )
     assert found.attacks["fgsm"]["fields"]["threat"] == config.encode(L2(0.5))
-    assert "digits has 359 test images, all are evaluated" in capsys.readouterr().out
+    assert "digits has only 359 test images" in capsys.readouterr().out
 
 
 def test_a_distance_head_is_attacked_on_its_distances(copy, monkeypatch, capsys):
@@ -616,7 +616,7 @@ def test_help_names_the_flags(capsys):
         "--eps",
     ):
         assert part in flat
-    assert "threat.eps" not in flat
+    assert not [part for part in ("threat.eps", "Attributes:", ">>>") if part in flat]
 
 
 def test_what_attacks_share_is_documented_in_each(capsys):
@@ -624,7 +624,7 @@ def test_what_attacks_share_is_documented_in_each(capsys):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         text = capsys.readouterr().out
-        assert "--batch-size" in text and "None suits" in text and "pixels in" in text
+        assert "--batch-size" in text and "chosen for" in text and "pixels in" in text
 
 
 @pytest.mark.parametrize(
@@ -656,7 +656,7 @@ def test_the_version(capsys):
         (["attacks", "pgdd"], "unknown attack 'pgdd'; did you mean pgd?"),
         (["detectors", "lad"], "unknown detector 'lad'; did you mean lid?"),
         (["methods", "tradse"], "unknown method 'tradse'; did you mean trades?"),
-        (["--import", "my_packag", "data", "list"], "there is no module 'my_packag'"),
+        (["--import", "my_packag", "data", "list"], "no module 'my_packag' is installed"),
         (["data", "list", "--import"], "--import needs the name of a module"),
         (["evaluate", "--import", "half_broken"], "--import half_broken: No module named 'gone'"),
     ],

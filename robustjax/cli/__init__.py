@@ -1,4 +1,4 @@
-"""The command line: `robustjax COMMAND ...`. Only the command that is asked for is imported."""
+"""The command line: `robustjax COMMAND ...`. Only the requested command is imported."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ COMMANDS = {
     "quickstart": "Train three models on bundled images, attack them, write reports and figures.",
     "train": "Train a model by one of the methods; `robustjax train METHOD --help` has its flags.",
     "evaluate": "Attack a trained model on test images; write a report and figures.",
-    "detect": "Attack a trained model that detectors watch; write detection.json and roc.png.",
-    "transfer": "Attack every run with the images crafted on every other one.",
-    "pseudo-label": "Let a trained model label images that have no labels, for `train --extra`.",
+    "detect": "Attack a trained model guarded by detectors; write detection.json and roc.png.",
+    "transfer": "Attack every run with images crafted on every other run.",
+    "pseudo-label": "Label unlabelled images by a trained model, for `train --extra`.",
     "report": "Print one table of several evaluated runs.",
     "methods": "List the training methods and their cards.",
     "attacks": "List the attacks, or the settings of one.",
     "detectors": "List the detectors, or the settings of one.",
     "models": "List the networks.",
-    "data": "List the data sets that can be read now, or prepare another.",
+    "data": "List the available data sets, or prepare another.",
 }
-"""Name -> a line about it. The module of its name has a function `command`, which takes words."""
+"""Name -> summary. The module of that name has a function `command`, which takes words."""
 
 READABLE = (ValueError, OSError, FloatingPointError, ImportError)
-"""What robustjax raises: its message is a sentence. Others need their type's name to be read."""
+"""Errors that robustjax raises with a full message; others are printed with their type."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point; errors are one line, `--debug` shows where they come from."""
+    """Entry point; prints errors in one line, with `--debug` as tracebacks."""
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
@@ -56,9 +56,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def import_modules(words: Sequence[str]) -> list[str]:
-    """Import what `--import MODULE` names, so that what it registers is known; the other words.
+    """Import each module of `--import MODULE`, so that its registrations apply.
 
-    Modules in the current folder are found, too, after all that is installed.
+    Installed modules come first, then those in the current folder.
+
+    Returns:
+      The other words.
 
     Raises:
       ImportError: there is no such module, or it cannot be imported.
@@ -77,8 +80,7 @@ def import_modules(words: Sequence[str]) -> list[str]:
         except ModuleNotFoundError as error:
             if error.name and (module + ".").startswith(error.name + "."):
                 raise ImportError(
-                    f"--import: there is no module {module!r} among those installed and in this "
-                    "folder"
+                    f"--import: no module {module!r} is installed or in the current folder"
                 ) from error
             raise ImportError(f"--import {module}: {error}") from error
         except ValueError as error:  # an empty name
@@ -87,15 +89,15 @@ def import_modules(words: Sequence[str]) -> list[str]:
 
 
 def unknown_command(name: str) -> str:
-    """The message about a word that is no command."""
+    """The message about an unknown command."""
     near = difflib.get_close_matches(name, COMMANDS, 1)
     meant = f"did you mean {near[0]}? " if near else ""
     what = f"unknown command {name!r}; {meant}" if name else "a command is missing; "
-    return f"{what}known: {', '.join(COMMANDS)}; robustjax --help tells what they do"
+    return f"{what}known: {', '.join(COMMANDS)}; robustjax --help describes them"
 
 
 def help_text() -> str:
-    """What `robustjax --help` prints."""
+    """The text of `robustjax --help`."""
     commands = "\n".join(f"  {name:14s}{about}" for name, about in COMMANDS.items())
     return f"""usage: robustjax COMMAND ...
 
@@ -105,13 +107,13 @@ Train, attack and evaluate robust models.
 
 on every command:
   --help             show its flags
-  --import MODULE    import a module of your own first: what it registers is known by name
+  --import MODULE    import a module of your own first, which registers its own names
   --debug            show tracebacks
 robustjax --version prints the version."""
 
 
 def one_line(error: Exception) -> str:
-    """An error as a line; one that nobody foresaw with its type, and how to find where it was."""
+    """An error in one line; an unexpected one with its type and a hint at --debug."""
     message = str(error).partition("\n")[0]
     if message and isinstance(error, READABLE):
         return message

@@ -16,13 +16,14 @@ from robustjax.report.tables import align
 class AttacksOptions:
     """List the attacks, or the settings of one.
 
-    The table has each attack's paper, the threats that it knows, what the number behind its name
-    sets (pgd-40 takes 40 steps), and what each unit of that number costs at most with ten classes:
-    FB is a forward and a backward pass over an image, F a forward pass alone. With names, it prints
-    their settings and defaults instead; change them as in pgd:start=zero:rel_step=2.
+    The table shows each attack's paper, the threats that it supports, the meaning of a number after
+    its name (pgd-40 takes 40 steps), and the maximal cost of each unit of that number with ten
+    classes: FB is a forward and a backward pass over an image, F a forward pass only. With names,
+    the command prints their settings and defaults instead; change them as in
+    pgd:start=zero:rel_step=2.
 
     Args:
-      names: attacks whose settings are listed; none: all attacks in a table.
+      names: attacks whose settings to list; none: a table of all attacks.
       markdown: print the table as Markdown.
     """
 
@@ -45,12 +46,12 @@ def command(words: Sequence[str]) -> None:
 
 
 def known(threats: tuple[type, ...]) -> str:
-    """The threats that an attack is defined for."""
+    """The threats that an attack supports."""
     return "any" if rj.typing.Threat in threats else ", ".join(kind.__name__ for kind in threats)
 
 
 def settings_of(name: str) -> str:
-    """An attack and a line for each of its settings, under the first threat that it knows."""
+    """An attack and a line for each of its settings, under the first threat that it supports."""
     row = rj.attacks.ATTACKS.find(name)
     threat = next(t for t in rj.threats.THREATS.values() if isinstance(t, row.threats))
     settings = rj.spec.settings_of(rj.attacks.parse(name, threat))

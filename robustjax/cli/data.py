@@ -14,7 +14,7 @@ from robustjax.cli.flags import read
 
 @dataclasses.dataclass(frozen=True)
 class ListOptions:
-    """List the data sets that can be read now.
+    """List the available data sets.
 
     Args:
       data_dir: the folder of prepared TFDS sets.
@@ -30,11 +30,11 @@ class ListOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
-    """Download a TFDS set and write it where it can be read without TensorFlow.
+    """Download a TFDS set and store it in a format that is read without TensorFlow.
 
     Args:
       name: the TFDS name, e.g. cifar10.
-      data_dir: the folder to write into; None is TFDS's own.
+      data_dir: the folder to write into; None: TFDS's default.
     """
 
     name: Positional[str]

@@ -18,18 +18,18 @@ from robustjax.config import check_number
 
 @dataclasses.dataclass(frozen=True)
 class DetectOptions(AttackOptions):
-    """Attack a trained model that detectors watch; write detection.json and roc.png.
+    """Attack a trained model guarded by detectors; write detection.json and roc.png.
 
     Args:
       run: a run directory.
-      detectors: names, with numbers where others are wanted, e.g. k-density:sigma2=1/2:count=100,
-        or all that suit the network; reconstruction and divergence train an autoencoder each.
-      attacks: names with steps, e.g. fgsm bim-10 cw-100; they do not know of the detectors.
+      detectors: names and settings, e.g. k-density:sigma2=1/2:count=100, or 'all' that suit the
+        network; reconstruction and divergence each train an autoencoder.
+      attacks: names with steps, e.g. fgsm bim-10 cw-100; they are unaware of the detectors.
       false_rejection: the fraction of clean validation images that a threshold may reject.
-      substitute: another run on the same data: its images are tried on this one, too.
+      substitute: another run on the same data, whose adversarial images are also tried on this one.
       adaptive: also attack each detector together with the classifier.
-      steps: of that attack: `JointPGD` under each of its constraints.
-      fit: detectors are fitted to this many training images at most, drawn at random.
+      steps: steps of that attack, under each constraint of `JointPGD`.
+      fit: the largest number of training images, drawn at random, that detectors are fitted to.
     """
 
     run: Positional[Path]
@@ -56,7 +56,7 @@ def command(words: Sequence[str]) -> None:
 
 
 def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
-    """Threshold detectors on clean images; what attacks get past them, knowing of them or not."""
+    """Fit detectors and measure attacks that are aware of them and attacks that are not."""
     started, run = time.time(), options.run
     logits_fn, settings = options.load(run)
     threat = options.threat_of(settings)
@@ -113,10 +113,10 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
 def chosen_detectors(
     options: DetectOptions, settings: dict, network: rj.models.Network
 ) -> dict[str, rj.detection.Detector]:
-    """The detectors that were named, or all that suit the run's network.
+    """The named detectors, or all that suit the run's network.
 
     Raises:
-      ValueError: an unknown one, or one that needs what the network does not have.
+      ValueError: an unknown detector, or one that the network does not support.
     """
     random = rj.models.is_random(network, tuple(settings["image_shape"]))
     known, has = rj.detection.DETECTORS, settings["model"] | {"dropout": random}
@@ -125,7 +125,7 @@ def chosen_detectors(
         return {name: detector for name, detector in known.items() if name not in lacking}
     for name in options.detectors:
         if how := lacking.get(name.split(":")[0]):
-            raise ValueError(f"{name} needs a network trained {how}, and {options.run} is not")
+            raise ValueError(f"{name} needs a network trained {how}, but {options.run} was not")
     return {name: rj.detection.parse(name) for name in options.detectors}
 
 

@@ -17,11 +17,12 @@ from robustjax.report.tables import align
 class DetectorsOptions:
     """List the detectors, or the settings of one.
 
-    The table has each detector's paper, how a network must be trained for it, and its score. With
-    names, it prints their settings and defaults instead; change them as in k-density:sigma2=1/2.
+    The table shows each detector's paper, the training that a network needs for it, and its score.
+    With names, the command prints their settings and defaults instead; change them as in
+    k-density:sigma2=1/2.
 
     Args:
-      names: detectors whose settings are listed; none: all detectors in a table.
+      names: detectors whose settings to list; none: a table of all detectors.
       markdown: print the table as Markdown.
     """
 

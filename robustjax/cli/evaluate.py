@@ -22,17 +22,17 @@ from robustjax.cli.flags import AttackOptions, read
 class EvaluateOptions(AttackOptions):
     """Attack a trained model on test images; write a report and figures.
 
-    They go into the run's folder: report.json, examples.npz and three figures.
+    The run's folder then holds report.json, examples.npz and up to three figures.
 
     Args:
       run: a run directory.
       attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
-      dtype: of the computation; None is as it was trained.
-      curve: the attack that accuracy over eps is measured under (a minimum-norm attack needs one
-        run for all radii, others one each); None is pgd-20, or margin-un-20 on a head of distances;
-        'none' skips it.
-      adaptive: attack a head of distances to class centers by 'adaptive' too, if it is not named.
-      keep_images: also write adversarial.npz: under each attack's name the images (N, H, W, C).
+      dtype: of the computation; None: as in training.
+      curve: the attack for the curve of accuracy over eps (a minimum-norm attack runs once for all
+        radii, others once per radius); None: pgd-20, or margin-un-20 for a distance head; 'none'
+        skips the curve.
+      adaptive: add the attack 'adaptive' for a distance head, unless it is named already.
+      keep_images: also write adversarial.npz with each attack's images (N, H, W, C).
     """
 
     run: Positional[Path]
@@ -53,10 +53,10 @@ def command(words: Sequence[str]) -> None:
 def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     """Attack a trained model on test images; write a report and figures.
 
-    A head of distances to class centers is attacked on the distances too, and the report says how
-    far plain cross-entropy is blind.
+    For a head that decides by distances to class centers, the distances are attacked as well, and
+    the report has the fraction of images on which the plain cross-entropy has no gradient.
 
-    A run that was killed resumes where it was, as long as it is asked for the same.
+    After an interruption, the same command resumes.
     """
     started, run = time.time(), options.run
     logits_fn, settings = options.load(run, options.dtype)
@@ -70,7 +70,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     over_eps = None if chosen == "none" else rj.attacks.parse(chosen, threat)
     test = rj.data.load(settings["data"]["name"], "test", options.data_dir)
     if options.n > len(test):
-        print(f"{test.name} has {len(test)} test images, all are evaluated (--n {options.n})")
+        print(f"{test.name} has only {len(test)} test images; --n {options.n} evaluates them all")
     test = test.head(options.n)
     images = np.asarray(rj.data.to_float(test.images))
     subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
@@ -83,19 +83,18 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
 
     journal = run / "evaluation"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the table below has them
+        warnings.simplefilter("ignore", UserWarning)  # the table below shows them
         found = rj.evaluation.evaluate(*subject, named, key, journal=journal, **how)
     result = found.to_json() | {"threat": rj.config.encode(threat), "weights": options.weights}
     result |= {"dtype": options.dtype or settings["model"].get("dtype", "float32")}
     if distances:
         blind = rj.evaluation.zero_gradient(*subject, rj.attacks.PGD(threat), key, **tiles)
         result |= {"cross_entropy_without_gradient": blind}
-    # What took so long is kept before a figure or the curve may fail.
-    write(result)
+    write(result)  # before the curve or a figure can fail
     found.save_examples(run / "examples.npz")
     if options.keep_images:
         found.save_images(run / "adversarial.npz")
-    shutil.rmtree(journal, ignore_errors=True)  # there is none where nothing was attacked
+    shutil.rmtree(journal, ignore_errors=True)  # missing if there were no attacks
     if named:
         draw_examples(found, images, list(named)[-1], settings["class_names"], run / "examples.png")
     if over_eps is not None:
@@ -109,15 +108,15 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
             print(f"{name}, stage by stage", rj.report.stage_table(rows), "", sep="\n")
     if distances:
         print(
-            f"the gradient of the plain cross-entropy is exactly zero at {blind:.1%} of the images "
-            "that the model gets right: attacks on it are blind there\n"
+            f"the gradient of the plain cross-entropy is exactly zero on {blind:.1%} of the "
+            "correctly classified images: attacks on it are blind there\n"
         )
     print(rj.report.table([run]))
     return found
 
 
 def radii_around(threat: rj.typing.Threat) -> list[float]:
-    """From 0 to twice the threat's own radius; whole numbers of pixels in L0."""
+    """Radii from 0 to twice the threat's radius; whole numbers of pixels in L0."""
     radii = [float(rj.threats.radius(threat)) * k / 4 for k in range(9)]
     return sorted({float(int(r)) for r in radii}) if isinstance(threat, rj.threats.L0) else radii
 
@@ -130,9 +129,9 @@ def draw_examples(
     png: Path,
     count: int = 8,
 ) -> None:
-    """Draw images that the model gets right, as one attack left them: fooled ones first.
+    """Draw correctly classified images beside one attack's versions, successful attacks first.
 
-    There is nothing to draw where it gets none right, or where images are neither grey nor RGB.
+    Nothing is drawn if no image is classified correctly, or if images are neither grey nor RGB.
     """
     table = found.examples
     right = np.flatnonzero(table["prediction"] == table["label"])

@@ -1,4 +1,4 @@
-"""What flags mean: numbers, configs by name, the threat; and the flags that commands share."""
+"""Parsing of flags (numbers, configs by name, the threat), and the flags that commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import importlib
 import inspect
+import re
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -22,26 +23,28 @@ import robustjax as rj
 from robustjax import config
 
 REGISTRY = ConstructorRegistry()
+SECTION = r"\n\n(?=(?:Args|Attributes|Raises|References|Guarantees):|>>>)"
+"""Where a docstring's description ends."""
 
 
 def read(kind: Any, command: str, words: collections.abc.Sequence[str]) -> Any:
     """The options of a command from its words; `--help` prints and exits.
 
     Args:
-      kind: their type, a dataclass or a union of such.
+      kind: their type, a dataclass or a union of dataclasses.
       command: its name, for the help.
-      words: what follows the name.
+      words: the words after the command's name.
 
     Raises:
-      ValueError: the options' own, of values that do not fit.
+      ValueError: raised by the options for invalid values.
     """
 
     def parsed(options: Any) -> Any:
         return options
 
-    # As a part, not as the whole: tyro would make a page of the errors of the whole.
+    # As a part, not as the whole: tyro prints a page for errors of the whole.
     parsed.__annotations__ = {"options": Annotated[kind, arg(name="")]}
-    about = (inspect.getdoc(kind) or "").partition("\n\nArgs:")[0]
+    about = re.split(SECTION, inspect.getdoc(kind) or "")[0]
     return tyro.cli(
         parsed,
         prog=f"robustjax {command}",
@@ -54,17 +57,16 @@ def read(kind: Any, command: str, words: collections.abc.Sequence[str]) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackOptions:
-    """What the commands share that attack trained models.
+    """Options of the commands that attack trained models.
 
     Args:
-      threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None is the one trained against.
-      eps: its radius, pixels in [0, 1], e.g. 8/255; None is the one trained against.
-      n: the first n test images.
-      batch_size: of the attacks; None suits the device. Results do not depend on it.
+      threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None: as in training.
+      eps: its radius, pixels in [0, 1], e.g. 8/255; None: as in training.
+      n: attack the first n test images.
+      batch_size: of the attacks; None: chosen for the device. Results do not depend on it.
       seed: of the attacks.
-      weights: the best on validation (those of a run without early stopping are its last), or the
-        last.
-      model: package.module:factory, for a run whose network is your own.
+      weights: the best on validation (the last of a run without early stopping), or the last.
+      model: package.module:factory, for a run with a network of your own.
       data_dir: the folder of prepared TFDS sets.
     """
 
@@ -89,7 +91,7 @@ class AttackOptions:
 
     def threat_of(self, settings: collections.abc.Mapping[str, Any]) -> rj.typing.Threat:
         """The threat to attack with, given a run's config.json."""
-        importlib.import_module("robustjax.threats")  # `decode` knows what has been imported
+        importlib.import_module("robustjax.threats")  # `decode` finds only imported classes
         trained = config.decode(settings["threat"], rj.losses.NAMED)
         return choose_threat(self.threat, self.eps, trained)
 
@@ -97,10 +99,10 @@ class AttackOptions:
 def choose_threat(
     text: str | None, eps: float | None, default: rj.typing.Threat
 ) -> rj.typing.Threat:
-    """The threat of the flags --threat and --eps, each falling back on `default`.
+    """The threat of the flags --threat and --eps, each of which defaults to that of `default`.
 
     Raises:
-      ValueError: an unknown name, or a threat's own error about its eps.
+      ValueError: an unknown name, or an eps that the threat refuses.
     """
     threat = default
     if text is not None:
@@ -113,7 +115,7 @@ def choose_threat(
 
 @REGISTRY.primitive_rule
 def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """A float may be a fraction."""
+    """Read a float, which may be a fraction."""
     if info.type is not float:
         return None
     return PrimitiveConstructorSpec(
@@ -127,7 +129,7 @@ def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
 @REGISTRY.primitive_rule
 def named_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """A loss, a schedule, a start, a step or a stop rule is chosen as `robustjax.spec` reads it."""
+    """Read a loss, schedule, start, step or stop rule in the language of `robustjax.spec`."""
     a_function = get_origin(info.type) is collections.abc.Callable
     kind = rj.typing.Loss if a_function else info.type
     names = next((names for known, names in rj.spec.KINDS.items() if known == kind), None)

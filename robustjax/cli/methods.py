@@ -19,14 +19,14 @@ from robustjax.report.tables import align
 class MethodsOptions:
     """List the training methods and their cards.
 
-    The first table has each method's paper, group, the state that it carries, and the cost of a
+    The first table shows each method's paper, group, the state that it carries, and the cost of a
     training step at its defaults: FB is a forward and a backward pass over the batch, F a forward
-    pass alone. The second has the cards of `train METHOD --card NAME`, as the flags that differ
+    pass only. The second shows the cards of `train METHOD --card NAME`, as the flags that differ
     from the card bot, the unified baseline, which every method has.
 
     Args:
       names: methods to list; none: all.
-      markdown: print it as Markdown.
+      markdown: print the tables as Markdown.
     """
 
     names: Positional[tuple[str, ...]] = ()
@@ -50,7 +50,7 @@ def methods(options: MethodsOptions) -> None:
     rows = [("method", "paper", "group", "state", "cost")]
     rows += [(name, e.paper, e.group, e.state, e.cost) for name, e in entries]
     print(align(rows, len(rows[0]), options.markdown), end="\n\n")
-    rows = [("method", "card", "what it changes of the card bot")]
+    rows = [("method", "card", "changes to the card bot")]
     rows += [
         (name, card, " ".join(changes(name, card)) or "-")
         for name in listed
@@ -61,7 +61,7 @@ def methods(options: MethodsOptions) -> None:
 
 
 def changes(method: str, name: str) -> list[str]:
-    """The words that make a card of the method's bot, as flags of `train`."""
+    """The flags of `train` that turn the method's card bot into another card."""
     bot, other = (rj.training.cards_of(method)[card] for card in ("bot", name))
     words = [*between(bot.method, other.method), *between(bot.recipe, other.recipe)]
     usual = {field.name: field.default for field in dataclasses.fields(TrainOptions)}
@@ -72,7 +72,7 @@ def changes(method: str, name: str) -> list[str]:
 
 
 def between(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """The flags that make one config of another of its type."""
+    """The flags that turn one config into another of the same type."""
     for field in dataclasses.fields(new):
         before, after = getattr(old, field.name), getattr(new, field.name)
         if before == after:
@@ -86,7 +86,7 @@ def between(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 def flag(name: str, value: Any) -> list[str]:
-    """The words that give a flag of `train` this value."""
+    """The words that set a flag of `train` to this value."""
     path, dot, last = name.replace("_", "-").rpartition(".")
     if isinstance(value, bool):
         return [f"--{path}{dot}{last if value else 'no-' + last}"]
@@ -98,7 +98,7 @@ def flag(name: str, value: Any) -> list[str]:
 
 
 def names_of(value: Any) -> rj.spec.Names[Any] | None:
-    """The names that a flag gives such a value by; None where each of its fields has a flag."""
+    """The names of values of this type; None if each of its fields has its own flag."""
     for names in (*rj.spec.KINDS.values(), rj.data.AUGMENTATIONS):
         if type(value) in map(type, names.values()):
             return names

@@ -14,8 +14,8 @@ from robustjax.report.tables import align
 class ModelsOptions:
     """List the networks.
 
-    The table has each network's paper, its base width and its activation, which --width and
-    --activation change. Capitals stand for numbers, such as those in brackets.
+    The table shows each network's paper, base width and activation, which --width and --activation
+    change. Capitals stand for numbers, such as those in brackets.
 
     Args:
       markdown: print the table as Markdown.

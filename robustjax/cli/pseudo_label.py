@@ -16,7 +16,7 @@ from robustjax.config import check_number
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabelOptions:
-    """Let a trained model label images that have no labels, for `train --extra`.
+    """Label unlabelled images by a trained model, for `train --extra`.
 
     Args:
       run: a run directory.
@@ -25,7 +25,7 @@ class PseudoLabelOptions:
       soft: also keep all probabilities, as soft targets.
       batch_size: of the model's passes. Results do not depend on it.
       weights: the best on validation, or the last.
-      model: package.module:factory, for a run whose network is your own.
+      model: package.module:factory, for a run with a network of your own.
     """
 
     run: Positional[Path]
@@ -51,7 +51,7 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
     """Label a pool of images by a trained model.
 
     Raises:
-      ValueError: the images are not of the shape that the model takes.
+      ValueError: the images have another shape than the model takes.
     """
     logits_fn, _, settings = rj.models.load(options.run, options.weights, module=options.model)
     images = rj.data.open_pool(options.data)["images"]

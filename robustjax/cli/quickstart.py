@@ -17,12 +17,12 @@ from robustjax.cli.train import TrainOptions, train
 class QuickstartOptions:
     """Train three models on bundled images, attack them, write reports and figures.
 
-    Softmax cross-entropy and the Max-Mahalanobis center loss (MMC) on clean images, and adversarial
-    training. PGD on the cross-entropy does not see how weak MMC is; on the margins to every class
-    (pgd-mt) it does.
+    They are trained by softmax cross-entropy and the Max-Mahalanobis center loss (MMC) on clean
+    images, and by adversarial training. PGD on the cross-entropy misses how weak MMC is; PGD on
+    the margins to every class (pgd-mt) shows it.
 
     Args:
-      out: the folder for the runs; what is trained there already is not trained again.
+      out: the folder for the runs; completed runs there are not trained again.
       epochs: passes over the 1,300 training images.
       seed: of everything.
     """
@@ -48,7 +48,7 @@ def quickstart(options: QuickstartOptions) -> None:
         training = TrainOptions(run, threat="linf", eps=0.1, seed=options.seed, resume=True)
         lr = 0.02 if run.name == "mmc" else 0.05  # squared distances to centers of norm 10
         train(rj.training.METHODS[run.name], dataclasses.replace(recipe, lr=lr), training)
-        named = ("fgsm", "pgd-20", "pgd-20x3", "pgd-mt-20")  # the last is what 'adaptive' wins with
+        named = ("fgsm", "pgd-20", "pgd-20x3", "pgd-mt-20")  # 'adaptive' wins by the last
         how = {"seed": options.seed, "batch_size": 512, "adaptive": False}
         evaluate(EvaluateOptions(run, named, **how))
     report(ReportOptions(tuple(runs)))

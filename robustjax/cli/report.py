@@ -17,8 +17,8 @@ class ReportOptions:
     """Print one table of several evaluated runs.
 
     Args:
-      runs: run directories that `robustjax evaluate` has been over, or files of results.
-      markdown: print it as Markdown.
+      runs: evaluated run directories, or files of results.
+      markdown: print the table as Markdown.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -34,7 +34,7 @@ def report(options: ReportOptions) -> None:
     """Print one table of several evaluated runs.
 
     Raises:
-      ValueError: none is named.
+      ValueError: no run is named.
     """
     if not options.runs:
         raise ValueError("name the run directories to compare: robustjax report RUN ...")

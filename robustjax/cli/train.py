@@ -23,47 +23,46 @@ from robustjax.config import check_number
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What a run trains on, and where it goes.
+    """The network, data, threat and run directory; all methods share these options.
 
     Args:
       out: the run directory.
-      card: where all flags start from: bot, the unified baseline, or what a source says of the
+      card: the defaults of all flags: bot, the unified baseline, or a source's settings of the
         method (table1, repo, ...), its network included; `robustjax methods` lists them.
       data: 'digits' (bundled), the name of a TFDS image classification set, or 'arrays:DIR'.
       data_dir: the folder of prepared TFDS sets.
-      examples: train on the first so many of its training images; None: on all.
-      extra: a pool of extra images with labels or soft targets, of which --extra-fraction of each
-        batch is drawn: arrays:DIR (train_images.npy and train_labels.npy or train_targets.npy) or
+      examples: train on this many training images, the first ones; None: on all.
+      extra: a pool of extra images with labels or soft targets, which make up --extra-fraction of
+        each batch: arrays:DIR (train_images.npy and train_labels.npy or train_targets.npy) or
         arrays:FILE.npz (images, and labels or targets); `pseudo-label` makes one.
-      init_from: a run whose weights this one begins with, all but its head (fine-tuning).
+      init_from: a run to start from: all its weights except the head's (fine-tuning).
       model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10; `robustjax models` lists them. One of
-        your own is package.module:factory, or the name that a module registers (--import).
-      width: base width; None is the architecture's own.
-      activation: of the whole network; None is the architecture's own.
+        your own is package.module:factory, or a name that a module registers (--import).
+      width: base width; None: the architecture's default.
+      activation: of the whole network; None: the architecture's default.
       dtype: of the computation; weights, images, logits and losses stay float32.
-      dropout: the probability with which a feature is zero before the head while training; a run
-        with dropout is what `detect --detectors uncertainty` needs.
+      dropout: the probability of zeroing a feature before the head in training; `detect --detectors
+        uncertainty` needs a run with dropout.
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
-      augment: auto is the recipe's as it suits the data. By name: none, crop and crop-flip (of the
-        image padded by its reflection), zero-crop and zero-crop-flip (by zeros), shift and
-        shift-flip (by up to a tenth, by fractions of a pixel); with other numbers
-        zero-crop-flip:pad=2, shift:shift=1/5.
+      augment: auto (the recipe's, adapted to the data), none, crop and crop-flip (reflection
+        padding), zero-crop and zero-crop-flip (zero padding), shift and shift-flip (by up to a
+        tenth, by fractions of a pixel). With settings: zero-crop-flip:pad=2, shift:shift=1/5.
       cutout: side of a square of zeros cut out of every training image.
-      threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None is the method's own.
-      eps: its radius, pixels in [0, 1], e.g. 8/255; None is the threat's own.
+      threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None: the method's.
+      eps: its radius, pixels in [0, 1], e.g. 8/255; None: the threat's.
       awp: wrap the method in adversarial weight perturbation with this gamma.
       awp_start: the fraction of training before which the weights are not perturbed.
       seed: of weights, batches, augmentation and attacks.
       resume: continue from the newest checkpoint in OUT.
-      validation_attack: chooses the best checkpoint; 'none': clean accuracy does. None is pgd-10,
-        or margin-un-10 where the head decides by distances, whose softmax may hide its gradient,
-        or 'none' for what trains on clean images.
-      checkpoint_every: training steps between checkpoints; an epoch's end always makes one.
-      coordinator: host:port of process 0, where a run has several processes (jax.distributed).
-      processes: their number; each reads its own part of every batch.
-      process: the number of this one.
-      distributed: find these three in the surroundings, as on TPU pods and under Slurm.
+      validation_attack: the attack under which accuracy chooses the best checkpoint; 'none': clean
+        accuracy chooses it. None: 'none' for a method that trains on clean images, margin-un-10 for
+        a distance head, whose softmax may hide its gradient, else pgd-10.
+      checkpoint_every: training steps between checkpoints; each epoch also ends with one.
+      coordinator: host:port of process 0, for a run of several processes (jax.distributed).
+      processes: the number of processes; each reads its own part of every batch.
+      process: the index of this process.
+      distributed: detect these three from the environment, as on TPU pods and under Slurm.
     """
 
     out: Path
@@ -147,8 +146,8 @@ def train(
         )
     except KeyboardInterrupt:
         if first:
-            wayout = "the same command with --resume continues from the newest checkpoint"
-            print(f"{options.out}: stopped; {wayout}", file=sys.stderr)
+            advice = "the same command with --resume continues from the newest checkpoint"
+            print(f"{options.out}: stopped; {advice}", file=sys.stderr)
         raise
     if first:
         write_record(result, options, started)
@@ -156,10 +155,10 @@ def train(
 
 
 def network(options: TrainOptions) -> dict[str, Any]:
-    """The settings of the network; one of the user's own gets those alone that a flag sets."""
+    """The settings of the network; a user's own network gets only those that a flag sets."""
     names = ("width", "activation", "dtype", "remat")
     settings = {name: getattr(options, name) for name in names}
-    if options.dropout:  # the config.json of runs without it does not mention it
+    if options.dropout:  # config.json mentions it only where it is used
         settings["dropout"] = options.dropout
     if rj.models.is_own(options.model):
         settings = {n: v for n, v in settings.items() if v not in (None, False, "float32")}
@@ -167,7 +166,7 @@ def network(options: TrainOptions) -> dict[str, Any]:
 
 
 def warn_of_short_steps(method: rj.training.Method) -> None:
-    """A card's steps may be given in pixels, and do not follow --eps and --threat."""
+    """Warn if a card's step size in pixels, which ignores --eps, is too small for the threat."""
 
     def is_attack(node):
         return isinstance(node, rj.attacks.PGD)
@@ -175,32 +174,32 @@ def warn_of_short_steps(method: rj.training.Method) -> None:
     for attack in filter(is_attack, jax.tree.leaves(method, is_leaf=is_attack)):
         if attack.reach < 1 - 1e-6:
             warnings.warn(
-                f"the {attack.steps} steps of {attack.size:.3g} that train this model reach "
-                f"{attack.reach:.2g} of eps = {attack.threat.eps:.3g}: choose another "
-                "--attack.step-size; with None it follows eps",
+                f"the {attack.steps} training attack steps of {attack.size:.3g} reach only "
+                f"{attack.reach:.2g} of eps = {attack.threat.eps:.3g}: choose a larger "
+                "--attack.step-size, or None, which scales with eps",
                 stacklevel=2,
             )
 
 
 def join(options: TrainOptions) -> None:
-    """Meet the other processes of the run, if the flags say that there are any.
+    """Connect to the run's other processes, if the flags say that there are any.
 
     Raises:
-      ValueError: some of the flags are missing, or some are too many.
+      ValueError: the flags are incomplete, or contradict --distributed.
     """
     flags = (options.coordinator, options.processes, options.process)
     named = sum(flag is not None for flag in flags)
     if named not in (0, 3) or (named and options.distributed):
         raise ValueError(
-            "a run of several processes needs --coordinator, --processes and --process all three, "
-            "or --distributed alone, which detects them"
+            "a run of several processes needs all of --coordinator, --processes and --process, or "
+            "only --distributed, which detects them"
         )
     if named or options.distributed:
         rj.parallel.initialize(*flags)
 
 
 def write_record(result: rj.training.Result, options: TrainOptions, started: float) -> None:
-    """Write training.json, unless a complete run has one, and training.png, and say so."""
+    """Write training.png, and training.json unless a complete run has one already."""
     path = options.out / "training.json"
     if result.start < int(result.state.step) or not path.exists():
         origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
@@ -214,14 +213,14 @@ def write_record(result: rj.training.Result, options: TrainOptions, started: flo
 
 
 def named_card(words: Sequence[str]) -> str | None:
-    """The card of a command line, which is read before the rest: its values are their defaults."""
+    """The card on a command line; it is read first, since it sets the other flags' defaults."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--card", nargs="?")
     return reader.parse_known_args(words)[0].card
 
 
 def start(name: str, words: Sequence[str]) -> rj.training.Card:
-    """Where the flags of a method start, given the words that follow its name.
+    """The defaults of a method's flags, given the words after its name.
 
     Raises:
       ValueError: the words name a card that the method does not have.
@@ -234,7 +233,7 @@ def start(name: str, words: Sequence[str]) -> rj.training.Card:
 
 
 def flags(name: str, words: Sequence[str]) -> type:
-    """What tyro reads: the method's flags, those of the recipe and the common ones, all flat."""
+    """The flags of the method, the recipe and all runs, flat in one dataclass for tyro."""
     flat, card = arg(name=""), start(name, words)
     parts = {
         "options": TrainOptions(MISSING, **card.options),
@@ -252,7 +251,7 @@ def flags(name: str, words: Sequence[str]) -> type:
 
 @REGISTRY.struct_rule
 def without_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Threats inside a method are set by --threat and --eps, an augmentation by --augment."""
+    """No flags for a method's threats, which --threat and --eps set, or for an augmentation."""
     if not isinstance(info.default, rj.typing.Threat | rj.data.Augment):
         return None
     return StructConstructorSpec(instantiate=lambda: info.default, fields=())
@@ -270,7 +269,7 @@ def command(words: Sequence[str]) -> None:
 
 
 def help_text() -> str:
-    """What `robustjax train --help` prints."""
+    """The text of `robustjax train --help`."""
     rows = "\n".join(f"  {n:20s}{entry.paper}" for n, entry in rj.training.CATALOGUE.items())
     return f"""usage: robustjax train METHOD --out RUN ...
 

@@ -16,12 +16,12 @@ from robustjax.cli.flags import AttackOptions, read
 
 @dataclasses.dataclass(frozen=True)
 class TransferOptions(AttackOptions):
-    """Attack every run with the images crafted on every other one.
+    """Attack every run with images crafted on every other run.
 
-    The threat is that of the first run where no flag names another.
+    The threat is that of the first run unless a flag names another.
 
     Args:
-      runs: two run directories or more, trained on the same data.
+      runs: two or more run directories, trained on the same data.
       attack: a name with steps and restarts, e.g. mi-fgsm-10, dim-10, si-ni-fgsm.
       out: a JSON file for the result.
     """
@@ -39,12 +39,11 @@ def command(words: Sequence[str]) -> None:
 
 
 def transfer(options: TransferOptions) -> rj.evaluation.Transfer:
-    """Craft on each run, judge on all: the success rate among images that both have right."""
+    """Craft on each run, test on all: success among images that both classify correctly."""
     started, names = time.time(), [run.name for run in options.runs]
     if len(set(names)) < max(2, len(names)):
         raise ValueError(
-            "name two run directories or more, each with a name of its own: "
-            "robustjax transfer RUN RUN"
+            "name two or more run directories with different names: robustjax transfer RUN RUN"
         )
     loaded = [options.load(run) for run in options.runs]
     settings = [about for _, about in loaded]
@@ -68,6 +67,6 @@ def transfer(options: TransferOptions) -> rj.evaluation.Transfer:
     if options.out is not None:
         origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
         rj.report.write_json(options.out, found.to_json() | {"provenance": origin})
-    print(f"success of {options.attack} in % among images that both models have right")
+    print(f"success of {options.attack} in % among images that both models classify correctly")
     print(rj.report.transfer_table(found.to_json()))
     return found
