@@ -375,7 +375,7 @@ def test_transfer_between_runs(run, copy, tmp_path, capsys):
     assert len(set(rates)) == 1 and found["provenance"]["seed"] == 0
     table = capsys.readouterr().out
     assert "crafted on" in table and copy.name in table
-    with pytest.raises(SystemExit, match="two run directories or more"):
+    with pytest.raises(SystemExit, match="two or more run directories"):
         cli.main(["transfer", str(run)])
 
 
