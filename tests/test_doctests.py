@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import robustjax
+from robustjax.spec import Names
 
 NAMES = {"jax": jax, "jnp": jnp, "np": np, "rj": robustjax}
 """What an example may use without an import."""
@@ -43,7 +44,23 @@ def public() -> dict[str, object]:
     return found
 
 
+@pytest.fixture
+def forget_registrations(monkeypatch):
+    """Take back what examples register."""
+    added, register = [], Names.register
+
+    def note(names, name, value):
+        register(names, name, value)
+        added.append((names, name))
+
+    monkeypatch.setattr(Names, "register", note)
+    yield
+    for names, name in added:
+        names.pop(name, None)
+
+
 @pytest.mark.parametrize("module", MODULES)
+@pytest.mark.usefixtures("forget_registrations")
 def test_examples_run(module):
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

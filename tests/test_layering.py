@@ -147,6 +147,7 @@ LAWS = {
     "own_loop": "the steps of docs/own_loop.md",
     "own_network": "a user's network through fit, load, evaluate and detect",
     "package": "import robustjax",
+    "readme": "the Python of README.md",
     "registration": "what a user registers is found by its name",
     "types": "what a user writes type-checks",
 }

@@ -150,7 +150,6 @@ def register(name: str, schedule: Schedule) -> None:
     >>> register("early", Piecewise((0.1,)))
     >>> float(SCHEDULES["early"](0.05))
     1.0
-    >>> del SCHEDULES["early"]
     """
     SCHEDULES.register(name, schedule)
 
