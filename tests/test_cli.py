@@ -336,7 +336,7 @@ def test_a_distance_head_is_attacked_on_its_distances(copy, monkeypatch, capsys)
     assert report["stages"]["adaptive"][1]["attack"]["fields"]["loss"] == "mmc"
     assert report["curve"]["attack"] == "margin-un-20"
     blind = report["cross_entropy_without_gradient"]
-    assert blind > 0.5 and f"is exactly zero at {blind:.1%} of the images" in out
+    assert blind > 0.5 and f"is exactly zero on {blind:.1%} of the" in out
     without = EvaluateOptions(copy, ("fgsm",), n=64, curve="none", adaptive=False)
     assert set(evaluate(without).robust) == {"fgsm"}
 
