@@ -35,7 +35,7 @@ def names(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "load", lambda name, split: SPLIT)
     monkeypatch.setattr(models, "load", lambda run: (MODEL, MODEL, {}))
     return {
-        "logits_fn": lambda images: MODEL(images)["logits"],
+        "logits_fn": lambda images: jnp.pad(MODEL(images)["logits"], ((0, 0), (0, 7))),
         "model": MODEL,
         "images": IMAGES[:8],
         "labels": LABELS[:8],
