@@ -174,7 +174,7 @@ def test_a_card_reaches_the_run(fitted, tmp_path):
     assert asked.method == method and asked.threat == Linf(0.031)
     assert asked.recipe == dataclasses.replace(recipe, lr=0.05)
     assert asked.model["name"] == "wrn-34-10" and asked.model["mean"] is None
-    with pytest.warns(UserWarning, match=r"10 steps of 0\.007 .* reach 0\.7 of eps = 0\.1"):
+    with pytest.warns(UserWarning, match=r"10 .* steps of 0\.007 reach only 0\.7 of eps = 0\.1"):
         grey = fitted("trades", "--card", "repo", "--eps", "1/10", "--normalize")
     assert grey.recipe.augment == data.Augment(pad=0, flip=False)
     assert grey.threat == Linf(0.1) == grey.method.attack.threat and grey.model["mean"]
