@@ -92,5 +92,5 @@ def test_robust_exactly_where_the_closed_form_says(norm):
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="version must be one of"):
         AutoAttack(version="custom")
-    with pytest.raises(ValueError, match="not for L0"):
+    with pytest.raises(ValueError, match="not L0"):
         AutoAttack(L0(3))

@@ -183,7 +183,7 @@ def test_normals_are_estimated_in_large_images():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HopSkipJump(L1(1.0)), "made for L2 and Linf"),
+        (lambda: HopSkipJump(L1(1.0)), "supports L2 and Linf"),
         (lambda: HopSkipJump(queries=0), "queries must lie in"),
         (lambda: HopSkipJump(samples=0), "samples must lie in"),
         (lambda: HopSkipJump(gamma=-1.0), "gamma must lie in"),

@@ -117,7 +117,7 @@ def test_p_shrinks_as_published():
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="not for L0"):
+    with pytest.raises(ValueError, match="not L0"):
         Square(L0(3))
     with pytest.raises(ValueError, match="p must lie in"):
         Square(p=1.5)

@@ -77,11 +77,13 @@ COMPLETE = (
     "config",
     "data",
     "evaluation",
+    "losses",
     "models",
     "parallel",
     "report",
     "spec",
     "theory",
+    "threats",
     "training",
     "typing",
 )

@@ -11,18 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 
-from robustjax.threats import (
-    L0,
-    L1,
-    L2,
-    THREATS,
-    Linf,
-    check_threats,
-    map_threats,
-    radius,
-    scaled,
-    with_radius,
-)
+from robustjax.threats import L0, L1, L2, THREATS, Linf, radius, with_radius
+from robustjax.threats._trees import check_threats, map_threats, scaled
 
 SHAPE = (3, 1, 2)
 RADII = {
@@ -326,7 +316,7 @@ def test_an_eps_per_feature_gives_each_its_share():
         (lambda: Linf(jnp.float32(-1)), "eps must lie in"),
         (lambda: Linf([0.1, 0.2]), "eps must be a number or an array"),
         (lambda: Linf(np.full((4, 4), 0.1)), "eps of shape"),
-        (lambda: L2(np.full((4, 4, 1), 0.1)), "an eps per feature is for Linf"),
+        (lambda: L2(np.full((4, 4, 1), 0.1)), "only Linf has an eps per feature"),
         (lambda: Linf(np.full((4, 4, 1), np.inf)), "must be finite"),
         (lambda: Linf(0.1, (1, 0)), r"must be \(low, high\)"),
         (lambda: Linf(0.1, (0, 0.5, 1)), r"must be a pair"),
@@ -352,14 +342,14 @@ def test_what_does_not_fit_the_images_is_refused(eps, message):
 
 
 def test_as_many_examples_as_channels_must_be_told_apart():
-    with pytest.raises(ValueError, match="may be meant per example or per channel"):
+    with pytest.raises(ValueError, match="is ambiguous"):
         check_threats(Linf(np.ones(3)), np.zeros((3, 4, 4, 3)))
     check_threats(Linf(np.ones((3, 1, 1, 1))), np.zeros((3, 4, 4, 3)))
     check_threats(Linf(np.ones((1, 1, 3))), np.zeros((3, 4, 4, 3)))
 
 
 def test_a_threat_with_an_entry_per_example_is_no_threat_of_one_image():
-    with pytest.raises(ValueError, match="perturb, evaluate and curve hand them out"):
+    with pytest.raises(ValueError, match="perturb, evaluate and curve split it"):
         Linf(np.ones(3)).project(np.zeros(SHAPE), np.zeros(SHAPE))
 
 

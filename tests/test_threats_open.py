@@ -11,7 +11,8 @@ from robustjax import attacks, cli, config, data, evaluation, files, losses
 from robustjax.attacks import APGD, FMN, PGD, Restarts
 from robustjax.cli.flags import choose_threat
 from robustjax.config import number
-from robustjax.threats import Linf, map_threats
+from robustjax.threats import Linf
+from robustjax.threats._trees import map_threats
 from robustjax.training import PGDAT, Recipe, fit, threat_of, with_threat
 from robustjax.training.step import scale_eps
 
@@ -117,7 +118,7 @@ NAMES = ["FAB", "Square", "AutoAttack", "DeepFool", "HopSkipJump", "DDN", "EAD",
 
 @pytest.mark.parametrize("name", [*NAMES, "CarliniWagnerL2", "CarliniWagnerLinf"])
 def test_attacks_for_certain_norms_refuse_it(name):
-    with pytest.raises(ValueError, match=r"is made for .*, not for Half|must be a .*, got Half"):
+    with pytest.raises(ValueError, match=r"supports .*, not Half|must be a .*, got Half"):
         getattr(attacks, name)(Half())
 
 
@@ -129,7 +130,7 @@ def test_what_is_no_threat_is_told_what_it_lacks():
             return x
 
     with pytest.raises(
-        TypeError, match="NoDistance is no threat: it has no sample, steepest, step"
+        TypeError, match="NoDistance is not a threat: it lacks sample, steepest, step"
     ):
         attacks.perturb(PGD(NoDistance()), logits, KEY, X, Y)
     with pytest.raises(TypeError, match=r"declare its class with @robustjax.config.config"):

@@ -1,7 +1,7 @@
 """Losses for one example: (output, target) -> scalar, the model's output first.
 
-They read the logits in whatever the model returns: see `outputs.logits_of`. Each says what it is
-compared with: `compares_with`. `NAMED` holds those that the command line and config.json know.
+Each reads the logits from the model's output (`outputs.logits_of`) and declares its kind of target
+(`compares_with`). `NAMED` lists the losses that the command line and config.json know.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NAMED: Names[Loss] = Names(
         "tempered_cross_entropy": TemperedCrossEntropy(1.0),
     },
 )
-"""The losses (output, target) -> scalar by the names of `robustjax.spec` and of config.json."""
+"""The losses (output, target) -> scalar by name, for `robustjax.spec` and config.json."""
 KINDS[Loss] = NAMED
 
 __all__ = [

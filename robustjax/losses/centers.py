@@ -24,13 +24,13 @@ def gsce_logits(
 ) -> jax.Array:
     """h_i = -(z - mu_i)^T Sigma_i (z - mu_i) + B_i, for one example.
 
-    From the differences: ||z||^2 - 2 z.mu + ||mu||^2 loses what is small beside the norms, and may
-    be negative.
+    Computed from differences: ||z||^2 - 2 z.mu + ||mu||^2 loses digits to cancellation and can be
+    negative.
 
     Args:
       z: (D,) features.
       centers: (K, D), mu.
-      precisions: Sigma, positive: (K,) times the identity, (K, D) diagonals or (K, D, D).
+      precisions: Sigma, positive: (K,) multiples of the identity, (K, D) diagonals or (K, D, D).
       biases: (K,), B.
 
     Returns:
@@ -39,8 +39,11 @@ def gsce_logits(
     References: Pang et al., "Rethinking softmax cross-entropy loss", 2020.
 
     Guarantees:
-      h = B where z = mu, exactly, and h <= B everywhere.
-      Under `jax.vmap` no bit of h, or of its gradient, depends on the batch (but for (K, D, D)).
+      h = B exactly where z = mu, and h <= B everywhere.
+      Under `jax.vmap` no bit of h, or of its gradient, depends on the batch, except for (K, D, D).
+
+    >>> gsce_logits(jnp.zeros(2), jnp.eye(2), jnp.full(2, 0.5), jnp.zeros(2)).tolist()
+    [-0.5, -0.5]
     """
     away = spread(z, len(centers)) - centers
     if precisions.ndim == 3:
@@ -53,7 +56,7 @@ def gsce_logits(
 
 
 def sce_as_gsce(weights: jax.Array, biases: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The centers, precisions and biases whose logits are W z + b, up to the constant -||z||^2.
+    """Centers, precisions and biases whose logits are W z + b, up to the constant -||z||^2.
 
     mu_i = W_i / 2, Sigma_i = I, B_i = b_i + ||W_i||^2 / 4: the same softmax.
 
@@ -62,19 +65,26 @@ def sce_as_gsce(weights: jax.Array, biases: jax.Array) -> tuple[jax.Array, jax.A
       biases: (K,), b.
 
     References: Pang et al., "Rethinking softmax cross-entropy loss", 2020.
+
+    >>> centers, precisions, biases = sce_as_gsce(2 * jnp.eye(2), jnp.zeros(2))
+    >>> gsce_logits(jnp.array([1.0, 0.0]), centers, precisions, biases).tolist()
+    [1.0, -1.0]
     """
     return weights / 2, jnp.ones_like(biases), biases + jnp.sum(weights**2, -1) / 4
 
 
 def mmc(output: Any, target: jax.Array) -> jax.Array:
-    """1/2 ||z - mu_y||^2, the Max-Mahalanobis center loss: -h_y, no softmax and no other class.
+    """1/2 ||z - mu_y||^2, the Max-Mahalanobis center loss: -h_y, without softmax or other classes.
 
     Args:
       output: the logits -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
-      target: a label (), or a distribution (K,): the mean over its labels.
+      target: a label (), or a distribution (K,), over which the loss is averaged.
 
-    References: Pang et al., "Rethinking softmax cross-entropy loss", 2020; the authors' code leaves
-      the 1/2 out.
+    References: Pang et al., "Rethinking softmax cross-entropy loss", 2020; the authors' code omits
+      the 1/2.
+
+    >>> float(mmc(jnp.array([-0.5, -2.0]), 1))
+    2.0
     """
     logits = float_logits(output)
     return -(logits[target] if jnp.ndim(target) == 0 else jnp.sum(target * logits))
@@ -83,14 +93,17 @@ def mmc(output: Any, target: jax.Array) -> jax.Array:
 def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array:
     """-log softmax(h / T)_y, the Max-Mahalanobis linear discriminant analysis loss.
 
-    For centers of one norm r, and h_i = -1/2 ||z - mu_i||^2, the softmax is that of z.mu / T.
+    For centers of equal norm and h_i = -1/2 ||z - mu_i||^2, the softmax is that of z.mu / T.
 
     Args:
       output: logits (K,), or a pytree that holds them.
       target: a label (), or a distribution (K,).
-      temperature: T; 1 is the paper's, 1/2 that of the authors' code, whose logits lack the 1/2.
+      temperature: T; 1 in the paper, 1/2 in the authors' code, whose logits lack the 1/2.
 
     References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", 2018.
+
+    >>> bool(mmlda(jnp.array([-0.5, -2.0]), 0) < mmlda(jnp.array([-0.5, -2.0]), 1))
+    True
     """
     return TemperedCrossEntropy(temperature)(output, target)
 
@@ -98,8 +111,8 @@ def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array
 def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1) -> jax.Array:
     """-log softmax(h')_y - weight h_y, the large-margin Gaussian mixture loss.
 
-    h' is h with the label's logit times 1 + margin: its squared distance has to be that much
-    smaller than the others'. The second term is the likelihood's, up to constants.
+    h' is h with the label's logit multiplied by 1 + margin, so that the squared distance to the
+    label's center has to be that much smaller. The second term is the likelihood, up to constants.
 
     Args:
       output: the logits -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
@@ -109,6 +122,10 @@ def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1
 
     References: Wan et al., "Rethinking feature distribution for loss functions in image
       classification", 2018, with unit covariances and equal priors, as in the authors' experiments.
+
+    >>> logits = jnp.array([-0.5, -2.0])
+    >>> bool(lgm(logits, 0) > cross_entropy(logits, 0))
+    True
     """
     check_number("margin", margin)
     check_number("weight", weight)
@@ -119,14 +136,17 @@ def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1
 
 
 def center_pull(z: jax.Array, centers: jax.Array, label: jax.Array) -> jax.Array:
-    """1/2 ||z - c_y||^2, what the center loss adds to the cross-entropy.
+    """1/2 ||z - c_y||^2, the term that the center loss adds to the cross-entropy.
 
     Args:
       z: (D,) features.
-      centers: (K, D), of the training features: no gradient is wanted through them.
+      centers: (K, D), means of the training features; apply `stop_gradient` to them.
       label: () integer.
 
     References: Wen et al., "A discriminative feature learning approach for deep face recognition",
       2016, Eq. 2.
+
+    >>> float(center_pull(jnp.zeros(2), jnp.eye(2), 0))
+    0.5
     """
     return 0.5 * jnp.sum((z - centers[label]) ** 2)

@@ -1,4 +1,4 @@
-"""What a loss compares the model's output with: it says so itself."""
+"""The kind of target that a loss compares the model's output with, declared by the loss."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compares_with(kind: Compared) -> Callable[[F], F]:
     """Decorate a loss (output, target) -> scalar with the kind of target that it takes.
 
-    'label': a class () or a distribution (K,). It falls towards the class: an attack maximises it
-      to leave a class, and minimises it to reach one. So is a loss without this decorator.
-    'pair': (label, class), which an attack makes of the class it goes to. It grows towards it.
-    'reference': arrays that only the caller can give, such as other logits. Maximised.
+    'label': a class () or a distribution (K,), the default. The loss decreases towards the class:
+      an attack maximises it to leave a class, and minimises it to reach one.
+    'pair': (label, class). The loss increases towards the class, and an attack maximises it.
+    'reference': arrays that only the caller can supply, such as other logits. An attack maximises
+      the loss.
 
     >>> @compares_with("pair")
     ... def ahead(logits, pair):
@@ -37,7 +38,12 @@ def compares_with(kind: Compared) -> Callable[[F], F]:
 
 
 def compared_with(loss: Callable[..., Any]) -> Compared:
-    """The kind of a loss, also behind `functools.partial` and `jax.jit`; undecorated: 'label'."""
+    """The kind of target of a loss, even inside `functools.partial` or `jax.jit`.
+
+    >>> from robustjax.losses import kl, margin
+    >>> compared_with(margin), compared_with(jax.jit(kl))
+    ('label', 'reference')
+    """
     kind = getattr(loss, "compares_with", None)
     if kind is None:
         inner = getattr(loss, "func", None) or getattr(loss, "__wrapped__", None)
@@ -49,17 +55,17 @@ def pair_of(target: Any) -> tuple[jax.Array, jax.Array]:
     """The two halves of a pair (label, class).
 
     Raises:
-      TypeError: it is no pair.
+      TypeError: it is not a pair.
     """
     if not isinstance(target, tuple | list) or len(target) != 2:
         raise TypeError(
-            "this loss is compared with a pair (label, class); say so of a loss that calls it: "
-            "@losses.compares_with('pair')"
+            "this loss takes a pair (label, class) as its target; decorate a loss that calls it "
+            "with @losses.compares_with('pair')"
         )
     return target[0], target[1]
 
 
 def name_of(loss: Callable[..., Any]) -> str:
-    """What an error calls a loss."""
+    """The name of a loss in error messages."""
     loss = loss.func if isinstance(loss, functools.partial) else loss
     return getattr(loss, "__name__", type(loss).__name__)

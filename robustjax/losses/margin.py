@@ -1,7 +1,7 @@
 """Losses on differences of logits, for one example: logits (K,) in, a scalar out.
 
-Attacks maximise them. They are negative while the label wins and positive once it has lost, and,
-unlike the cross-entropy, their gradient does not vanish when the model is confident.
+Attacks maximise them. `margin` and `dlr` are negative while the label wins. Unlike for the
+cross-entropy, their gradient does not vanish when the model is confident.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from robustjax.outputs import of_logits
 
 @of_logits
 def best_wrong(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """max_{j != y} z_j: the logit of the best wrong class, however the label does."""
+    """max_{j != y} z_j: the logit of the best wrong class, whatever the label's logit.
+
+    >>> float(best_wrong(jnp.array([3.0, 1.0, 2.0]), 0))
+    2.0
+    """
     return largest(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
 
 
 @of_logits
 def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """max_{j != y} z_j - z_y: how far the best wrong class is ahead.
+    """max_{j != y} z_j - z_y: how far the best wrong class is ahead of the label.
 
     References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017, f_6.
+
+    >>> float(margin(jnp.array([3.0, 1.0, 2.0]), 0))
+    -1.0
     """
     return best_wrong(logits, label) - logits[label]
 
@@ -34,6 +41,10 @@ def soft_margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     """log sum_{j != y} exp z_j - z_y, a smooth margin: negative exactly where p_y > 1/2.
 
     References: Ding et al., "MMA training", 2020, Eq. 9.
+
+    >>> logits = jnp.array([3.0, 1.0, 2.0])
+    >>> bool(margin(logits, 0) < soft_margin(logits, 0) < 0)
+    True
     """
     wrong = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
     return jax.nn.logsumexp(wrong) - logits[label]
@@ -44,16 +55,20 @@ def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
     """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ... the sorted logits.
 
     The difference-of-logits ratio does not change when the logits are shifted or scaled. With two
-    classes there is no third logit and the ratio would be the constant sign of the margin, so there
-    the margin itself is returned: shift-invariant, not scale-invariant.
+    classes there is no third logit, so the margin itself is returned, which is shift-invariant but
+    not scale-invariant.
 
     Args:
       logits: (K,), K >= 2.
       label: () integer.
-      least: the divisor is at least this. With 0 the gradient is as large as 1e24 where the three
-        largest logits tie; an attack takes its direction only, training must bound it.
+      least: a lower bound of the divisor. With 0 the gradient reaches 1e24 where the three largest
+        logits tie, which is harmless in attacks that use its direction, but not in training.
 
     References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Eq. 6.
+
+    >>> logits = jnp.array([3.0, 1.0, 2.0])
+    >>> float(dlr(logits, 0)), float(dlr(10 * logits, 0))
+    (-0.5, -0.5)
     """
     ahead = margin(logits, label)
     if logits.size < 3:
@@ -74,6 +89,9 @@ def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
       target: (label y, target class t), each () integer.
 
     References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Eq. 7.
+
+    >>> float(targeted_dlr(jnp.array([4.0, 3.0, 2.0, 0.0]), (0, 2)))
+    -0.666...
     """
     ahead = targeted_margin(logits, target)
     if logits.size < 3:
@@ -92,11 +110,14 @@ def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> j
       target: (label y, target class t), each () integer.
 
     References: Gowal et al., "An alternative surrogate loss for PGD-based testing", 2019.
+
+    >>> float(targeted_margin(jnp.array([3.0, 1.0, 2.0]), (0, 2)))
+    -1.0
     """
     label, aim = pair_of(target)
     return logits[aim] - logits[label]
 
 
 def _ratio(numerator: jax.Array, spread: jax.Array) -> jax.Array:
-    """Divide by a spread that ties can make zero: the ratio and its gradient stay finite."""
+    """Divide by a spread that is zero for ties; the ratio and its gradient stay finite."""
     return numerator / jnp.maximum(spread, 1e-12 * jnp.maximum(jnp.abs(numerator), 1))

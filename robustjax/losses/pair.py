@@ -1,4 +1,4 @@
-"""Training losses of a clean and an adversarial output, for one example: of TRADES and MART."""
+"""Training losses on a clean and an adversarial output of one example: TRADES and MART."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def trades(
     """CE(z(x), t) + beta D(z(x_adv), z(x)); nothing is detached.
 
     Args:
-      clean: logits (K,) of the image, or what `outputs.logits_of` reads them from.
-      adversarial: those of the adversarial image.
+      clean: the model's output on the image: logits (K,), or see `outputs.logits_of`.
+      adversarial: the model's output on the adversarial image.
       target: a label () of an integer type, or a distribution (K,).
       beta: weight of the consistency term.
-      consistency: D, of the adversarial and the clean logits.
-      margin: (K,), what the cross-entropy takes from the logits; that of hypersphere embedding is
-        m one-hot(y).
+      consistency: D, a function of the adversarial and the clean logits.
+      margin: subtracted from the clean logits in the cross-entropy, (K,) or a number; hypersphere
+        embedding uses m one-hot(y).
 
     References: Zhang et al., "Theoretically principled trade-off", ICML 2019, Eq. 5.
 
@@ -56,12 +56,12 @@ def mart(
     BCE(z, y) = CE(z, y) - log(1 - max_{k != y} p_k).
 
     Args:
-      clean: logits (K,) of the image, or what `outputs.logits_of` reads them from.
-      adversarial: those of the adversarial image.
+      clean: the model's output on the image: logits (K,), or see `outputs.logits_of`.
+      adversarial: the model's output on the adversarial image.
       label: () integer.
       beta: weight of the KL.
       target: a distribution (K,) for the cross-entropy in BCE; None: the label.
-      margin: as in `trades`.
+      margin: as in `trades`, but on the adversarial logits.
 
     References: Wang et al., "Improving adversarial robustness requires revisiting misclassified
       examples", ICLR 2020, Eq. 11. Their code adds small constants to the logarithms.
@@ -77,7 +77,7 @@ def mart(
 
 
 def boost(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """-log(1 - max_{k != y} p_k), of one example's logits (K,)."""
+    """-log(1 - max_{k != y} p_k) from logits (K,)."""
     classes = jnp.arange(logits.size)
     runner_up = jnp.where(classes == label, -jnp.inf, logits).argmax()
     others = jnp.where(classes == runner_up, -jnp.inf, logits)

@@ -1,4 +1,4 @@
-"""Confidences as log-odds, which do not saturate: that of a prediction, and a rectified one."""
+"""Confidences as log-odds, which do not saturate: a prediction's, and the rectified one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from robustjax.deterministic import largest, log_sum_exp, others
 
 
 def confidence_odds(logits: jax.Array) -> jax.Array:
-    """log(F_m / (1 - F_m)), F_m = max_i softmax(logits)_i: (K,) -> ()."""
+    """log(F_m / (1 - F_m)), F_m = max_i softmax(logits)_i: (K,) -> ().
+
+    >>> float(confidence_odds(jnp.array([3.0, 1.0])))
+    2.0
+    """
     return largest(logits) - log_sum_exp(others(logits))
 
 
@@ -20,12 +24,15 @@ def rectified_odds(confidence: jax.Array, auxiliary: jax.Array) -> jax.Array:
 
     Args:
       confidence: c, the log-odds of the confidence ().
-      auxiliary: a, those of the auxiliary head ().
+      auxiliary: a, the log-odds of the auxiliary head ().
 
     References: Pang et al., "Two coupled rejection metrics can tell adversarial examples apart",
       CVPR 2022: R-Con.
 
     Guarantees:
-      Below both, and finite wherever they are; it grows with each.
+      Below both arguments, increasing in each, and finite if they are.
+
+    >>> round(float(rectified_odds(2.0, 50.0)), 3), bool(rectified_odds(2.0, 0.0) < 0)
+    (2.0, True)
     """
     return -jnp.logaddexp(jnp.logaddexp(-confidence, -auxiliary), -confidence - auxiliary)

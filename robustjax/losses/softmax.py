@@ -1,4 +1,4 @@
-"""Losses on a softmax's logits, for one example: logits (K,) in, a scalar out.
+"""Losses on softmax logits, for one example: logits (K,) in, a scalar out.
 
 Attacks maximise `loss(output, target)`; training minimises the same function.
 """
@@ -17,11 +17,14 @@ from robustjax.outputs import float_logits, of_logits
 
 @of_logits
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """-sum_k t_k log softmax(logits)_k. Grows as the target loses probability.
+    """-sum_k t_k log softmax(logits)_k.
 
     Args:
       logits: (K,).
       target: a label () of an integer type, or a distribution (K,).
+
+    >>> float(cross_entropy(jnp.array([0.0, 0.0]), 1))
+    0.693...
     """
     if jnp.ndim(target) == 0:
         return jax.nn.logsumexp(logits) - logits[target]
@@ -29,14 +32,14 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def distribution(target: jax.Array, num_classes: int) -> jax.Array:
-    """A label () as a distribution (K,), one-hot; a distribution is what it is."""
+    """A label () as a one-hot distribution (K,); a distribution is returned unchanged."""
     return jax.nn.one_hot(target, num_classes) if jnp.ndim(target) == 0 else target
 
 
 @compares_with("pair")
 @of_logits
 def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """log p_t, towards class t; -log p_y where t is the label, away from it.
+    """log p_t, which leads towards class t; -log p_y, away from the label, if t is the label.
 
     Args:
       logits: (K,).
@@ -44,6 +47,10 @@ def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
 
     References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, use_multitarget in
       their code.
+
+    >>> logits = jnp.array([0.0, 0.0])
+    >>> float(multi_target(logits, (0, 0))), float(multi_target(logits, (0, 1)))
+    (0.693..., -0.693...)
     """
     label, aim = pair_of(target)
     return jnp.where(aim == label, 1, -1) * cross_entropy(logits, aim)
@@ -53,35 +60,41 @@ def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
 def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-1/(K - 1) sum_{i != y} log softmax(-h)_i, the reverse cross-entropy of test logits h.
 
-    The paper trains Z = -h, to give all wrong classes the same probability R_y, and nothing to the
-    label; it classifies by softmax(-Z), which is then certain of the label. Written in h = -Z, the
-    sign is in this line and nowhere else: a model of this loss predicts, and is attacked and
-    inspected, by its logits as any other. It needs no head of its own, for a linear layer may be
-    its own negative: it starts as likely from -W as from W, and decays alike.
+    The paper trains Z = -h so that all wrong classes have the same probability and the label has
+    none; it classifies by softmax(-Z), which is then certain of the label. With h = -Z the sign
+    appears only in this loss: predictions, attacks and detectors read the logits of such a model
+    like any other's. A linear head needs no change: W and -W are equally likely initial weights,
+    and decay alike.
 
     Args:
       logits: (K,), h.
       target: a label (), or a distribution t (K,), whose reverse is R = (1 - t) / (K - 1).
 
     References: Pang et al., "Towards robust detection of adversarial examples", 2018. Their code
-      takes log(softmax), which underflows to -inf; for distributions it is the same.
+      takes log(softmax), which underflows to -inf.
 
     Guarantees:
-      At least log(K - 1) for a label, where the wrong classes' logits are equal and the label's far
-      above; the gradient is R - softmax(-h).
+      At least log(K - 1) for a label, the limit for equal wrong logits far below the label's.
+      The gradient is R - softmax(-h).
+
+    >>> bool(rce(jnp.array([9.0, 0.0, 0.0]), 0) < rce(jnp.array([9.0, 1.0, 0.0]), 0))
+    True
     """
     wrong = 1 - distribution(target, logits.size)
     return cross_entropy(-logits, wrong / (logits.size - 1))
 
 
 def focal(cross_entropy: jax.Array, gamma: float | jax.Array) -> jax.Array:
-    """(1 - p)^gamma CE, p = exp(-CE): examples that are right already count less; gamma 0 is CE.
+    """(1 - p)^gamma CE with p = exp(-CE): confident examples count less; gamma 0 is CE.
 
     References: Lin et al., "Focal loss for dense object detection", ICCV 2017, Eq. 4. (The code of
       "Bag of tricks" takes p from the wrong rows of its batch.)
 
     Guarantees:
-      The gradient is finite where the cross-entropy is 0, as that of a certain prediction is.
+      The gradient is finite even where the cross-entropy is 0.
+
+    >>> float(focal(jnp.log(2.0), gamma=1.0)) == float(jnp.log(2.0)) / 2
+    True
     """
     missing = 1 - jnp.exp(-cross_entropy)
     missing = jnp.where(missing > 0, missing, 1)  # 0^gamma has the derivative gamma / 0
@@ -90,9 +103,12 @@ def focal(cross_entropy: jax.Array, gamma: float | jax.Array) -> jax.Array:
 
 @config
 class TemperedCrossEntropy:
-    """cross_entropy(logits / temperature, target): has a gradient where the softmax saturates.
+    """cross_entropy(logits / temperature, target), with a gradient where the softmax saturates.
 
-    One with the same temperature is equal and compiles nothing anew.
+    Two objects of the same temperature are equal and share one compilation.
+
+    >>> float(TemperedCrossEntropy(100.0)(jnp.array([200.0, 0.0]), 0))
+    0.126...
     """
 
     temperature: float = number(low=1e-6)
@@ -111,6 +127,10 @@ def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     is detached: in a training loss the gradient flows through both.
 
     References: Zhang et al., "Theoretically principled trade-off", 2019, Eq. 3.
+
+    >>> logits = jnp.array([1.0, 0.0])
+    >>> float(kl(logits, logits)), bool(kl(-logits, logits) > 0)
+    (0.0, True)
     """
     reference = jax.nn.log_softmax(reference_logits)
     return jnp.sum(jnp.exp(reference) * (reference - jax.nn.log_softmax(logits)))
@@ -123,13 +143,20 @@ def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
     Args:
       logits: (K,).
       target: a label () of an integer type, or a distribution (K,).
+
+    >>> float(brier(jnp.array([0.0, 0.0]), 1))
+    0.5
     """
     return jnp.sum((jax.nn.softmax(logits) - distribution(target, logits.size)) ** 2)
 
 
 @compares_with("reference")
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
-    """sum (output - target)^2 over all entries of two arrays of one shape."""
+    """sum (output - target)^2 over all entries of two arrays of the same shape.
+
+    >>> float(squared_error(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.0])))
+    5.0
+    """
     return jnp.sum((output - target) ** 2)
 
 
@@ -142,11 +169,14 @@ def smooth(
     """Label smoothing: a soft target (K,) for `cross_entropy`.
 
     Args:
-      label: () integer, or a distribution (K,), each class of which is smoothed by its share.
+      label: () integer, or a distribution (K,), whose classes are smoothed in proportion.
       num_classes: K >= 2.
       s: the mass taken from the label, in [0, 1].
       over: 'wrong' gives s / (K - 1) to every wrong class and 1 - s to the label; 'all' gives s / K
-        to every class and 1 - s + s / K to the label. The papers differ, so say which.
+        to every other class and 1 - s + s / K to the label. Papers use both.
+
+    >>> smooth(jnp.int32(0), 3, 0.25).tolist()
+    [0.75, 0.125, 0.125]
     """
     if over not in ("wrong", "all"):
         raise ValueError(f"over must be 'wrong' or 'all', got {over!r}")

@@ -1,8 +1,8 @@
-"""The four norms, each within bounds and, if wanted, under a mask. Written for one image (H, W, C).
+"""The four norms, with bounds and an optional mask, for one image (H, W, C).
 
-The ball {z : norm(z - x) <= eps} is intersected with the box of what every pixel may be; x lies in
-both. `project` is the exact Euclidean projection onto the intersection: clipping after the ball
-reaches only 0.991 to 0.999 of the optimum in L2. `step` is what projected gradient ascent repeats.
+The ball {z : norm(z - x) <= eps} is intersected with the box of pixel bounds; x lies in both.
+`project` is the exact Euclidean projection onto the intersection: projecting onto the ball and then
+clipping reaches only 0.991 to 0.999 of the optimum in L2. `step` is one step of projected ascent.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from robustjax.threats.numerics import (
 from robustjax.typing import Box, Eps, Scalar, Threat
 
 Bounds = tuple[Eps, Eps] | None
-"""(low, high), each a number or an array as `eps`; None for pixels that may be anything."""
+"""(low, high), each a number or an array like `eps`; None for unbounded pixels."""
 
 _TINY = 1e-30
 _ULP = 2.0**-23
 
 
 class _Constants(tuple):
-    """Bounds that are numbers: part of the program, which can then be as short as for [0, 1]."""
+    """Numbers as bounds: constants of the program, which is then as short as for [0, 1]."""
 
 
 jax.tree_util.register_pytree_node(
@@ -49,18 +49,24 @@ jax.tree_util.register_pytree_node(
 
 @config
 class Ball(abc.ABC):
-    """A norm, a radius, bounds and a mask: the base of the four below, and of a norm of one's own.
+    """A norm, a radius, bounds and a mask: the base of the four norms and of your own.
 
     Args:
       eps: the radius, one number or one per example (N,); in `Linf` also one per feature, see
-        `typing.Threat`. In pixels, or whatever the images are measured in.
-      bounds: (low, high) of the pixels, numbers or arrays; None: none.
-      mask: what may change: an array of bool or 0 and 1 that broadcasts to (H, W, C), or one per
-        example with a leading axis; None: everything.
+        `typing.Threat`. In the units of the images.
+      bounds: (low, high) of the pixels, numbers or arrays; None: unbounded.
+      mask: the entries that may change: an array of bool or 0 and 1 that broadcasts to (H, W, C),
+        or one per example with a leading axis; None: all.
 
     Raises:
-      ValueError: eps is negative or NaN, or has a shape that nothing can be made of; bounds that
-        are not (low, high).
+      ValueError: eps is negative or NaN or has an unknown shape, or bounds are not (low, high).
+
+    `norm`, `project`, `sample` and `steepest` define a subclass; the rest follows:
+
+    >>> masked = rj.threats.L2(1.0, mask=np.array([[[1.0]], [[0.0]]]))
+    >>> x, z = jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1))
+    >>> float(masked.distance(z, x)), masked.step(x, z, 0.5, x).ravel().tolist()
+    (inf, [0.5, 0.0])
     """
 
     eps: Eps = number(default=1.0)
@@ -89,38 +95,38 @@ class Ball(abc.ABC):
 
     @abc.abstractmethod
     def steepest(self, gradient: jax.Array) -> jax.Array:
-        """The direction of unit norm that a linear function with this gradient grows most in."""
+        """The direction of unit norm in which a linear function with this gradient grows most."""
 
     def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
         """Move by `size` along the steepest direction and project."""
         return self.project(x_adv + size * self.steepest(gradient), x)
 
     def distance(self, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-        """The norm of `x_adv - x`; inf where something has changed that may not."""
+        """The norm of `x_adv - x`; inf if a masked entry has changed."""
         d, free = x_adv - x, self.free()
         if free is None:
             return self.norm(d)
         return jnp.where(jnp.any(~free & (d != 0)), jnp.inf, self.norm(jnp.where(free, d, 0)))
 
     def box(self, x: jax.Array) -> Box:
-        """(low, high) of every component, whatever the norm allows; both x where masked."""
+        """(low, high) of every entry, regardless of the norm; both are x where masked."""
         for leaf in jax.tree.leaves((self.eps, self.bounds, self.mask)):
             if jnp.ndim(leaf) in (1, 4):
                 raise ValueError(
                     f"{type(self).__name__} has an array of shape {jnp.shape(leaf)}, with an entry "
-                    "per example: perturb, evaluate and curve hand them out; elsewhere give each "
-                    "image a threat of its own"
+                    "per example: perturb, evaluate and curve split it; elsewhere give each image "
+                    "its own threat"
                 )
         low, high = (-jnp.inf, jnp.inf) if self.bounds is None else self.bounds
         free = self.free()
         return (low, high) if free is None else (jnp.where(free, low, x), jnp.where(free, high, x))
 
     def free(self) -> jax.Array | None:
-        """What may change, broadcast to (H, W, C); None for everything."""
+        """Where entries may change, broadcastable to (H, W, C); None for everywhere."""
         return None if self.mask is None else jnp.asarray(self.mask) != 0
 
     def freed(self, d: jax.Array) -> jax.Array:
-        """A direction (H, W, C) without what may not change."""
+        """A direction (H, W, C) with zeros where masked."""
         free = self.free()
         return d if free is None else jnp.where(free, d, 0)
 
@@ -131,15 +137,15 @@ class Ball(abc.ABC):
 
 @config
 class Linf(Ball):
-    """Every component may change by at most eps (in pixels), or by its own entry of eps.
+    """Every entry of the image may change by at most eps, or by its own entry of eps.
 
-    With an eps per feature, the radius is its largest entry and a component's share of it is
-    eps / radius: `steepest` moves every component by its share, and `distance` is the largest
-    change divided by the share. A component whose entry is 0 is masked.
+    With an eps per feature, the radius is the largest eps and an entry's share is eps / radius:
+    `steepest` moves every entry by its share, and `distance` is the largest change divided by the
+    share. An entry whose eps is 0 is masked.
 
     Raises:
-      ValueError: as for `Ball`, or eps, unless infinite, is larger than 2 with bounds of [0, 1]:
-        that is in grey levels.
+      ValueError: as for `Ball`; or a finite eps above 2 with bounds [0, 1], which must be in grey
+        levels.
 
     >>> rj.threats.Linf(8 / 255, bounds=(-1, 1)).bounds
     (-1.0, 1.0)
@@ -162,7 +168,7 @@ class Linf(Ball):
     def norm(self, d: jax.Array) -> jax.Array:
         size = jnp.abs(d)
         if jnp.ndim(self.eps) > 0:
-            # What rounding of the pixels makes of a small share would be a large distance.
+            # Divided by a small share, rounding of the pixels would be a large distance.
             size = jnp.maximum(size - _ULP, 0) / positive(self._share())
         return jnp.max(size)
 
@@ -197,7 +203,12 @@ class Linf(Ball):
 
 @config
 class L2(Ball):
-    """The Euclidean norm of the change is at most eps (in pixels)."""
+    """The Euclidean norm of the change is at most eps.
+
+    >>> threat, x = rj.threats.L2(0.5), jnp.zeros((1, 2, 1))
+    >>> threat.project(jnp.array([[[3.0], [4.0]]]), x).ravel().round(3).tolist()
+    [0.3..., 0.4...]
+    """
 
     eps: Eps = number(default=0.5)
 
@@ -247,7 +258,12 @@ class L2(Ball):
 
 @config
 class L1(Ball):
-    """The absolute changes sum to at most eps (in pixels)."""
+    """The absolute changes sum to at most eps.
+
+    >>> threat, x = rj.threats.L1(0.5), jnp.zeros((1, 2, 1))
+    >>> threat.project(jnp.array([[[0.75], [0.5]]]), x).ravel().tolist()
+    [0.375, 0.125]
+    """
 
     eps: Eps = number(default=12.0)
 
@@ -273,7 +289,7 @@ class L1(Ball):
         # Bisect the shrinkage from above: the largest `most - t` that is still inside the ball.
         t = most - bisect(lambda u: total(kept(most - u)) <= self.eps, jnp.zeros_like(most), most)
         free = (length > t) & (length - t < space)
-        # A correction to t, not t itself: of thousands of lengths the sum would drown eps.
+        # A correction to t, not t itself: eps would be lost in a sum of thousands of lengths.
         t = t + (total(kept(t)) - self.eps) / jnp.maximum(jnp.sum(free), 1)
         t = jnp.where(total(kept(0.0)) <= self.eps, 0.0, t)
         return displaced(x, self._shrink(jnp.sign(d) * kept(t)), box)
@@ -300,10 +316,10 @@ class L1(Ball):
         """Spend `size` where it helps most, then take the excess back where it helps least.
 
         The first half is the steepest step of L1 length `size` inside the box (Croce & Hein, "Mind
-        the box", 2021, Prop. 2.2): components in order of |g|, each up to its room, so the step is
-        sparse. A Euclidean projection would then shrink every changed component alike, saturated
-        ones included; the ball is met in the order of the linear gain instead, so the optimum of a
-        linear function is a fixed point, reached after a travel of at most 2 eps.
+        the box", 2021, Prop. 2.2): entries in order of |g|, each up to its room, so the step is
+        sparse. A Euclidean projection would then shrink all changed entries equally, including
+        saturated ones; taking back in order of linear gain makes the optimum of a linear function a
+        fixed point, reached after a distance of at most 2 eps.
         """
         box = self.box(x)
         space = jnp.where(gradient == 0, 0, room(box, x_adv, gradient))
@@ -314,20 +330,23 @@ class L1(Ball):
         return displaced(x, self._shrink(d - jnp.sign(d) * back), box)
 
     def _shrink(self, d: jax.Array) -> jax.Array:
-        """`d`, scaled down by what rounding left outside the ball."""
+        """`d`, scaled down if rounding left it outside the ball."""
         return d * jnp.minimum(self.eps / positive(total(jnp.abs(d))), 1)
 
 
 @config
 class L0(Ball):
-    """At most eps pixels (positions; all their channels together) may change, to anything.
+    """At most eps pixels (positions, with all their channels) may change, to any value.
 
-    Pixels, as in Croce & Hein (2019) and Sparse-RS (2022), not components. With C = 1 the two
-    agree. A fractional eps counts as the whole number below; one below 1 allows nothing, so it is
-    refused.
+    Pixels as in Croce & Hein (2019) and Sparse-RS (2022), not entries. With C = 1 the two agree. A
+    fractional eps is rounded down; an eps between 0 and 1 allows nothing and is refused.
 
     Raises:
-      ValueError: as for `Ball`, 0 < eps < 1, or no bounds: a pixel could then be infinite.
+      ValueError: as for `Ball`; or 0 < eps < 1; or no bounds, as pixels could then be infinite.
+
+    >>> threat, x = rj.threats.L0(1), jnp.zeros((1, 2, 1))
+    >>> threat.project(jnp.array([[[0.3], [0.9]]]), x).ravel().round(3).tolist()
+    [0.0, 0.9...]
     """
 
     eps: Eps = number(default=10.0)
@@ -342,7 +361,7 @@ class L0(Ball):
                 "change at all"
             )
         if self.bounds is None:
-            raise ValueError("L0 needs bounds: what it changes it sends to one of them")
+            raise ValueError("L0 needs bounds: a changed pixel goes to one of them")
 
     @override
     def norm(self, d: jax.Array) -> jax.Array:
@@ -375,11 +394,12 @@ class L0(Ball):
 
     @override
     def step(self, x_adv: jax.Array, gradient: jax.Array, size: Scalar, x: jax.Array) -> jax.Array:
-        """Send the ceil(`size`) most promising pixels to their best corner; restore the excess.
+        """Move the ceil(`size`) most promising pixels to their best corner; restore the excess.
 
-        A pixel at z is worth <g, z - x>. The pixels whose corner is worth most, and who are not
-        there yet, go there; if more than eps have changed, those worth least go back. So the
-        optimum of a linear function is a fixed point, reached after a travel of eps.
+        A pixel at z is worth <g, z - x>. Of the pixels that are not at their best corner yet, those
+        with the most valuable corners move there; if more than eps pixels have changed, the least
+        valuable are restored. So the optimum of a linear function is a fixed point, reached after
+        eps pixels.
         """
         low, high = self.box(x)
         corner = jnp.where(gradient > 0, high, jnp.where(gradient < 0, low, x_adv))
@@ -398,7 +418,7 @@ def _is_number(value: object) -> bool:
 
 
 def _entries(value: object) -> np.ndarray | None:
-    """The entries of an array; None for a tracer, and for what JAX puts in its place."""
+    """The entries of an array; None for tracers and other placeholders of JAX."""
     if isinstance(value, Tracer) or not isinstance(value, np.ndarray | jax.Array):
         return None
     return np.asarray(value)
@@ -418,13 +438,13 @@ def _check_eps(eps: object, per_feature: bool) -> None:
         )
     if not per_feature and shape[-3:] != (1, 1, 1) and len(shape) > 1:
         raise ValueError(
-            f"an eps per feature is for Linf; here it is one number or one per example (N,), and a "
-            f"mask says what may change; got the shape {shape}"
+            "only Linf has an eps per feature; here eps is one number or one per example (N,), and "
+            f"a mask limits what may change; got the shape {shape}"
         )
     if not (entries >= 0).all():
         raise ValueError(f"eps must lie in [0, inf], got {entries[~(entries >= 0)][0]:g}")
     if len(shape) > 2 and np.isinf(entries).any():
-        raise ValueError("an eps per feature must be finite; write inf with a mask")
+        raise ValueError("an eps per feature must be finite; use eps=inf with a mask instead")
 
 
 def _check_bounds(bounds: object) -> None:
@@ -438,4 +458,4 @@ def _check_bounds(bounds: object) -> None:
 
 
 THREATS: Names[Threat] = Names("threat", {"linf": Linf(), "l2": L2(), "l1": L1(), "l0": L0()})
-"""The threats by the names of `--threat`; `THREATS.register("mine", Mine())` adds your own."""
+"""The threats by their names in `--threat`; `THREATS.register("mine", Mine())` adds your own."""

@@ -1,4 +1,4 @@
-"""Threats inside attacks and methods: found, resized, and handed out per example."""
+"""Threats inside attacks and methods: find, resize and check them, and pick one example's."""
 
 from __future__ import annotations
 
@@ -15,37 +15,45 @@ from robustjax.typing import Box, Eps, Scalar, Threat
 T = TypeVar("T")
 
 MEMBERS = ("eps", "project", "sample", "steepest", "step", "distance")
-"""What the protocol asks for."""
+"""The members of the protocol."""
 ROWS = ("eps", "bounds", "mask")
-"""The fields that may have an entry per example."""
+"""The fields that can have an entry per example."""
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A threat that says itself where the pixels lie."""
+    """A threat with its own pixel bounds."""
 
     def box(self, x: jax.Array) -> Box:
-        """The least and the largest value of every component, whatever the norm allows."""
+        """The smallest and largest value of every entry, regardless of the norm."""
         ...
 
 
 def box_of(threat: Threat | None, x: jax.Array) -> Box:
-    """The box of a threat around x; [0, 1] where it does not say."""
+    """The pixel bounds (low, high) of a threat around x; (0, 1) if it defines none.
+
+    >>> box_of(rj.threats.Linf(0.1, bounds=(-1, 1)), jnp.zeros((2, 2, 1)))
+    (-1.0, 1.0)
+    """
     return threat.box(x) if isinstance(threat, Bounded) else (0.0, 1.0)
 
 
 def radius(threat: Threat) -> Any:
-    """The size of the ball: eps, or the largest entry of an eps per feature."""
+    """The radius of the ball: eps, or the largest entry of an eps per feature.
+
+    >>> float(radius(rj.threats.Linf(np.array([[[0.25, 0.5]]]))))
+    0.5
+    """
     return threat.eps if jnp.ndim(threat.eps) == 0 else jnp.max(jnp.asarray(threat.eps))
 
 
 def scaled(threat: Threat, factor: Scalar) -> Threat:
-    """The same threat with an eps `factor` times as large."""
+    """A copy of a threat with its eps multiplied by `factor`."""
     return _replace(threat, threat.eps * factor)
 
 
 def with_radius(threat: Threat, radius: Scalar) -> Threat:
-    """The same threat with this radius, or these, (B,): an eps per feature keeps its proportions.
+    """A copy of a threat with this radius, or these (B,); an eps per feature keeps its proportions.
 
     >>> rj.threats.with_radius(rj.threats.Linf(0.1), 0.3)
     Linf(eps=0.3, bounds=(0.0, 1.0), mask=None)
@@ -66,10 +74,10 @@ def _replace(threat: Threat, eps: Eps) -> Threat:
 
 
 def map_threats(function: Callable[[Any], Any], tree: T) -> T:
-    """The same attack, method or other tree of configs, `function` applied to every threat.
+    """A copy of an attack, method or other tree of configs with `function` applied to every threat.
 
     Raises:
-      TypeError: something that looks like a threat is none: see `check_threat`.
+      TypeError: an object with a method `project` is not a threat: see `check_threat`.
     """
 
     def is_threat(node):
@@ -92,44 +100,42 @@ def threats_of(tree: Any) -> list[Threat]:
 
 
 def check_threat(threat: Any) -> None:
-    """Raise TypeError, which says what to do, unless this is a threat whose eps can be changed."""
+    """Raise TypeError unless this is a threat whose eps can be changed."""
     name = type(threat).__name__
     if isinstance(threat, type):
         raise TypeError(f"a threat is an object such as Linf(8 / 255), got the class {threat!r}")
     if not isinstance(threat, Threat):
         lacking = ", ".join(member for member in MEMBERS if not hasattr(threat, member))
-        raise TypeError(
-            f"{name} is no threat: it has no {lacking}; robustjax.typing.Threat says what they do"
-        )
+        raise TypeError(f"{name} is not a threat: it lacks {lacking}; see robustjax.typing.Threat")
     if not dataclasses.is_dataclass(threat) or jax.tree_util.all_leaves([threat]):
         raise TypeError(
-            f"the threat {name} is no config, so its eps cannot be changed: declare its class with "
-            "@robustjax.config.config, and eps and what else it holds as fields"
+            f"the threat {name} is not a config, so its eps cannot be changed: declare its class "
+            "with @robustjax.config.config, and eps and its other values as fields"
         )
 
 
 def check_norm(attack: Any, *norms: type) -> None:
     """Raise ValueError unless the attack's threat is a ball of one of these norms.
 
-    For attacks that are made for certain norms: against any other ball they would find nothing,
-    which reads as robustness.
+    Under any other norm an attack designed for certain ones would find nothing, which would look
+    like robustness.
     """
     threat = attack.threat
     if isinstance(threat, Threat) and not isinstance(threat, norms):
         known = [norm.__name__ for norm in norms]
         known = " and ".join([", ".join(known[:-1]), known[-1]] if known[1:] else known)
         raise ValueError(
-            f"{type(attack).__name__} is made for {known}, not for {type(threat).__name__}; PGD "
-            "and FMN take every threat"
+            f"{type(attack).__name__} supports {known}, not {type(threat).__name__}; PGD and FMN "
+            "support every threat"
         )
 
 
 def check_threats(tree: Any, images: np.ndarray) -> None:
     """Raise ValueError unless every threat in the tree fits images of the shape (N, H, W, C).
 
-    A number in `eps`, `bounds` or `mask` is for all examples and components. Of arrays the number
-    of axes decides: one has an entry per example (N,); three are an image (H, W, C), or broadcast
-    to it, for all examples; four are such an image per example.
+    A number in `eps`, `bounds` or `mask` applies to all examples and entries. The number of axes of
+    an array decides its meaning: one axis (N,) is per example; three (H, W, C), or broadcast to it,
+    are an image for all examples; four are an image per example.
     """
     n, *image = images.shape
 
@@ -158,13 +164,13 @@ def check_shape(name: str, shape: tuple[int, ...], n: int, image: tuple[int, ...
         )
     if len(shape) == 1 and n == image[-1] > 1:
         raise ValueError(
-            f"{name} of shape {shape} may be meant per example or per channel, as there are as "
-            f"many of both: write (N, 1, 1, 1) or (1, 1, C)"
+            f"{name} of shape {shape} is ambiguous, as there are as many examples as channels: "
+            "write (N, 1, 1, 1) or (1, 1, C)"
         )
 
 
 def of_example(tree: T, row: jax.Array) -> T:
-    """The tree as one example has it: entries per example are replaced by those of this row."""
+    """The tree of one example: arrays per example are replaced by the entry of this row."""
 
     def pick(leaf):
         if jnp.ndim(leaf) not in (1, 4):

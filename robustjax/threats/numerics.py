@@ -1,4 +1,4 @@
-"""Sums, bisection and selection: what projections and steps are made of."""
+"""Sums, bisection and selection: the parts of projections and steps."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def per_pixel(values: jax.Array) -> jax.Array:
 
 
 def positive(value: jax.Array) -> jax.Array:
-    """A divisor: `value`, or 1 where it is zero (0 / 1 is the zero step we want there)."""
+    """A divisor: `value`, or 1 where it is zero, so that 0 / 0 becomes a zero step."""
     return jnp.where(value > 0, value, 1)
 
 
 def room(box: Box, x: jax.Array, direction: jax.Array) -> jax.Array:
-    """How far each component of x may move in this direction before it meets the box."""
+    """How far each entry of x can move in this direction before it reaches the box."""
     low, high = box
     return jnp.where(direction > 0, high - x, x - low)
 
@@ -39,7 +39,7 @@ def displaced(x: jax.Array, d: jax.Array, box: Box) -> jax.Array:
 
 
 def bisect(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
-    """The largest point of [low, high] where a predicate that fails from somewhere on holds."""
+    """The largest point of [low, high] where `holds` is true, if it is true up to some point."""
 
     def halve(_, interval):
         low, high = interval
@@ -51,7 +51,7 @@ def bisect(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Ar
 
 
 def knapsack(value: jax.Array, room: jax.Array, budget: Scalar) -> jax.Array:
-    """Fractional knapsack: spend `budget` on components by value, each up to its room."""
+    """Fractional knapsack: spend `budget` on entries by value, each up to its room."""
     room = jnp.where(jnp.isinf(room), budget, room)
     order = jnp.argsort(-value.reshape(-1))
     room_sorted = room.reshape(-1)[order]

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
-from robustjax.threats import Linf, map_threats, threats_of
+from robustjax.threats import Linf
+from robustjax.threats._trees import map_threats, threats_of
 from robustjax.training.methods.base import Method
 from robustjax.training.recipes import BASELINE, Recipe
 from robustjax.training.run_directory import (

@@ -19,7 +19,7 @@ from jax import lax
 from robustjax import losses, models, parallel
 from robustjax.data import cutmix, mixup, to_float
 from robustjax.parallel import AXIS
-from robustjax.threats import map_threats, scaled
+from robustjax.threats._trees import map_threats, scaled
 from robustjax.training.methods.base import Batch, Method
 from robustjax.training.net import Net
 from robustjax.training.recipes import Recipe

@@ -11,7 +11,8 @@ from typing_extensions import override
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.config import config, number, static
-from robustjax.threats import L2, Linf, box_of, check_norm, with_radius
+from robustjax.threats import L2, Linf, box_of, with_radius
+from robustjax.threats._trees import check_norm
 from robustjax.typing import Cost, LogitsFn
 
 FIND, SHRINK, ESTIMATE, JUMP, GIVE_UP = range(5)

@@ -16,7 +16,8 @@ from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, goal_of
 from robustjax.config import config, number, static
 from robustjax.losses import margin
-from robustjax.threats import L1, L2, Linf, check_norm
+from robustjax.threats import L1, L2, Linf
+from robustjax.threats._trees import check_norm
 from robustjax.typing import Cost, LogitsFn, Loss
 
 TARGET = 2**31 - 1

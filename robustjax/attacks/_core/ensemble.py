@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from robustjax.attacks._core.iterative import Example, within
 from robustjax.attacks._core.success import Success, fooled, logits_of, won_by
 from robustjax.config import config, static
-from robustjax.threats import map_threats, with_radius
+from robustjax.threats import with_radius
+from robustjax.threats._trees import map_threats
 from robustjax.typing import Attack, LogitsFn, Loss
 
 

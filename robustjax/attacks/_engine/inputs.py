@@ -16,7 +16,8 @@ from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import logits_of
 from robustjax.attacks._engine.tiles import default_batch_size
 from robustjax.parallel import place
-from robustjax.threats import Linf, box_of, check_threats, map_threats, of_example, threats_of
+from robustjax.threats import Linf, box_of
+from robustjax.threats._trees import check_threats, map_threats, of_example, threats_of
 from robustjax.typing import Threat
 
 

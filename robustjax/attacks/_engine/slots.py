@@ -24,7 +24,7 @@ from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.attacks._engine.tiles import tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
-from robustjax.threats import of_example
+from robustjax.threats._trees import of_example
 from robustjax.typing import Cost
 
 SECONDS = 0.2

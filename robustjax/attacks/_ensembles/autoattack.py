@@ -13,7 +13,8 @@ from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.config import config, number, static
 from robustjax.losses import dlr, targeted_dlr
-from robustjax.threats import L1, L2, Linf, check_norm
+from robustjax.threats import L1, L2, Linf
+from robustjax.threats._trees import check_norm
 from robustjax.typing import Attack
 
 Version = Literal["standard", "plus", "rand"]

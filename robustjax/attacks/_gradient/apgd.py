@@ -21,7 +21,8 @@ from robustjax.attacks.starts import Surface
 from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, goal_of
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
-from robustjax.threats import L0, L1, Linf, scaled
+from robustjax.threats import L0, L1, Linf
+from robustjax.threats._trees import scaled
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 

@@ -12,7 +12,8 @@ from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
-from robustjax.threats import L2, Linf, check_norm
+from robustjax.threats import L2, Linf
+from robustjax.threats._trees import check_norm
 
 L2_NORM = L2(float("inf"))
 

@@ -12,7 +12,8 @@ from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
 from robustjax.config import config, number, static
 from robustjax.deterministic import ordered_sum
-from robustjax.threats import L1, L2, box_of, check_norm
+from robustjax.threats import L1, L2, box_of
+from robustjax.threats._trees import check_norm
 from robustjax.typing import Cost
 
 

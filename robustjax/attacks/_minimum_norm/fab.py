@@ -15,7 +15,8 @@ from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
-from robustjax.threats import L1, L2, Linf, box_of, check_norm
+from robustjax.threats import L1, L2, Linf, box_of
+from robustjax.threats._trees import check_norm
 
 LINF = Linf(float("inf"))
 
