@@ -17,11 +17,18 @@ from robustjax.attacks import (
     PGD,
     RFGSM,
 )
-from robustjax.attacks.starts import Corner, Gaussian, OutputDiversified, Uniform, Zero
+from robustjax.attacks.starts import (
+    Corner,
+    Gaussian,
+    OutputDiversified,
+    UnclippedUniform,
+    Uniform,
+    Zero,
+)
 from robustjax.attacks.steps import Adam, Nesterov
 from robustjax.attacks.targets import Goal, Prediction, Random, TrueLabel
 from robustjax.losses import cross_entropy, kl, multi_target
-from robustjax.threats import L2, Linf
+from robustjax.threats import L0, L2, Linf
 
 SHAPE, K = (3, 3, 1), 4
 RNG = np.random.default_rng(0)
@@ -159,6 +166,40 @@ def test_starts():
     assert 0.1 < float(threat.distance(Uniform(2.0)(keys[1], X, threat), X)) <= 0.2 + 1e-6
     assert 0 < float(threat.distance(Gaussian(1e-3)(keys[2], X, threat), X)) < 5e-3
     np.testing.assert_allclose(np.abs(Corner(0.5)(keys[3], X, threat) - X), 0.05, atol=1e-6)
+
+
+EDGE = np.where(RNG.uniform(size=SHAPE) < 0.5, 0, 1).astype(np.float32)
+"""An image like MNIST's: every uniform start leaves the box in about half of the pixels."""
+
+
+def test_an_unclipped_start_leaves_the_box_and_a_clip_makes_it_the_uniform_one():
+    threat = Linf(0.3)
+    outside = np.asarray(UnclippedUniform()(jax.random.key(1), EDGE, threat))
+    assert ((outside < 0) | (outside > 1)).any()
+    assert 0.1 < np.abs(outside - EDGE).max() <= 0.3 + 1e-6
+    inside = Uniform()(jax.random.key(1), EDGE, threat)
+    np.testing.assert_array_equal(np.clip(outside, 0, 1), inside)
+    outside = np.asarray(UnclippedUniform()(jax.random.key(1), EDGE, L2(0.3)))
+    assert (outside < 0).any() and np.linalg.norm(outside - EDGE) <= 0.3 + 1e-6
+
+
+def test_the_gradient_is_taken_outside_the_box_and_the_step_leads_into_it():
+    """As Wong et al.'s code for MNIST: clip(x + clip(d + 1.25 eps sign(g(x + d)), eps), 0, 1)."""
+    attack = PGD(Linf(0.3), steps=1, rel_step=1.25, start=UnclippedUniform())
+    key = jax.random.split(jax.random.key(5))[0]
+    d = UnclippedUniform()(key, EDGE, attack.threat) - EDGE
+    d = np.clip(d + 0.375 * np.sign(gradient(EDGE + d)), -0.3, 0.3)
+    found = np.asarray(attack(logits, jax.random.key(5), EDGE, Y))
+    np.testing.assert_allclose(found, np.clip(EDGE + d, 0, 1), atol=1e-6)
+
+
+def test_no_result_of_an_unclipped_start_is_outside_the_box():
+    """Not even where no step is taken."""
+    stays = PGD(Linf(0.3), steps=0, start=UnclippedUniform())
+    found = np.asarray(stays(logits, jax.random.key(1), EDGE, Y))
+    assert (found != EDGE).any() and found.min() >= 0 and found.max() <= 1
+    with pytest.raises(ValueError, match="needs a ball that is bounded without its box"):
+        replace(stays, threat=L0(2))(logits, jax.random.key(1), EDGE, Y)
 
 
 def test_output_diversified_starts_spread_over_the_corners_of_a_linear_model():

@@ -9,7 +9,7 @@ import pytest
 
 from robustjax import cli, config, losses, models, spec, training
 from robustjax.attacks import PGD
-from robustjax.attacks.starts import Gaussian, Zero
+from robustjax.attacks.starts import Gaussian, UnclippedUniform, Zero
 from robustjax.attacks.steps import Adam
 from robustjax.attacks.stops import Misclassified
 from robustjax.cli.methods import MethodsOptions, changes, methods
@@ -153,6 +153,17 @@ def test_what_the_code_of_mma_does():
     assert options == {"model": "wrn-28-4"}
 
 
+def test_what_the_code_of_fast_training_does_on_mnist():
+    """A step of 0.375 from an unclipped start, and a rate that peaks at 2/5 of ten epochs."""
+    method, recipe, _ = card("fast-at", "mnist")
+    assert method.attack.start == UnclippedUniform() and method.attack.threat == Linf(0.3)
+    assert float(method.attack.size) == pytest.approx(0.375) and method.attack.steps == 1
+    found = [recipe.lr * float(recipe.schedule(t)) for t in (0.2, 0.4, 0.7)]
+    np.testing.assert_allclose(found, [0.0025, 0.005, 0.0025], rtol=1e-5)
+    assert (recipe.epochs, recipe.batch_size) == (10, 100)
+    assert recipe.optimizer == training.Optimizer("adam", weight_decay=0.0)
+
+
 def test_samples_of_what_other_code_does():
     madry = card("pgd-at", "repo")
     assert madry.method.bn == "commit" and madry.recipe.optimizer.decay == "kernels"
@@ -194,7 +205,8 @@ def test_every_card_is_legal(method, name):
     functions = losses.NAMED
     for made in (found.method, found.recipe):
         assert config.decode(config.encode(made), functions) == made
-    assert 0.02 < threat_of(found.method).eps < 0.04
+    eps = threat_of(found.method).eps
+    assert eps == 0.3 if name == "mnist" else 0.02 < eps < 0.04
     factors = np.asarray(found.recipe.schedule(jnp.arange(1, 401) / 400))
     assert factors.min() >= 0 and 0.9 < factors.max() <= 1
     found.recipe.optimizer.transform().init({"kernel": jnp.ones((2, 2))})

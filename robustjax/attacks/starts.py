@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import logits_of
 from robustjax.config import config, number
 from robustjax.spec import KINDS, Names
-from robustjax.threats import L1, Linf, box_of, radius
+from robustjax.threats import L0, L1, Linf, box_of, radius
 from robustjax.threats._trees import scaled
 from robustjax.typing import LogitsFn, Threat
 
@@ -53,6 +55,36 @@ class Uniform(Start):
     ) -> jax.Array:
         """A random point of the scaled ball, in the box."""
         return scaled(threat, self.scale).sample(key, x)
+
+
+@config
+class UnclippedUniform(Uniform):
+    """A random point of the ball, outside the box too: the first gradient is taken there.
+
+    The first step leads into the box. In Linf it is `Uniform` before that is clipped. On MNIST,
+    whose pixels are mostly 0 or 1, a clipped start leaves half of them where they were.
+
+    References: Wong et al., "Fast is better than free", ICLR 2020, in their code for MNIST; that
+      for CIFAR clips.
+
+    Raises:
+      ValueError: the ball is not bounded without the box (`L0`), or the threat cannot go without.
+
+    >>> threat, x = rj.threats.Linf(0.3), jnp.zeros((4, 4, 1))
+    >>> bool((UnclippedUniform()(jax.random.key(0), x, threat) < 0).any())
+    True
+    """
+
+    @override
+    def __call__(
+        self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
+    ) -> jax.Array:
+        if isinstance(threat, L0) or not hasattr(threat, "bounds"):
+            raise ValueError(
+                "an unclipped start needs a ball that is bounded without its box, and a threat "
+                f"with `bounds`, got {threat}: take Linf, L2 or L1, or another start"
+            )
+        return super().__call__(key, x, dataclasses.replace(threat, bounds=None))
 
 
 @config
@@ -151,6 +183,7 @@ KINDS[Start] = Names(
     {
         "zero": Zero(),
         "uniform": Uniform(),
+        "unclipped": UnclippedUniform(),
         "gaussian": Gaussian(),
         "corner": Corner(),
         "odi": OutputDiversified(),

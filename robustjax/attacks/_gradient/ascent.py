@@ -18,6 +18,7 @@ from robustjax.attacks.starts import Start
 from robustjax.attacks.steps import Rule, Step
 from robustjax.attacks.stops import Look, Never, Stop
 from robustjax.attacks.targets import Goal, Target, goal_of
+from robustjax.threats import box_of
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
@@ -122,7 +123,8 @@ class Ascent(Iterative):
 
     @override
     def result(self, example: Example, state: Any) -> jax.Array:
-        return state.x_adv
+        # Only an image that no step has moved can be where an unclipped start has put it.
+        return jnp.clip(state.x_adv, *box_of(self.threat, example.x))
 
     @override
     def spent(self, state: Any) -> Cost:

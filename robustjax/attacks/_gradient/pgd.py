@@ -172,7 +172,7 @@ class PGD(Ascent):
         else:
             walk = self.first(logits_fn(state), example, Goal(reference, self.loss))
         walk, state = jax.lax.fori_loop(0, self.steps, step, (walk, state))
-        return jax.lax.stop_gradient(walk.x_adv), state
+        return jax.lax.stop_gradient(self.result(example, walk)), state
 
     @property
     def cost(self) -> Cost:

@@ -75,8 +75,9 @@ class PGDAT(OnAttack):
     """min E CE(z(x_adv), t), x_adv from the attack; adversarial examples only.
 
     By its attack it is the method of several papers: Fast AT takes one step of 1.25 eps from a
-    uniform start, N-FGSM one of eps from twice the ball, unclipped; friendly AT stops where the
-    prediction is wrong, dynamic AT where the gradient says that little is left to gain.
+    uniform start (on MNIST one outside the box, `starts.UnclippedUniform`), N-FGSM one of eps from
+    twice the ball, unclipped; friendly AT stops where the prediction is wrong, dynamic AT where the
+    gradient says that little is left to gain.
 
     Attributes:
       attack: ten sign steps of eps / 4 from a uniform start, eps 8/255. Its loss must be one of the
