@@ -97,11 +97,15 @@ def from_torch(
     Traceback (most recent call last):
     ValueError: these are not the weights of a ResNet, PreActResNet or WideResNet...
     """
-    state = source if isinstance(source, Mapping) else read_state_dict(source)
-    if not all(isinstance(name, str) for name in state):
-        raise ValueError(f"the names of the weights must be text, got {_some(map(repr, state))}")
-    state = {name: np.asarray(value) for name, value in state.items()}
-    state, layout = _recognise(state)
+    if not isinstance(source, Mapping):
+        state = read_state_dict(source)
+        try:
+            return from_torch(state, mean=mean, std=std, activation=activation, shortcut=shortcut)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+    if not all(isinstance(name, str) for name in source):
+        raise ValueError(f"the names of the weights must be text, got {_some(map(repr, source))}")
+    state, layout = _recognise({name: np.asarray(value) for name, value in source.items()})
     mean, std = _normalisation(state, MEANS, mean), _normalisation(state, STDS, std)
     module = _build(state, layout, activation, shortcut, mean, std)
     return apply(module, _fill(module, state, layout))

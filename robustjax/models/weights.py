@@ -29,6 +29,9 @@ CONFIG: dict[str, Any] = {
 }
 """The entries of config.json that loading and evaluating a run's model needs."""
 
+DEEPEST = 64
+"""Modules in modules, of which a variable's name has the names."""
+
 DIGEST = "config_sha256"
 """The array of a weights file that says which config.json it belongs to; no variable's name."""
 
@@ -79,8 +82,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
     try:
         arrays = read_arrays(path)
         tie = arrays.pop(DIGEST, None)
+        if any(name.count("/") > DEEPEST for name in arrays):
+            raise ValueError(f"{path} is damaged: a name has more than {DEEPEST} parts")
         return unflatten(arrays), None if tie is None else tie.tobytes().hex()
-    except (ValueError, TypeError, AttributeError) as error:  # names that contradict each other
+    except (ValueError, TypeError, LookupError) as error:  # names that contradict each other
         raise ValueError(
             f"{error}; rerun the training command of {path} with --resume to write it again"
         ) from error
