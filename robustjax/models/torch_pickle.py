@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-MOST = 300_000
+MOST = 200_000
 """Instructions in a file; a tensor takes about 50, its optimizer's state again as many."""
 
 LONGEST = 1 << 24
