@@ -136,7 +136,6 @@ LAWS = {
     "doctests": "every example of a docstring",
     "evaluation_invariance": "an evaluation is the same, bit for bit, however it is run",
     "exact_relu": "attacks against what a mixed-integer program proves",
-    "hostile_files": "no file harms its reader",
     "layering": "this file",
     "method_contract": "what every training method obeys",
     "models_architectures": "every architecture against a transcription of its paper's code",
