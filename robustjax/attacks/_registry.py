@@ -51,12 +51,12 @@ class Row(NamedTuple):
 
     Attributes:
       make: (threat, and the budget by its name) -> attack.
-      paper: where it is from.
-      cost: passes over one image that a unit of the budget takes at most, given ten classes: F is a
-        forward pass, B a backward pass, FB both; of an attack without a budget, of all.
-      budget: what the number behind the name sets; None: the attack takes none.
-      threats: those it is defined for.
-      restarts: whether `make` takes their number itself.
+      paper: the source.
+      cost: the most passes over one image that a unit of the budget takes, with ten classes: F is a
+        forward pass, B a backward pass, FB both. Without a budget: those of the whole attack.
+      budget: the field that the number after the name sets; None: the name takes no number.
+      threats: the classes of threats that it is defined for.
+      restarts: whether `make` takes the number of restarts itself.
     """
 
     make: Callable[..., Attack]
@@ -72,7 +72,7 @@ def _targeted(attack: Callable, **fields: Any) -> Callable:
 
 
 def _apgd(threat: Threat, **fields: Any) -> Attack:
-    """With larger radii first in L1, as in AutoAttack."""
+    """APGD, in L1 with larger radii first, as in AutoAttack."""
     return APGD(threat, larger_radii=isinstance(threat, L1), **fields)
 
 
@@ -83,7 +83,7 @@ def _carlini_wagner(threat: Any, **fields: Any) -> Attack:
 
 
 def _anywhere(attack: Callable) -> Callable:
-    """An attack that knows no ball."""
+    """Make an attack without a ball."""
     return lambda threat, **budget: attack(**budget)
 
 
@@ -146,11 +146,15 @@ ATTACKS = spec.Names(
     },
 )
 WORD = r"[a-z]+\d*"
-"""Of a name; a number that follows a dash is the budget."""
+"""A word of a name; a number after a dash is the budget."""
 
 
 def names() -> tuple[str, ...]:
-    """The names that `parse` knows."""
+    """The names that `parse` knows.
+
+    >>> rj.attacks.names()[:4]
+    ('fgsm', 'r-fgsm', 'bim', 'ilcm')
+    """
     return tuple(ATTACKS)
 
 
@@ -163,17 +167,21 @@ def register(
     paper: str = "-",
     cost: str = "-",
 ) -> None:
-    """Make an attack known by name, to `parse` and to the command line (`--import my_package`).
+    """Register an attack for `parse` and the command line (`--import my_package`).
 
     Args:
       name: words of lower-case letters with dashes between them; digits may end a word.
       make: threat -> attack, such as a class whose first field is the threat.
-      budget: what it calls the number behind the name, as in name-40; None: it takes none.
-      threats: the classes it is defined for.
+      budget: the argument of `make` for the number after the name, as in name-40; None: no number.
+      threats: the classes of threats that it is defined for.
       paper, cost: for `robustjax attacks`, see `Row`.
 
     Raises:
       ValueError: robustjax has an attack of this name, or the name could be read as a number.
+
+    >>> rj.attacks.register("first-step", rj.attacks.FGSM, budget=None)
+    >>> rj.attacks.parse("first-step", rj.threats.Linf(0.125)).steps
+    1
     """
     if not re.fullmatch(rf"{WORD}(-{WORD})*", name):
         raise ValueError(
@@ -184,10 +192,10 @@ def register(
 
 
 def parse(text: str, threat: Threat) -> Attack:
-    """An attack from its name and settings: NAME[-BUDGET][xRESTARTS][:FIELD=VALUE ...].
+    """Build an attack from its name and settings: NAME[-BUDGET][xRESTARTS][:FIELD=VALUE ...].
 
-    The budget is the number of steps; of 'square' and 'hop-skip-jump' that of queries. Settings are
-    those of `robustjax.spec`, and of the attack itself where it is restarted.
+    The budget is the number of steps; for 'square' and 'hop-skip-jump' that of queries. Settings
+    are those of `robustjax.spec`; with restarts they belong to the attack itself.
 
     >>> parse("pgd-40:start=zero:stop=misclassified", Linf(0.1)).steps
     40
@@ -195,8 +203,8 @@ def parse(text: str, threat: Threat) -> Attack:
     3
 
     Raises:
-      ValueError: an unknown name, a number for an attack that takes none, a threat that the attack
-        is not defined for, or settings that it does not have.
+      ValueError: an unknown name, a number for an attack without a budget, a threat that the attack
+        is not defined for, or an unknown setting.
     """
     head, settings = spec.split(text)
     match = re.fullmatch(rf"({WORD}(?:-{WORD})*?)(?:-(?=[\dx])(\d+)?(?:x(\d+))?)?", head.lower())

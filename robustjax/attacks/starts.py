@@ -19,41 +19,61 @@ from robustjax.typing import LogitsFn, Threat
 
 
 class Start(abc.ABC):
-    """The first point of an ascent."""
+    """The first point of an ascent.
+
+    >>> @rj.config.config
+    ... class Inverted(rj.attacks.starts.Start):
+    ...     def __call__(self, key, x, threat, logits_fn=None):
+    ...         return threat.project(1 - x, x)
+    >>> x, threat = jnp.array([[[0.75], [0.0]]]), rj.threats.Linf(0.125)
+    >>> print(jnp.ravel(Inverted()(jax.random.key(0), x, threat)))
+    [0.625 0.125]
+    """
 
     @property
     def calls(self) -> int:
-        """Forward and backward passes of the model that finding it takes."""
+        """The number of forward passes that finding it takes, and of backward passes."""
         return 0
 
     @abc.abstractmethod
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """Image (H, W, C) -> first point. Only some starts look at the model."""
+        """Image (H, W, C) -> first point, in ball and box. Only some starts look at the model."""
 
 
 @config
 class Zero(Start):
-    """The clean image."""
+    """The clean image.
 
+    >>> x = jnp.array([[[0.75], [0.0]]])
+    >>> print(jnp.ravel(rj.attacks.starts.Zero()(jax.random.key(0), x, rj.threats.Linf(0.125))))
+    [0.75 0.  ]
+    """
+
+    @override
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """The clean image."""
         return x
 
 
 @config
 class Uniform(Start):
-    """A random point of the ball of radius scale * eps (`Threat.sample`)."""
+    """A random point of the ball of radius scale * eps (`Threat.sample`).
+
+    >>> x, threat = jnp.full((1, 2, 1), 0.5), rj.threats.Linf(0.25)
+    >>> x_start = rj.attacks.starts.Uniform(scale=0.5)(jax.random.key(0), x, threat)
+    >>> bool(threat.distance(x_start, x) <= 0.125)
+    True
+    """
 
     scale: float = number(default=1.0)
 
+    @override
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A random point of the scaled ball, in the box."""
         return scaled(threat, self.scale).sample(key, x)
 
 
@@ -89,27 +109,39 @@ class UnclippedUniform(Uniform):
 
 @config
 class Gaussian(Start):
-    """x + sigma * N(0, 1), projected: the start of TRADES."""
+    """x + sigma * N(0, 1), projected: the start of TRADES.
+
+    >>> x, threat = jnp.full((1, 100, 1), 0.5), rj.threats.Linf(0.1)
+    >>> x_start = rj.attacks.starts.Gaussian(sigma=1e-3)(jax.random.key(0), x, threat)
+    >>> round(float(jnp.std(x_start - x)), 3)
+    0.001
+    """
 
     sigma: float = number(default=1e-3)
 
+    @override
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A point near x, in the ball and in the box."""
         return threat.project(x + self.sigma * jax.random.normal(key, x.shape, x.dtype), x)
 
 
 @config
 class Corner(Start):
-    """A step of length fraction * eps along a random gradient: the start of R+FGSM."""
+    """A step of length fraction * eps along a random gradient: the start of R+FGSM.
+
+    >>> x, threat = jnp.full((1, 2, 1), 0.5), rj.threats.Linf(0.25)
+    >>> x_start = rj.attacks.starts.Corner(fraction=0.5)(jax.random.key(0), x, threat)
+    >>> print(jnp.ravel(abs(x_start - x)))
+    [0.125 0.125]
+    """
 
     fraction: float = number(default=0.5, high=1.0)
 
+    @override
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A point at distance fraction * eps, up to the box."""
         noise = jax.random.normal(key, x.shape, x.dtype)
         return threat.step(x, noise, self.fraction * radius(threat), x)
 
@@ -119,13 +151,18 @@ class Surface(Start):
     """Noise moved onto the ball's surface, then into the box: the start of APGD.
 
     Uniform noise divided by its largest component in Linf, Gaussian noise divided by its length in
-    L2; in L1, where division would change every pixel a little, projected, which keeps few.
+    L2. In L1 the noise is projected instead, which changes few pixels; division would change all.
+
+    >>> x, threat = jnp.full((1, 2, 1), 0.5), rj.threats.Linf(0.125)
+    >>> x_start = rj.attacks.starts.Surface()(jax.random.key(0), x, threat)
+    >>> float(threat.distance(x_start, x))
+    0.125
     """
 
+    @override
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A point at distance eps, up to the box."""
         if isinstance(threat, Linf):
             share = threat.steepest(jnp.ones_like(x))
             noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1) * share
@@ -142,28 +179,33 @@ class Surface(Start):
 class OutputDiversified(Start):
     """Uniform in the ball, then `steps` steps along the gradient of <w, logits>, w ~ U[-1, 1]^K.
 
-    Starts that are far apart in the output, where noise in the input hardly differs (ODI).
+    Such starts (ODI) differ in the output, where noise in the input hardly matters.
 
     Args:
-      steps: how many, may be traced.
+      steps: the number of steps; may be traced.
       fraction: the length of each, in units of eps.
 
     References: Tashiro et al., "Diversity can be transferred: output diversification for white- and
     black-box attacks", 2020, Eq. 2 and 3; the uniform point before is that of the authors' code.
+
+    >>> x, threat = jnp.full((1, 2, 1), 0.5), rj.threats.Linf(0.25)
+    >>> start = rj.attacks.starts.OutputDiversified(steps=2)
+    >>> print(jnp.ravel(abs(start(jax.random.key(0), x, threat, logits_fn=jnp.ravel) - x)))
+    [0.25 0.25]
     """
 
     steps: int = number(default=2)
     fraction: float = number(default=1.0)
 
     @property
+    @override
     def calls(self) -> int:
-        """`steps`."""
         return self.steps
 
+    @override
     def __call__(
         self, key: jax.Array, x: jax.Array, threat: Threat, logits_fn: LogitsFn | None = None
     ) -> jax.Array:
-        """A point of the ball, in the box."""
         if logits_fn is None:
             raise ValueError("OutputDiversified needs the model: pass logits_fn")
         key_start, key_direction, key_draws = jax.random.split(key, 3)

@@ -1,7 +1,7 @@
-"""Which class an attack leaves or goes to, and what it maximises to that end.
+"""Which class an attack leaves or goes to, and what it maximises for that.
 
-A `Target` chooses the class where the caller gives none. What the caller gives is where the attack
-goes. A `Goal` is what comes of either: the loss with a sign, and what it is compared with.
+A `Target` chooses the class where the caller gives none; an attack goes towards a class that the
+caller gives. Either makes a `Goal`: the loss, its sign, and what it is compared with.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ from robustjax.typing import LogitsFn, Loss
 class Target(abc.ABC):
     """A class for each example, chosen before the first step or at every step.
 
-    A subclass says which, and may look at the model's whole output anywhere: its features too.
+    A subclass may look at the whole output of the model, features too, at any image.
 
     Attributes:
       towards: the attack goes to the class; False: it leaves it.
       redraw: the class is chosen again at every step, with another key.
-      forwards: the forward passes of one choice.
+      forwards: the number of forward passes of one choice.
 
-    >>> from robustjax.config import config
-    >>> @config
-    ... class Largest(Target):
+    >>> @rj.config.config
+    ... class Brightest(rj.attacks.targets.Target):
     ...     def __call__(self, key, x, y, logits_fn):
     ...         return jnp.argmax(logits_fn(jnp.ones_like(x)))
-    >>> int(Largest()(jax.random.key(0), jnp.zeros(3), 0, lambda x: 2 * x + jnp.arange(3.0)))
+    >>> int(Brightest()(jax.random.key(0), jnp.zeros(3), 0, lambda x: 2 * x + jnp.arange(3.0)))
     2
     """
 
@@ -65,7 +64,12 @@ class Target(abc.ABC):
 
 @config
 class TrueLabel(Target):
-    """Away from the label."""
+    """Away from the label.
+
+    >>> x = jnp.float32([0.2, 0.7, 0.1])
+    >>> rj.attacks.targets.TrueLabel()(jax.random.key(0), x, 1, jnp.ravel)
+    1
+    """
 
     towards = False
     forwards = 0
@@ -82,6 +86,10 @@ class Prediction(Target):
     """Away from the model's own prediction on the clean image: the label does not leak.
 
     References: Kurakin et al., "Adversarial machine learning at scale", ICLR 2017.
+
+    >>> x = jnp.float32([0.2, 0.7, 0.1])
+    >>> int(rj.attacks.targets.Prediction()(jax.random.key(0), x, 0, jnp.ravel))
+    1
     """
 
     towards = False
@@ -98,6 +106,10 @@ class LeastLikely(Target):
     """Towards the class with the smallest logit on the clean image.
 
     References: Kurakin et al., "Adversarial examples in the physical world", 2017.
+
+    >>> x = jnp.float32([0.2, 0.7, 0.1])
+    >>> int(rj.attacks.targets.LeastLikely()(jax.random.key(0), x, 0, jnp.ravel))
+    2
     """
 
     @override
@@ -112,7 +124,11 @@ class Ranked(Target):
     """Towards the `rank`-th most likely wrong class of the clean image.
 
     Attributes:
-      rank: from 1 to K - 1; beyond K - 1 it is K - 1. May be traced.
+      rank: from 1 to K - 1; larger ones count as K - 1. May be traced.
+
+    >>> x = jnp.float32([0.2, 0.7, 0.1])
+    >>> int(rj.attacks.targets.Ranked(1)(jax.random.key(0), x, 1, jnp.ravel))
+    0
     """
 
     rank: int = number(default=1, low=1)
@@ -130,9 +146,13 @@ class Random(Target):
     """Towards a uniformly random wrong class.
 
     Attributes:
-      redraw: at every step another one.
-      with_label: the label is one of the classes, as in the crafting of Pang et al. (2020). With
-        `redraw` and the loss `multi_target` this is that of "Bag of Tricks" (Pang et al. 2021).
+      redraw: draw another one at every step.
+      with_label: draw the label too, as in the crafting of Pang et al. (2020). With `redraw` and
+        the loss `multi_target` this is the attack of "Bag of Tricks" (Pang et al. 2021).
+
+    >>> x, draw = jnp.float32([0.2, 0.7, 0.1]), rj.attacks.targets.Random()
+    >>> {int(draw(key, x, 1, jnp.ravel)) for key in jax.random.split(jax.random.key(0), 9)}
+    {0, 2}
     """
 
     redraw: bool = static(default=False)
@@ -188,13 +208,17 @@ def rivals(logits: jax.Array, y: jax.Array, most: int | None = None) -> jax.Arra
 
 @config
 class Goal:
-    """What an attack maximises: +-loss(output, compared), a function of the model's output.
+    """The objective of an attack: sign * loss(output, compared), a function of the model's output.
 
     Attributes:
       compared: what the loss compares the output with.
       loss: (output, compared) -> scalar.
-      sign: -1 on the way to a class that the loss is compared with, else 1.
-      forwards: the forward passes that it took to choose.
+      sign: -1 towards a class that the loss is compared with, else 1.
+      forwards: the number of forward passes that the choice took.
+
+    >>> goal = rj.attacks.targets.Goal(2, rj.losses.margin, sign=-1)
+    >>> round(float(goal(jnp.float32([0.2, 0.7, 0.1]))), 2)
+    -0.6
     """
 
     compared: Any
@@ -203,16 +227,16 @@ class Goal:
     forwards: int = static(default=0)
 
     def __call__(self, output: Any) -> jax.Array:
-        """-> scalar."""
+        """Output -> scalar, to be maximised."""
         return self.sign * self.loss(output, self.compared)
 
 
 class HasTarget(Protocol):
-    """An attack that chooses a class if the caller does not say."""
+    """An attack that chooses a class where the caller gives none."""
 
     @property
     def target(self) -> Target:
-        """What chooses."""
+        """Chooses the class."""
         ...
 
 
@@ -226,13 +250,13 @@ class HasGoal(HasTarget, Protocol):
 
 
 def goal_of(attack: HasGoal, logits_fn: LogitsFn, key: jax.Array, example: Example) -> Goal:
-    """What the attack maximises on this example.
+    """The objective of the attack on this example.
 
-    A class that is given as `example.target` is gone to, so that a loss of a label is minimised;
-    what is given to a loss that is compared with a reference is that reference.
+    An attack goes to a class that is given as `example.target`: it minimises a loss of a label. A
+    loss that is compared with a reference takes `example.target` as that reference.
 
     Args:
-      attack: its `loss` and `target`.
+      attack: has `loss` and `target`.
       logits_fn: the model of one image, for targets that look at it.
       key: for targets that are drawn.
       example: the image, its label, and what the caller gives.
@@ -266,7 +290,7 @@ def goal_of(attack: HasGoal, logits_fn: LogitsFn, key: jax.Array, example: Examp
 
 
 def check_goal(attack: HasGoal) -> None:
-    """Raise ValueError if the attack cannot do without a target that the caller gives."""
+    """Raise ValueError if the attack needs a target from the caller."""
     kind = compared_with(attack.loss)
     if kind == "reference" or (kind == "pair" and not attack.target.towards):
         raise ValueError(
@@ -282,11 +306,11 @@ NEEDS = {
 
 
 def check_chosen_once(attack: HasTarget, wrong: bool = True) -> None:
-    """Raise ValueError unless the target stays what it is chosen to be.
+    """Raise ValueError if the target changes between steps.
 
     Args:
       attack: one with a target.
-      wrong: it is also to be a wrong class, or the label to leave.
+      wrong: reject random targets that may be the label, too.
     """
     name, target = type(attack).__name__, attack.target
     if target.redraw:

@@ -1,7 +1,7 @@
-"""What a gradient is taken through, so that the attack transfers to models it has not seen.
+"""Transforms of the input, through which attacks on one model transfer better to others.
 
-A transform maps an objective, (key, image) -> scalar, to another one. A tuple of them lists what
-the image passes on its way to the model: `(ScaleInvariant(), DiverseInput())` resizes each copy.
+A transform maps an objective, (key, image) -> scalar, to another one. In a tuple they act in order
+on the way to the model: `(ScaleInvariant(), DiverseInput())` resizes each scaled copy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from robustjax.attacks._core.bpda import bpda, identity
 from robustjax.attacks._core.randomized import Randomized, redraw
@@ -26,10 +27,17 @@ Objective = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Transform(abc.ABC):
-    """An objective seen through a change of the image or of the gradient."""
+    """An objective seen through a change of the image or of the gradient.
+
+    >>> @rj.config.config
+    ... class Mirrored(rj.attacks.transforms.Transform):
+    ...     def __call__(self, objective):
+    ...         return lambda key, x: objective(key, x[:, ::-1])
+    >>> attack = rj.attacks.PGD(transforms=(Mirrored(),))
+    """
 
     copies: int = 1
-    """How often the objective is called."""
+    """The number of times that the objective is called."""
 
     @abc.abstractmethod
     def __call__(self, objective: Objective) -> Objective:
@@ -40,10 +48,10 @@ class Transform(abc.ABC):
 class DiverseInput(Transform):
     """With probability `p` the image is shrunk and put at a random place on black.
 
-    The height is uniform on {floor(low H), ..., H - 1} and the width in proportion; bilinear, every
-    place equally likely. The original enlarges, for models that take any size; shrinking instead,
-    by the same ratio, is what later work does. The original never uses the last row and column of
-    places, we do.
+    The height is uniform on {floor(low H), ..., H - 1} and the width in proportion; the resizing is
+    bilinear, and every place is equally likely. The original enlarges, for models that take any
+    size; later work shrinks by the same ratio, as here. The original never uses the last row and
+    column of places; we do.
 
     Args:
       p: probability; 0 leaves the image as it is.
@@ -51,13 +59,18 @@ class DiverseInput(Transform):
 
     References: Xie et al., "Improving transferability of adversarial examples with input
     diversity", 2019.
+
+    >>> view = jax.jit(rj.attacks.transforms.DiverseInput(p=1.0, low=0.9).view)
+    >>> white = jnp.ones((10, 10, 1))
+    >>> round(float(view(jax.random.key(0), white).mean()), 2)  # 9 x 9 of 10 x 10 pixels
+    0.81
     """
 
     p: float = number(default=0.5, high=1.0)
     low: float = number(default=0.9, high=1.0)
 
+    @override
     def __call__(self, objective: Objective) -> Objective:
-        """The objective at the changed image."""
 
         def seen(key, x):
             key_view, key_rest = jax.random.split(key)
@@ -91,14 +104,18 @@ class TranslationInvariant(Transform):
     """The gradient is convolved with a Gaussian of `size` x `size` pixels, sigma (size - 1) / 6.
 
     That is the gradient averaged over shifts of the image, if the model's gradient shifts along.
-    Each channel is padded with zeros. The value of the objective stays.
+    Each channel is padded with zeros. The value of the objective does not change.
 
     Args:
-      size: of the kernel, odd; the paper takes 15 for images of 299 pixels, and 7 is usual for
-        smaller ones.
+      size: of the kernel, odd; the paper takes 15 for images of 299 pixels, and smaller images
+        usually take 7.
 
     References: Dong et al., "Evading defenses to transferable adversarial examples by
     translation-invariant attacks", 2019, Eq. 7.
+
+    >>> dot = jnp.float32([0, 1, 0]).reshape(1, 3, 1)
+    >>> rj.attacks.transforms.TranslationInvariant(size=3).blur(dot).ravel().round(2)
+    Array([0.01, 0.96, 0.01], dtype=float32)
     """
 
     size: int = static(default=15)
@@ -107,8 +124,8 @@ class TranslationInvariant(Transform):
         if self.size < 1 or self.size % 2 == 0:
             raise ValueError(f"the kernel's size must be odd and positive, got {self.size}")
 
+    @override
     def __call__(self, objective: Objective) -> Objective:
-        """The objective with the blurred gradient."""
         # The blur is symmetric, so it is its own transpose.
         blurred = bpda(identity, self.blur)
         return lambda key, x: objective(key, blurred(x))
@@ -131,19 +148,23 @@ class TranslationInvariant(Transform):
 
 @config
 class ScaleInvariant(Transform):
-    """The mean of the objective over x / 2^i, i = 0 to n - 1.
+    """The mean of the objective over x / 2^i, i = 0 to copies - 1.
 
     Args:
-      copies: their number n.
+      copies: the number of scaled images.
 
     References: Lin et al., "Nesterov accelerated gradient and scale invariance for adversarial
     attacks", 2020, Eq. 9.
+
+    >>> brightness = rj.attacks.transforms.ScaleInvariant(copies=2)(lambda key, x: x.mean())
+    >>> float(brightness(jax.random.key(0), jnp.ones((1, 2, 1))))  # of 1 and 1/2
+    0.75
     """
 
     copies: int = number(default=5, low=1, static=True)
 
+    @override
     def __call__(self, objective: Objective) -> Objective:
-        """The mean over the copies."""
         scales = np.float32(0.5) ** np.arange(self.copies, dtype=np.float32)
 
         def mean(key, x):

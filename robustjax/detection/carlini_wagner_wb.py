@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import prediction
@@ -21,12 +22,12 @@ from robustjax.typing import Cost, LogitsFn
 
 
 class CarliniWagnerWBState(NamedTuple):
-    """Where an attack is.
+    """The state of `CarliniWagnerWB`.
 
     Attributes:
       hiding: () whether it is in the second stage.
       target: () the class it goes to.
-      origin: (H, W, C) where every round of the present stage begins.
+      origin: (H, W, C), the start of every round of this stage.
       stage: the state of `CarliniWagnerL2` in that stage.
     """
 
@@ -43,19 +44,19 @@ class CarliniWagnerWB(MinimumNorm):
     f1 = max(0, max_{i != t} h_i(z) - h_t(z) + confidence), f2 = max(0, -score(z)), where the model
     is `with_score(fitted, threshold)`: f2 = 0 where the detector accepts. Two stages, each with a
     binary search over c: the first leaves out f2, the second begins at the result of the first. Any
-    detector will do. The paper's f2 is that of the K-density with the kernels of class t; ours is
-    of the predicted class, as the detector's is, and t is predicted where it counts. Its threshold
-    is the median log-density of the training images of t: give `with_score` one for each class.
+    detector will do. In the paper f2 uses the K-density with the kernels of class t; ours uses the
+    predicted class, as the detector does, and a success predicts t. The paper's threshold is the
+    median log-density of the training images of t: give `with_score` one for each class.
 
     The paper's code measures the distortion of the second stage from the result of the first, and
-    compares its softmax with the confidence of 5, which nothing reaches; here the distortion is
-    from the clean image, and success is tested on the logits. Steps are 10,000 in the paper (5,000
-    in the first stage); here their size falls to zero, see `CarliniWagnerL2`.
+    compares its softmax with the confidence of 5, which it cannot reach; here the distortion is
+    from the clean image, and success is tested on the logits. The paper takes 10,000 steps (5,000
+    in the first stage); here the step size falls to zero, see `CarliniWagnerL2`.
 
     Args:
       threat: L2; with eps = inf every success counts.
-      confidence: by which the target class has to be ahead, in units of the logits.
-      steps: of one round; in the first stage half as many.
+      confidence: the lead that the target class needs, in units of the logits.
+      steps: of one round; the first stage takes half as many.
       step_size: of the first step of a round.
       rounds, constant: of the second stage's binary search, and its first c.
       first_rounds, first_constant: of the first stage.
@@ -66,9 +67,18 @@ class CarliniWagnerWB(MinimumNorm):
     detection methods", 2017.
 
     Guarantees:
-      Where the target was reached and accepted, the result is the smallest change that was.
-      Else it is, of the images that reached the target, the one with the lowest f2.
-      Else it is the clean image.
+      The result is the smallest change found that reaches the target and is accepted.
+      If there is none, it is the image with the lowest f2 of those that reach the target.
+      If there is none, it is the clean image.
+
+    Two pixels are the logits, and the third is the score:
+
+    >>> def watched(x):
+    ...     return {"logits": jnp.ravel(x)[:2], "score": jnp.ravel(x)[2] - 0.625}
+    >>> attack = rj.detection.CarliniWagnerWB(confidence=0.0, steps=20, rounds=1, first_rounds=1)
+    >>> attack, x = jax.jit(attack, static_argnums=0), jnp.array([[[0.75], [0.625], [0.5]]])
+    >>> bool(rj.detection.accepted_and_wrong(watched(attack(watched, jax.random.key(0), x, 0)), 0))
+    True
     """
 
     threat: L2 = L2(float("inf"))
@@ -89,8 +99,8 @@ class CarliniWagnerWB(MinimumNorm):
                 f"or Ranked(), not {type(self.target).__name__}()"
             )
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> CarliniWagnerWBState:
-        """A forward pass: the clean image may be its own adversarial image."""
         output, target = logits_fn(example.x), example.target
         if target is None:
             key = jax.random.fold_in(example.key, 0)
@@ -101,10 +111,10 @@ class CarliniWagnerWB(MinimumNorm):
         enough = (stage.size == 0) & (output["score"] >= 0)
         return CarliniWagnerWBState(enough, *first[1:], stage)
 
+    @override
     def step(
         self, logits_fn: LogitsFn, example: Example, state: CarliniWagnerWBState
     ) -> CarliniWagnerWBState:
-        """A step of the present stage; the second begins where the first is over."""
         stage, place = self._stage(state.hiding), (state.hiding, state.target, state.origin)
         now = stage.step(*self._task(logits_fn, example, *place), state.stage)
         search = binary_search.begin(self.constant)
@@ -124,17 +134,17 @@ class CarliniWagnerWB(MinimumNorm):
         over = ~state.hiding & stage.done(now)
         return jax.tree.map(lambda a, b: jnp.where(over, a, b), enter, state._replace(stage=now))
 
+    @override
     def done(self, state: CarliniWagnerWBState) -> jax.Array:
-        """After the second stage."""
         return state.hiding & self._stage(state.hiding).done(state.stage)
 
+    @override
     def result(self, example: Example, state: CarliniWagnerWBState) -> jax.Array:
-        """The smallest accepted change, the least detected one, or the clean image."""
         found = state.stage
         return jnp.where(jnp.isfinite(found.size), found.best, found.spare)
 
+    @override
     def spent(self, state: CarliniWagnerWBState) -> Cost:
-        """A forward and a backward pass per step, and the clean image's forward pass."""
         return Cost(1 + state.stage.steps, state.stage.steps)
 
     def _stage(self, hiding: jax.Array | bool) -> CarliniWagnerL2:
@@ -149,7 +159,7 @@ class CarliniWagnerWB(MinimumNorm):
         )
 
     def _task(self, logits_fn, example, hiding, target, origin):
-        """What a stage works on: the model as it sees it, and its problem."""
+        """(model, example) as a stage sees them."""
 
         def model(z):
             output = logits_fn(z)

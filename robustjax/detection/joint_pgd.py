@@ -27,12 +27,12 @@ Constraint = Literal["selectable", "orthogonal", "sum"]
 
 
 class JointPGDState(NamedTuple):
-    """Where a joint ascent is.
+    """The state of a joint ascent.
 
     Attributes:
-      ascent: of the image that is looked at next.
-      best: (H, W, C) of the images that fool, the one with the highest score.
-      score: () its score; -inf before any.
+      ascent: at the next image to look at.
+      best: (H, W, C), the image with the highest score of those that fool the classifier.
+      score: () its score; -inf before there is one.
     """
 
     ascent: AscentState
@@ -48,12 +48,12 @@ class JointPGD(Ascent):
 
         'sum'          g + weight s
         'selectable'   s where the image fools already, else g
-        'orthogonal'   as 'selectable', of s the part orthogonal to g, and of g that orthogonal to
-                       s, so that to gain on one does not, to first order, cost the other.
+        'orthogonal'   as 'selectable', but only the part of s orthogonal to g, and of g orthogonal
+                       to s: to first order, a gain in one does not cost the other.
 
-    Of all images that fool, it returns the one with the highest score: where one of them is
-    accepted, the result is accepted and wrong, at whatever threshold. Else it returns the last
-    image. All steps are taken, so that scores say how far the detector can be led.
+    Of all images that fool the classifier, it returns the one with the highest score: if any of
+    them is accepted, at whatever threshold, the result is accepted and wrong. If none fools, it
+    returns the last image. It takes all steps, so the score shows how far the detector can be led.
 
     Args:
       threat: the ball.
@@ -66,15 +66,25 @@ class JointPGD(Ascent):
       target: which class is left or gone to when the caller gives none: `attacks.targets`.
 
     References: Bryniarski et al., "Evading adversarial example detection defenses with orthogonal
-    projected gradient descent", 2022, Sec. 4. Their code asks of an image that fools that its label
-    be 0.05 behind, and begins at the clean image; it has a variant that alternates by the number of
-    the step.
+    projected gradient descent", 2022, Sec. 4. Their code counts an image as fooling only if its
+    label is 0.05 behind, and begins at the clean image; a variant of it alternates between the two
+    gradients by step number.
 
     Guarantees:
-      The result lies in the ball and in [0, 1].
+      The result lies in the ball and in the box of its threat.
       Where an image on the way was accepted and wrong, so is the result.
       In 'orthogonal' the direction of one has no component along the gradient of the other.
       A zero gradient makes no NaN.
+
+    Two pixels are the logits, and the third is the score:
+
+    >>> def watched(x):
+    ...     return {"logits": jnp.ravel(x)[:2], "score": jnp.ravel(x)[2] - 0.625}
+    >>> x, threat = jnp.array([[[0.75], [0.625], [0.5]]]), rj.threats.Linf(0.25)
+    >>> attack = jax.jit(rj.detection.JointPGD(threat, steps=8), static_argnums=0)
+    >>> output = watched(attack(watched, jax.random.key(0), x, 0))
+    >>> int(jnp.argmax(output["logits"])), float(output["score"])  # wrong and accepted
+    (1, 0.125)
     """
 
     threat: Threat = LINF
@@ -149,17 +159,21 @@ def AdaptivePGD(threat: Threat = LINF, steps: int = 100) -> WorstOf:
     """`JointPGD` under each constraint in turn, on the images that are not yet accepted and wrong.
 
     No constraint suits all detectors: where both gradients are nearly parallel, as those of a
-    margin and a confidence, little of them is orthogonal.
+    margin and a confidence, their orthogonal parts are small.
 
     Args:
       threat: the ball.
-      steps: of each ascent, 2.5 eps / steps long.
+      steps: of each ascent; one step is 2.5 eps / steps long.
+
+    >>> attack = rj.detection.AdaptivePGD(rj.threats.Linf(8 / 255))
+    >>> [stage.constraint for stage in attack.stages(num_classes=10)]
+    ['selectable', 'orthogonal', 'sum']
     """
     each = (JointPGD(threat, steps, constraint=name) for name in get_args(Constraint))
     return WorstOf(tuple(each), success=accepted_and_wrong)
 
 
 def orthogonal(gradient: jax.Array, other: jax.Array) -> jax.Array:
-    """`gradient` less its component along `other`; unchanged if that is zero."""
+    """`gradient` without its component along `other`; unchanged if `other` is zero."""
     unit = L2().steepest(other)
     return gradient - ordered_sum((gradient * unit).reshape(-1)) * unit

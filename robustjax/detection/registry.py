@@ -45,7 +45,7 @@ NEEDS = {
     "uncertainty": ("dropout", "with --dropout"),
     "rectified": ("auxiliary", "by rr or rr-trades"),
 }
-"""What some ask of the network: an argument of `models.create`, and how one is trained with it."""
+"""What some detectors need: an argument of `models.create`, and how to train a network with it."""
 
 PAPERS = {
     "non-me": "Pang et al. 2018",
@@ -59,11 +59,11 @@ PAPERS = {
     "uncertainty": "Feinman et al. 2017",
     "rectified": "Pang et al. 2022",
 }
-"""Where they are from."""
+"""The sources of the detectors."""
 
 
 def parse(text: str) -> Detector:
-    """A detector from its name and settings: NAME[:FIELD=VALUE ...].
+    """Build a detector from its name and settings: NAME[:FIELD=VALUE ...].
 
     >>> parse("k-density:sigma2=1/2:count=none")
     KDensity(sigma2=0.5, count=None, seed=0)
@@ -75,9 +75,13 @@ def parse(text: str) -> Detector:
 
 
 def register(name: str, detector: Detector) -> None:
-    """Make a detector known by name, to `parse` and the command line (`--import my_package`).
+    """Register a detector for `parse` and the command line (`--import my_package`).
 
     Raises:
       ValueError: robustjax has a detector of this name, or it could not be written.
+
+    >>> rj.detection.register("mild-energy", rj.detection.Energy(temperature=2.0))
+    >>> rj.detection.parse("mild-energy")
+    Energy(temperature=2.0)
     """
     DETECTORS.register(name, detector)

@@ -1,1 +1,1 @@
-"""What all attacks share: state machines, success, ensembles, models with randomness."""
+"""Shared by all attacks: state machines, success, ensembles, models with randomness."""

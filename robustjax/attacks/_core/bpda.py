@@ -1,4 +1,4 @@
-"""Backward-pass differentiable approximation: one function forwards, another one's gradient."""
+"""Backward-pass differentiable approximation: one function forward, the gradient of another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 
 
 def identity(x: Any) -> Any:
-    """x: the straight-through gradient, for a defence that hardly changes its input."""
+    """x: the straight-through gradient, for a defence that changes its input little."""
     return x
 
 
@@ -18,11 +18,11 @@ def bpda(
 ) -> Callable[[Any], Any]:
     """A function with the values of `forward` and the gradient of `backward`.
 
-    For defences whose gradient is zero, or that have none: quantisation, JPEG, a lookup. Inside the
-    model, `lambda x: logits(bpda(jpeg)(x))`, it serves every gradient attack there is.
+    For defences without a useful gradient: quantisation, JPEG, a lookup. Inside the model, as in
+    `lambda x: logits(bpda(jpeg)(x))`, it serves every gradient attack.
 
     Args:
-      forward: what the model computes; it needs no derivative.
+      forward: the function of the model; it needs no derivative.
       backward: the differentiable stand-in, of the same output shape and dtype.
 
     Returns:
@@ -36,6 +36,10 @@ def bpda(
     Guarantees:
       The value is that of `forward`, bit for bit.
       The gradient is that of `backward` at the same point.
+
+    >>> value, slope = jax.value_and_grad(rj.attacks.bpda(jnp.round))(0.75)
+    >>> float(value), float(slope)
+    (1.0, 1.0)
     """
 
     @jax.custom_vjp

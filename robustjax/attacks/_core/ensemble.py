@@ -1,6 +1,6 @@
-"""An ensemble is its stages: what is tried in turn on the examples that still resist.
+"""An ensemble is its stages: attacks tried in turn on the examples that still resist.
 
-`__call__` runs all stages of one example and picks; `perturb` and `evaluate` run the same stages on
+`__call__` runs all stages on one example and picks; `perturb` and `evaluate` run the same stages on
 the host, with the same keys, and pack the survivors of each into full tiles.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, within
 from robustjax.attacks._core.success import Success, fooled, logits_of, won_by
@@ -26,17 +27,23 @@ class Ensemble(abc.ABC):
     """An attack made of attacks. Stage i of an example with key k uses fold_in(k, i).
 
     The result is that of the first stage that succeeds, else that of the last one that stayed
-    inside its threat model (a minimum-norm attack may not).
+    inside its threat (a minimum-norm attack may not).
+
+    On a model with four classes there are three wrong ones to go to:
+
+    >>> ensemble: rj.attacks.Ensemble = rj.attacks.MultiTargeted(rj.attacks.PGD(), n=9)
+    >>> [stage.target for stage in ensemble.stages(num_classes=4)]
+    [Ranked(rank=1), Ranked(rank=2), Ranked(rank=3)]
     """
 
     success: Success
 
     @abc.abstractmethod
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
-        """What is tried, in order, on a model of so many classes."""
+        """The attacks, in order, on a model with `num_classes` classes."""
 
     def given(self) -> Ensemble:
-        """The ensemble where the caller says which class to go to."""
+        """The ensemble to run where the caller gives the class to go to."""
         return self
 
     def __call__(
@@ -56,7 +63,14 @@ class Ensemble(abc.ABC):
 
 @config
 class Restarts(Ensemble):
-    """One attack, n times with independent keys, all at once under vmap."""
+    """One attack, n times with independent keys, all at once under vmap.
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.Restarts(rj.attacks.RFGSM(rj.threats.Linf(0.25)), n=8)
+    >>> attack = jax.jit(attack, static_argnums=0)  # the model
+    >>> int(jnp.argmax(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    1
+    """
 
     attack: Attack
     n: int = static(default=10)
@@ -66,14 +80,14 @@ class Restarts(Ensemble):
         if self.n < 1:
             raise ValueError(f"restarts must be at least 1, got {self.n}")
 
+    @override
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
-        """The attack n times."""
         return (self.attack,) * self.n
 
+    @override
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
-        """The first restart that succeeds, else the last inside the threat, else the image."""
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         tries = jax.vmap(lambda k: self.attack(logits_fn, k, x, y, target))(keys)
         inside = jax.vmap(lambda z: within(self.attack, z, x))(tries)
@@ -86,7 +100,14 @@ class Restarts(Ensemble):
 
 @config
 class WorstOf(Ensemble):
-    """Several attacks in turn: an example is robust if it resists every one of them."""
+    """Several attacks in turn: an example is robust if it resists all of them.
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> weak, strong = (rj.attacks.FGSM(rj.threats.Linf(eps)) for eps in (0.03125, 0.125))
+    >>> attack = jax.jit(rj.attacks.WorstOf((weak, strong)), static_argnums=0)
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
+    """
 
     attacks: tuple[Attack, ...]
     success: Success = static(default=fooled)
@@ -95,21 +116,25 @@ class WorstOf(Ensemble):
         if isinstance(self.attacks, tuple) and not self.attacks:
             raise ValueError("WorstOf needs at least one attack")
 
+    @override
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
-        """The attacks."""
         return self.attacks
 
 
 def worst_of_losses(attack: Attack, losses: Sequence[Loss]) -> WorstOf:
-    """The attack once for each objective: a set of them, reduced by the worst case per example.
+    """The attack once for each objective, reduced to the worst case per example.
 
-    The losses may be those of the user or of a detector: anything of (output, target).
+    A loss is any function (output, target) -> scalar, your own or that of a detector.
+
+    >>> attack = rj.attacks.worst_of_losses(rj.attacks.PGD(), [rj.losses.margin, rj.losses.dlr])
+    >>> [stage.loss.__name__ for stage in attack.stages(num_classes=10)]
+    ['margin', 'dlr']
     """
     return WorstOf(tuple(replace(attack, loss=loss) for loss in losses))
 
 
 def stages_of(ensemble: Ensemble, num_classes: int, target: Any) -> tuple[Attack, ...]:
-    """The stages on a model with `num_classes` classes, given a target or not."""
+    """The stages on a model with `num_classes` classes, with a given target or without."""
     return (ensemble if target is None else ensemble.given()).stages(num_classes)
 
 
@@ -117,7 +142,7 @@ def replace(attack: Attack, **fields: Any) -> Any:
     """The attack with other fields.
 
     Raises:
-      ValueError: it is no config with these fields.
+      ValueError: the attack has no such field.
     """
     known = [f.name for f in dataclasses.fields(attack)] if dataclasses.is_dataclass(attack) else []
     if missing := set(fields) - set(known):
@@ -134,5 +159,9 @@ def leaves(attack: Attack, num_classes: int) -> tuple[Attack, ...]:
 
 
 def with_eps(attack: Attack, eps: float) -> Attack:
-    """The same attack, every threat in it with this radius: same program, other data."""
+    """The same attack with this radius in every threat: the same program, other data.
+
+    >>> rj.attacks.with_eps(rj.attacks.Restarts(rj.attacks.PGD()), 0.5).attack.threat.eps
+    0.5
+    """
     return map_threats(lambda threat: with_radius(threat, eps), attack)

@@ -1,8 +1,8 @@
 """An attack as a state machine: begin, step until done, result.
 
-`__call__` runs it to its end for one example. `perturb` and `evaluate` run the same machine on the
-host: an example that is done leaves its slot to the next one, so what is fooled stops costing, and
-a run that was killed goes on from the states it had (`attacks/slots.py`).
+`__call__` runs it to the end on one example. `perturb` and `evaluate` run the same machine from the
+host: an example that is done leaves its slot to the next one, so fooled images stop costing, and a
+killed run resumes from its states (`_engine/slots.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.config import config
 from robustjax.threats import box_of, radius
@@ -26,7 +27,7 @@ class Example(NamedTuple):
         from the same.
       x: the clean image (H, W, C) in the box.
       y: the true label ().
-      target: what the caller gave to compare with, or None.
+      target: what the caller gives to go to or to compare with, or None.
     """
 
     key: jax.Array
@@ -36,18 +37,18 @@ class Example(NamedTuple):
 
 
 TOLERANCE = 1e-6
-"""How far outside a result may lie: float32 rounding, relative to eps and to the pixels."""
+"""Slack for results: float32 rounding, relative to eps and to the pixels."""
 
 
 def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """In the norm of the attack's threat; NaN for an attack without one."""
+    """Distance in the norm of the attack's threat; NaN for an attack without one."""
     threat = getattr(attack, "threat", None)
     far = jnp.nan if threat is None else threat.distance(x_adv, x)
     return jnp.asarray(far, jnp.float32)
 
 
 def within(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """Whether an image counts as inside the attack's threat model; always, if it has none."""
+    """Whether an image is inside the ball of the attack's threat; True where it has none."""
     threat = getattr(attack, "threat", None)
     if threat is None:
         return jnp.asarray(True)
@@ -55,7 +56,7 @@ def within(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def in_box(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """Whether all pixels are what the attack's threat lets them be; [0, 1] where it has none."""
+    """Whether all pixels are in the box of the attack's threat; [0, 1] where it has none."""
     low, high = box_of(getattr(attack, "threat", None), x)
     slack = TOLERANCE * _scale(x)
     return jnp.all((x_adv >= low - slack) & (x_adv <= high + slack))
@@ -67,15 +68,20 @@ def allowed(radius: Any, scale: Any = 1.0) -> Any:
 
 
 def _scale(x: jax.Array) -> jax.Array:
-    """The size of the pixels, which their rounding is relative to: 1 in [0, 1]."""
+    """The scale of the pixels' rounding: 1 for pixels in [0, 1]."""
     return jnp.maximum(jnp.max(jnp.abs(x)), 1)
 
 
 class Iterative(abc.ABC):
     """An attack made of steps. A state is any pytree of arrays (no typed keys: fold_in a counter).
 
-    Everything is per example; `jax.vmap` makes the batch. Under it both branches of a `cond` are
-    run, so a step should call the model the same number of times whatever the state.
+    Everything is per example; `jax.vmap` makes the batch. It runs both branches of a `cond`, so a
+    step should call the model the same number of times whatever the state.
+
+    An `Iterative` leaves its slot to the next image where it is done:
+
+    >>> isinstance(rj.attacks.APGD(), rj.attacks.Iterative)
+    True
     """
 
     @abc.abstractmethod
@@ -88,7 +94,7 @@ class Iterative(abc.ABC):
 
     @abc.abstractmethod
     def done(self, state: Any) -> jax.Array:
-        """bool (): no further step is wanted; success, or the end of the budget."""
+        """bool (): no more steps, because of success or the end of the budget."""
 
     @abc.abstractmethod
     def result(self, example: Example, state: Any) -> jax.Array:
@@ -99,7 +105,7 @@ class Iterative(abc.ABC):
         """The model calls so far, `begin` included."""
 
     def unfinished(self, state: Any) -> jax.Array:
-        """bool (): it was still gaining when its budget ended, so more steps might help."""
+        """bool (): the loss was still rising at the end of the budget; more steps may help."""
         return jnp.asarray(False)
 
     def __call__(
@@ -136,16 +142,16 @@ class MinimumNorm(Iterative):
 
 
 UNKNOWN = Cost(-1, -1)
-"""The cost of an attack that does not say."""
+"""The cost of an attack that does not state it."""
 
 
 @runtime_checkable
 class Priced(Protocol):
-    """An attack in one call that knows what it asks of the model for one example."""
+    """An attack in one call that states its cost."""
 
     @property
     def cost(self) -> Cost:
-        """What that is."""
+        """The model calls for one example."""
         ...
 
 
@@ -157,31 +163,31 @@ class AtOnce(Iterative):
 
     @property
     def threat(self) -> Threat | None:
-        """That of the attack, if it has one."""
+        """The threat of the attack, or None."""
         return getattr(self.attack, "threat", None)
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> tuple[jax.Array, jax.Array]:
-        """(has it been called?, image)."""
         return jnp.asarray(False), example.x
 
+    @override
     def step(self, logits_fn: LogitsFn, example: Example, state: Any) -> Any:
-        """The call."""
         x_adv = self.attack(logits_fn, *example)
         return jnp.asarray(True), x_adv.astype(example.x.dtype)
 
+    @override
     def done(self, state: Any) -> jax.Array:
-        """After the call."""
         return state[0]
 
+    @override
     def result(self, example: Example, state: Any) -> jax.Array:
-        """What it returned."""
         return state[1]
 
+    @override
     def spent(self, state: Any) -> Cost:
-        """What the attack says."""
         return self.attack.cost if isinstance(self.attack, Priced) else UNKNOWN
 
 
 def iterative(attack: Attack) -> Iterative:
-    """The attack as a state machine, whatever it is."""
+    """The attack as a state machine."""
     return attack if isinstance(attack, Iterative) else AtOnce(attack)

@@ -1,6 +1,6 @@
 """Models with randomness: a fresh draw at every step, and expectations over draws (EOT).
 
-A deterministic model passes through every function here as it is.
+Every function here leaves a deterministic model as it is.
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ from robustjax.deterministic import ordered_sum
 class Randomized:
     """A model whose output depends on a key: `function(key, images)` -> logits (B, K).
 
-    Calling it with images uses the key it holds. Attacks with an attribute `eot` draw anew at every
-    step. The others (Square, HopSkipJump, the minimum-norm attacks) see one fixed draw: if every
-    query had its own, the best point would be that of the luckiest draw, which no other confirms.
-    The final verdict on an adversarial image always uses a draw that no attack has seen, so what
-    they find at the boundary of one draw is often lost; an evaluation flags them.
+    A call with images uses the key it holds. Attacks with a field `eot` draw again at every step.
+    The others (Square, HopSkipJump, the minimum-norm attacks) see one fixed draw: with a draw per
+    query they would keep the point of the luckiest one. The final verdict on an adversarial image
+    always uses a draw that no attack has seen, so images at the boundary of the fixed draw often
+    fail; an evaluation flags such attacks.
 
     Args:
       function: (key, images (B, H, W, C)) -> (B, K); a `jax.tree_util.Partial` keeps weights out
         of the program.
       key: the draw; `redraw` changes it.
+
+    >>> def noisy(key, images):
+    ...     return images.reshape(len(images), -1) + jax.random.normal(key, (len(images), 2))
+    >>> model, images = rj.attacks.Randomized(noisy, jax.random.key(1)), jnp.zeros((3, 1, 2, 1))
+    >>> bool((model(images) == model(images)).all())
+    True
     """
 
     def __init__(self, function: Callable, key: jax.Array | None = None):
@@ -61,8 +67,8 @@ def expected(
 ) -> Any:
     """The mean of `function(logits_fn)` over `draws` draws of the model (EOT).
 
-    Float leaves are averaged, others are the first draw's. With one draw, or a deterministic model,
-    it is one call. Without a key the draw is the one that the model holds.
+    Float leaves are averaged; others come from the first draw. One draw, or a deterministic model,
+    takes one call. Without a key the draw is the one that the model holds.
 
     References: Athalye et al., "Synthesizing robust adversarial examples", 2018.
     """

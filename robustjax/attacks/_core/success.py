@@ -1,4 +1,4 @@
-"""What an attack is after: a wrong prediction, unless it is told otherwise."""
+"""The aim of an attack: by default a wrong prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fooled(output: Any, y: jax.Array) -> jax.Array:
 
 
 def is_class(given: Any) -> bool:
-    """Whether what the caller gives as a target is one class (), of an integer type."""
+    """Whether the target that the caller gives is one class: (), of an integer type."""
     if not isinstance(given, jax.Array | np.ndarray | np.integer | int):
         return False
     return jnp.ndim(given) == 0 and jnp.issubdtype(jnp.result_type(given), jnp.integer)

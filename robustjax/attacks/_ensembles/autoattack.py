@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from typing_extensions import override
+
 from robustjax.attacks._black_box.square import Square
 from robustjax.attacks._core.ensemble import Ensemble, Restarts
 from robustjax.attacks._core.success import Success, fooled
@@ -30,12 +32,12 @@ class AutoAttack(Ensemble):
     Square, APGD-T and FAB-T. 'rand', for models with randomness: APGD on the cross-entropy and on
     the DLR loss, with gradients that are means over 20 draws.
 
-    A model of K classes has K - 1 wrong ones, all of which are tried if they are fewer; DLR is
-    defined for two and three classes too (`losses.dlr`).
+    Where a model has fewer wrong classes than that, all of them are tried; DLR is defined for two
+    and three classes too (`losses.dlr`).
 
     Args:
       threat: the ball.
-      version: which of the three.
+      version: 'standard', 'plus' or 'rand'.
       steps: of APGD and FAB.
       queries: of Square.
       success: (output, label) -> bool.
@@ -43,6 +45,10 @@ class AutoAttack(Ensemble):
     References:
       Croce & Hein, "Reliable evaluation of adversarial robustness", 2020.
       Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021 (L1).
+
+    >>> attack = rj.attacks.AutoAttack(rj.threats.Linf(8 / 255))
+    >>> [type(stage).__name__ for stage in attack.stages(num_classes=10)]
+    ['APGD', 'MultiTargeted', 'MultiTargeted', 'Square']
     """
 
     threat: Linf | L2 | L1 = Linf()
@@ -54,8 +60,8 @@ class AutoAttack(Ensemble):
     def __post_init__(self):
         check_norm(self, Linf, L2, L1)
 
+    @override
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
-        """The attacks, cheap ones first, as the authors order them."""
         if self.version == "rand":
             return self._apgd(eot=20), self._apgd(loss=dlr, eot=20)
         square = Square(self.threat, self.queries, success=self.success)

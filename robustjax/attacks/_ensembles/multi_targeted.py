@@ -18,8 +18,18 @@ class MultiTargeted(Ensemble):
     """One attack towards each of the n most likely wrong classes of the clean image.
 
     The attack has the field `target`, such as `PGD` (Gowal et al. 2019), `APGD` and `FAB`; the
-    ranks are data of one program. A model of K classes has K - 1 of them at most. Towards a class
-    that the caller gives, the attack runs once.
+    ranks are data of one program. With K classes there are at most K - 1. Where the caller gives a
+    class, the attack runs once, towards that class.
+
+    The second most likely class is out of reach, but the third is not, as its logit grows faster:
+
+    >>> def logits_fn(x):
+    ...     return jnp.ravel(x) * jnp.array([1.0, 1.0, 4.0]) - jnp.array([0.0, 0.0, 0.75])
+    >>> x = jnp.array([[[0.75], [0.375], [0.25]]])
+    >>> attack = rj.attacks.MultiTargeted(rj.attacks.FGSM(rj.threats.Linf(0.125)))
+    >>> attack = jax.jit(attack, static_argnums=0)  # the model
+    >>> print(jnp.ravel(attack(logits_fn, jax.random.key(0), x, 0)))
+    [0.625 0.25  0.375]
     """
 
     attack: Attack
@@ -30,8 +40,8 @@ class MultiTargeted(Ensemble):
         if self.n < 1:
             raise ValueError(f"n must be at least 1, got {self.n}")
 
+    @override
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
-        """The attack at ranks 1 to min(n, K - 1)."""
         ranks = range(1, min(self.n, num_classes - 1) + 1)
         return tuple(replace(self.attack, target=Ranked(r)) for r in ranks)
 
@@ -41,5 +51,10 @@ class MultiTargeted(Ensemble):
 
 
 def MultiTargetedPGD(threat: Threat = LINF, steps: int = 20, n: int = 9) -> MultiTargeted:
-    """PGD on z_t - z_y for each of the n most likely wrong classes t (Gowal et al. 2019)."""
+    """PGD on z_t - z_y for each of the n most likely wrong classes t (Gowal et al. 2019).
+
+    >>> attack = rj.attacks.MultiTargetedPGD(n=2)
+    >>> [stage.target for stage in attack.stages(num_classes=10)]
+    [Ranked(rank=1), Ranked(rank=2)]
+    """
     return MultiTargeted(PGD(threat, steps=steps, loss=targeted_margin, target=Ranked()), n)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import Randomized, expected
@@ -27,7 +28,7 @@ from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
 class APGDState(NamedTuple):
-    """The state of APGD.
+    """The state of `APGD`.
 
     Attributes:
       calls: gradients so far, one more than steps in each phase.
@@ -68,20 +69,20 @@ class Phase(NamedTuple):
 class APGD(Iterative):
     """Projected gradient ascent whose steps shrink when the loss stops rising.
 
-    In Linf and L2: momentum, steps of 2 eps at first, halved at checkpoints (`ascent.Halving`); in
-    L1 sparse updates of adaptive sparsity (`ascent.Sparse`). The start is noise scaled to the
-    ball's surface. It ends at the first success, else returns the point with the largest loss. Of a
-    `Randomized` model it takes all steps: what fools some draws at the boundary is right on others.
+    In Linf and L2: momentum, steps of 2 eps at first, halved at checkpoints (`Halving`); in L1:
+    sparse updates of adaptive sparsity (`Sparse`). The start is noise scaled to the surface of the
+    ball. A run ends at its first success, else it returns the point with the largest loss. On a
+    `Randomized` model it takes all steps: an image that fools one draw may not fool the next.
     APGD-DLR is APGD(loss=dlr), APGD-T is MultiTargeted(APGD(loss=targeted_dlr)).
 
     Args:
       threat: the ball.
-      steps: number of gradient steps; the start costs a gradient more. May be traced.
-      rho: the step is halved where no larger part of the steps raised the loss (Linf, L2).
-      alpha: weight of the gradient step beside the momentum (Linf, L2).
+      steps: number of gradient steps; the start costs one more gradient. May be traced.
+      rho: the step is halved where at most this part of the steps raised the loss (Linf, L2).
+      alpha: weight of the gradient step against the momentum (Linf, L2).
       loss: (output, target) -> scalar, maximised.
       target: which class is left or gone to when the caller gives none: `attacks.targets`.
-      eot: draws that each loss, gradient and output of a `Randomized` model is the mean over.
+      eot: number of draws of a `Randomized` model that each loss, gradient and output averages.
       larger_radii: take 0.3 of the steps at radius 3 eps, 0.3 at 2 eps and the rest at eps, each
         phase from the projected best point of the one before: AutoAttack's choice in L1.
       success: (output, label) -> bool.
@@ -89,17 +90,24 @@ class APGD(Iterative):
     Differences from the authors' code: noise and step size belong to the example, not the batch;
     the first checkpoint counts whether the first step raised the loss, as in the paper, where the
     code reads a row that it has not written yet; the L2 projection is onto ball and box together,
-    not one after the other; an L1 step moves one component less if their number is a fraction; a
-    run ends at its first success (the code goes on, and returns its last one).
+    not one after the other; the number of components that an L1 step moves is rounded down; a run
+    ends at its first success (the code continues, and returns its last one).
 
     References:
       Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1 (Linf, L2).
       Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021 (L1).
 
     Guarantees:
-      The result lies in the ball and in [0, 1].
+      The result lies in the ball and in the box of its threat.
       A zero gradient makes no NaN.
       Three eps, and any number of steps, compile once.
+
+    Two pixels that are the logits; the run ends at its first success:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack, key = rj.attacks.APGD(rj.threats.Linf(0.125), steps=100), jax.random.key(0)
+    >>> int(jnp.argmax(attack(jnp.ravel, key, x, 0)))
+    1
     """
 
     threat: Threat = Linf()
@@ -119,13 +127,13 @@ class APGD(Iterative):
 
     @property
     def rule(self) -> Halving | Sparse:
-        """How it moves in its norm."""
+        """The step rule of its norm."""
         if isinstance(self.threat, L1):
             return Sparse(guided=self.larger_radii)
         return Halving(self.rho, self.alpha)
 
+    @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> APGDState:
-        """The start, not looked at yet."""
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 2), example)
         x, phase = example.x, self._phase(0)
         x_start = Surface()(jax.random.fold_in(example.key, 0), x, phase.threat)
@@ -144,8 +152,8 @@ class APGD(Iterative):
             won=jnp.asarray(False),
         )
 
+    @override
     def step(self, logits_fn: LogitsFn, example: Example, state: APGDState) -> APGDState:
-        """Look at `x_adv`, then move on."""
         x, phase, rule = example.x, self._phase(state.calls), self.rule
         number = state.calls - phase.before
         draw = jax.random.fold_in(jax.random.fold_in(example.key, 1), state.calls)
@@ -181,7 +189,7 @@ class APGD(Iterative):
         return self._enter(example, state) if self.larger_radii else state
 
     def _enter(self, example: Example, state: APGDState) -> APGDState:
-        """Where a phase begins: from the best point of the last one, with nothing else of it."""
+        """Start a phase at the best point of the last one; nothing else of it remains."""
         phase = self._phase(state.calls)
         x_start = phase.threat.project(state.x_best, example.x)
         fresh = state._replace(
@@ -194,33 +202,33 @@ class APGD(Iterative):
         begins = state.calls == phase.before
         return jax.tree.map(lambda a, b: jnp.where(begins, a, b), fresh, state)
 
+    @override
     def done(self, state: APGDState) -> jax.Array:
-        """At success, or after the last step."""
         return state.won | (state.calls >= self._total)
 
+    @override
     def result(self, example: Example, state: APGDState) -> jax.Array:
-        """The adversarial image if there is one, else the point with the largest loss."""
         if not self.larger_radii:
             return state.x_best
         inside = self._is_last(state.calls)
         return jnp.where(inside, state.x_best, self.threat.project(state.x_best, example.x))
 
+    @override
     def spent(self, state: APGDState) -> Cost:
-        """A forward and a backward pass per point and draw, and one forward to choose a class."""
         return state.cost
 
     def late_gain(self, state: APGDState) -> jax.Array:
         """How much of its gain in loss a run made in the last quarter of its steps, in [0, 1].
 
-        Near 0 the loss has reached its plateau; else more steps may help. With `larger_radii` the
+        Near 0 the loss is on its plateau; otherwise more steps may help. With `larger_radii` the
         gain is that of the last phase.
         """
         gain = state.loss_best - state.loss_first
         late = state.loss_best - state.loss_late
         return jnp.where(gain > 0, late / jnp.where(gain > 0, gain, 1), 0)
 
+    @override
     def unfinished(self, state: APGDState) -> jax.Array:
-        """A tenth of the gain, or more, came in the last quarter of the steps."""
         return ~state.won & (self.late_gain(state) > 0.1)
 
     def gradient(

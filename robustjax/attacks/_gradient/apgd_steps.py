@@ -1,6 +1,6 @@
-"""How APGD moves and what it learns on its way: one rule for Linf and L2, one for L1.
+"""The step rules of APGD: one for Linf and L2, one for L1.
 
-Like the rules of `rules.py`, but these see the loss too, and may go back to the best point.
+Unlike the rules of `attacks.steps` they see the loss, and may return to the best point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robustjax.typing import Threat
 
 
 class APGDLook(NamedTuple):
-    """What a run knows after `number` steps: where it is, and its best point."""
+    """The input of a rule after `number` steps: the present point and the best one."""
 
     number: jax.Array
     x_adv: jax.Array
@@ -28,7 +28,7 @@ class APGDLook(NamedTuple):
 
 
 class HalvingState(NamedTuple):
-    """What `Halving` remembers: of the last step, and since the last checkpoint."""
+    """The memory of `Halving`: of the last step, and since the last checkpoint."""
 
     x_old: jax.Array
     loss: jax.Array
@@ -42,11 +42,11 @@ class HalvingState(NamedTuple):
 
 @config
 class Halving:
-    """Steps with momentum, 2 eps at first and halved at the checkpoints that find no progress.
+    """Steps with momentum, 2 eps at first, halved at checkpoints that find no progress.
 
     z = P(x_k + eta g_k), x_{k+1} = P(x_k + alpha (z - x_k) + (1 - alpha) (x_k - x_{k-1})). At a
-    checkpoint eta is halved, and the run goes on from its best point, if at most rho of the steps
-    since the last one raised the loss, or if eta and the best loss are both what they were then.
+    checkpoint eta is halved, and the run resumes from its best point, if at most rho of the steps
+    since the last one raised the loss, or if neither eta nor the best loss has changed since.
 
     References: Croce & Hein, "Reliable evaluation of adversarial robustness", 2020, Algorithm 1.
     """
@@ -57,7 +57,7 @@ class Halving:
     def init(
         self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array | int
     ) -> HalvingState:
-        """Before the first of `steps` steps; the condition on eta needs an earlier checkpoint."""
+        """The memory before the first step; the test of eta needs an earlier checkpoint."""
         return HalvingState(
             x_old=x_start,
             loss=jnp.asarray(-jnp.inf, x.dtype),
@@ -72,7 +72,7 @@ class Halving:
     def __call__(
         self, pace: Any, look: APGDLook, x: jax.Array, threat: Threat, steps: jax.Array | int
     ) -> tuple[jax.Array, HalvingState]:
-        """-> (the next point, what to remember)."""
+        """-> (next point, memory)."""
         moved = look.number > 0
         taken = pace.taken + moved
         rises = pace.rises + (moved & (look.loss > pace.loss))
@@ -103,7 +103,7 @@ class Halving:
 
 
 class SparseState(NamedTuple):
-    """What `Sparse` remembers: step size, components to move, and how many had changed."""
+    """The memory of `Sparse`: step size, number of components to move, number that had changed."""
 
     size: jax.Array
     moves: jax.Array
@@ -114,13 +114,14 @@ class SparseState(NamedTuple):
 class Sparse:
     """Steps of L1 length eta along the signs of the few largest gradient components.
 
-    Two thirds are rounded down: if the few that have changed all moved alike, the projection would
-    take the step back. A component at its end of the box takes its share of the step and does not
-    move: to leave such ones out makes the restarts of a run alike (of 144 images under the MNIST
-    network that withstands Linf, four runs left 50, where with them they leave 41).
-    At each checkpoint a step's components become two thirds of those that differ from x in the best
-    point. If these have become fewer by 5 %, eta goes back to eps and the run to its best point;
-    else eta is divided by 1.5, down to eps / 10.
+    At each checkpoint the number of components becomes two thirds, rounded down, of those in which
+    the best point differs from x. If that difference has shrunk by 5 %, eta returns to eps and the
+    run to its best point; otherwise eta is divided by 1.5, down to eps / 10. (Rounded down, because
+    the projection undoes a step in which all of the changed components move alike.)
+
+    A component at its end of the box takes its share of the step and does not move. To leave it out
+    makes the restarts alike: on 144 images of an Linf-robust MNIST network four runs then left 50
+    unbroken, and with its share 41.
 
     References: Croce & Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021.
     """
@@ -130,7 +131,7 @@ class Sparse:
     def init(
         self, x_start: jax.Array, x: jax.Array, threat: Threat, steps: jax.Array | int
     ) -> SparseState:
-        """A fifth of the components, or, from a start that is worth something, 2/3 of its own."""
+        """Move a fifth of the components, or, if guided, two thirds of those the start changed."""
         size = jnp.asarray(threat.eps, x.dtype)
         if not self.guided:
             return SparseState(size, jnp.int32(x.size // 5), jnp.int32(x.size))
@@ -140,7 +141,7 @@ class Sparse:
     def __call__(
         self, support: Any, look: APGDLook, x: jax.Array, threat: Threat, steps: jax.Array | int
     ) -> tuple[jax.Array, SparseState]:
-        """-> (the next point, what to remember)."""
+        """-> (next point, memory)."""
         checkpoint = (look.number > 0) & (look.number % jnp.maximum(4 * steps // 100, 1) == 0)
         changed = jnp.sum(look.x_best != x)
         fewer = changed < 0.95 * support.changed

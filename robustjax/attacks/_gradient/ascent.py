@@ -1,7 +1,7 @@
 """The loop of every projected ascent: begin, look, move, until the stop rule or the last step.
 
-What differs is where a gradient comes from: of the loss (`PGD`), of differences of queries
-(`ZerothOrder`), of a classifier and a detector together (`JointPGD`).
+The source of the gradient differs: a loss (`PGD`), differences of queries (`ZerothOrder`), or a
+classifier and a detector together (`JointPGD`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
 class AscentState(NamedTuple):
-    """Where an ascent is.
+    """The state of an ascent.
 
     Attributes:
-      looks: () gradients so far; one more than steps where the stop rule has spoken.
-      x_adv: (H, W, C), looked at next.
+      looks: () gradients so far; one more than steps where the stop rule has halted.
+      x_adv: (H, W, C), the next image to look at.
       memory: of the step rule.
       patience: of the stop rule.
       goal: what is maximised.
-      halted: () the stop rule has left the image where it is.
+      halted: () whether the stop rule has halted.
       cost: model calls so far.
     """
 
@@ -45,7 +45,7 @@ class AscentState(NamedTuple):
 
 
 class Ascent(Iterative):
-    """A start, then `steps` times a gradient and what the rule does with it."""
+    """A start, then `steps` times a gradient and a step of the rule."""
 
     threat: Threat
     steps: int
@@ -65,7 +65,7 @@ class Ascent(Iterative):
         return self.first(logits_fn, example, goal_of(self, logits_fn, _keys(example)[1], example))
 
     def first(self, logits_fn: LogitsFn, example: Example, goal: Goal) -> AscentState:
-        """At the start, not looked at yet."""
+        """The state at the start, before any gradient."""
         x_start = self.start(_keys(example)[0], example.x, self.threat, logits_fn)
         calls = self.start.calls
         return AscentState(
@@ -79,7 +79,7 @@ class Ascent(Iterative):
         )
 
     def aimed(self, logits_fn: LogitsFn, example: Example, state: AscentState) -> AscentState:
-        """The state with this step's goal: another one where the target is drawn at every step."""
+        """The state with the goal of this step, which is new where the target is redrawn."""
         if example.target is not None or not self.target.redraw:
             return state
         goal = goal_of(self, logits_fn, jax.random.fold_in(_keys(example)[1], state.looks), example)
@@ -87,20 +87,20 @@ class Ascent(Iterative):
         return state._replace(goal=goal, cost=Cost(forwards + goal.forwards, backwards))
 
     def probe(self, state: AscentState) -> jax.Array:
-        """Where the next gradient is taken."""
+        """The point of the next gradient."""
         return self.rule.probe(state.memory, state.x_adv, self.threat, self.size)
 
     def move(
         self, example: Example, state: AscentState, gradient: jax.Array, output: Any, cost: Cost
     ) -> AscentState:
-        """One step along the gradient, unless the stop rule leaves the image where it is.
+        """One step along the gradient, unless the stop rule halts.
 
         Args:
           example: the image and its label.
           state: before the step.
           gradient: (H, W, C), the direction of ascent at `probe`.
-          output: the model's there; None where no single output belongs to the gradient.
-          cost: what the look has asked of the model.
+          output: of the model there; None where the gradient belongs to several outputs.
+          cost: the model calls of this gradient.
         """
         x, x_adv, k = example.x, state.x_adv, state.looks
         step = Step(gradient, x_adv, x, self.threat, self.size, k / self.steps)
@@ -132,5 +132,5 @@ class Ascent(Iterative):
 
 
 def _keys(example: Example) -> jax.Array:
-    """Of the start and of the target, the same at every call."""
+    """The keys of the start and of the target, the same at every call."""
     return jax.random.split(jax.random.clone(example.key))

@@ -1,4 +1,4 @@
-"""Projected gradient ascent in one loop: PGD, and by other settings FGSM, MI-FGSM, DIM, TIM, ...
+"""Projected gradient ascent: PGD, and as settings of it FGSM, MI-FGSM, DIM, TIM, ...
 
 An attack is a threat (which ball) x a start x a step rule x a stop rule x a loss x a target x
 transforms of the input.
@@ -43,11 +43,11 @@ LINF = Linf()
 
 @config
 class PGD(Ascent):
-    """Projected gradient ascent on `loss(output, target)` inside a threat's ball and in [0, 1].
+    """Projected gradient ascent on `loss(output, target)` inside the ball and the box of a threat.
 
     x_{k+1} = the threat's step of length `step_size` from x_k along the loss's gradient; the last
-    iterate is returned. `step_size=None` means rel_step * eps / steps, so that eps and the number
-    of steps may change, or be traced, and the attack still reaches everywhere.
+    iterate is returned. `step_size=None` means rel_step * eps / steps: eps and the number of steps
+    may change, or be traced, and the attack still reaches the whole ball.
 
     Args:
       threat: the ball.
@@ -55,20 +55,27 @@ class PGD(Ascent):
       step_size: in the norm of the threat; None: rel_step * eps / steps.
       rel_step: the travel of all steps together, in units of eps.
       start: where the ascent begins.
-      rule: what is done with a gradient.
-      stop: when an image is left where it is; `perturb` then puts the next one in its place.
-      loss: (output, target) -> scalar, maximised; minimised on the way to a class.
+      rule: how a gradient becomes a step.
+      stop: when an image is halted; `perturb` then puts the next one in its slot.
+      loss: (output, target) -> scalar, maximised; minimised towards a class.
       target: which class is left or gone to when the caller gives none: `attacks.targets`.
-      eot: draws of a `Randomized` model, and of the transforms, that each gradient is the mean of.
-      transforms: what the gradient is taken through, for transfer to other models.
+      eot: number of draws of a `Randomized` model, and of the transforms, that a gradient averages.
+      transforms: changes of the input, for transfer to other models.
 
     References: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018.
 
     Guarantees:
-      The result lies in the ball (unless the rule is `Unclipped`) and in [0, 1].
+      The result lies in the box of the threat, and in the ball unless the rule is `Unclipped`.
       A zero gradient moves nothing and makes no NaN.
       No gradient flows back through the result.
       An image that its stop rule has halted asks nothing more of the model.
+
+    Two pixels that are the logits; the attack lowers that of the label 0 and raises the other:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.PGD(rj.threats.Linf(0.125), steps=4)
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
     """
 
     threat: Threat = LINF
@@ -86,8 +93,8 @@ class PGD(Ascent):
     def __post_init__(self):
         if self.transforms and not isinstance(self.stop, Never):
             raise ValueError(
-                "a stop rule reads the output at the image itself, and transforms show the model "
-                "others: leave transforms empty, or stop at Never()"
+                "a stop rule reads the output at the image, and transforms change the image: leave "
+                "transforms empty, or set stop=Never()"
             )
 
     @property
@@ -99,11 +106,11 @@ class PGD(Ascent):
 
     @property
     def reach(self) -> jax.Array:
-        """How far all steps together travel, in units of eps; a random start may lead anywhere."""
+        """The travel of all steps together, in units of eps, without the start."""
         return self.steps * self.size / jnp.maximum(radius(self.threat), 1e-30)
 
     def at(self, progress: jax.Array) -> PGD:
-        """The attack as it is after this fraction of training, in (0, 1]."""
+        """The attack after this fraction of training, in (0, 1]."""
         return replace(self, stop=self.stop.at(progress))
 
     @override
@@ -114,7 +121,7 @@ class PGD(Ascent):
         random = isinstance(logits_fn, Randomized)
         calls = self._calls(draws=self.eot if random or self.transforms else 1)
         state = self.move(example, state, gradient, output, Cost(calls, calls))
-        # What fools one draw may be right on the next: then the rule is asked again.
+        # An image that fools one draw may not fool the next: the rule is asked again.
         return state._replace(halted=jnp.asarray(False)) if random else state
 
     def ascend(
@@ -130,24 +137,24 @@ class PGD(Ascent):
 
         Args:
           model: (state, image) -> (output, state), called once per step.
-          state: threaded through all steps. Under `jax.vmap(..., axis_name='example')` it stays
+          state: passed through all steps. Under `jax.vmap(..., axis_name='example')` it stays
             unbatched as long as the model reduces what it returns over that axis.
           key: for the start and a random target.
-          x: (H, W, C) in [0, 1].
+          x: (H, W, C), in the box of the threat.
           y: () the true label.
-          reference: what `loss` compares the output with, to be maximised: another label, a
-            distribution, other logits. None: what `target` says.
+          reference: compared with the output by `loss`, which is maximised: another label, a
+            distribution, other logits. None: the choice of `target`.
 
         Returns:
           (x_adv, state).
 
         Raises:
-          ValueError: the attack has transforms or `eot`: they draw more than one output per step.
+          ValueError: the attack has transforms or `eot`, which take several outputs per step.
         """
         if self.transforms or self.eot > 1:
             raise ValueError(
-                "an attack that threads a model's state, as training does, takes the plain "
-                "gradient: leave transforms empty and eot at 1"
+                "an attack on a model with a state, as in training, takes the plain gradient: "
+                "leave transforms empty and eot at 1"
             )
 
         def logits_fn(state):
@@ -176,9 +183,9 @@ class PGD(Ascent):
 
     @property
     def cost(self) -> Cost:
-        """Of all steps: both passes per step, draw and copy, those of the start and the target.
+        """Of all steps: both passes per step, draw and copy, and those of start and target.
 
-        On a model and transforms without randomness the draws are one, whatever `eot` says.
+        A model and transforms without randomness take one draw, whatever `eot` is.
         """
         calls = self.steps * self._calls(self.eot) + self.start.calls
         choices = 1 + self.steps * self.target.redraw
@@ -193,15 +200,15 @@ class PGD(Ascent):
     ) -> jax.Array:
         """The direction of ascent at `x`.
 
-        `key` draws the randomness of the model and of the transforms; None takes the draw that the
-        model holds.
+        `key` draws the randomness of the model and of the transforms; None: the draw that the model
+        holds.
         """
         return self.look(logits_fn, x, goal, key)[0]
 
     def look(
         self, logits_fn: LogitsFn, x: jax.Array, goal: Goal, key: jax.Array | None
     ) -> tuple[jax.Array, Any]:
-        """(gradient, output), each the mean over the draws; transforms leave no output at `x`."""
+        """(gradient, output), each the mean over the draws; with transforms the output is None."""
         if self.transforms:
             seen = through(self.transforms, logits_fn, goal)
             return expected(lambda draw: (jax.grad(draw)(x), None), seen, key, self.eot)
@@ -217,47 +224,111 @@ class PGD(Ascent):
 
 
 def FGSM(threat: Threat = LINF) -> PGD:
-    """One step of length eps from the clean image (Goodfellow et al. 2015)."""
+    """One step of length eps from the clean image (Goodfellow et al. 2015).
+
+    Two pixels that are the logits; each moves by eps, and the prediction changes:
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.FGSM(rj.threats.Linf(0.125))
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
+    """
     return PGD(threat, steps=1, rel_step=1.0, start=Zero())
 
 
 def RFGSM(threat: Threat = LINF) -> PGD:
-    """R+FGSM: a random step of eps / 2, then a gradient step of eps / 2 (Tramer et al. 2018)."""
+    """R+FGSM: a random step of eps / 2, then a gradient step of eps / 2 (Tramer et al. 2018).
+
+    With this key the random step goes the wrong way, and the gradient step only takes it back:
+
+    >>> x, attack = jnp.array([[[0.75], [0.625]]]), rj.attacks.RFGSM(rj.threats.Linf(0.125))
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.75  0.625]
+    """
     return PGD(threat, steps=1, rel_step=0.5, start=Corner(0.5))
 
 
 def BIM(threat: Threat = LINF, steps: int = 10) -> PGD:
-    """The basic iterative method: `steps` steps of eps / steps (Kurakin et al. 2017)."""
+    """The basic iterative method: `steps` steps of eps / steps (Kurakin et al. 2017).
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.BIM(rj.threats.Linf(0.125), steps=4)
+    >>> float(attack.size)
+    0.03125
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
+    """
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero())
 
 
 def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
-    """BIM along an accumulated gradient (Dong et al. 2018)."""
+    """MI-FGSM: BIM along an accumulated gradient (Dong et al. 2018).
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.MIFGSM(rj.threats.Linf(0.125), steps=2, decay=1.0)
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
+    """
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Momentum(decay))
 
 
 def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
-    """BIM towards the class least likely on the clean image (Kurakin et al. 2017)."""
+    """BIM towards the class that is least likely on the clean image (Kurakin et al. 2017).
+
+    Three pixels that are the logits; only the last one grows:
+
+    >>> x = jnp.array([[[0.75], [0.5], [0.25]]])
+    >>> attack = rj.attacks.ILCM(rj.threats.Linf(0.125), steps=2)
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.375 0.375]
+    """
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), target=LeastLikely())
 
 
 def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
-    """MI-FGSM with the gradient taken a step ahead (Lin et al. 2020)."""
+    """NI-FGSM: MI-FGSM with the gradient taken one step ahead (Lin et al. 2020).
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.NIFGSM(rj.threats.Linf(0.125), steps=2, decay=1.0)
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
+    """
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Nesterov(decay))
 
 
 def SINIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, copies: int = 5) -> PGD:
-    """SI-NI-FGSM: NI-FGSM on the mean over scaled copies of the image (Lin et al. 2020)."""
+    """SI-NI-FGSM: NI-FGSM on the mean over scaled copies of the image (Lin et al. 2020).
+
+    Every copy costs a forward and a backward pass per step:
+
+    >>> rj.attacks.SINIFGSM(steps=10, copies=5).cost
+    Cost(forwards=50, backwards=50)
+    """
     return replace(NIFGSM(threat, steps, decay), transforms=(ScaleInvariant(copies),))
 
 
 def DIM(
     threat: Threat = LINF, steps: int = 10, decay: float = 1.0, p: float = 0.5, low: float = 0.9
 ) -> PGD:
-    """M-DI2-FGSM: MI-FGSM through random resizing and padding (Xie et al. 2019)."""
+    """M-DI2-FGSM: MI-FGSM through random resizing and padding (Xie et al. 2019).
+
+    >>> x = jnp.array([[[0.75], [0.625]]])
+    >>> attack = rj.attacks.DIM(rj.threats.Linf(0.125), steps=2, p=0.5)
+    >>> attack = jax.jit(attack, static_argnums=0)  # the model
+    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
+    [0.625 0.75 ]
+    """
     return replace(MIFGSM(threat, steps, decay), transforms=(DiverseInput(p, low),))
 
 
 def TIM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, size: int = 15) -> PGD:
-    """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019)."""
+    """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019).
+
+    The blur moves the third pixel too, which this model does not read:
+
+    >>> x = jnp.array([[[0.75], [0.625], [0.5]]])
+    >>> attack = jax.jit(rj.attacks.TIM(rj.threats.Linf(0.125), 2, size=3), static_argnums=0)
+    >>> print(jnp.ravel(attack(lambda x: x[0, :2, 0], jax.random.key(0), x, 0)))
+    [0.625 0.75  0.625]
+    """
     return replace(MIFGSM(threat, steps, decay), transforms=(TranslationInvariant(size),))
