@@ -73,9 +73,11 @@ def test_examples_run(module):
 
 
 COMPLETE = (
+    "attacks",
     "centers",
     "config",
     "data",
+    "detection",
     "evaluation",
     "losses",
     "models",
