@@ -109,7 +109,7 @@ class Attack(Protocol):
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
-        """Image (H, W, C) in [0, 1] -> adversarial image of the same shape."""
+        """Image (H, W, C) in the box -> adversarial image of the same shape."""
         ...
 
 

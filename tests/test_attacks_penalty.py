@@ -9,7 +9,7 @@ from robustjax.attacks import (
     EAD,
     CarliniWagnerL2,
     CarliniWagnerLinf,
-    Started,
+    StartAt,
     perturb,
 )
 from robustjax.attacks._engine import slots as engine
@@ -215,7 +215,7 @@ def test_a_detector_is_attacked_from_another_start(name="cw-l2"):
 
     m = jax.tree_util.Partial(both, *base.args)
     y = labels(base)
-    targets = Started(np.clip(IMAGES + 0.1, 0, 1), (y + 1) % K)
+    targets = StartAt(np.clip(IMAGES + 0.1, 0, 1), (y + 1) % K)
     attack = replace(name, loss=ahead_and_low, success=accepted_and_wrong, steps=200)
     z = run(attack, m, y, targets=targets)
     moved = (z != IMAGES).any((1, 2, 3))

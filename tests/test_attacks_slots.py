@@ -10,7 +10,7 @@ from robustjax.attacks import Iterative, perturb
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Ledger, Setting, craft
 from robustjax.attacks._engine.inputs import check_request
-from robustjax.attacks._engine.slots import Crafted, Keeper, Snapshot, over_slots
+from robustjax.attacks._engine.slots import Crafted, Snapshot, SnapshotStore, over_slots
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum, spread
 from robustjax.threats import Linf
@@ -70,10 +70,10 @@ def request(rows=slice(None), batch_size=8):
     return check_request(MODEL, KEY, IMAGES[order], LABELS[order], order, batch_size, life)
 
 
-def run(rows=slice(None), batch_size=8, keeper=None, attack=None):
+def run(rows=slice(None), batch_size=8, store=None, attack=None):
     model, key, examples, batch_size = request(rows, batch_size)
     attack = Walk() if attack is None else attack
-    return over_slots(attack, model, key, (), examples, batch_size, keeper=keeper or Keeper())
+    return over_slots(attack, model, key, (), examples, batch_size, store=store or SnapshotStore())
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ class Killed(Exception):
     pass
 
 
-class Memory(Keeper):
+class Memory(SnapshotStore):
     """Keeps every snapshot, and dies after some."""
 
     def __init__(self, lives):
@@ -183,21 +183,21 @@ class Memory(Keeper):
 def test_a_run_that_was_killed_goes_on_from_its_snapshot(whole, lives):
     memory = Memory(lives)
     with pytest.raises(Killed):
-        run(keeper=memory)
+        run(store=memory)
     assert isinstance(memory.kept, Snapshot) and not memory.kept.finished.all()
     begun = memory.kept.slot >= 0
     assert begun.any() or lives == 1
-    crafted, _ = run(keeper=memory)
+    crafted, _ = run(store=memory)
     assert isinstance(crafted, Crafted)
     np.testing.assert_array_equal(crafted.image, whole.image)
 
 
 def test_a_complete_run_is_read_back_and_not_run(whole):
     memory = Memory(-1)
-    run(keeper=memory)
+    run(store=memory)
     assert memory.kept.finished.all()
     calls, memory.save = [], lambda take, last: calls.append(last)
-    np.testing.assert_array_equal(run(keeper=memory)[0].image, whole.image)
+    np.testing.assert_array_equal(run(store=memory)[0].image, whole.image)
     assert calls == []
 
 

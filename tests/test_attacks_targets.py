@@ -149,7 +149,7 @@ def test_a_misclassified_image_is_not_attacked_but_may_be_there():
     [
         (np.full(N, K), "the model has 4 classes, but there is a target 4"),
         (np.full(N, -1), "the model has 4 classes, but there is a target -1"),
-        (Y, "image 0 has its own label"),
+        (Y, "that of image 0 is its own label"),
         (T[:3], "leading axis 16"),
     ],
 )

@@ -483,7 +483,7 @@ def test_an_interrupted_evaluation_goes_on_and_keeps_its_images(copy, monkeypatc
     snapshots = {path.name for path in (copy / "evaluation").rglob("*.npz")}
     assert snapshots == {"fgsm.npz", "pgd-4.npz"}
     with monkeypatch.context() as context:
-        context.setattr("robustjax.evaluation.journal.FileKeeper.save", interrupted)
+        context.setattr("robustjax.evaluation.journal.FileStore.save", interrupted)
         found = evaluate(options)  # nothing is crafted anew
     assert not (copy / "evaluation").exists()
     with np.load(copy / "adversarial.npz") as images:

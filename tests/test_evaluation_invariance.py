@@ -76,16 +76,16 @@ def test_one_device_or_four(monkeypatch):
 
 def test_killed_again_and_again(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "INTERVAL", 0.0)
-    save, lives, deaths = journal.FileKeeper.save, 0, 0
+    save, lives, deaths = journal.FileStore.save, 0, 0
 
-    def save_and_die(keeper, take, last):
+    def save_and_die(store, take, last):
         nonlocal lives
-        save(keeper, take, last)
+        save(store, take, last)
         lives += 1
         if lives % 9 == 0:
             raise Killed
 
-    monkeypatch.setattr(journal.FileKeeper, "save", save_and_die)
+    monkeypatch.setattr(journal.FileStore, "save", save_and_die)
     while True:
         try:
             found = run(folder=tmp_path)

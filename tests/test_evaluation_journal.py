@@ -69,15 +69,15 @@ class Killed(Exception):
 def test_killed_at_any_snapshot_the_report_is_the_same(whole, tmp_path, monkeypatch):
     """Killed again and again, just after each snapshot, until it comes through."""
     monkeypatch.setattr(journal, "INTERVAL", 0.0)
-    save, deaths = journal.FileKeeper.save, 0
+    save, deaths = journal.FileStore.save, 0
 
-    def save_and_die(keeper, take, last):
-        before = os.stat(keeper.path).st_mtime_ns if keeper.path.exists() else None
-        save(keeper, take, last)
-        if before != os.stat(keeper.path).st_mtime_ns:
+    def save_and_die(store, take, last):
+        before = os.stat(store.path).st_mtime_ns if store.path.exists() else None
+        save(store, take, last)
+        if before != os.stat(store.path).st_mtime_ns:
             raise Killed
 
-    monkeypatch.setattr(journal.FileKeeper, "save", save_and_die)
+    monkeypatch.setattr(journal.FileStore, "save", save_and_die)
     while True:
         try:
             result = run(tmp_path)
@@ -91,15 +91,15 @@ def test_killed_at_any_snapshot_the_report_is_the_same(whole, tmp_path, monkeypa
 
 def test_another_tile_takes_over_what_is_done(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "INTERVAL", 0.0)
-    save, calls = journal.FileKeeper.save, []
+    save, calls = journal.FileStore.save, []
 
-    def save_and_die(keeper, take, last):
-        save(keeper, take, last)
+    def save_and_die(store, take, last):
+        save(store, take, last)
         calls.append(last)
         if len(calls) == 2:
             raise Killed
 
-    monkeypatch.setattr(journal.FileKeeper, "save", save_and_die)
+    monkeypatch.setattr(journal.FileStore, "save", save_and_die)
     with pytest.raises(Killed):
         run(tmp_path)
     subject = jax.tree_util.Partial(apply, W), IMAGES, LABELS, ATTACKS, jax.random.key(0)
@@ -198,15 +198,15 @@ PROGRAM = """
 import sys, json, time, jax, numpy as np
 sys.path.insert(0, sys.argv[2])
 import test_evaluation_journal as t
-from robustjax.attacks._engine.slots import Keeper
+from robustjax.attacks._engine.slots import SnapshotStore
 from robustjax.evaluation import journal
 journal.INTERVAL = 0.0
-save = journal.FileKeeper.save
-def slow(keeper, take, last):
-    save(keeper, take, last)
+save = journal.FileStore.save
+def slow(store, take, last):
+    save(store, take, last)
     print("saved", flush=True)
     time.sleep(0.02)
-journal.FileKeeper.save = slow
+journal.FileStore.save = slow
 report = t.run(sys.argv[1])
 print(json.dumps(report.robust), flush=True)
 """

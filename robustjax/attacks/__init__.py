@@ -44,7 +44,7 @@ from robustjax.attacks._minimum_norm.ead import EAD
 from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.attacks._minimum_norm.fmn import FMN
 from robustjax.attacks._minimum_norm.jsma import JSMA
-from robustjax.attacks._minimum_norm.penalty import Started
+from robustjax.attacks._minimum_norm.penalty import StartAt
 from robustjax.attacks._registry import ATTACKS, names, parse, register
 
 __all__ = [
@@ -85,7 +85,7 @@ __all__ = [
     "Restarts",
     "Spatial",
     "Square",
-    "Started",
+    "StartAt",
     "WorstOf",
     "ZerothOrder",
     "bpda",

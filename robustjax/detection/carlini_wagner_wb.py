@@ -13,7 +13,7 @@ from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import prediction
 from robustjax.attacks._minimum_norm import binary_search, penalty
 from robustjax.attacks._minimum_norm.carlini_wagner import CarliniWagnerL2
-from robustjax.attacks._minimum_norm.penalty import Started
+from robustjax.attacks._minimum_norm.penalty import StartAt
 from robustjax.attacks.targets import Random, Target, check_chosen_once
 from robustjax.config import config, number
 from robustjax.losses import margin
@@ -86,9 +86,9 @@ class CarliniWagnerWB(MinimumNorm):
     steps: int = number(default=200, low=2)
     step_size: float = number(default=0.05)
     rounds: int = number(default=9, low=1)
-    constant: float = number(default=100.0, low=binary_search.LEAST)
+    constant: float = number(default=100.0, low=binary_search.MIN_CONSTANT)
     first_rounds: int = number(default=3, low=1)
-    first_constant: float = number(default=10.0, low=binary_search.LEAST)
+    first_constant: float = number(default=10.0, low=binary_search.MIN_CONSTANT)
     target: Target = Random()
 
     def __post_init__(self):
@@ -168,7 +168,7 @@ class CarliniWagnerWB(MinimumNorm):
             behind = logits - jnp.where(own, self.confidence, 0)
             return {"logits": behind, "score": jnp.where(hiding, score, 0)}
 
-        given = Started(origin, target)
+        given = StartAt(origin, target)
         return model, example._replace(y=target, target=given)
 
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from robustjax.archives import read_arrays
 from robustjax.attacks._engine.craft import Ledger
-from robustjax.attacks._engine.slots import Keeper, Snapshot
+from robustjax.attacks._engine.slots import Snapshot, SnapshotStore
 from robustjax.writing import replacing
 
 INTERVAL = 30.0
@@ -41,13 +41,13 @@ class Journal(Ledger):
         self.folder, self.name = Path(folder), name
 
     @override
-    def keeper(self, path: tuple[int, ...]) -> Keeper:
+    def store(self, path: tuple[int, ...]) -> SnapshotStore:
         # A quoted name holds no comma and no slash, so no two stages share a file.
         stem = ",".join([quote(self.name, safe=""), *map(str, path)])
-        return FileKeeper(self.folder / f"{stem}.npz")
+        return FileStore(self.folder / f"{stem}.npz")
 
 
-class FileKeeper(Keeper):
+class FileStore(SnapshotStore):
     """Snapshots in one .npz: the leaves of the tree in order.
 
     If the number of slots has changed, the examples in the slots start over. `load` raises a

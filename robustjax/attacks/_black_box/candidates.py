@@ -1,4 +1,4 @@
-"""The worst of a list of candidate images: what searches without a gradient or a norm share."""
+"""The worst of a list of candidate images: the base of searches without gradient and norm."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class CandidatesState(NamedTuple):
 
 
 TARGET = 2**31 - 1
-"""What the choice of a target folds in; candidates fold in their number."""
+"""Folded into the key that chooses a target; a candidate folds in its number."""
 
 
 class Candidates(Iterative):
-    """Asks the model about one candidate a step and stops at the first that succeeds.
+    """Try one candidate a step and stop at the first that succeeds.
 
     If none does, the result is the one with the largest loss, the first of equals.
     """

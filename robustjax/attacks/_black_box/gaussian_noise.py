@@ -23,10 +23,10 @@ class GaussianNoise(Candidates):
     noise has no bound in any norm.
 
     Args:
-      sigma: standard deviation, in pixels.
-      draws: how many may be tried, a query each; may be traced.
-      loss: (output, target) -> scalar; which draw is the worst when none succeeds.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      sigma: standard deviation, for pixels in [0, 1].
+      draws: the largest number of draws, a query each; may be traced.
+      loss: (output, target) -> scalar, largest for the worst draw when none succeeds.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool.
 
     Guarantees:

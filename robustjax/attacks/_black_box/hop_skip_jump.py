@@ -16,14 +16,14 @@ from robustjax.threats._trees import check_norm
 from robustjax.typing import Cost, LogitsFn
 
 FIND, SHRINK, ESTIMATE, JUMP, GIVE_UP = range(5)
-TRIES = 100
-"""Random images to look for a first adversarial one among."""
-BITS = 24
-"""A float32 has no more to halve."""
+MAX_TRIES = 100
+"""The number of random images among which the first adversarial one is sought."""
+MAX_HALVINGS = 24
+"""A float32 has no more bits."""
 
 
 class HopSkipJumpState(NamedTuple):
-    """The state of `HopSkipJump`; every step asks one query and tells its answer.
+    """The state of `HopSkipJump`; every step makes one query and uses its answer.
 
     Attributes:
       phase: what the next query is for: FIND a first adversarial image, SHRINK it towards x by
@@ -55,7 +55,7 @@ class HopSkipJumpState(NamedTuple):
 
 @config
 class HopSkipJump(MinimumNorm):
-    """Walks along the decision boundary, seeing nothing but `success(output, y)`.
+    """Walk along the decision boundary, seeing nothing but `success(output, y)`.
 
     From an adversarial point at the boundary, x_t: the normal v is the mean of (phi_b - mean phi)
     u_b over B_t = samples * sqrt(t) queries at clip(x_t + delta u_b), u_b uniform on the sphere and
@@ -64,19 +64,19 @@ class HopSkipJump(MinimumNorm):
     balls around x. delta = gamma ||x_t - x|| / d, 0.1 at first.
 
     Differences from the paper: the result is the nearest adversarial image that any query has seen,
-    not the last x_t; the random images of the start are uniform and, every second one, of zeros and
-    ones; u_b is uniform on the sphere in Linf too, as in the paper's text, not its code; delta does
-    not fall below what float32 pixels can show; a jump that needs more than 24 halvings is given
-    up, and the normal estimated anew, where the original never ends.
+    not the last x_t; of the random images at the start, every second one is made of the two bounds
+    alone; u_b is uniform on the sphere in Linf too, as in the paper's text, not its code; delta
+    does not fall below what float32 pixels can resolve; after 24 halvings a jump is given up and
+    the normal estimated again, where the original never ends.
 
     Args:
       threat: the norm, L2 or Linf; its eps plays no part in the search.
       queries: the budget; may be traced.
       samples: queries of the first normal, the paper's B_0.
-      gamma: how far apart the queries of a normal are, and how exact (gamma / d^1.5 of the way in
-        L2, gamma / d^2 in Linf) the bisection is.
-      success: (output, y) -> bool, all that the attack sees. To a class that the caller gives it
-        begins at a random image of that class.
+      gamma: scale of the distance between the queries of a normal, and of the precision of the
+        bisection, gamma / d^1.5 of the way in L2 and gamma / d^2 in Linf.
+      success: (output, y) -> bool, all that the attack sees. For a class that the caller gives, it
+        starts from a random image of that class.
 
     References: Chen, Jordan, Wainwright, "HopSkipJumpAttack: a query-efficient decision-based
     attack", 2020, Alg. 2.
@@ -167,7 +167,7 @@ class HopSkipJump(MinimumNorm):
         return jax.lax.switch(state.phase, (find, shrink, estimate, jump))
 
     def _found(self, x, state, query, won, far):
-        out_of_tries = jnp.where(state.count < TRIES, FIND, GIVE_UP)
+        out_of_tries = jnp.where(state.count < MAX_TRIES, FIND, GIVE_UP)
         waiting = state._replace(phase=out_of_tries.astype(jnp.int32))
         return _where(won, self._at(state, query, far), waiting)
 
@@ -179,7 +179,7 @@ class HopSkipJump(MinimumNorm):
             high=jnp.where(won, middle, state.high),
         )
         digits = jnp.log2(x.size**self._order / self.gamma)
-        ended = state.count >= jnp.clip(jnp.ceil(digits), 1, BITS)
+        ended = state.count >= jnp.clip(jnp.ceil(digits), 1, MAX_HALVINGS)
         return _where(ended, self._next_turn(state), state)
 
     def _estimated(self, x, state, query, won, far):
@@ -195,7 +195,7 @@ class HopSkipJump(MinimumNorm):
         return _where(ended, ready, state)
 
     def _jumped(self, x, state, query, won, far):
-        again = _where(state.count < BITS, state, self._next_turn(state))
+        again = _where(state.count < MAX_HALVINGS, state, self._next_turn(state))
         return _where(won, self._at(state, query, far), again)
 
     def _at(self, state, query, far):

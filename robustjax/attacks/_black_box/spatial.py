@@ -17,7 +17,7 @@ from robustjax.typing import Loss
 
 
 def rotate_and_translate(x: jax.Array, degrees: jax.Array | float, shift: jax.Array) -> jax.Array:
-    """Turn an image about its centre, then move it; bilinear, with zeros from outside.
+    """Rotate an image about its centre, then translate it; bilinear, with zeros outside.
 
     Args:
       x: (H, W, C) in [0, 1].
@@ -28,7 +28,7 @@ def rotate_and_translate(x: jax.Array, degrees: jax.Array | float, shift: jax.Ar
       (H, W, C) in [0, 1].
 
     Guarantees:
-      No rotation and a whole number of pixels move the pixels and change none.
+      Without rotation, a shift by whole pixels moves pixels and changes none.
     """
     angle = jnp.deg2rad(degrees)
     height, width, _ = x.shape
@@ -96,15 +96,15 @@ class Draws:
 class Spatial(Candidates):
     """The worst rotation about the centre and translation of an image; stops at success.
 
-    Bilinear, with zeros from outside. The image as it is comes first, then the candidates of
+    Bilinear, with zeros outside. The unchanged image comes first, then the candidates of
     `search`, each one query. There is no threat model: reports give no distance.
 
     Args:
       max_rotation: in degrees, both ways.
       max_translation: in pixels, both ways along both axes; the paper takes 3 for 28 or 32 pixels.
-      search: Grid(), all 775 of the paper's grid, or Draws(10), its worst of 10 random ones.
-      loss: (output, target) -> scalar; which candidate is the worst when none succeeds.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      search: `Grid()`, the 775 motions of the paper's grid, or `Draws(10)`, its worst of 10.
+      loss: (output, target) -> scalar, largest for the worst candidate when none succeeds.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool.
 
     References: Engstrom et al., "Exploring the landscape of spatial robustness", 2019, Section 4.

@@ -21,9 +21,9 @@ from robustjax.threats._trees import check_norm
 from robustjax.typing import Cost, LogitsFn, Loss
 
 TARGET = 2**31 - 1
-"""What the choice of a target folds in; queries fold in their number."""
+"""Folded into the key that chooses a target; a query folds in its number."""
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""p is halved when a proposal's number, from 0, exceeds these, for 10,000 queries in all."""
+"""p is halved after the proposals with these numbers, counted from 0, of 10,000 queries."""
 
 
 class SquareState(NamedTuple):
@@ -43,15 +43,15 @@ class Square(Iterative):
     It starts from vertical stripes of +-eps (Linf) or a grid of bumps (L2, L1). A proposal sets a
     square window of about p H W pixels to x +- eps, one sign per channel (Linf), or moves the norm
     of one window into another, with a bump added there (L2, L1); p shrinks along the way. It ends
-    at the first success; of a `Randomized` model, of which it sees one draw, it takes all queries:
-    what just fools one draw is right on others.
+    at the first success; on a `Randomized` model, of which it sees one draw, it uses all queries:
+    an image that just fools one draw may not fool others.
 
     Args:
       threat: the ball.
       queries: model calls; may be traced.
-      p: the part of the image that the first square covers, in (0, 1].
+      p: the fraction of the image that the first square covers, in (0, 1].
       loss: (output, target) -> scalar, maximised.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       rescale: stretch the schedule of p, made for 10,000 queries, to the number of queries, as the
         paper does; AutoAttack does not.
       success: (output, label) -> bool.

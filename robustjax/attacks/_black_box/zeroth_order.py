@@ -1,7 +1,7 @@
 """Gradient ascent for a model that gives scores but no gradients: SPSA and NES.
 
 Projected gradient ascent whose gradients are estimated from finite differences of the loss along
-random directions. What the model gives is queries, and they are counted.
+random directions. The model is only queried, and the queries are counted.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Noise = Literal["rademacher", "gaussian"]
 class ZerothOrder(Ascent):
     """`PGD` on gradients estimated from pairs of queries x +- delta u, until it succeeds.
 
-    Of a `Randomized` model it takes all steps: one draw is soon fooled, the next one is not.
+    On a `Randomized` model it takes all steps: an image that fools one draw may not fool the next.
 
-    With z+- = clip(x +- delta u, 0, 1) and d = z+ - z- for each random direction u,
+    With z+- = x +- delta u, clipped to the box, and d = z+ - z- for each random direction u,
         g = sum (loss(z+) - loss(z-)) d / sum d^2, per component.
-    Away from the box and with signs for u this is the SPSA of the paper. The division by what was
-    really moved keeps g unbiased for a linear loss at pixels that clipping lets move to one side
+    Away from the box and with signs for u this is the SPSA of the paper. Dividing by the actual
+    displacement keeps g unbiased for a linear loss where clipping lets a pixel move to one side
     only; the papers leave the box instead. With Gaussian u it replaces the constant delta^2 of NES.
 
     Args:
       threat: the ball.
       steps: number of gradient steps; may be traced.
-      step_size: in the norm of the threat, with the rule `Adam` in pixels; None: 2.5 eps / steps.
+      step_size: in the norm of the threat, per pixel with the rule `Adam`; None: 2.5 eps / steps.
       samples: queries per gradient, two to a direction; even, may be traced.
-      delta: how far apart from x they are, in pixels.
+      delta: scale of the displacement, in units of pixel values.
       noise: 'rademacher', random signs (Spall 1992), or 'gaussian'.
-      start: where the ascent begins.
-      rule: what is done with a gradient.
+      start: where the ascent starts.
+      rule: how a gradient becomes a step.
       loss: (output, target) -> scalar, maximised. It needs no derivative.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool; the attack stops there.
 
     References: Uesato et al., "Adversarial risk and the dangers of evaluating against weak
@@ -112,7 +112,7 @@ class ZerothOrder(Ascent):
         return self._judged(logits_fn, example, state)
 
     def _judged(self, logits_fn, example, state):
-        """Asks about the new point, and halts where it succeeds."""
+        """Query the new point, and halt where it succeeds."""
         won = won_by(self.success, logits_fn(state.x_adv), example)
         forwards, backwards = state.cost
         return state._replace(
@@ -153,7 +153,7 @@ def SPSA(
 ) -> ZerothOrder:
     """Adam on differences along random signs, from a random start (Uesato et al. 2018).
 
-    Adam moves all pixels about alike, which suits Linf; in other norms `NES` gets further.
+    Adam moves all pixels by about the same amount, which suits Linf.
 
     Two pixels that are the logits; a few steps swap their order:
 
@@ -175,9 +175,9 @@ def NES(
     delta: float = 0.001,
     **more: Any,
 ) -> ZerothOrder:
-    """The threat's steps with momentum along Gaussian differences (Ilyas et al. 2018).
+    """Steepest steps with momentum, on differences along Gaussian noise (Ilyas et al. 2018).
 
-    The momentum is that of MI-FGSM, of gradients normalised in L1.
+    The momentum is that of MI-FGSM: it sums gradients normalised in L1.
 
     Two pixels that are the logits; a few steps swap their order:
 

@@ -1,4 +1,4 @@
-"""Run an attack over any number of images; only what resists one stage meets the next."""
+"""Run an attack over any number of images; only images that resist a stage meet the next."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from robustjax.attacks._engine.inputs import (
     num_classes,
     one_example,
 )
-from robustjax.attacks._engine.slots import Crafted, Keeper, over_slots, program
+from robustjax.attacks._engine.slots import Crafted, SnapshotStore, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.threats import radius
 from robustjax.typing import Attack, Cost
 
-NOTHING = Keeper()
+NOTHING = SnapshotStore()
 
 
 class Stage(NamedTuple):
-    """What one attack of an ensemble did; an attack that is none is its own only stage.
+    """Record of one attack of an ensemble; a plain attack counts as one stage.
 
     Attributes:
       attack: its configuration.
-      path: its place, stage of stage of the ensemble; () for an attack that is none.
-      attacked: the number of examples that were left for it.
-      succeeded: the number of those that it won, inside its threat model.
-      unfinished: the number of those it did not win but was still gaining on at its end.
+      path: its place, stage of stage of the ensemble; () for a plain attack.
+      attacked: the number of examples left for it.
+      succeeded: the number of those on which it won, inside its threat model.
+      unfinished: the number on which it did not win but was still gaining when it ended.
       cost: model calls of all of them together; -1 where the attack does not say.
       seconds: wall time.
     """
@@ -53,7 +53,7 @@ class Stage(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of N examples, as NumPy arrays.
+    """Results for N examples, as NumPy arrays.
 
     Attributes:
       image: (N, H, W, C), the adversarial images.
@@ -61,9 +61,9 @@ class Verdict(NamedTuple):
         minimum-norm attack found none.
       inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
       prediction: (N,) the model's, on that image.
-      fooled: (N,) bool: what the setting calls a success holds for that image.
-      stage: (N,) which stage won, as a number in the ledger; -1: the example resists them all. To
-        win is to succeed and, where a class is given to go to, to reach it.
+      fooled: (N,) bool: the setting's `success` for that image.
+      stage: (N,) the stage that won, as an index into the ledger; -1: the example resists them all.
+        A stage wins if it succeeds and, where a target class is given, reaches it.
     """
 
     image: np.ndarray
@@ -75,13 +75,13 @@ class Verdict(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What a model says of N images, as NumPy arrays.
+    """Model outputs for N images, as NumPy arrays.
 
     Attributes:
       logits: (N, K).
       prediction: (N,) the class; -1, which is never right, where a logit is NaN.
-      fooled: (N,) bool: what the setting calls a success of the attack.
-      won: (N,) bool: fooled and, where a class is given to go to, of that class.
+      fooled: (N,) bool: the setting's `success`.
+      won: (N,) bool: fooled and, where a target class is given, of that class.
     """
 
     logits: np.ndarray
@@ -91,20 +91,20 @@ class Judgement(NamedTuple):
 
 
 class Ledger:
-    """The stages that `craft` has been through. A subclass may keep snapshots on disk."""
+    """The stages that `craft` has run. A subclass may keep snapshots on disk."""
 
     def __init__(self) -> None:
         """No stages yet."""
         self.stages: list[Stage] = []
 
-    def keeper(self, path: tuple[int, ...]) -> Keeper:
-        """Where the stage at `path` keeps its snapshots."""
+    def store(self, path: tuple[int, ...]) -> SnapshotStore:
+        """The store for snapshots of the stage at `path`."""
         return NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What stays the same over all stages of one run: see `perturb`."""
+    """The arguments that all stages of one run share: see `perturb`."""
 
     model: Callable
     key: jax.Array
@@ -129,18 +129,18 @@ def perturb(
     """Adversarial images for any number of images, on all devices.
 
     Args:
-      attack: any attack; an ensemble's stages each see only the examples that still resist.
+      attack: any attack; each stage of an ensemble sees only the examples that still resist.
       logits_fn: a batch (B, H, W, C) -> logits (B, K); see `check_model`.
       key: example i uses fold_in(key, indices[i]).
       images: (N, H, W, C), floats in the box of the attack's threat, [0, 1] by default; or uint8,
         which is divided by 255.
       labels: (N,) integers, the true labels.
-      targets: (N,) integers, a class for each image to go to, other than its label; an ensemble's
-        stage has won where it is reached. For a loss that is compared with other arrays (`kl`),
-        these, (N, ...).
+      targets: (N,) integers, a class to reach for each image, other than its label; a stage of an
+        ensemble has won where it reaches it. For a loss that compares with other arrays (`kl`),
+        those arrays, (N, ...).
       indices: (N,) integers that name the examples; None: 0 to N - 1.
       batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
-      success: when a stage of an ensemble has won: (output, label) -> bool; None: its own.
+      success: (output, label) -> bool: whether a stage of an ensemble has won; None: its own.
       progress: show a progress bar.
 
     Returns:
@@ -184,7 +184,7 @@ def craft(
     progress: str | None = None,
     path: tuple[int, ...] = (),
 ) -> Verdict:
-    """`perturb` for checked arguments, with a verdict on every image and notes in the ledger.
+    """`perturb` for checked arguments, with a verdict on every image and records in the ledger.
 
     `path` says which stage of which stage this is: the keys that `Ensemble.__call__` would use.
     """
@@ -217,7 +217,7 @@ def craft(
 
 
 def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None) -> Judgement:
-    """What the model says of the images, by default the examples' own."""
+    """Model outputs for the images, by default the examples' own."""
     target = examples.target if are_classes(examples.target) else None
     rows = examples.rows() | {"target": target}
     if images is not None:
@@ -229,7 +229,7 @@ def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None
 def programs(
     attacks: Iterable[Attack], setting: Setting, examples: Examples
 ) -> Iterator[ClosedJaxpr]:
-    """What is computed for one example: the verdict, and a step of every kind of attack."""
+    """The programs for one example: the verdict, and a step of every kind of attack."""
     row = jax.tree.map(lambda a: a[0], examples.rows() | {"target": None})
     success = jax.tree_util.Partial(setting.success)
     yield jax.make_jaxpr(_judge_one)(setting.model, setting.key, success, row)
@@ -251,7 +251,7 @@ def _judge_one(model, key, success, row):
 
 
 VERDICT = 2**31 - 2
-"""What the draw of a randomised model folds in for the verdict: one that no attack has seen."""
+"""Folded into the key of a randomised model's draw for the verdict, which no attack has seen."""
 
 
 def _craft_leaf(attack, setting, examples, progress, path):
@@ -280,14 +280,14 @@ def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
         examples,
         setting.batch_size,
         progress,
-        setting.ledger.keeper(path),
+        setting.ledger.store(path),
     )
     _verify(attack, crafted)
     return crafted, seconds
 
 
 def _verify(attack: Attack, crafted: Crafted) -> None:
-    """No number is reported for an image that the threat model does not allow."""
+    """Raise RuntimeError for an image that the threat model does not allow."""
     name, images = type(attack).__name__, crafted.image
     if not np.isfinite(images).all():
         raise RuntimeError(

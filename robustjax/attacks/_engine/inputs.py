@@ -1,4 +1,4 @@
-"""What a user hands over, checked once: a model, images, labels."""
+"""Checks of what users pass: a model, images, labels, targets."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def check_request(
     targets: Any = None,
     attacks: Any = None,
 ) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
-    """What `perturb`, `evaluate` and `curve` share: model, typed key, examples, tile's size.
+    """Check what `perturb`, `evaluate` and `curve` share -> (model, key, examples, tile size).
 
     `attacks` is one attack or a list of them: their threats say where the pixels may lie.
 
     Raises:
-      ValueError: the key is no PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
+      ValueError: not a PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
     """
     if getattr(key, "dtype", None) == np.uint32 and key.shape == (2,):
         key = jax.random.wrap_key_data(key)  # jax.random.PRNGKey(0)
@@ -82,7 +82,7 @@ def check_request(
 
 
 def check_attack(attack: Any) -> None:
-    """Raise ValueError unless `attack` looks like one: JAX says less of it, and much later."""
+    """Raise ValueError unless `attack` looks like one; JAX would say less, and much later."""
     name = type(attack).__name__
     if isinstance(attack, type) or not callable(attack):
         raise ValueError(f"an attack is an object such as PGD(Linf(8 / 255)), got {attack!r}")
@@ -100,11 +100,11 @@ def check_examples(
 
     Args:
       images: (N, H, W, C), uint8, which is divided by 255, or floats in the boxes of the attacks'
-        threats, [0, 1] by default. What rounding has led outside is clipped.
+        threats, [0, 1] by default. Pixels outside by rounding alone are clipped.
       labels: (N,) integers, the true labels.
-      indices: (N,) integers that name the examples (randomness hangs on them); None: 0 to N - 1.
-      targets: (N,) integers, the classes to go to; or a pytree of arrays (N, ...) for losses that
-        are compared with something else; None: none.
+      indices: (N,) integers that name the examples, and seed them; None: 0 to N - 1.
+      targets: (N,) integers, the classes to reach; or a pytree of arrays (N, ...) for losses that
+        compare with something else; None: none.
       attacks: one attack or a list of them; None: none.
 
     Raises:
@@ -145,8 +145,8 @@ def check_examples(
     if are_classes(targets):
         if (same := np.flatnonzero(targets == labels)).size:
             raise ValueError(
-                f"a target is a class to go to, and image {same[0]} has its own label "
-                f"{labels[same[0]]} for one: give it another, or leave such images out"
+                f"a target is a class to reach, but that of image {same[0]} is its own label, "
+                f"{labels[same[0]]}: give it another, or leave such images out"
             )
         targets = targets.astype(np.int32)
     position = np.arange(len(images), dtype=np.int32)
@@ -154,7 +154,7 @@ def check_examples(
 
 
 def _in_box(images: np.ndarray, threat: Threat | None) -> np.ndarray:
-    """The images clipped to the box of a threat, if rounding alone has led them outside."""
+    """The images clipped to the box of a threat; only rounding may have taken them outside."""
     rows = np.arange(len(images))
     box = jax.vmap(lambda row, x: box_of(of_example(threat, row), x))(rows, images)
     low, high = (_per_image(np.asarray(end, np.float32)) for end in box)
@@ -175,7 +175,7 @@ def _per_image(values: np.ndarray) -> np.ndarray:
 
 
 def are_classes(targets: Any) -> bool:
-    """Whether targets are classes to go to: one array (N,) of integers."""
+    """Whether targets are classes: one array (N,) of integers."""
     return isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
@@ -185,13 +185,13 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
     Args:
       logits_fn: a batch (B, H, W, C) -> (B, K), or a pytree of (B, ...) for attacks whose loss
         reads more than logits. A `jax.tree_util.Partial(apply, variables)` keeps the weights out
-        of the program, so that new weights need no compilation; of any other callable, what it
-        closes over is part of the program, which is found again by the callable's identity and
-        kept, weights and all, until `jax.clear_caches()`.
-      examples: what it will see.
+        of the program, so that new weights need no compilation. Any other callable is part of the
+        program, with everything it closes over: the program is cached by the callable's identity,
+        weights included, until `jax.clear_caches()`.
+      examples: the images and labels that it will see.
 
     Raises:
-      ValueError: a leaf of a Partial that is no array, a model that fails on these images, an
+      ValueError: a leaf of a Partial that is not an array, a model that fails on these images, an
         output without the batch axis, or a label the model has no logit for.
     """
     if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):

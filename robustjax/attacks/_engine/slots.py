@@ -2,8 +2,8 @@
 
 Every device has a fixed number of slots, each with an example at its own step of the attack. After
 every few steps the host takes out what is done and puts the next example in, so the one compiled
-program, of one static shape, always works on images that still resist. What lies in the other slots
-has no influence on an example, so neither has the moment at which it came in.
+program, of one static shape, always works on images that still resist. The other slots do not
+influence an example, and so neither does the moment at which it enters.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from robustjax.parallel import Device, data_parallel, merge, place, split
 from robustjax.threats._trees import of_example
 from robustjax.typing import Cost
 
-SECONDS = 0.2
-"""How long one call should at least take; shorter ones are mostly overhead."""
+MIN_SECONDS = 0.2
+"""The least time that one call should take; a shorter one is mostly overhead."""
 
-MOST = 1 << 20
-"""The largest number of steps that a call is asked for; far more than any attack has."""
+MAX_STEPS = 1 << 20
+"""The largest number of steps of one call; far more than any attack has."""
 
 
 class Crafted(NamedTuple):
-    """What an attack made of N examples, as NumPy arrays.
+    """Results of an attack on N examples, as NumPy arrays.
 
     Attributes:
       image: (N, H, W, C).
       distance: (N,) in the norm of the attack's threat; NaN for an attack without one.
       inside: (N,) bool: the image is inside the attack's threat model.
-      in_box: (N,) bool: its pixels are what the threat lets them be.
+      in_box: (N,) bool: its pixels lie in the box of the threat.
       cost: the model calls that each example took, each (N,).
       unfinished: (N,) bool: the attack was still gaining when its budget ended.
     """
@@ -55,10 +55,10 @@ class Crafted(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Everything that a run over slots needs to go on.
+    """Everything that a run over slots needs to resume.
 
     Attributes:
-      crafted: rows of what is done; the others are not filled in yet.
+      crafted: the results; only rows of finished examples are filled in.
       finished: (N,) bool.
       slot: (slots,) the example in each slot, -1 for none.
       state: the attack's state in each slot.
@@ -72,18 +72,18 @@ class Snapshot(NamedTuple):
     seconds: np.ndarray | np.float64
 
 
-class Keeper:
-    """Where snapshots go; this one keeps none."""
+class SnapshotStore:
+    """Where snapshots are kept; this base class keeps none."""
 
     def load(self, template: Snapshot) -> Snapshot | None:
         """The last snapshot, of the structure of `template`, if there is one."""
         return None
 
     def save(self, take: Callable[[], Snapshot], last: bool) -> None:
-        """Keep what `take()` returns, if it is time to, or if it is the last one."""
+        """Save what `take()` returns if it is time to, or if it is the last one."""
 
 
-NOTHING = Keeper()
+NOTHING = SnapshotStore()
 
 
 def over_slots(
@@ -94,7 +94,7 @@ def over_slots(
     examples: Examples,
     batch_size: int,
     progress: str | None = None,
-    keeper: Keeper = NOTHING,
+    store: SnapshotStore = NOTHING,
 ) -> tuple[Crafted, float]:
     """The attack on every example, and the seconds it took.
 
@@ -105,13 +105,13 @@ def over_slots(
       examples: N of them.
       batch_size: slots, all devices together; rounded up as by `over_tiles`.
       progress: the title of a progress bar; None: no bar.
-      keeper: where the run is saved, and found again after a kill.
+      store: where the run is saved, and found again after a kill.
     """
     devices = tuple(jax.local_devices())
     shared = (jax.tree.map(_single, attack), model, key, np.asarray(path, np.int32))
     advance = _compiled(devices)
     now = _empty(shared, examples, tile_size(batch_size, len(devices)))
-    now = keeper.load(now) or now
+    now = store.load(now) or now
     crafted, finished, slot = now.crafted, now.finished, now.slot
     # Placed as the program returns it, so that the first two calls share one compilation.
     state = place(split(now.state, len(devices)), 0)
@@ -142,9 +142,9 @@ def over_slots(
                 _fill(crafted, slot[out], merge(jax.device_get(result)), out)
                 finished[slot[out]], slot[out] = True, -1
                 bar.update(out.sum())
-            if time.monotonic() - called < SECONDS:
-                steps = min(2 * steps, MOST)
-            keeper.save(snapshot, last=bool(finished.all()))
+            if time.monotonic() - called < MIN_SECONDS:
+                steps = min(2 * steps, MAX_STEPS)
+            store.save(snapshot, last=bool(finished.all()))
     return crafted, time.monotonic() - begun
 
 
@@ -197,11 +197,11 @@ SLOT = "example"
 """The name of the mapped axis, the same as in `over_tiles`."""
 
 DRAW = 2**31 - 1
-"""What the draw of a randomised model folds in, where the attack does not draw for itself."""
+"""Folded into the key of a randomised model's draw, unless the attack draws for itself."""
 
 
 def _problem(shared, row):
-    """(the attack, the model, the example) as this row has them."""
+    """(the attack, the model, the example) of this row."""
     attack, model, key, path = shared
     key = jax.random.fold_in(key, row["index"])
     for i in path:
@@ -225,7 +225,7 @@ def _result(attack, example, state) -> Crafted:
 
 
 def program(attack: Iterative, model: Callable, key: jax.Array, examples: Examples) -> ClosedJaxpr:
-    """What the attack computes for one example: the beginning, a step, the result."""
+    """The program of the attack for one example: the beginning, a step, the result."""
 
     def one(shared, row):
         attack, logits_fn, example = _problem(shared, row)
@@ -244,7 +244,7 @@ def _where(mask: jax.Array, yes: Any, no: Any) -> Any:
 
 
 def _empty(shared: tuple, examples: Examples, size: int) -> Snapshot:
-    """Nobody done, nobody in a slot."""
+    """The snapshot before the first step: nothing finished, no slot taken."""
     row = jax.tree.map(lambda a: a[0], examples.rows())
     leaves, structure = jax.tree.flatten((shared, row))
     types = [jax.typeof(leaf) for leaf in leaves]

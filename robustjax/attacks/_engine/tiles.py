@@ -32,7 +32,7 @@ def over_tiles(
       shared: pytrees that all examples see (attack, model, key): data, not program.
       rows: NumPy arrays with a leading axis N.
       batch_size: examples per tile, all devices together; rounded up to a multiple of the devices.
-        Few rows are padded to it: survivors of a stage run in the program that all examples did.
+        Fewer rows are padded to it, so survivors of a stage run in the same program as all.
       progress: the title of a progress bar; None: no bar.
 
     Returns:

@@ -7,20 +7,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-LEAST = 1e-12
-"""The smallest first constant: ten times 0 is 0 for ever."""
+MIN_CONSTANT = 1e-12
+"""The smallest first constant: the search multiplies it by ten, and zero would stay zero."""
 
 
 class Search(NamedTuple):
-    """Where the search of one example is.
+    """State of the search for one example.
 
     Attributes:
-      constant: the one of this round.
-      low, high: the largest that failed and the smallest that is enough; 0 and inf before any.
+      constant: the constant of this round.
+      low, high: the largest that failed and the smallest that sufficed; 0 and inf at first.
       won: whether this round has won since its last check.
       objective: what this round minimises, at its last check.
       step: steps of this round so far.
-      rounds: rounds that are over.
+      rounds: completed rounds.
     """
 
     constant: jax.Array
@@ -33,7 +33,7 @@ class Search(NamedTuple):
 
 
 def begin(constant: float | jax.Array) -> Search:
-    """The first round, with this constant."""
+    """The state before the first round, which uses this constant."""
     zero, infinity, none = jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0)
     constant = jnp.asarray(constant, jnp.float32)
     return Search(constant, zero, infinity, jnp.asarray(False), infinity, none, none)
@@ -46,24 +46,24 @@ def count(
     objective: jax.Array,
     steps: int | jax.Array,
 ) -> tuple[Search, jax.Array]:
-    """Take note of one step of a round of at most `steps`: (search, whether the round is over).
+    """Count one step of a round of at most `steps`: (search, whether the round is over).
 
-    There is a check at every tenth of a round. The round is over once nothing of the objective is
-    left or a tenth has changed it by less than a ten-thousandth, and won if it has since its last
-    check: a long first step may win with any constant and tells nothing. The next constant is the
-    middle of the smallest that is enough and the largest that failed, or ten times as large while
-    none is enough.
+    There is a check after every tenth of a round. The round is over once the objective is zero, or
+    once a tenth has changed it by less than a ten-thousandth. The round is won if a step has won
+    since the last check: a long first step may win with any constant and proves nothing. The next
+    constant is halfway between the largest that failed and the smallest that sufficed, or ten times
+    as large while none has sufficed.
 
     Args:
       search: where the search is.
       won: () whether this step's image counts.
-      enough: () the constant that is enough if the round is over and won.
+      enough: () the constant that suffices if the round is over and won.
       objective: () what the round minimises, at this step.
       steps: of a round.
 
     References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017,
-    Sec. 5, and their code, which counts a win at any step of the round, and where one example that
-    gets on keeps its whole batch going.
+    Sec. 5, and their code, which counts a win at any step of the round, and continues a whole batch
+    for as long as one of its examples makes progress.
     """
     check = search.step % jnp.maximum(-(-steps // 10), 1) == 0
     won = won | (search.won & ~check)

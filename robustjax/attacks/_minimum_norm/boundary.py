@@ -1,7 +1,7 @@
-"""The walk that every minimum-norm attack here takes: evaluate a point, remember it, move on.
+"""Boundary searches: evaluate a point, remember it if it is the nearest success, move on.
 
-One evaluation (a forward pass, and its gradients from the same pass) serves three ends: is the
-point adversarial, is it nearer than the best one so far, and where does the next one lie.
+One evaluation (a forward pass, and its gradients from the same pass) answers three questions: is
+the point adversarial, is it nearer than the best one so far, and where is the next one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from robustjax.threats import box_of
 from robustjax.typing import Cost, LogitsFn
 
 RESOLUTION = 1e-4
-"""Smaller relative gains do not count.
+"""The smallest relative gain in distance that counts.
 
-A radius that shrinks and grows by c creeps by c^2 towards the boundary, until it is the rounding of
-the compiled program that makes the image adversarial, and the next program sees it otherwise.
+A radius that shrinks and grows by c creeps by c^2 towards the boundary, until rounding alone makes
+the image adversarial; another compiled program rounds differently.
 """
 
 
 class BoundaryState(NamedTuple):
-    """Where a boundary search is.
+    """State of a boundary search.
 
     Attributes:
       taken: evaluations so far; the clean image is the first.
@@ -38,7 +38,7 @@ class BoundaryState(NamedTuple):
       nearest: the nearest adversarial image so far; the clean image before there is one.
       distance: of `nearest`, in the norm of the threat; inf before there is one.
       goal: output -> the objectives, () or (m,).
-      memory: what the attack carries from move to move.
+      memory: what the attack keeps between moves.
     """
 
     taken: jax.Array
@@ -51,7 +51,7 @@ class BoundaryState(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What one evaluation showed.
+    """Result of one evaluation.
 
     Attributes:
       values: (m,) the objectives at the point; they grow towards the adversary's side.
@@ -71,7 +71,7 @@ class Gaps:
     Attributes:
       rivals: (m,) the classes.
       label: () y.
-      forwards: the forward passes that it took to choose.
+      forwards: the forward passes that choosing the rivals took.
     """
 
     rivals: jax.Array
@@ -99,7 +99,7 @@ class BoundarySearch(MinimumNorm):
 
     @abc.abstractmethod
     def remember(self, example: Example) -> Any:
-        """The memory before the first move: arrays."""
+        """The memory before the first move, a pytree of arrays."""
 
     @abc.abstractmethod
     def move(
@@ -107,7 +107,7 @@ class BoundarySearch(MinimumNorm):
     ) -> tuple[jax.Array, Any]:
         """The next point, which the caller clips to the box, and the memory.
 
-        `walk.point` is what was just evaluated; `walk.nearest` knows it already.
+        `walk.point` was just evaluated; `walk.nearest` already takes it into account.
         """
 
     @override

@@ -1,4 +1,4 @@
-"""The attacks of Carlini and Wagner: Adam in a space without a box, for L2 and Linf."""
+"""The attacks of Carlini and Wagner: Adam in an unbounded space, for L2 and Linf."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from robustjax.threats import L2, Linf, box_of
 ADAM = optax.scale_by_adam()
 
 HALF = 0.55
-"""Half the range of tanh, a little more than the box: pixels at 0 and 1 have a finite preimage,
-where tanh still has a slope, so they move as others do."""
+"""Half the range of tanh, a little more than half the box: pixels on the bounds have a finite
+preimage, where tanh still has a slope, so they move like others."""
 TINY = 1e-30
-"""What keeps a pixel that may not change from 0 / 0; no other notices."""
+"""Avoids 0 / 0 at a pixel that may not change; too small to matter at any other."""
 
 
 class TanhWalk(NamedTuple):
@@ -35,21 +35,21 @@ class TanhWalk(NamedTuple):
 class CarliniWagnerL2(Penalty):
     """min_z ||z - x||_2^2 + c max(0, confidence - gain(z)), z = tanh(w) scaled to the box, by Adam.
 
-    The fields are those of `Penalty`. C&W-hc is confidence=10. Against a detector give a `loss`
-    that is zero or positive where the attack is satisfied (minus a sum of hinges will do), and a
-    `success`; to begin at another image than x, give the target `Started(image, target)`.
+    The fields are those of `Penalty`. C&W-hc is confidence=10. To attack a detector, give a
+    `loss` that is at least zero where the attack is satisfied (minus a sum of hinges will do) and a
+    `success`. To start from another image than x, give the target `StartAt(image, target)`.
 
     References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017,
-    Sec. 5 and 6.1. Their code keeps the step size constant, so that iterates hop about the decision
-    boundary; here it falls linearly to zero in each round, and 200 steps do more than 1000 did. In
-    all, w travels at most steps * step_size / 2, of the 3 that a pixel needs to cross the box.
-    Examples share neither the test for convergence nor what makes a round won
+    Sec. 5 and 6.1. Their code keeps the step size constant, so iterates jump back and forth
+    across the decision boundary; here it falls linearly to zero in each round, and the default is
+    200 steps, not 1000. In a round w moves by about steps * step_size / 2 at most; to cross the
+    box, a pixel needs 3. Each example has its own test for convergence and its own rounds
     (`binary_search.count`).
 
     Guarantees:
       The result is the clean image, or has `success` and a gain of at least `confidence`.
       A clean image that counts already is the result.
-      Pixels at 0 and 1 move as others do.
+      Pixels on the bounds move like others.
       A zero gradient moves nothing and makes no NaN.
 
     Two pixels that are the logits. The nearest image of the other class is 0.5 / sqrt(2) away; a
@@ -111,9 +111,9 @@ class CarliniWagnerLinf(Penalty):
     next tau lies between the smallest change that has won and the largest radius that has not.
 
     References: Carlini & Wagner, "Towards evaluating the robustness of neural networks", 2017,
-    Sec. 6.3, who take sum_i max(|z_i - x_i| - tau, 0) + c max(0, confidence - gain(z)) through a
-    grid of c for every tau, and tau down by tenths. Here tanh keeps the change below tau, as it
-    keeps the image in the box, so that no c is needed, and tau is found by bisection.
+    Sec. 6.3, who minimise sum_i max(|z_i - x_i| - tau, 0) + c max(0, confidence - gain(z)) for a
+    grid of c at every tau, and lower tau by a tenth at a time. Here tanh keeps the change below
+    tau, so no c is needed, and bisection finds tau.
 
     Guarantees:
       As for `CarliniWagnerL2`.

@@ -27,16 +27,17 @@ class DDN(RadiusSearch):
       x_{k+1} = clip(x + r_{k+1} d / ||d||_2),  d = x_k + a_k g / ||g||_2 - x,
     where the step a_k falls from 1 to 0.01 along half a cosine.
 
-    Differences from the paper: pixels are not rounded to multiples of 1/255, and a zero gradient is
-    no random step (as in the authors' later code, r is at most the distance of the farthest image).
+    Differences from the paper: pixels are not rounded to multiples of 1/255, and a zero gradient
+    causes no random step. As in the authors' later code, r is at most the distance of the farthest
+    image in the box.
 
     Args:
       threat: eps is not used.
       steps: number of moves.
-      init_eps: r_0, in pixels.
+      init_eps: r_0, a distance in L2.
       gamma: relative change of the radius.
       loss: (output, target) -> scalar, maximised.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Rony et al., "Decoupling direction and norm for efficient gradient-based L2

@@ -1,4 +1,4 @@
-"""DeepFool: straight over the nearest linearised decision plane, again and again."""
+"""DeepFool: step after step across the nearest linearised decision plane."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ L2_NORM = L2(float("inf"))
 
 @config
 class DeepFool(GapSearch):
-    """The smallest step over the nearest linearised decision plane, until the prediction is wrong.
+    """Step across the nearest linearised decision plane until the prediction is wrong.
 
-    x_{k+1} = clip(x_k + (1 + overshoot) d), with the smallest d in the norm on which the linearised
-    gap z_k - z_y, were there no box, is zero. Fast, and not the nearest. Clipped steps fall short
-    of the plane, and the next one starts from a better linearisation: exact steps inside the box
-    (`planes.shift`) are 7 to 10 % worse on images of many black pixels.
+    x_{k+1} = clip(x_k + (1 + overshoot) d), where d is the smallest change in the norm, ignoring
+    the box, that makes a linearised gap z_k - z_y zero. Fast, but the result is not the nearest. A
+    clipped step falls short of the plane, and the next one starts from a better linearisation.
 
     Difference from the authors' code: 1e-5 is added to the length of each step, not 1e-4.
 
@@ -33,9 +32,9 @@ class DeepFool(GapSearch):
       threat: the norm; eps is not used.
       steps: largest number of moves; the first adversarial image ends the search.
       overshoot: how far beyond the plane a step goes, relative to its length.
-      candidates: how many of the most likely wrong classes of the clean image are looked at, with a
-        backward pass each.
-      target: TrueLabel(), any wrong class, or a class to go to when the caller gives none.
+      candidates: the number of rivals, the most likely wrong classes of the clean image; each takes
+        a backward pass per step.
+      target: `TrueLabel()` for any wrong class, or a class to reach when the caller gives none.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Moosavi-Dezfooli et al., "DeepFool: a simple and accurate method to fool deep neural
@@ -74,7 +73,7 @@ class DeepFool(GapSearch):
     ) -> tuple[jax.Array, tuple[()]]:
         plane = nearest_plane(self.threat, walk.point, seen)
         slope = dual_norm(self.threat, plane.normal)
-        # A tie lacks nothing but is not won: this breaks it, for any program's rounding.
+        # On the plane there is a tie, which is no success: this breaks it, however programs round.
         length = jnp.where(slope > 0, plane.gain / slope, 0) + 1e-5
         return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()
 

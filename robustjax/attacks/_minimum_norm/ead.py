@@ -28,17 +28,17 @@ class FISTAWalk(NamedTuple):
 class EAD(Penalty):
     """min_z ||z - x||_2^2 + beta ||z - x||_1 + c max(0, confidence - gain(z)) over the box.
 
-    FISTA: a gradient step from a point ahead, soft thresholding by step * beta, a clip; the steps
-    fall like a square root. Fields as in `Penalty`, and:
+    FISTA: a gradient step from an extrapolated point, soft thresholding by step * beta, and a clip;
+    the step size decays like a square root. Fields as in `Penalty`, and:
 
     Args:
       beta: the weight of the L1 norm.
-      rule: which change is the smaller one: by the whole elastic net, 'EN', or by its L1 norm.
+      rule: how changes are compared: 'EN', by the whole elastic net, or 'L1', by the L1 norm.
 
     References: Chen et al., "EAD: elastic-net attacks to deep neural networks via adversarial
-    examples", 2018, Alg. 1. There, and in their code, the threshold is beta and not step * beta: at
-    their first step of 0.01 their beta = 0.01 weighs the L1 norm by 1, and, as the steps fall, by 2
-    in the mean over a round: the default here.
+    examples", 2018, Alg. 1. There and in their code the threshold is beta, not step * beta: at
+    their first step of 0.01, their beta = 0.01 gives the L1 norm a weight of 1. As the steps
+    shrink, the mean weight over a round is 2, the default here.
 
     Guarantees:
       As for `CarliniWagnerL2`.

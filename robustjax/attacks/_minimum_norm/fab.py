@@ -23,28 +23,28 @@ LINF = Linf(float("inf"))
 
 @config
 class FAB(GapSearch):
-    """Walk along the decision boundary while drawn to the clean image.
+    """Walk along the decision boundary, pulled towards the clean image.
 
     Let P be the nearest of the planes on which a linearised gap z_k - z_y is zero, and p(.) the
-    exact projection onto P and the box [0, 1]. Then
+    exact projection onto P within the box. Then
       x_{k+1} = clip((1 - a) (x_k + eta (p(x_k) - x_k)) + a (x + eta (p(x) - x))),
       a = min(|p(x_k) - x_k| / (|p(x_k) - x_k| + |p(x) - x|), alpha_max),
     where an adversarial x_k is first replaced by x + beta (x_k - x).
 
-    Differences from the authors' code: the planes are those at x_k itself, whether or not it then
-    steps back, so that one forward pass serves the verdict and the gradient where theirs makes two;
-    the random start is uniform in its ball, not on its sphere.
+    Differences from the authors' code: the planes are those at x_k itself, even if it then steps
+    back, so one forward pass gives the verdict and the gradients, where theirs needs two; the
+    random start is uniform in its ball, not on its sphere.
 
     Args:
       threat: the norm; eps is the radius of a random start only.
       steps: number of moves.
-      alpha_max: largest pull to the clean image.
+      alpha_max: largest pull towards the clean image.
       eta: overshooting of the projections.
       beta: where an adversarial iterate steps back to, as a fraction of its way from x.
-      target: TrueLabel() takes the nearest of the planes of all K - 1 wrong classes, with K - 1
-        backward passes a step; a class to go to takes that one, as FAB-T does with Ranked(). To a
-        class that the caller gives leads the plane between it and the best of the others.
-      random_start: begin, after a look at the clean image, in the ball of radius eps / 2.
+      target: `TrueLabel()` uses the nearest of the planes of all K - 1 wrong classes, with K - 1
+        backward passes a step; a target class uses its own plane, as FAB-T does with `Ranked()`.
+        For a class that the caller gives, it is the plane between it and the best other class.
+      random_start: after the clean image, start at a random point of the ball of radius eps / 2.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Croce & Hein, "Minimally distorted adversarial examples with a fast adaptive

@@ -32,15 +32,15 @@ class FMN(RadiusSearch):
     0.001, along half a cosine. In L0 r counts pixels, changes by one at least, and begins at 1.
 
     Differences from the paper: the projection is the exact one onto ball and box together; the
-    first radius has the factor 1 + c_k, without which a linear model is approached from inside for
-    ever; L0 counts pixels (positions), not components: see `threats.L0`.
+    first radius has the factor 1 + c_k, without which the iterates approach the boundary of a
+    linear model and never cross it; L0 counts pixels (positions), not components: see `threats.L0`.
 
     Args:
       threat: the norm; eps is not used.
       steps: number of moves.
       gamma: first relative change of the radius.
       loss: (output, target) -> scalar, maximised; zero on the decision boundary.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       success: (output, label) -> bool: what counts as adversarial.
 
     References: Pintor et al., "Fast minimum-norm adversarial attacks through adaptive norm

@@ -1,7 +1,7 @@
 """The model as a linear classifier: its decision planes, and the nearest point of one in the box.
 
-What DeepFool and FAB share: at a point the gap z_k - z_y to a rival class k, with its gradient, is
-a hyperplane; both move to the nearest.
+DeepFool and FAB share it: at a point, the gap z_k - z_y to a rival class k and its gradient define
+a hyperplane, and both attacks move to the nearest one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Plane(NamedTuple):
 
     Attributes:
       normal: (H, W, C), the gradient of the gap at `point`.
-      gain: () what the gap lacks at `point`; negative beyond the plane.
+      gain: () by how much the gap falls short of zero at `point`; negative beyond the plane.
       point: (H, W, C).
     """
 
@@ -46,7 +46,7 @@ class Plane(NamedTuple):
 class GapSearch(BoundarySearch):
     """A boundary search on the gaps to rival classes: all, the most likely ones, or one.
 
-    To a class that the caller gives leads the gap to the best of the others.
+    For a class that the caller gives, it is the gap between that class and the best other one.
     """
 
     target: Target
@@ -84,7 +84,7 @@ class GapSearch(BoundarySearch):
 
 
 def nearest_plane(threat: Threat, point: jax.Array, seen: Evaluation) -> Plane:
-    """Of the linearised gaps' zero sets the one nearest to `point`, were there no box."""
+    """The plane nearest to `point`, ignoring the box, on which a linearised gap is zero."""
     far = jnp.abs(seen.values) / (jax.vmap(lambda g: dual_norm(threat, g))(seen.gradients) + _TINY)
     chosen = jnp.argmin(far)
     return Plane(seen.gradients[chosen], -seen.values[chosen], point)

@@ -18,14 +18,14 @@ from robustjax.typing import Cost, LogitsFn, Loss
 
 
 class JSMAState(NamedTuple):
-    """Where an attack is.
+    """State of `JSMA`.
 
     Attributes:
       goal: what is maximised.
       image: (H, W, C).
       gain: (H, W, C) what the objective gains by raising each component, to first order.
       won: () of the image.
-      stuck: () nothing that may be changed helps.
+      stuck: () no change that is allowed helps.
       steps: () so far.
     """
 
@@ -39,7 +39,7 @@ class JSMAState(NamedTuple):
 
 @config
 class JSMA(Iterative):
-    """Change by theta, again and again, the one component that raises the target class most.
+    """Repeatedly change, by theta, the one component that raises the target class most.
 
     With F the softmax, dt = dF_t / dx_i and do = sum_{j != t} dF_j / dx_i, the candidates have
     dt >= 0 and do <= 0, the best has the largest dt |do|, and where there is no candidate, the
@@ -49,18 +49,18 @@ class JSMA(Iterative):
 
     Args:
       threat: how many pixels may change.
-      theta: added to a component, clipped to [0, 1]; negative: taken away.
+      theta: what is added to a component, which is then clipped to the box; may be negative.
       gamma: steps, as a fraction of the number of components.
       pair: change the best two components in every step, as Papernot et al. do. Their search over
         all pairs for the largest (dt_i + dt_j)^2 is this, by the same identity.
       loss: (output, target) -> scalar that falls towards the target class.
       success: (output, true label) -> bool; the attack ends there.
-      target: which class is gone to, or left, when the caller gives none: `attacks.targets`.
+      target: which class to reach or to leave when the caller gives none: `attacks.targets`.
 
     References: Papernot et al., "The limitations of deep learning in adversarial settings", 2016,
     Alg. 2 and 3; one component at a time as in Pang et al., "Towards robust detection of
-    adversarial examples", 2018. They go on until the target class is reached. A component leaves
-    the search when it meets the box; one that gains nothing is never changed.
+    adversarial examples", 2018. They continue until the target class is reached. A component
+    leaves the search when it meets the box; one that gains nothing is never changed.
 
     Guarantees:
       The result lies in the ball and in the box; at most gamma H W C components (twice as many with

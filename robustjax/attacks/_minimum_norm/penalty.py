@@ -21,17 +21,17 @@ from robustjax.losses import margin
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
-class Started(NamedTuple):
-    """A given target that also says where to begin; distances are still those from the clean image.
+class StartAt(NamedTuple):
+    """A target that also says where to start; distances are still measured from the clean image.
 
     Attributes:
       image: (H, W, C) in the box, such as another attack's result.
-      target: the class to go to; None: what the attack's own `target` says.
+      target: the class to reach; None: as the attack's own `target` says.
 
     From the opposite corner to the same nearest image, 0.5 / sqrt(2) from the clean one:
 
     >>> x = jnp.array([[[0.75], [0.25]]])
-    >>> attack, start = rj.attacks.CarliniWagnerL2(steps=50), rj.attacks.Started(1 - x, target=1)
+    >>> attack, start = rj.attacks.CarliniWagnerL2(steps=50), rj.attacks.StartAt(1 - x, target=1)
     >>> z = attack(jnp.ravel, jax.random.key(0), x, 0, start)
     >>> round(float(jnp.linalg.norm(z - x)), 2)
     0.35
@@ -42,7 +42,7 @@ class Started(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """The model's word on one image.
+    """Model output at one image.
 
     Attributes:
       lack: () max(0, least - gain): how much of the gain that counts is missing.
@@ -58,14 +58,14 @@ class Probe(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What one step of a descent comes to.
+    """Result of one step of a descent.
 
     Attributes:
       walk: where the descent is now; any pytree.
-      image: (H, W, C) in the box, which it tried.
+      image: (H, W, C) in the box, evaluated in this step.
       probe: of that image.
-      enough: () the constant that is enough if the round ends here and is won.
-      objective: () what is being minimised; it decides when to give a round up.
+      enough: () the constant that suffices if the round ends here and is won.
+      objective: () what is minimised; a round ends when it stalls.
     """
 
     walk: Any
@@ -76,17 +76,17 @@ class Trial(NamedTuple):
 
 
 class PenaltyState(NamedTuple):
-    """Where an attack is.
+    """State of a penalty attack.
 
     Attributes:
-      goal: what is to reach `least`.
+      goal: output -> the gain, which has to reach `least`.
       least: () the gain that counts.
       walk: the descent of this round.
       search: the constant and its round.
-      best: (H, W, C) the smallest change that counts; the clean image before any.
-      size: () of it; inf before any.
-      spare: (H, W, C) of the images with success the one that lacked least; clean before any.
-      lack: () what it lacked; inf before any.
+      best: (H, W, C) the image with the smallest change that counts; the clean image at first.
+      size: () of that change; inf at first.
+      spare: (H, W, C) of the successful images the one that lacks least; the clean one at first.
+      lack: () what it lacks; inf at first.
       steps: () of all rounds.
     """
 
@@ -103,11 +103,11 @@ class PenaltyState(NamedTuple):
 
 @config
 class Penalty(MinimumNorm):
-    """The common part: what counts, the binary search, the best image of all rounds and steps.
+    """Base class: decides which images count, runs the binary search and keeps the best image.
 
-    The gain is `loss(output, target)`, negated on the way to a target class. An image counts if
-    `success` holds and its gain is at least `confidence` (and a ten-thousandth of the clean image's
-    way there more, so that nothing is won by rounding).
+    The gain is `loss(output, target)`, negated for a target class. An image counts if `success`
+    holds and its gain is at least `confidence`, plus a ten-thousandth of what the clean image
+    lacks, so that rounding alone wins nothing.
 
     Args:
       threat: the norm in which results are reported; eps = inf counts every success.
@@ -116,9 +116,9 @@ class Penalty(MinimumNorm):
       step_size: of the first step; the steps of a round fall to zero.
       rounds: of the binary search.
       constant: of the first round.
-      loss: (output, target) -> scalar that is to reach `confidence`: a detector's too.
+      loss: (output, target) -> scalar that has to reach `confidence`; a detector's will do.
       success: (output, true label) -> bool.
-      target: which class is left or gone to when the caller gives none: `attacks.targets`.
+      target: which class to leave or to reach when the caller gives none: `attacks.targets`.
     """
 
     threat: Threat
@@ -126,7 +126,7 @@ class Penalty(MinimumNorm):
     steps: int = number(default=1000, low=1)
     step_size: float = number(default=0.01)
     rounds: int = number(default=9, low=1)
-    constant: float = number(default=0.01, low=binary_search.LEAST)
+    constant: float = number(default=0.01, low=binary_search.MIN_CONSTANT)
     loss: Loss = static(default=margin)
     success: Success = static(default=fooled)
     target: Target = TrueLabel()
@@ -136,7 +136,7 @@ class Penalty(MinimumNorm):
 
     @abc.abstractmethod
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> Any:
-        """The walk at the beginning of a round: at `image`, distances measured from x."""
+        """The walk at the start of a round: at `image`, with distances measured from x."""
 
     @abc.abstractmethod
     def descend(self, probe: Any, example: Example, state: PenaltyState) -> Trial:
@@ -211,13 +211,13 @@ class Penalty(MinimumNorm):
         return Cost(1 + state.goal.forwards + state.steps, state.steps)
 
     def fading(self, search: binary_search.Search) -> jax.Array:
-        """The size of this step: it falls linearly to zero over a round, so that rounds settle."""
+        """The size of this step: it falls linearly to zero over a round, which converges."""
         return self.step_size * (1 - search.step / jnp.float32(self.steps))
 
 
 def _origin(example: Example) -> tuple[jax.Array, Example]:
-    """Where to begin, and the example with the class that was given, if any."""
+    """The image to start from, and the example with the given class, if any."""
     given = example.target
-    if not isinstance(given, Started):
+    if not isinstance(given, StartAt):
         return example.x, example
     return given.image, example._replace(target=given.target)

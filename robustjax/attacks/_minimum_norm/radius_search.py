@@ -1,4 +1,4 @@
-"""What DDN and FMN share: ascend a loss inside a ball whose radius follows the success."""
+"""The base of DDN and FMN: ascend a loss inside a ball whose radius follows the success."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RadiusSearch(BoundarySearch):
         return goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
 
     def ascend(self, walk: BoundaryState, seen: Evaluation) -> jax.Array:
-        """One step along g / ||g||_2, of a length that falls from 1 to 0.01; outside any ball."""
+        """One step along g / ||g||_2, of a length that falls from 1 to 0.01; not projected."""
         size = annealed(1.0, 0.01, walk.taken / jnp.maximum(self.steps, 1))
         low, high = box_of(self.threat, walk.point)
         return walk.point + size * L2().steepest(seen.gradients[0] * (low < high))
