@@ -133,7 +133,7 @@ REPO = {
     ),
     "avmixup": Card(METHODS["avmixup"], madry(205, schedule=HALVES), MADRY),
     "llr": Card(
-        METHODS["llr"],
+        dataclasses.replace(METHODS["llr"], plane_moves=False),
         sgd(
             128,
             schedule=Piecewise((0.8, 0.88, 0.96)),

@@ -12,7 +12,7 @@ from typing_extensions import override
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.steps import Adam
-from robustjax.config import config, number
+from robustjax.config import config, number, static
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy, cross_entropy
 from robustjax.training.methods.pgd_at import climbing
 from robustjax.training.methods.trades import check_start
@@ -37,6 +37,9 @@ class LLR(Method):
       weight: of the regulariser, lambda; 4 in the authors' code.
       slope: of its second term, in it; 0.3 in the authors' code.
       attack: its threat, steps, start and rule; g is what it maximises, whatever loss it names.
+      plane_moves: the attack's gradient is that of g, which the paper maximises: a difference of
+        two gradients of l. False: the tangent plane's share of it is stopped, as in the authors'
+        code, and the attack follows +-grad l(x + d) to smaller gaps.
 
     References: Qin et al., "Adversarial robustness through local linearization", NeurIPS 2019,
       Eq. 8.
@@ -49,6 +52,7 @@ class LLR(Method):
     weight: float = number(default=4.0)
     slope: float = number(default=0.3)
     attack: PGD = ATTACK
+    plane_moves: bool = static(default=True)
 
     def __post_init__(self):
         check_start(self.attack)
@@ -68,7 +72,7 @@ class LLR(Method):
     @override
     def perturb(self, net: Net, params: Any, batch: Batch, keys: jax.Array) -> Crafted:
         plane, stats = lax.stop_gradient(tangent(net, params, batch))
-        attack = climbing(self.attack, gap)
+        attack = climbing(self.attack, gap if self.plane_moves else still_gap)
         x_adv, _ = net.replace(stats=stats).craft(
             attack, params, keys, batch.image, batch.label, plane, with_image=True
         )
@@ -119,3 +123,9 @@ def gap(output: tuple[jax.Array, jax.Array], plane: Any) -> jax.Array:
     logits, image = output
     _, target, value, _ = plane
     return jnp.abs(losses.cross_entropy(logits, target) - value - rise(image, plane))
+
+
+def still_gap(output: tuple[jax.Array, jax.Array], plane: Any) -> jax.Array:
+    """g, whose gradient takes the tangent plane as if it did not rise with the image."""
+    logits, image = output
+    return gap((logits, lax.stop_gradient(image)), plane)
