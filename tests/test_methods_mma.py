@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from scipy.special import log_softmax
-from tiny import SIZE, crafted, flat_net, noted, on_one_device
+from tiny import SIZE, crafted, flat_net, net_and_batch, noted, on_one_device
 
 from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.threats import Linf
-from robustjax.training import MMA
+from robustjax.training import MMA, card
 from robustjax.training.methods.base import Crafted
 
 EPS = 0.02
@@ -63,6 +63,22 @@ def test_bisection_finds_the_distance_to_a_plane():
     np.testing.assert_array_equal(found.x_adv[~correct], batch.image[~correct])
     height = net.logits(params, found.x_adv)[:, 0]
     assert np.abs(height[near]).max() < 0.1 * np.abs(net.logits(params, batch.image)).max()
+
+
+def test_running_or_the_batch_s_own_statistics_decide_what_is_correct():
+    """The authors ask the train-mode output of the same step, which decides some otherwise."""
+    state, net, batch = net_and_batch(MMA())
+    head = jax.tree.map(lambda w: 40 * w, state.params["head"])
+    params, decided = state.params | {"head": head}, []
+    for judge in ("running", "batch"):
+        method = MMA(PGD(Linf(EPS), steps=1), judge=judge)
+        margin, _ = crafted(method, (params, net, batch)).extra
+        z, _ = on_one_device(lambda mode=judge: net.forward(params, batch.image, mode))
+        p = jax.nn.softmax(z)[jnp.arange(SIZE), batch.label]
+        np.testing.assert_array_equal(margin > 0, p > 0.5)
+        decided.append(np.asarray(p > 0.5))
+    assert 0 < (decided[0] != decided[1]).sum() < SIZE
+    assert card("mma", "repo").method.judge == "batch"
 
 
 @pytest.mark.parametrize("method", [MMA(least=0.0), MMA(PGD(Linf(0.0)))])

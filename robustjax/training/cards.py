@@ -208,7 +208,7 @@ REPO = {
         WIDE,
     ),
     "mma": Card(
-        METHODS["mma"],
+        dataclasses.replace(METHODS["mma"], judge="batch"),
         pytorch(
             128,
             lr=0.3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import config, number
+from robustjax.config import config, number, static
 from robustjax.threats import box_of, radius, with_radius
 from robustjax.training.methods.base import Aux, Batch, Crafted, cross_entropy
 from robustjax.training.methods.pgd_at import ATTACK, climbing
@@ -33,6 +33,8 @@ class MMA(OnPair):
       reach: d_max in units of the threat's eps: 12, 20 and 32 / 255 in the paper.
       least: smallest radius of an attack, in units of eps: 0.005 in the authors' code.
       clean: share of the clean loss, 1/3; without it the method is OMMA.
+      judge: BatchNorm's mode where p_y > 1/2 is asked: 'running', as the model is evaluated, or
+        'batch', the clean images' own statistics, as in the authors' code.
 
     References: Ding et al., "MMA training: direct input space margin maximization through
       adversarial training", ICLR 2020, algorithms 1 and 2.
@@ -45,6 +47,7 @@ class MMA(OnPair):
     reach: float = number(default=1.5)
     least: float = number(default=0.16)
     clean: float = number(default=1 / 3, low=0, high=1)
+    judge: Literal["running", "batch"] = static(default="running")
 
     @override
     def init_rows(self, labels: jax.Array, num_classes: int) -> jax.Array:
@@ -83,7 +86,8 @@ class MMA(OnPair):
         d_max = self.reach * eps
         interval = jnp.zeros_like(size), jnp.full_like(size, 1.05 * d_max), size
         _, _, margin = jax.lax.fori_loop(0, HALVINGS, halve, interval)
-        correct = soft_margin(x) < 0
+        judged, _ = net.forward(params, x, self.judge)
+        correct = jax.vmap(losses.soft_margin)(judged, batch.label) < 0
         margin = jnp.where(correct, margin, 0.0)
         return jax.lax.stop_gradient(Crafted(at(margin), stats, (margin, margin < d_max)))
 
