@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from robustjax.archives import write_arrays
-from robustjax.attacks._core.iterative import allowed
+from robustjax.attacks._core.iterative import largest_distance
 from robustjax.config import encode
 
 
@@ -120,7 +120,9 @@ def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]
     """
     check_radii(eps)
     radii = np.asarray([float(radius) for radius in eps])
-    fallen = np.isfinite(distances) & (distances <= allowed(radii)[:, None]) | (distances == 0)
+    fallen = np.isfinite(distances) & (distances <= largest_distance(radii)[:, None]) | (
+        distances == 0
+    )
     accuracy = [float(p) for p in 1 - fallen.mean(-1)]
     return {
         "eps": radii.tolist(),

@@ -47,12 +47,12 @@ def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.asarray(far, jnp.float32)
 
 
-def within(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+def in_threat(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
     """Whether an image is inside the ball of the attack's threat; True where it has none."""
     threat = getattr(attack, "threat", None)
     if threat is None:
         return jnp.asarray(True)
-    return threat.distance(x_adv, x) <= allowed(radius(threat), _scale(x))
+    return threat.distance(x_adv, x) <= largest_distance(radius(threat), _scale(x))
 
 
 def in_box(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def in_box(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.all((x_adv >= low - slack) & (x_adv <= high + slack))
 
 
-def allowed(radius: Any, scale: Any = 1.0) -> Any:
+def largest_distance(radius: Any, scale: Any = 1.0) -> Any:
     """The largest distance that counts as inside a ball, for pixels of this size."""
     return radius * (1 + TOLERANCE) + TOLERANCE * scale
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from tqdm import tqdm
 
-from robustjax.attacks._core.iterative import Example, Iterative, distance_of, in_box, within
+from robustjax.attacks._core.iterative import Example, Iterative, distance_of, in_box, in_threat
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.attacks._engine.tiles import tile_size
@@ -216,7 +216,7 @@ def _result(attack, example, state) -> Crafted:
     columns: tuple[Any, ...] = (  # here of JAX, on the host of NumPy
         image,
         distance_of(attack, image, example.x),
-        within(attack, image, example.x),
+        in_threat(attack, image, example.x),
         in_box(attack, image, example.x),
         Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state))),
         attack.unfinished(state),
