@@ -35,7 +35,7 @@ LARGE = 160 << 20
 SECONDS = 1.0
 """That a reader may compute."""
 
-PATIENCE = 20
+PATIENCE = 10
 """Seconds after which a reader is stopped."""
 
 CONFIG = {

@@ -94,10 +94,11 @@ class Dataset:
     def digest(self) -> str:
         """The SHA-256 of all examples, as 64 hex digits; a set on disk is read for it."""
         found = hashlib.sha256()
-        for array in (self.images, self.labels, self.indices, self.targets):
-            found.update(repr(None if array is None else (array.dtype.str, array.shape)).encode())
-            for start in range(0, 0 if array is None else len(array), CHUNK):
-                found.update(np.ascontiguousarray(array[start : start + CHUNK]).view(np.uint8))
+        targets = [] if self.targets is None else [self.targets]
+        for array in (self.images, self.labels, self.indices, *targets):
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            for start in range(0, len(array), CHUNK):
+                found.update(array[start : start + CHUNK].tobytes())
         return found.hexdigest()
 
     def take(self, rows: np.ndarray | slice) -> Dataset:

@@ -131,7 +131,12 @@ def load(
     try:
         about = config["model"] if dtype is None else config["model"] | {"dtype": dtype}
         model, shape = _network(path, about, module), tuple(config["image_shape"])
-    except TypeError as error:
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"image_shape must be (H, W, C), got {shape}")
+        expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
+    except (ValueError, TypeError, OverflowError) as error:
+        if str(path) in str(error):
+            raise
         raise ValueError(f"{path} does not describe a model: {error}") from error
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
     variables, tie = _read(path)
@@ -141,7 +146,6 @@ def load(
             "restore both from one copy of the run, or delete config.json and rerun the training "
             "command with --resume, which writes both"
         )
-    expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
     source, advice = "the model of config.json", "put the two files of one run together"
     if module is not None:
         source, advice = "the module", "bring the one that the run was trained with"

@@ -66,6 +66,8 @@ def read_run(path: str | Path) -> dict[str, Any]:
     threat = report.get("threat") or config["threat"]
     robust = dict.fromkeys(report["robust"], (float, type(None)))
     check_content(reported, report | {"threat": threat}, {"robust": robust, "threat": THREAT})
+    if isinstance(threat["fields"]["eps"], Mapping):
+        check_content(reported, threat["fields"]["eps"], {"shape": [int]})
     return {
         "run": path.stem if path.is_file() else path.name,
         "method": _method(configured, config["method"]),
