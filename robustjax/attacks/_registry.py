@@ -47,7 +47,7 @@ DENSE = (Linf, L2, L1)
 
 
 class Row(NamedTuple):
-    """How a name becomes an attack.
+    """The entry of a name.
 
     Attributes:
       make: (threat, and the budget by its name) -> attack.

@@ -1,9 +1,10 @@
-"""Where a gradient attack begins: (key, x, threat, logits_fn) -> a point of ball and box."""
+"""Starts of gradient attacks: (key, x, threat, logits_fn) -> a point in ball and box."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,8 @@ class UnclippedUniform(Uniform):
                 "an unclipped start needs a ball that is bounded without its box, and a threat "
                 f"with `bounds`, got {threat}: take Linf, L2 or L1, or another start"
             )
-        return super().__call__(key, x, dataclasses.replace(threat, bounds=None))
+        ball: Any = threat  # a user's own need not derive from ours
+        return super().__call__(key, x, dataclasses.replace(ball, bounds=None))
 
 
 @config

@@ -62,7 +62,7 @@ class Rule(abc.ABC):
         return ()
 
     def probe(self, memory: Any, x_adv: jax.Array, threat: Threat, size: jax.Array) -> jax.Array:
-        """Where the gradient is taken: `x_adv`, unless the rule looks ahead."""
+        """The point of the gradient: `x_adv`, unless the rule looks ahead."""
         return x_adv
 
     @abc.abstractmethod
@@ -74,9 +74,9 @@ class Rule(abc.ABC):
 class Steepest(Rule):
     """The threat's own step: sign, normalised or sparse. No memory.
 
-    >>> x, gradient = jnp.full((1, 2, 1), 0.5), jnp.array([[[3.0], [-1.0]]])
-    >>> step = rj.attacks.steps.Step(gradient, x, x, rj.threats.L1(0.25), 0.125, progress=0.0)
-    >>> print(jnp.ravel(rj.attacks.steps.Steepest()((), step)[0]))  # L1: the largest component
+    >>> x, gradient = jnp.full((1, 2, 1), 0.5), jnp.array([[[3.0], [0.0]]])
+    >>> step = rj.attacks.steps.Step(gradient, x, x, rj.threats.Linf(0.25), 0.125, progress=0.0)
+    >>> print(jnp.ravel(rj.attacks.steps.Steepest()((), step)[0]))  # no gradient, no step
     [0.625 0.5  ]
     """
 

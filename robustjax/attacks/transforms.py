@@ -114,8 +114,9 @@ class TranslationInvariant(Transform):
     translation-invariant attacks", 2019, Eq. 7.
 
     >>> dot = jnp.float32([0, 1, 0]).reshape(1, 3, 1)
-    >>> rj.attacks.transforms.TranslationInvariant(size=3).blur(dot).ravel().round(2)
-    Array([0.01, 0.96, 0.01], dtype=float32)
+    >>> blur = jax.jit(rj.attacks.transforms.TranslationInvariant(size=3).blur)
+    >>> [round(pixel, 2) for pixel in blur(dot).ravel().tolist()]
+    [0.01, 0.96, 0.01]
     """
 
     size: int = static(default=15)

@@ -68,8 +68,8 @@ class CarliniWagnerWB(MinimumNorm):
 
     Guarantees:
       The result is the smallest change found that reaches the target and is accepted.
-      If there is none, it is the image with the lowest f2 of those that reach the target.
-      If there is none, it is the clean image.
+      If nothing accepted reaches the target, it is the image with the lowest f2 that reaches it.
+      If nothing reaches the target, it is the clean image.
 
     Two pixels are the logits, and the third is the score:
 

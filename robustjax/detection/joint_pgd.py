@@ -104,7 +104,7 @@ class JointPGD(Ascent):
 
     @property
     def reach(self) -> float:
-        """How far all steps together travel, in units of eps."""
+        """The travel of all steps together, in units of eps, without the start."""
         return self.rel_step
 
     @override

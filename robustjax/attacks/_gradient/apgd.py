@@ -218,7 +218,7 @@ class APGD(Iterative):
         return state.cost
 
     def late_gain(self, state: APGDState) -> jax.Array:
-        """How much of its gain in loss a run made in the last quarter of its steps, in [0, 1].
+        """The fraction of its gain in loss that a run made in the last quarter of its steps.
 
         Near 0 the loss is on its plateau; otherwise more steps may help. With `larger_radii` the
         gain is that of the last phase.

@@ -312,11 +312,8 @@ def DIM(
 ) -> PGD:
     """M-DI2-FGSM: MI-FGSM through random resizing and padding (Xie et al. 2019).
 
-    >>> x = jnp.array([[[0.75], [0.625]]])
-    >>> attack = rj.attacks.DIM(rj.threats.Linf(0.125), steps=2, p=0.5)
-    >>> attack = jax.jit(attack, static_argnums=0)  # the model
-    >>> print(jnp.ravel(attack(jnp.ravel, jax.random.key(0), x, 0)))
-    [0.625 0.75 ]
+    >>> rj.attacks.DIM(steps=10, p=0.75).transforms
+    (DiverseInput(p=0.75, low=0.9),)
     """
     return replace(MIFGSM(threat, steps, decay), transforms=(DiverseInput(p, low),))
 
