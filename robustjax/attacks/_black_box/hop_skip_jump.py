@@ -94,7 +94,8 @@ class HopSkipJump(MinimumNorm):
     >>> def decision(x):
     ...     return jax.nn.one_hot(jnp.argmax(x), 2)
     >>> x = jnp.array([[[0.75], [0.25]]])
-    >>> z = rj.attacks.HopSkipJump(queries=1000)(decision, jax.random.key(0), x, 0)
+    >>> attack = jax.jit(rj.attacks.HopSkipJump(queries=1000), static_argnums=0)
+    >>> z = attack(decision, jax.random.key(0), x, 0)
     >>> bool(jnp.linalg.norm(z - x) < 1.05 * 0.5 / 2**0.5)
     True
     """

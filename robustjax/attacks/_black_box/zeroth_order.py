@@ -69,6 +69,7 @@ class ZerothOrder(Ascent):
     ...     return jnp.round(8 * jnp.ravel(x))
     >>> x = jnp.array([[[0.75], [0.625]]])
     >>> attack = rj.attacks.ZerothOrder(rj.threats.Linf(0.125), steps=5, samples=8, delta=0.125)
+    >>> attack = jax.jit(attack, static_argnums=0)  # the model
     >>> print(jnp.ravel(attack(logits_fn, jax.random.key(0), x, 0)))
     [0.625 0.75 ]
     """
@@ -159,6 +160,7 @@ def SPSA(
 
     >>> x = jnp.array([[[0.75], [0.625]]])
     >>> attack = rj.attacks.SPSA(rj.threats.Linf(0.125), steps=20, samples=4)
+    >>> attack = jax.jit(attack, static_argnums=0)  # the model
     >>> int(jnp.argmax(attack(jnp.ravel, jax.random.key(0), x, 0)))
     1
     """
@@ -183,6 +185,7 @@ def NES(
 
     >>> x = jnp.array([[[0.75], [0.625]]])
     >>> attack = rj.attacks.NES(rj.threats.Linf(0.125), steps=5, samples=4)
+    >>> attack = jax.jit(attack, static_argnums=0)  # the model
     >>> int(jnp.argmax(attack(jnp.ravel, jax.random.key(0), x, 0)))
     1
     """

@@ -58,6 +58,7 @@ class CarliniWagnerL2(Penalty):
     >>> x, key = jnp.array([[[0.75], [0.25]]]), jax.random.key(0)
     >>> for confidence in (0.0, 0.25):
     ...     attack = rj.attacks.CarliniWagnerL2(confidence=confidence, steps=50)
+    ...     attack = jax.jit(attack, static_argnums=0)  # the model
     ...     print(round(float(jnp.linalg.norm(attack(jnp.ravel, key, x, 0) - x)), 2))
     0.35
     0.53

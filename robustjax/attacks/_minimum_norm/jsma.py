@@ -71,7 +71,8 @@ class JSMA(Iterative):
     Three pixels that are the logits. The pixel of the least likely class becomes white:
 
     >>> x = jnp.array([[[0.875], [0.5], [0.25]]])
-    >>> z = rj.attacks.JSMA(gamma=1.0)(jnp.ravel, jax.random.key(0), x, 0)
+    >>> attack = jax.jit(rj.attacks.JSMA(gamma=1.0), static_argnums=0)
+    >>> z = attack(jnp.ravel, jax.random.key(0), x, 0)
     >>> print(jnp.ravel(z))
     [0.875 0.5   1.   ]
     """
