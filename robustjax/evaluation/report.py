@@ -120,9 +120,8 @@ def points(eps: Sequence[float], distances: np.ndarray) -> dict[str, list[float]
     """
     check_radii(eps)
     radii = np.asarray([float(radius) for radius in eps])
-    fallen = np.isfinite(distances) & (distances <= largest_distance(radii)[:, None]) | (
-        distances == 0
-    )
+    inside = distances <= largest_distance(radii)[:, None]
+    fallen = np.isfinite(distances) & inside | (distances == 0)
     accuracy = [float(p) for p in 1 - fallen.mean(-1)]
     return {
         "eps": radii.tolist(),
