@@ -86,6 +86,59 @@ def test_the_loss_is_its_definition_on_the_logits(method, definition, smoothing)
     assert set(aux.metrics) == {"accuracy"}
 
 
+@pytest.mark.parametrize("covariance", ["isotropic", "diagonal", "full"])
+def test_a_trained_covariance_is_trained_and_the_margin_multiplies_the_distance_alone(covariance):
+    """-log p_y |L_y|^-1/2 e^-(1+a)d_y / sum ... + lambda (d_y + 1/2 log |L_y|), Wan et al."""
+    method = LGM(feature_dim=DIM, margin=0.5, likelihood=0.2, covariance=covariance)
+    state, net, batch = net_and_batch(method)
+    head = dict(state.params["head"])
+    name = "factors" if covariance == "full" else "log_precisions"
+    noise = jax.random.normal(jax.random.key(2), (CLASSES * DIM * DIM,))
+    head[name] = head[name] + 0.3 * noise[: head[name].size].reshape(head[name].shape)
+    state = state.replace(params=state.params | {"head": head})
+    (loss, _), (z, _) = measure(method, state, net, batch)
+    z, own = np.asarray(z, np.float64), np.asarray(head[name], np.float64)
+    precision = {
+        "isotropic": lambda k: np.exp(own[k]) * np.eye(DIM),
+        "diagonal": lambda k: np.diag(np.exp(own[k])),
+        "full": lambda k: own[k] @ own[k].T,
+    }[covariance]
+    mu = np.asarray(head["centers"], np.float64)
+    d = [np.einsum("na,ab,nb->n", z - m, precision(k), z - m) / 2 for k, m in enumerate(mu)]
+    d = np.stack(d, 1)
+    volume = np.array([np.linalg.slogdet(precision(k))[1] / 2 for k in range(CLASSES)])
+    hot = np.eye(CLASSES)[np.asarray(batch.label)]
+    h = volume - (1 + 0.5 * hot) * d
+    classed = np.log(np.exp(h).sum(1)) - (hot * h).sum(1)
+    want = classed + 0.2 * (hot * (d - volume)).sum(1)
+    assert float(loss) == pytest.approx(want.mean(), rel=1e-4)
+    grads = on_one_device(
+        lambda method, params, net, batch: jax.grad(
+            lambda p: method.loss(net, p, batch, Crafted(batch.image, net.stats))[0]
+        )(params)
+    )(method, state.params, net, batch)
+    assert all(float(jnp.abs(grads["head"][n]).max()) > 0 for n in ("centers", name))
+    x_adv = crafted(dataclasses.replace(method, adversarial="untargeted", attack=ATTACK))
+    assert jnp.isfinite(x_adv).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_priors_weigh_the_classes_of_mmlda(temperature):
+    """softmax(h / T) with them is p_k e^(-d_k / T) / sum, and the prediction its largest."""
+    priors = (1.0, 2.0, 3.0, 4.0)
+    method = MMLDA(temperature=temperature, feature_dim=DIM, priors=priors, center_norm=1.0)
+    state, net, batch = net_and_batch(method)
+    (loss, _), (z, logits) = measure(method, state, net, batch)
+    mu = centers.max_mahalanobis(CLASSES, DIM, 1.0).astype(np.float64)
+    d = ((np.asarray(z, np.float64)[:, None] - mu[None]) ** 2).sum(-1) / 2
+    p = np.array(priors) / 10 * np.exp(-d / temperature)
+    p /= p.sum(1, keepdims=True)
+    want = -np.log(p[np.arange(SIZE), np.asarray(batch.label)])
+    assert float(loss) == pytest.approx(want.mean(), rel=1e-4)
+    np.testing.assert_array_equal(logits.argmax(-1), p.argmax(-1))
+    assert json.loads(json.dumps(method.model)) == method.model
+
+
 def test_the_center_loss_pulls_towards_its_centers_and_moves_them():
     """Against a transcription of the published update, over two batches."""
     method = Center(feature_dim=DIM, weight=0.3, rate=0.25)
@@ -267,7 +320,9 @@ def test_the_method_and_the_caller_agree_on_the_model():
             lambda: MMC(centers="rand"),
             "centers must be one of max-mahalanobis, random, packing, got",
         ),
-        (lambda: GSCE(precisions="half"), "precisions must be one of diagonal, isotropic"),
+        (lambda: GSCE(precisions="half"), "precisions must be one of diagonal, isotropic, full"),
+        (lambda: LGM(covariance="half"), "covariance must be one of identity, isotropic"),
+        (lambda: MMLDA(priors=(1.0, 0.0)), "priors must be positive numbers"),
         (lambda: MMC(weight=-1.0), "weight"),
         (lambda: LGM(margin=-1.0), "margin"),
         (lambda: LGM(likelihood=-1.0), "likelihood"),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 from robustjax import centers, losses, models
 from robustjax.models import BN
@@ -96,6 +97,48 @@ def test_the_general_head_has_all_its_parts():
         np.testing.assert_allclose(head.apply({"params": params}, z), np.stack(want), rtol=1e-5)
 
 
+@pytest.mark.parametrize("precisions", ["isotropic", "diagonal", "full"])
+def test_exponentials_of_a_normalized_head_s_logits_are_gaussian_densities(precisions):
+    """Up to (2 pi)^(-D/2): against SciPy, with the covariance that the parameters say."""
+    head = build("lgm", precisions=precisions).head
+    z = jax.random.normal(jax.random.key(0), (3, D))
+    params = head.init(jax.random.key(1), z)["params"]
+    noise = jax.random.normal(jax.random.key(2), (K, D, D))
+    name = "factors" if precisions == "full" else "log_precisions"
+    params[name] = params[name] + 0.3 * noise.reshape(-1)[: params[name].size].reshape(
+        params[name].shape
+    )
+    own = np.asarray(params[name], np.float64)
+    precision = {
+        "isotropic": lambda k: np.exp(own[k]) * np.eye(D),
+        "diagonal": lambda k: np.diag(np.exp(own[k])),
+        "full": lambda k: own[k] @ own[k].T,
+    }[precisions]
+    want = [
+        multivariate_normal(mu, np.linalg.inv(precision(k))).logpdf(z)
+        for k, mu in enumerate(np.asarray(params["centers"], np.float64))
+    ]
+    found = head.apply({"params": params}, z)
+    np.testing.assert_allclose(found - D / 2 * np.log(2 * np.pi), np.stack(want, 1), rtol=1e-4)
+
+
+def test_a_full_precision_of_the_general_head_starts_at_half_the_identity():
+    head, plain = (build("gsce", precisions=p).head for p in ("full", "isotropic"))
+    z = jax.random.normal(jax.random.key(0), (3, D))
+    params = plain.init(jax.random.key(1), z)["params"]
+    full = {name: params[name] for name in ("centers", "biases")}
+    full["factors"] = head.init(jax.random.key(1), z)["params"]["factors"]
+    want = plain.apply({"params": params}, z)
+    np.testing.assert_allclose(head.apply({"params": full}, z), want, rtol=1e-5)
+
+
+def test_biases_are_added_to_the_logits_of_fixed_centers():
+    z, biases = jax.random.normal(jax.random.key(0), (3, D)), [0.0, -1.0, -2.0, 3.0]
+    plain, biased = (build("max-mahalanobis", biases=b).head for b in (None, biases))
+    want = plain.apply({}, z) + np.array([biases])
+    np.testing.assert_allclose(biased.apply({}, z), want, rtol=1e-6)
+
+
 def test_logits_of_features_beside_a_center_are_exact_at_norm_10():
     """The expansion ||z||^2 - 2 z.mu + ||mu||^2 would be off by 1e-5, and may be positive."""
     head = models.create("cnn", num_classes=10, head="max-mahalanobis", feature_dim=64).head
@@ -151,7 +194,8 @@ def test_equal_heads_make_equal_programs():
         ({"head": "linear", "center_norm": 10.0}, "'linear' takes no center_norm; .* none"),
         ({"head": "max-mahalanobis", "center_seed": 1}, "takes no center_seed; .* center_norm"),
         ({"head": "max-mahalanobis", "feature_dim": K - 2}, "or a packing: .* head='packing'"),
-        ({"head": "gsce", "precisions": "full"}, "precisions must be isotropic or diagonal"),
+        ({"head": "gsce", "precisions": "best"}, "precisions must be isotropic, diagonal or full"),
+        ({"head": "max-mahalanobis", "biases": [0.0]}, "biases must be one for each of 4 classes"),
         ({"head": "arcs"}, "unknown head 'arcs'; choose one of linear, cosine"),
     ],
 )

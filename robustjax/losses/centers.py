@@ -108,7 +108,13 @@ def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array
     return TemperedCrossEntropy(temperature)(output, target)
 
 
-def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1) -> jax.Array:
+def lgm(
+    output: Any,
+    target: jax.Array,
+    margin: float = 0.3,
+    weight: float = 0.1,
+    biases: jax.Array | float = 0.0,
+) -> jax.Array:
     """-log softmax(h')_y - weight h_y, the large-margin Gaussian mixture loss.
 
     h' is h with the label's logit multiplied by 1 + margin, so that the squared distance to the
@@ -119,9 +125,11 @@ def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1
       target: a label (), or a distribution (K,), whose classes share the margin.
       margin: alpha >= 0.
       weight: lambda >= 0.
+      biases: (K,), -1/2 log |Lambda_k| of trained covariances, which the logits hold and the margin
+        does not multiply; 0 with unit covariances.
 
     References: Wan et al., "Rethinking feature distribution for loss functions in image
-      classification", 2018, with unit covariances and equal priors, as in the authors' experiments.
+      classification", 2018, with equal priors, as in the authors' experiments.
 
     >>> logits = jnp.array([-0.5, -2.0])
     >>> bool(lgm(logits, 0) > cross_entropy(logits, 0))
@@ -132,7 +140,8 @@ def lgm(output: Any, target: jax.Array, margin: float = 0.3, weight: float = 0.1
     logits = float_logits(output)
     if jnp.ndim(target) == 0:
         target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
-    return cross_entropy(logits * (1 + margin * target), target) + weight * mmc(logits, target)
+    shifted = logits * (1 + margin * target) - margin * target * biases
+    return cross_entropy(shifted, target) + weight * mmc(logits, target)
 
 
 def center_pull(z: jax.Array, centers: jax.Array, label: jax.Array) -> jax.Array:

@@ -189,6 +189,7 @@ def create(
     center_norm: float | None = None,
     center_seed: int | None = None,
     precisions: str | None = None,
+    biases: Sequence[float] | None = None,
     scale: float | None = None,
     remat: bool = False,
     adaptive_norm: bool = False,
@@ -215,7 +216,9 @@ def create(
         output are the features; None: no such layer. Fixed centers need it.
       center_norm: norm of fixed centers, 10 by default.
       center_seed: seed of random centers and of the search of a packing, 0 by default.
-      precisions: for 'gsce', 'diagonal' (the default) or 'isotropic'.
+      precisions: for 'gsce', 'diagonal' (the default), 'isotropic' or 'full', for 'lgm' as well,
+        whose default is 'half': unit covariances.
+      biases: for fixed centers, what is added to each class's logit; None: nothing.
       scale: for 'cosine', the scale of the logits, 10 by default.
       remat: recompute blocks in the backward pass, for less memory and a third more time.
       adaptive_norm: make the scales and shifts of batch normalisation depend on the example.
@@ -244,7 +247,7 @@ def create(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
     options = {"center_norm": center_norm, "center_seed": center_seed, "precisions": precisions}
-    options |= {"scale": scale}
+    options |= {"scale": scale, "biases": None if biases is None else tuple(biases)}
     options = {option: value for option, value in options.items() if value is not None}
     shared = {"dtype": dtype, "mean": mean, "std": std, "remat": remat}
     found = _architecture(name)

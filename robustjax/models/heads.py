@@ -100,25 +100,37 @@ class Quadratic(nn.Module):
       num_classes: K.
       kind: the centers mu: constants of the program ('max-mahalanobis', 'random'), found once and
         then stored in the collection 'centers' ('packing'), or parameters ('trained').
-      precisions: 'half' fixes Sigma = I / 2 and B = 0, so that h_i = -1/2 ||z - mu_i||^2. With
-        'isotropic' and 'diagonal', Sigma > 0 and B are parameters that start at these values.
+      precisions: 'half' fixes Sigma = I / 2, so that h_i = -1/2 ||z - mu_i||^2 + B_i. 'isotropic',
+        'diagonal' and 'full' are parameters that start there: of the last, Sigma_i = A_i A_i^T / 2
+        with a matrix A_i.
+      normalized: B_i = 1/2 log |2 Sigma_i|, so that exp(h_i) is a Gaussian density up to one factor
+        for all classes. Otherwise B is a parameter that starts at 0, or with 'half' the `biases`.
+      biases: constant B, one a class; None: 0.
       center_norm: the norm of centers that are not trained.
       center_seed: for random centers, and for the search of a packing.
 
     Guarantees:
-      With 'half' no logit is positive, and the nearest center has the largest.
+      With 'half' and no biases no logit is positive, and the nearest center has the largest.
       Constant centers are not in any collection of variables; a packing is not a parameter.
     """
 
     num_classes: int
     kind: Literal["max-mahalanobis", "random", "packing", "trained"] = "max-mahalanobis"
-    precisions: Literal["half", "isotropic", "diagonal"] = "half"
+    precisions: Literal["half", "isotropic", "diagonal", "full"] = "half"
+    normalized: bool = False
+    biases: tuple[float, ...] | None = None
     center_norm: float = 10.0
     center_seed: int = 0
 
     def __post_init__(self):
-        if self.precisions not in ("half", "isotropic", "diagonal"):
-            raise ValueError(f"precisions must be isotropic or diagonal, got {self.precisions!r}")
+        if self.precisions not in ("half", "isotropic", "diagonal", "full"):
+            raise ValueError(
+                f"precisions must be isotropic, diagonal or full, got {self.precisions!r}"
+            )
+        if self.biases is not None and len(self.biases) != self.num_classes:
+            raise ValueError(
+                f"biases must be one for each of {self.num_classes} classes, got {self.biases}"
+            )
         super().__post_init__()
 
     def constant(self, dim: int) -> np.ndarray:
@@ -141,13 +153,34 @@ class Quadratic(nn.Module):
         else:
             mu = jnp.asarray(self.constant(features.shape[-1]))
         sigma, b = jnp.full(classes, 0.5), jnp.zeros(classes)
+        if self.biases is not None:
+            b = jnp.asarray(self.biases, jnp.float32)
         if self.precisions != "half":
-            shape = shape if self.precisions == "diagonal" else classes
-            log = self.param("log_precisions", nn.initializers.zeros, shape, jnp.float32)
-            sigma = jnp.exp(log) / 2
-            b = self.param("biases", nn.initializers.zeros, classes, jnp.float32)
+            sigma, own = self.trained(features.shape[-1])
+            volume = log_volume({"centers": mu, **own})
+            b = volume if self.normalized else self.param("biases", ZEROS, classes, jnp.float32)
         return jax.vmap(gsce_logits, (0, None, None, None))(features, mu, sigma, b)
 
+    def trained(self, dim: int) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Sigma of features (dim,), and the parameters that it is made of."""
+        if self.precisions == "full":
+            eye = jnp.tile(jnp.eye(dim), (self.num_classes, 1, 1))
+            a = self.param("factors", lambda _: eye)
+            return jnp.einsum("kab,kcb->kac", a, a, precision=HIGHEST) / 2, {"factors": a}
+        shape = (self.num_classes, dim) if self.precisions == "diagonal" else (self.num_classes,)
+        log = self.param("log_precisions", ZEROS, shape, jnp.float32)
+        return jnp.exp(log) / 2, {"log_precisions": log}
+
+
+def log_volume(params: Any) -> jax.Array:
+    """1/2 log |2 Sigma_i| (K,) of a quadratic head with these parameters."""
+    if "factors" in params:
+        return jnp.linalg.slogdet(params["factors"])[1]
+    log = params["log_precisions"]
+    return (log.sum(1) if log.ndim == 2 else params["centers"].shape[1] * log) / 2
+
+
+ZEROS = nn.initializers.zeros
 
 packing = cache(centers.packing)
 """A search that a model asks for more than once, and that may take seconds."""
@@ -186,10 +219,10 @@ HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "linear": (LinearHead, ()),
     "cosine": (CosineHead, ("scale",)),
     "center": (Centered, ()),
-    "max-mahalanobis": (Quadratic, ("center_norm",)),
-    "random-centers": (partial(Quadratic, kind="random"), ("center_norm", "center_seed")),
-    "packing": (partial(Quadratic, kind="packing"), ("center_norm", "center_seed")),
-    "lgm": (partial(Quadratic, kind="trained"), ()),
+    "max-mahalanobis": (Quadratic, ("center_norm", "biases")),
+    "random-centers": (partial(Quadratic, kind="random"), ("center_norm", "center_seed", "biases")),
+    "packing": (partial(Quadratic, kind="packing"), ("center_norm", "center_seed", "biases")),
+    "lgm": (partial(Quadratic, kind="trained", normalized=True), ("precisions",)),
     "gsce": (partial(Quadratic, kind="trained", precisions="diagonal"), ("precisions",)),
 }
 """The heads by name, with the options of each."""

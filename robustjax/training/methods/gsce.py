@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import math
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -17,18 +19,20 @@ from robustjax import losses
 from robustjax.attacks import PGD
 from robustjax.attacks.targets import Prediction, Random
 from robustjax.config import config, number, static
+from robustjax.models.heads import log_volume
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method, accuracy
 from robustjax.training.methods.pgd_at import BNMode
 from robustjax.training.net import Net
-from robustjax.typing import Cost
+from robustjax.typing import Cost, Loss
 
 ATTACK = PGD(Linf(8 / 256))
 """Ten sign steps of 2/256 from a uniform start."""
 
 Adversarial = Literal["none", "untargeted", "targeted"]
 FixedCenters = Literal["max-mahalanobis", "random", "packing"]
-Precisions = Literal["diagonal", "isotropic"]
+Precisions = Literal["diagonal", "isotropic", "full"]
+Covariance = Literal["identity", "isotropic", "diagonal", "full"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,10 @@ class HeadMethod(Method):
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         """The loss l of one example; its target is a class () or a distribution (K,)."""
 
+    def criterion_at(self, params: Any) -> Loss:
+        """The loss l at these weights."""
+        return self.criterion
+
     @property
     @override
     def model(self) -> dict[str, Any]:
@@ -75,13 +83,13 @@ class HeadMethod(Method):
         if self.on_clean:
             return Crafted(batch.image, net.stats)
         target = Random(with_label=True) if self.adversarial == "targeted" else Prediction()
-        attack = dataclasses.replace(self.attack, loss=self.criterion, target=target)
+        attack = dataclasses.replace(self.attack, loss=self.criterion_at(params), target=target)
         return Crafted(*net.craft(attack, params, keys, batch.image, batch.label, mode=self.bn))
 
     @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         logits, stats = net.train(params, crafted.x_adv)
-        loss = jax.vmap(self.criterion)(logits, batch.target).mean()
+        loss = jax.vmap(self.criterion_at(params))(logits, batch.target).mean()
         return loss, Aux(stats, self.metrics(logits, batch))
 
     def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -114,6 +122,8 @@ class MMLDA(HeadMethod):
       center_norm: C_MM, of every center.
       centers: as of `MMC`.
       center_seed: of the directions, or of the search.
+      priors: p_k of the classes, up to a factor: predictions and the loss weigh exp(h_k / T) with
+        them; None: equal ones.
 
     References: Pang et al., "Max-Mahalanobis linear discriminant analysis networks", ICML 2018.
 
@@ -125,6 +135,11 @@ class MMLDA(HeadMethod):
     center_norm: float = static(default=10.0)
     centers: FixedCenters = static(default="max-mahalanobis")
     center_seed: int = static(default=0)
+    priors: tuple[float, ...] | None = static(default=None)
+
+    def __post_init__(self):
+        if self.priors is not None and not all(0 < p < math.inf for p in self.priors):
+            raise ValueError(f"priors must be positive numbers, got {self.priors}")
 
     @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
@@ -133,7 +148,11 @@ class MMLDA(HeadMethod):
     @property
     @override
     def model(self) -> dict[str, Any]:
-        return fixed_head(self)
+        if self.priors is None:
+            return fixed_head(self)
+        whole = sum(self.priors)
+        biases = [self.temperature * math.log(prior / whole) for prior in self.priors]
+        return fixed_head(self) | {"biases": biases}
 
 
 @config
@@ -188,7 +207,9 @@ class LGM(HeadMethod):
 
     Attributes:
       margin: alpha; while training the label's squared distance counts 1 + alpha times.
-      likelihood: lambda, weight of 1/2 ||z - mu_y||^2.
+      likelihood: lambda, weight of -h_y: d_y, and 1/2 log |Lambda_y| where that is trained.
+      covariance: Lambda_k of d_k = 1/2 (z - mu_k)^T Lambda_k^-1 (z - mu_k) and h_k = -d_k -
+        1/2 log |Lambda_k|: 'identity', as in the authors' experiments, or trained from there.
 
     References: Wan et al., CVPR 2018. Their CIFAR-100 settings are the default, without the steps
       in which alpha grows to it.
@@ -200,10 +221,26 @@ class LGM(HeadMethod):
     head = "lgm"
     margin: float = number(default=0.3)
     likelihood: float = number(default=0.1)
+    covariance: Covariance = static(default="identity")
 
     @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
         return losses.lgm(output, target, self.margin, self.likelihood)
+
+    @override
+    def criterion_at(self, params: Any) -> Loss:
+        if self.covariance == "identity":
+            return self.criterion
+        biases = log_volume(params["head"])
+        return functools.partial(
+            losses.lgm, margin=self.margin, weight=self.likelihood, biases=biases
+        )
+
+    @property
+    @override
+    def model(self) -> dict[str, Any]:
+        own = {} if self.covariance == "identity" else {"precisions": self.covariance}
+        return super().model | own
 
 
 @config
@@ -211,7 +248,8 @@ class GSCE(HeadMethod):
     """CE on the general member: trained centers, precisions and biases.
 
     Attributes:
-      precisions: 'diagonal', one for each class and feature, or 'isotropic', one for each class.
+      precisions: 'diagonal', one for each class and feature; 'isotropic', one for each class; or
+        'full', a matrix for each class.
 
     References: Pang et al., "Rethinking softmax cross-entropy loss for adversarial robustness",
       ICLR 2020.
