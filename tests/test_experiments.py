@@ -77,10 +77,10 @@ def test_the_published_table_has_the_same_rows_and_columns():
     assert set(convergence.LOSSES) < set(mmc_cifar10.ROWS)
 
 
-def shown(header):
-    """The README's table whose columns begin like this: name -> cells."""
+def shown(header, first=""):
+    """The README's table whose columns after `first` begin like this: name -> cells."""
     lines = (FOLDER.parent / "README.md").read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(f"| | {header}"))
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first}| {header}"))
     rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
     return {
         name.strip(): [c.strip() for c in cells]
@@ -132,6 +132,21 @@ def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_pa
     assert (recipe.epochs, recipe.lr) == (sizes.epochs[0], sizes.lr[name == "RCE"])
     assert asked["options"].out == run and asked["options"].augment == "none"
     assert recipe.schedule.boundaries == (1 / 2, 3 / 4)
+
+
+def test_the_readme_ranks_the_methods_by_their_validation_images():
+    """1,000 of them, where 200 test images were attacked; its numbers are those of the file."""
+    path = FOLDER / "results" / "at_methods_cifar10_cpu.json"
+    rows = at_methods.ranked(json.loads(path.read_text())["rows"])
+    table = shown("cost a step | validation", "method ")
+    assert [name.removesuffix(" (our reading)") for name in table] == [n.lower() for n in rows]
+    assert all(("our reading" in name) == ("adanet" in name) for name in table)
+    for cells, row in zip(table.values(), rows.values(), strict=True):
+        found = (row["training"]["best"], row["clean"], row["pgd-50"], row["autoattack"])
+        assert cells[-4:] == [f"{100 * share:.1f}" for share in found]
+    best = [row["training"]["best"] for row in rows.values()]
+    assert best == sorted(best, reverse=True)
+    assert {row["config"]["data"]["validation"] for row in rows.values()} == {1000}
 
 
 @pytest.mark.parametrize("name", at_methods.ROWS)
