@@ -228,7 +228,8 @@ class Goal:
 
     def __call__(self, output: Any) -> jax.Array:
         """Output -> scalar, to be maximised."""
-        return self.sign * self.loss(output, self.compared)
+        value = self.loss(output, self.compared)
+        return value if self.sign > 0 else -value
 
 
 class HasTarget(Protocol):

@@ -70,9 +70,9 @@ def move(
     turned = jax.random.bernoulli(keys[2])
     shape = bump(jnp.where(turned, v, u), jnp.where(turned, u, v), side, threat, max(x.shape))
     new = shape * jax.random.rademacher(keys[3], (1, 1, channels), x.dtype)
-    new += d * here / (of_here ** (1 / q) + TINY)
+    new += d * here / (_root(of_here, q) + TINY)
     (of_new,) = _per_channel(jnp.abs(new) ** q)
-    new *= (left + of_both) ** (1 / q) / (of_new ** (1 / q) + TINY)
+    new *= (left + of_both) ** (1 / q) / (_root(of_new, q) + TINY)
     if isinstance(threat, L1):
         new *= channels  # as the authors do; the projection takes back what is too much
     return _onto(threat, jnp.where(here, new, jnp.where(there, 0, d)), x)
@@ -98,10 +98,10 @@ def bump(u, v, side, threat: L2 | L1, longest: int) -> jax.Array:
     ring = jnp.maximum(jnp.abs(row - rows // 2), jnp.abs(v - side // 2))
     hills = (sums[top + 1] - sums[jnp.minimum(ring, top + 1)]) * _inside(u, v, side)
     (of_upper, of_lower) = _per_channel(hills**q * ~lower, hills**q * lower)
-    of_upper, of_lower = of_upper ** (1 / q) + TINY, of_lower ** (1 / q) + TINY
+    of_upper, of_lower = _root(of_upper, q) + TINY, _root(of_lower, q) + TINY
     hills = jnp.where(lower, -hills / of_lower, hills / of_upper)
     (total,) = _per_channel(jnp.abs(hills) ** q)
-    return hills / total ** (1 / q)
+    return hills / _root(total, q)
 
 
 def _side(x: jax.Array, part: jax.Array) -> jax.Array:
@@ -126,6 +126,11 @@ def _per_channel(*images: jax.Array) -> list[jax.Array]:
     columns = jnp.concatenate(images, -1)
     sums = ordered_sum(columns.reshape(-1, columns.shape[-1]))[None, None]
     return jnp.split(sums, len(images), -1)
+
+
+def _root(value: jax.Array, q: int) -> jax.Array:
+    """The q-th root, q 1 or 2: a power rounds by how many are computed at once."""
+    return jnp.sqrt(value) if q == 2 else value
 
 
 def _power(threat: L2 | L1) -> int:
