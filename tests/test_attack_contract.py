@@ -211,11 +211,7 @@ def test_finite_and_inside_on_a_constant_model(row, norm):
     assert np.isfinite(z).all()
 
 
-# In L2 Adam's program has a convolution whose kernel rounds by the number of images (case D0).
-ALIKE = [case for case in CASES if case.id != "pgd-adam-l2"]
-
-
-@pytest.mark.parametrize(("row", "norm"), ALIKE)
+@pytest.mark.parametrize(("row", "norm"), CASES)
 def test_same_bits_for_any_order_and_batch_size(row, norm):
     whole = perturb(row, THREATS[norm])
     order = np.random.default_rng(1).permutation(N)

@@ -14,10 +14,12 @@ from flax import struct
 from scipy.special import log_softmax, rel_entr, softmax
 
 from robustjax import files, models, parallel
+from robustjax.config import encode
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.layers import AdaptiveNorm, BatchNorm, Conv
+from robustjax.threats import Linf
 from robustjax.training import SAT, TRADES, Optimizer, Recipe
 from robustjax.training.methods.base import Batch, Crafted
 from robustjax.training.net import Net
@@ -206,7 +208,13 @@ def helper_run():
     variables = models.init(models.create(**about), jax.random.key(7), SHAPE)
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    settings = {"model": about, "image_shape": SHAPE, "data": {}, "threat": {}, "class_names": []}
+    settings = {
+        "model": about,
+        "image_shape": SHAPE,
+        "data": {"name": "tiny"},
+        "threat": encode(Linf()),
+        "class_names": [],
+    }
     files.write_json(folder / "config.json", settings)
     models.save_weights(folder / "weights.npz", variables)
     return str(folder)

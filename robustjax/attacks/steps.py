@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from typing_extensions import override
 
 from robustjax.config import config, number
@@ -158,21 +159,6 @@ class Nesterov(Momentum):
         return x_adv + self.decay * size * flat * memory
 
 
-class AdamMemory(NamedTuple):
-    """The memory of `Adam`.
-
-    Attributes:
-      mean, square: (H, W, C), the moments of the gradient, not yet corrected.
-      power1, power2: () b1 and b2 to the number of steps. As products: a power of the number would
-        round by how many images are attacked at once.
-    """
-
-    mean: jax.Array
-    square: jax.Array
-    power1: jax.Array
-    power2: jax.Array
-
-
 @config
 class Adam(Rule):
     """Adam on the image, projected; the step drops by `drop` after half of the steps.
@@ -193,22 +179,17 @@ class Adam(Rule):
     b2: float = number(default=0.999, high=1.0)
     drop: float = number(default=0.1)
 
-    @override
-    def init(self, x: jax.Array) -> AdamMemory:
-        none, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
-        return AdamMemory(none, none, one, one)
+    def _transform(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(self.b1, self.b2, eps=1e-9)
 
     @override
-    def __call__(self, memory: AdamMemory, step: Step) -> tuple[jax.Array, AdamMemory]:
-        g = step.gradient
-        memory = AdamMemory(
-            mean=self.b1 * memory.mean + (1 - self.b1) * g,
-            square=self.b2 * memory.square + (1 - self.b2) * g**2,
-            power1=memory.power1 * self.b1,
-            power2=memory.power2 * self.b2,
-        )
-        mean, square = memory.mean / (1 - memory.power1), memory.square / (1 - memory.power2)
-        direction = mean / (jnp.sqrt(square) + 1e-9)
+    def init(self, x: jax.Array) -> Any:
+        return self._transform().init(x)
+
+    @override
+    def __call__(self, memory: Any, step: Step) -> tuple[jax.Array, Any]:
+        direction: Any
+        direction, memory = self._transform().update(step.gradient, memory)
         size = step.size * jnp.where(step.progress < 0.5, 1, self.drop)
         return step.threat.project(step.x_adv + size * direction, step.x), memory
 
