@@ -10,9 +10,10 @@ from robustjax.training import SAT, TRADES
 from robustjax.training.methods.base import Crafted
 
 
-def test_sat_before_its_start_is_trades_bit_for_bit():
+def test_sat_before_its_start_is_trades():
+    """To rounding: they are two programs."""
     sat, trades = loss_of(SAT(start=0.7), progress=0.6), loss_of(TRADES(), progress=0.6)
-    assert sat[0] == trades[0]
+    np.testing.assert_allclose(sat[0], trades[0], rtol=1e-6)
     np.testing.assert_array_equal(sat[1].rows, net_and_batch(SAT())[2].rows)
 
 
