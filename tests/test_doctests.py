@@ -13,7 +13,7 @@ import pytest
 import robustjax
 from robustjax.spec import Names
 
-NAMES = {"jax": jax, "jnp": jnp, "np": np, "rj": robustjax}
+NAMES = {"__name__": "__main__", "jax": jax, "jnp": jnp, "np": np, "rj": robustjax}
 """What an example may use without an import."""
 
 MODULES = [
