@@ -183,9 +183,10 @@ def assert_close(a, b, atol):
 rows = pytest.mark.parametrize("name", METHODS)
 
 
-# SCORE's attack begins where its gradient is a difference of nearly equal probabilities, whose
-# rounding the tests' quick compiler makes larger: 1.4e-5; with XLA's own settings it is below 1e-5.
-APART = {"score": 2e-5}
+# SCORE's attack climbs a difference of nearly equal probabilities, and a step takes the sign of its
+# gradient: where that is nearly zero, the tests' quick compiler flips a pixel with the number of
+# shards. With XLA's own settings all agree to 1e-5.
+APART = {"score": 1e-4}
 
 
 @rows
