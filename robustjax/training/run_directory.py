@@ -56,7 +56,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def warn_of_changes(before: Mapping[str, Any] | None) -> None:
-    """Say what a run that goes on elsewhere no longer promises.
+    """Warn about what a run no longer promises when it resumes elsewhere.
 
     Args:
       before: the `surroundings` of its checkpoint; None: it does not say.
@@ -65,8 +65,8 @@ def warn_of_changes(before: Mapping[str, Any] | None) -> None:
     changes = [f"{n} {before[n]} -> {now[n]}" for n in now if before and before.get(n) != now[n]]
     if changes:
         warnings.warn(
-            f"this run goes on in other surroundings ({', '.join(changes)}), where sums round in "
-            "another way: its weights and accuracies will not be those of an uninterrupted run. On "
+            f"this run resumes in a different environment ({', '.join(changes)}), where sums "
+            "round differently: its weights and accuracies will not be those of an uninterrupted run. On "
             "a CPU, JAX_NUM_CPU_DEVICES sets the number of devices",
             stacklevel=3,
         )

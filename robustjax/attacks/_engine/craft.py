@@ -22,12 +22,10 @@ from robustjax.attacks._engine.inputs import (
     num_classes,
     one_example,
 )
-from robustjax.attacks._engine.slots import Crafted, SnapshotStore, over_slots, program
+from robustjax.attacks._engine.slots import NOTHING, Crafted, SnapshotStore, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.threats import radius
 from robustjax.typing import Attack, Cost
-
-NOTHING = SnapshotStore()
 
 
 class Stage(NamedTuple):
