@@ -66,8 +66,8 @@ def warn_of_changes(before: Mapping[str, Any] | None) -> None:
     if changes:
         warnings.warn(
             f"this run resumes in a different environment ({', '.join(changes)}), where sums "
-            "round differently: its weights and accuracies will not be those of an uninterrupted run. On "
-            "a CPU, JAX_NUM_CPU_DEVICES sets the number of devices",
+            "round differently: its weights and accuracies will not be those of an uninterrupted "
+            "run. On a CPU, JAX_NUM_CPU_DEVICES sets the number of devices",
             stacklevel=3,
         )
 
