@@ -159,9 +159,13 @@ TESTS = [
 
 def subjects() -> set[str]:
     """Names of modules, packages and experiments: attacks/_gradient/pgd.py -> attacks_pgd."""
-    found, root = set(), ROOT.parent
-    for path in [*ROOT.rglob("*.py"), *(root / "experiments").rglob("*.py")]:
-        *folders, stem = path.relative_to(root).with_suffix("").parts
+    checkout = pathlib.Path(__file__).parents[1]  # experiments lie here, never beside a wheel
+    experiments = (checkout / "experiments").rglob("*.py")
+    relative = [path.relative_to(ROOT.parent) for path in ROOT.rglob("*.py")]
+    relative += [path.relative_to(checkout) for path in experiments]
+    found = set()
+    for path in relative:
+        *folders, stem = path.with_suffix("").parts
         public = [folder for folder in folders if not folder.startswith("_")]
         found |= {"_".join(public), "_".join([*public, stem.lstrip("_")])}
     return found
