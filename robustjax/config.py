@@ -194,7 +194,8 @@ def _check_class(name: str, kind: type, config: Any) -> None:
 
 def _check_count(name: str, config: Any) -> None:
     value = getattr(config, name)
-    if isinstance(value, float | np.floating):
+    array = _known(np.asarray(value) if isinstance(value, float | np.number) else value)
+    if array is not None and array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be a whole number such as 10, got {value!r}")
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise ValueError(f"{name} must lie in [-{_LARGEST}, {_LARGEST}], got {value}")
@@ -273,16 +274,34 @@ def format_number(value: float) -> str:
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
-    """Raise ValueError unless a Python or NumPy number lies in [low, high]; arrays pass.
+    """Raise ValueError unless a number, or every entry of an array, lies in [low, high].
 
-    >>> rj.config.check_number("momentum", 1.5, 0, 1)
+    Inside `jax.jit`, `grad` and `vmap` a number is a tracer without a value, and passes.
+
+    >>> rj.config.check_number("momentum", jnp.float32(1.5), 0, 1)
     Traceback (most recent call last):
     ValueError: momentum must lie in [0, 1], got 1.5
     """
     if isinstance(value, str):
         raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
-    if isinstance(value, int | float | np.number) and not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+    if (array := _known(value)) is not None:
+        value = next(iter(array[~((low <= array) & (array <= high))]), None)
+    if isinstance(value, int | float | np.generic) and not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
+
+
+def _known(value: Any) -> np.ndarray | None:
+    """The entries of an array of numbers, if it has values: a tracer has none.
+
+    Nor has an array that is deleted, or on other hosts.
+    """
+    if isinstance(value, jax.core.Tracer) or not isinstance(value, np.ndarray | jax.Array):
+        return None
+    if not jax.numpy.issubdtype(value.dtype, np.number):
+        return None
+    if isinstance(value, jax.Array) and (value.is_deleted() or not value.is_fully_addressable):
+        return None
+    return np.asarray(value)
 
 
 def check_seed(name: str, value: Any) -> None:

@@ -68,10 +68,23 @@ def test_numbers_are_data_and_functions_are_program():
     assert jax.tree.structure(PGD()) != jax.tree.structure(PGD(loss=losses.kl))
 
 
+ARRAYS = [
+    ("step_size", jnp.float32(-1)),
+    ("step_size", jnp.bfloat16(jnp.nan)),
+    ("rel_step", np.array([1.0, -1.0])),
+    ("steps", jnp.float32(jnp.nan)),
+    ("steps", jnp.int32(-1)),
+    ("steps", np.array(3.0)),
+]
+
+
 def test_a_traced_number_passes_the_checks_a_wrong_one_does_not():
     for wrong in (-1.0, np.float32(-1), np.int64(-1), np.nan):
         with pytest.raises(ValueError, match="eps"):
             Linf(wrong)
+    for name, wrong in ARRAYS:
+        with pytest.raises(ValueError, match=f"{name} must"):
+            PGD(**{name: wrong})
     scaled = jax.jit(lambda s: dataclasses.replace(Linf(), eps=s).eps)(jnp.float32(-1.0))
     assert scaled == -1.0
 
