@@ -18,8 +18,9 @@ from robustjax.attacks import (
     perturb,
 )
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.craft import Ledger, Setting, judge
+from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.inputs import check_examples, check_model
+from robustjax.attacks._engine.ledger import Ledger
 from robustjax.config import config
 from robustjax.losses import targeted_dlr
 from robustjax.threats import Linf
@@ -216,7 +217,6 @@ class Broken:
     [
         (0.4 * IMAGES, 0.2, "distance of 0.2"),
         (IMAGES, 0.05, "outside their bounds"),
-        (IMAGES, np.nan, "NaN"),
     ],
 )
 def test_an_attack_that_cheats_is_caught(images, amount, message):

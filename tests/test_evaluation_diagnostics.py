@@ -63,9 +63,7 @@ def test_a_gradient_of_nan_is_told():
         return linear(x) + 0 * jnp.sqrt(jnp.maximum(x - 1, 0)).sum((1, 2, 3))[:, None]
 
     (flag,) = flags(root, {"fab": FAB(THREAT, steps=2)})
-    assert "gradient is NaN or infinite at 100.0%" in flag
-    with pytest.raises(RuntimeError, match="look for NaN in the model's gradient"):
-        flags(root, {"pgd": PGD(THREAT)})
+    assert "fab: the loss of FAB or its gradient is NaN or infinite at 100.0%" in flag
 
 
 def test_flags_are_warnings_too():
@@ -172,7 +170,7 @@ def test_more_restarts_would_help():
 
 @config
 class Rising(Iterative):
-    """Does nothing, and says that it has not done yet."""
+    """Moves next to nothing, and says that it has not done yet."""
 
     threat: Linf = THREAT
     rising: bool = True
@@ -187,7 +185,7 @@ class Rising(Iterative):
         return jnp.asarray(True)
 
     def result(self, example, state):
-        return example.x
+        return 0.999 * example.x
 
     def spent(self, state):
         return Cost(0, 0)

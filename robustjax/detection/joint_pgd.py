@@ -142,6 +142,10 @@ class JointPGD(Ascent):
         return jnp.where(jnp.isneginf(state.score), state.ascent.x_adv, state.best)
 
     @override
+    def broken(self, state: JointPGDState) -> jax.Array:
+        return state.ascent.broken
+
+    @override
     def spent(self, state: JointPGDState) -> Cost:
         return state.ascent.cost
 

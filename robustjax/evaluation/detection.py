@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.craft import Ledger, Setting, craft, judge
+from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.inputs import Examples, check_request
+from robustjax.attacks._engine.ledger import Ledger
 from robustjax.detection import (
     Rates,
     accepted_and_wrong,

@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._core.ensemble import leaves
-from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._core.randomized import Randomized, redraw
+from robustjax.attacks._core.iterative import Example, MinimumNorm
+from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import logits_of
-from robustjax.attacks._engine.craft import Judgement, Setting, Stage, Verdict, judge
+from robustjax.attacks._engine.craft import Judgement, Setting, Verdict, judge
 from robustjax.attacks._engine.inputs import Examples, num_classes, one_example
+from robustjax.attacks._engine.ledger import Stage, met_nan
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.attacks._gradient.ascent import Ascent
 from robustjax.attacks.targets import Goal, Target, goal_of
-from robustjax.losses import dlr, margin, targeted_dlr
+from robustjax.losses import dlr, targeted_dlr
+from robustjax.threats import radius
 from robustjax.typing import Attack, Loss
 
 FEW = 256
@@ -29,6 +32,10 @@ BLACK_BOX = 0.002
 """The fraction of all examples that an attack without gradients may win after those with one."""
 RESTART = 0.005
 """The fraction of all examples that the last restart may still win."""
+UNMOVED = 0.1
+"""The fraction of the survivors that an attack may return as they were."""
+RESOLUTION = 2.0**-24
+"""The smallest change of a pixel near 1 in float32."""
 UNFINISHED = 0.1
 """The fraction of the survivors that an attack may still be gaining on when it ends."""
 
@@ -94,11 +101,11 @@ def of_attack(
     found = [*_unreachable(parts), *_few_classes(parts, classes), *_unfinished(stages)]
     found += _one_draw(parts, setting.model)
     found += [*_black_box(stages, total), *_restarts(stages, total)]
-    found += _broken(stages, setting, examples)
+    failures = [*met_nan(stages), *_empty_balls(parts), *_frozen(parts)]
     followers = [part for part in parts if isinstance(part, FollowsGradient)]
     objectives = {(type(p), p.loss, type(p.target)): p for p in followers}
     if not objectives:
-        return found, None
+        return found + (failures or _unmoved(parts, examples, verdict)), None
     blind = _blind(objectives.values(), setting, examples, verdict)
     if blind > ZERO_GRADIENT:
         found.append(
@@ -106,29 +113,9 @@ def of_attack(
             "attack is blind there and its accuracy says nothing about robustness (masked "
             "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
         )
-    return found, blind
-
-
-def _broken(stages, setting, examples):
-    """A search along NaN finds nothing, which reads as robustness."""
-    if not any(stage.cost.backwards > 0 for stage in stages):
-        return []
-    few = examples[np.arange(min(len(examples), FEW))].rows() | {"target": None}
-    shared = (setting.model, setting.key)
-    nan = over_tiles(_nan_gradient_one, shared, few, setting.batch_size).mean()
-    if not nan:
-        return []
-    return [
-        f"the model's gradient is NaN or infinite at {nan:.1%} of the attacked images, so an "
-        "attack that follows it finds nothing there: look for a root, a logarithm or a quotient at "
-        "0, also in the branch of a jnp.where that is not taken"
-    ]
-
-
-def _nan_gradient_one(model, key, row):
-    logits_fn = redraw(one_example(model), jax.random.fold_in(key, row["index"]))
-    gradient = jax.grad(lambda x: margin(logits_fn(x), row["label"]))(row["image"])
-    return ~jnp.all(jnp.isfinite(gradient))
+    elif not failures:
+        failures = _unmoved(parts, examples, verdict)
+    return found + failures, blind
 
 
 def _blind(objectives, setting, examples, verdict) -> float:
@@ -236,6 +223,49 @@ def _unreachable(parts):
         "reach from some starts"
         for part in parts
         if isinstance(part, Travels) and part.reach < 1 - 1e-6
+    ]
+
+
+def _empty_balls(parts):
+    """Attacks whose ball holds nothing but the clean image."""
+    eps = {type(part).__name__: _radius(part) for part in parts if _radius(part) < RESOLUTION}
+    return [
+        f"eps = {radius:g} {'is less than float32 pixels can resolve' if radius else 'is no room'},"
+        f" so the accuracy under {name} is the clean one"
+        for name, radius in eps.items()
+    ]
+
+
+def _radius(part) -> float:
+    """The radius of an attack's threat; inf where it has none."""
+    return float(radius(part.threat)) if getattr(part, "threat", None) else np.inf
+
+
+def _frozen(parts):
+    return [
+        f"the steps of {type(part).__name__} are {float(part.size):g} long, less than float32 "
+        "pixels can resolve, so it ends where it starts"
+        for part in parts
+        if isinstance(part, Ascent) and part.size < RESOLUTION <= _radius(part)
+    ]
+
+
+def _unmoved(parts, examples, verdict):
+    """An attack that returns the clean image has found nothing to try."""
+    resists = verdict.stage < 0
+    same = (verdict.image == examples.image).all((1, 2, 3)) & resists
+    unmoved = same.sum() / max(resists.sum(), 1)
+    if unmoved <= UNMOVED:
+        return []
+    if all(isinstance(part, MinimumNorm) for part in parts):
+        return [
+            f"a search at any distance found no adversarial image for {unmoved:.1%} of the images "
+            "that resist it, which says nothing about robustness: it has too few steps or queries, "
+            "steps that are too short, or no useful gradient"
+        ]
+    return [
+        f"{unmoved:.1%} of the images that resist it come back unchanged, so nothing was tried "
+        "there: it has no gradient, or steps, a budget or a mask that allow no change"
     ]
 
 

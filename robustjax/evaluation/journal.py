@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr
 from typing_extensions import override
 
 from robustjax.archives import read_arrays
-from robustjax.attacks._engine.craft import Ledger
+from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.slots import Snapshot, SnapshotStore
 from robustjax.writing import replacing
 

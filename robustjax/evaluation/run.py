@@ -18,15 +18,14 @@ from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import (
     Judgement,
-    Ledger,
     Setting,
-    Stage,
     Verdict,
     craft,
     judge,
     programs,
 )
 from robustjax.attacks._engine.inputs import Examples, are_classes, check_attack, check_request
+from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.evaluation import diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
 from robustjax.evaluation.report import Report, check_radii, describe, points, stderr
@@ -73,7 +72,8 @@ def evaluate(
       journal: a folder for snapshots. After a kill the same call resumes from them and gives the
         same report. A call that differs in anything that decides the result, the code of a loss
         included, starts over. Delete the folder when the report is safe.
-      diagnose: look for what makes the numbers doubtful (`evaluation.diagnostics`).
+      diagnose: look for what makes the numbers doubtful (`evaluation.diagnostics`); False: only for
+        NaN in the attacks' losses and gradients, at no cost.
       progress: show progress bars.
 
     Raises:
@@ -139,6 +139,8 @@ def evaluate(
                 notes += [f"{name}: {text}" for text in found]
                 if blind is not None:
                     zero_gradient[name] = blind
+            else:
+                notes += [f"{name}: {text}" for text in met_nan(ledger.stages)]
         table[name] = {
             "fooled": ~right | (verdict.fooled & verdict.inside),
             "prediction": verdict.prediction,
@@ -227,6 +229,8 @@ def curve(
         title = f"eps {radius:g}" if progress else None
         verdict = craft(with_eps(attack, radius), setting, right, title)
         distances[i, : len(right)] = np.where(verdict.stage >= 0, 0, np.inf)
+    for text in met_nan(setting.ledger.stages):
+        warnings.warn(text, UserWarning, stacklevel=2)
     return points(eps, distances)
 
 

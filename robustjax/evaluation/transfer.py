@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._engine.craft import Ledger, Setting, craft, judge
+from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.inputs import check_request
+from robustjax.attacks._engine.ledger import Ledger
 from robustjax.evaluation.report import describe, stderr
 from robustjax.typing import Attack
 

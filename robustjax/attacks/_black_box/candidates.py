@@ -16,13 +16,17 @@ from robustjax.typing import Cost, LogitsFn, Loss
 
 
 class CandidatesState(NamedTuple):
-    """The state of `Candidates`: how many have been tried, and the worst of them."""
+    """The state of `Candidates`: how many have been tried, and the worst of them.
+
+    `broken`: the loss of one was NaN.
+    """
 
     goal: Goal
     tried: jax.Array
     x_adv: jax.Array
     value: jax.Array
     won: jax.Array
+    broken: jax.Array
 
 
 TARGET = 2**31 - 1
@@ -55,7 +59,8 @@ class Candidates(Iterative):
     def begin(self, logits_fn: LogitsFn, example: Example) -> CandidatesState:
         nothing = jnp.full((), -jnp.inf, example.x.dtype)
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
-        return CandidatesState(goal, jnp.int32(0), example.x, nothing, jnp.asarray(False))
+        no = jnp.asarray(False)
+        return CandidatesState(goal, jnp.int32(0), example.x, nothing, no, no)
 
     @override
     def step(
@@ -71,6 +76,7 @@ class Candidates(Iterative):
             x_adv=jnp.where(better, z, state.x_adv),
             value=jnp.where(better, value, state.value),
             won=won,
+            broken=state.broken | jnp.isnan(value),
         )
 
     @override
@@ -80,6 +86,10 @@ class Candidates(Iterative):
     @override
     def result(self, example: Example, state: CandidatesState) -> jax.Array:
         return state.x_adv
+
+    @override
+    def broken(self, state: CandidatesState) -> jax.Array:
+        return state.broken
 
     @override
     def spent(self, state: CandidatesState) -> Cost:

@@ -27,13 +27,17 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 class SquareState(NamedTuple):
-    """The state: goal, queries so far, the best point, its value, and whether it is a success."""
+    """The state: goal, queries so far, the best point, its value, whether it is a success.
+
+    `broken`: a value was NaN.
+    """
 
     goal: Goal
     queries: jax.Array
     x_best: jax.Array
     value_best: jax.Array
     won: jax.Array
+    broken: jax.Array
 
 
 @config
@@ -78,7 +82,7 @@ class Square(Iterative):
     """
 
     threat: Linf | L2 | L1 = Linf()
-    queries: int = number(default=5000)
+    queries: int = number(default=5000, low=1)
     p: float = number(default=0.8, high=1.0)
     loss: Loss = static(default=margin)
     target: Target = TrueLabel()
@@ -93,7 +97,8 @@ class Square(Iterative):
     def begin(self, logits_fn: LogitsFn, example: Example) -> SquareState:
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, TARGET), example)
         value = jnp.asarray(-jnp.inf, example.x.dtype)
-        return SquareState(goal, jnp.int32(0), example.x, value, jnp.asarray(False))
+        no = jnp.asarray(False)
+        return SquareState(goal, jnp.int32(0), example.x, value, no, no)
 
     @override
     def step(self, logits_fn: LogitsFn, example: Example, state: SquareState) -> SquareState:
@@ -116,6 +121,7 @@ class Square(Iterative):
             x_best=jnp.where(better, z, state.x_best),
             value_best=jnp.where(better, value, state.value_best),
             won=won,
+            broken=state.broken | jnp.isnan(value),
         )
 
     def _part(self, proposals: jax.Array) -> jax.Array:
@@ -132,6 +138,10 @@ class Square(Iterative):
     @override
     def result(self, example: Example, state: SquareState) -> jax.Array:
         return state.x_best
+
+    @override
+    def broken(self, state: SquareState) -> jax.Array:
+        return state.broken
 
     @override
     def spent(self, state: SquareState) -> Cost:

@@ -75,10 +75,10 @@ class ZerothOrder(Ascent):
     """
 
     threat: Threat = LINF
-    steps: int = number(default=100)
+    steps: int = number(default=100, low=1)
     step_size: float | None = number(default=None)
     samples: int = number(default=128, low=2)
-    delta: float = number(default=0.01, low=1e-12)
+    delta: float = number(default=0.01, low=2.0**-24)
     noise: Noise = static(default="rademacher")
     start: Start = Zero()
     rule: Rule = Steepest()

@@ -108,6 +108,10 @@ class Iterative(abc.ABC):
         """bool (): the loss was still rising at the end of the budget; more steps may help."""
         return jnp.asarray(False)
 
+    def broken(self, state: Any) -> jax.Array:
+        """bool (): the objective or its gradient was NaN or infinite, so some step led nowhere."""
+        return jnp.asarray(False)
+
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,32 +23,11 @@ from robustjax.attacks._engine.inputs import (
     num_classes,
     one_example,
 )
-from robustjax.attacks._engine.slots import NOTHING, Crafted, SnapshotStore, over_slots, program
+from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
+from robustjax.attacks._engine.slots import Crafted, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.threats import radius
 from robustjax.typing import Attack, Cost
-
-
-class Stage(NamedTuple):
-    """Record of one attack of an ensemble; a plain attack counts as one stage.
-
-    Attributes:
-      attack: its configuration.
-      path: its place, stage of stage of the ensemble; () for a plain attack.
-      attacked: the number of examples left for it.
-      succeeded: the number of those on which it won, inside its threat model.
-      unfinished: the number on which it did not win but was still gaining when it ended.
-      cost: model calls of all of them together; -1 where the attack does not say.
-      seconds: wall time.
-    """
-
-    attack: Attack
-    path: tuple[int, ...]
-    attacked: int
-    succeeded: int
-    unfinished: int
-    cost: Cost
-    seconds: float
 
 
 class Verdict(NamedTuple):
@@ -86,18 +66,6 @@ class Judgement(NamedTuple):
     prediction: np.ndarray
     fooled: np.ndarray
     won: np.ndarray
-
-
-class Ledger:
-    """The stages that `craft` has run. A subclass may keep snapshots on disk."""
-
-    def __init__(self) -> None:
-        """No stages yet."""
-        self.stages: list[Stage] = []
-
-    def store(self, path: tuple[int, ...]) -> SnapshotStore:
-        """The store for snapshots of the stage at `path`."""
-        return NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +114,11 @@ def perturb(
 
     Raises:
       ValueError: unusable attack, images, labels, targets, model, key or batch size.
-      RuntimeError: the attack left its ball or its box, or returned NaN.
+      RuntimeError: the attack left its ball or its box.
+
+    Warns:
+      UserWarning: NaN in the loss or its gradient; the images at which it was NaN throughout come
+        back unchanged or at a random start.
 
     Guarantees:
       The result does not depend on `batch_size`, nor, with indices permuted along, on the order:
@@ -171,8 +143,16 @@ def perturb(
     setting = Setting(model, key, success or own, batch_size, Ledger())
     title = type(attack).__name__ if progress else None
     if isinstance(attack, Ensemble):
-        return craft(attack, setting, examples, title).image
-    return _run(attack, setting, examples, title, ())[0].image
+        image = craft(attack, setting, examples, title).image
+        texts = met_nan(setting.ledger.stages)
+    else:
+        crafted, _ = _run(attack, setting, examples, title, ())
+        image = crafted.image
+        found = isinstance(attack, MinimumNorm) & (image != examples.image).any((1, 2, 3))
+        texts = nan_in(attack, np.mean(crafted.broken & ~found))
+    for text in texts:
+        warnings.warn(text, UserWarning, stacklevel=2)
+    return image
 
 
 def craft(
@@ -260,11 +240,12 @@ def _craft_leaf(attack, setting, examples, progress, path):
         distance = np.where(judged.won, distance, np.float32(np.inf))
         inside = inside & judged.won
     won = judged.won & inside
+    stages = setting.ledger.stages
     columns = map(np.asarray, crafted.cost)
     cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in columns))
-    counts = len(examples), int(won.sum()), int((crafted.unfinished & ~won).sum())
-    stages = setting.ledger.stages
-    stages.append(Stage(attack, path, *counts, cost, seconds))
+    marks = crafted.unfinished, crafted.broken
+    counts = len(examples), won.sum(), *((mark & ~won).sum() for mark in marks)
+    stages.append(Stage(attack, path, *map(int, counts), cost, seconds))
     number = np.where(won, len(stages) - 1, -1)
     return Verdict(crafted.image, distance, inside, judged.prediction, judged.fooled, number)
 
@@ -286,12 +267,7 @@ def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
 
 def _verify(attack: Attack, crafted: Crafted) -> None:
     """Raise RuntimeError for an image that the threat model does not allow."""
-    name, images = type(attack).__name__, crafted.image
-    if not np.isfinite(images).all():
-        raise RuntimeError(
-            f"{name} returned NaN or infinite pixels: look for NaN in the model's gradient, or for "
-            "a random start in a ball of infinite eps"
-        )
+    name = type(attack).__name__
     if not crafted.in_box.all():
         raise RuntimeError(f"{name} returned pixels outside their bounds, [0, 1] by default")
     threat: Any = getattr(attack, "threat", None)

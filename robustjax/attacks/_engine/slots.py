@@ -44,6 +44,7 @@ class Crafted(NamedTuple):
       in_box: (N,) bool: its pixels lie in the box of the threat.
       cost: the model calls that each example took, each (N,).
       unfinished: (N,) bool: the attack was still gaining when its budget ended.
+      broken: (N,) bool: it met NaN, or returned an image of NaN, for which the clean one stands.
     """
 
     image: np.ndarray
@@ -52,6 +53,7 @@ class Crafted(NamedTuple):
     in_box: np.ndarray
     cost: Cost
     unfinished: np.ndarray
+    broken: np.ndarray
 
 
 class Snapshot(NamedTuple):
@@ -213,6 +215,8 @@ def _problem(shared, row):
 
 def _result(attack, example, state) -> Crafted:
     image = attack.result(example, state)
+    finite = jnp.all(jnp.isfinite(image))
+    image = jnp.where(finite, image, example.x)
     columns: tuple[Any, ...] = (  # here of JAX, on the host of NumPy
         image,
         distance_of(attack, image, example.x),
@@ -220,6 +224,7 @@ def _result(attack, example, state) -> Crafted:
         in_box(attack, image, example.x),
         Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state))),
         attack.unfinished(state),
+        attack.broken(state) | ~finite,
     )
     return Crafted(*columns)
 

@@ -42,6 +42,7 @@ class APGDState(NamedTuple):
       loss_late: the best loss after three quarters of all steps.
       memory: of the rule.
       won: x_best is a success.
+      broken: a loss or a gradient was NaN.
     """
 
     calls: jax.Array
@@ -55,6 +56,7 @@ class APGDState(NamedTuple):
     loss_late: jax.Array
     memory: HalvingState | SparseState
     won: jax.Array
+    broken: jax.Array
 
 
 class Phase(NamedTuple):
@@ -111,7 +113,7 @@ class APGD(Iterative):
     """
 
     threat: Threat = Linf()
-    steps: int = number(default=100)
+    steps: int = number(default=100, low=1)
     rho: float = number(default=0.75, high=1.0)
     alpha: float = number(default=0.75, high=1.0)
     loss: Loss = static(default=cross_entropy)
@@ -150,6 +152,7 @@ class APGD(Iterative):
             loss_late=loss,
             memory=self.rule.init(x_start, x, phase.threat, phase.steps),
             won=jnp.asarray(False),
+            broken=jnp.asarray(False),
         )
 
     @override
@@ -158,6 +161,8 @@ class APGD(Iterative):
         number = state.calls - phase.before
         draw = jax.random.fold_in(jax.random.fold_in(example.key, 1), state.calls)
         (loss, output), gradient = self._look(logits_fn, state.x_adv, state.goal, draw)
+        broken = jnp.isnan(loss) | ~jnp.all(jnp.isfinite(gradient))
+        gradient = jnp.where(broken, 0, gradient)
         random = isinstance(logits_fn, Randomized)
         won = won_by(self.success, output, example) & self._is_last(state.calls) & (not random)
         better = won | (loss > state.loss_best)
@@ -185,6 +190,7 @@ class APGD(Iterative):
             ),
             memory=memory,
             won=won,
+            broken=state.broken | broken,
         )
         return self._enter(example, state) if self.larger_radii else state
 
@@ -212,6 +218,10 @@ class APGD(Iterative):
             return state.x_best
         inside = self._is_last(state.calls)
         return jnp.where(inside, state.x_best, self.threat.project(state.x_best, example.x))
+
+    @override
+    def broken(self, state: APGDState) -> jax.Array:
+        return state.broken
 
     @override
     def spent(self, state: APGDState) -> Cost:

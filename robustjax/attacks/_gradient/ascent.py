@@ -32,6 +32,7 @@ class AscentState(NamedTuple):
       patience: of the stop rule.
       goal: what is maximised.
       halted: () whether the stop rule has halted.
+      broken: () whether a step would have led to NaN; the image stays where it was.
       cost: model calls so far.
     """
 
@@ -41,6 +42,7 @@ class AscentState(NamedTuple):
     patience: Any
     goal: Goal
     halted: jax.Array
+    broken: jax.Array
     cost: Cost
 
 
@@ -75,6 +77,7 @@ class Ascent(Iterative):
             patience=self.stop.init(),
             goal=goal,
             halted=jnp.asarray(False),
+            broken=jnp.asarray(False),
             cost=Cost(jnp.int32(goal.forwards + calls), jnp.int32(calls)),
         )
 
@@ -93,7 +96,7 @@ class Ascent(Iterative):
     def move(
         self, example: Example, state: AscentState, gradient: jax.Array, output: Any, cost: Cost
     ) -> AscentState:
-        """One step along the gradient, unless the stop rule halts.
+        """One step along the gradient, unless the stop rule halts or it leads to NaN.
 
         Args:
           example: the image and its label.
@@ -107,13 +110,16 @@ class Ascent(Iterative):
         look = Look(k, output, gradient, x_adv, x, example.y, self.threat)
         halt, patience = self.stop(state.patience, look)
         here, there = (x_adv, state.memory), self.rule(state.memory, step)
+        lost = ~(jnp.all(jnp.isfinite(there[0])) & ~jnp.any(jnp.isnan(gradient)))
+        broken, halt = state.broken | (lost & ~jnp.asarray(halt)), halt | lost
         x_adv, memory = jax.tree.map(lambda a, b: jnp.where(halt, a, b), here, there)
         return state._replace(
             looks=k + 1,
             x_adv=x_adv,
             memory=memory,
             patience=patience,
-            halted=jnp.asarray(halt),
+            halted=halt,
+            broken=broken,
             cost=Cost(state.cost.forwards + cost.forwards, state.cost.backwards + cost.backwards),
         )
 
@@ -125,6 +131,10 @@ class Ascent(Iterative):
     def result(self, example: Example, state: Any) -> jax.Array:
         # Only an image that no step has moved can be where an unclipped start has put it.
         return jnp.clip(state.x_adv, *box_of(self.threat, example.x))
+
+    @override
+    def broken(self, state: Any) -> jax.Array:
+        return state.broken
 
     @override
     def spent(self, state: Any) -> Cost:

@@ -106,8 +106,9 @@ class PGD(Ascent):
 
     @property
     def reach(self) -> jax.Array:
-        """The travel of all steps together, in units of eps, without the start."""
-        return self.steps * self.size / jnp.maximum(radius(self.threat), 1e-30)
+        """The travel of all steps together, in units of eps, without the start; 1 if eps is 0."""
+        eps = radius(self.threat)
+        return jnp.where(eps > 0, self.steps * self.size / jnp.maximum(eps, 1e-30), 1)
 
     def at(self, progress: jax.Array) -> PGD:
         """The attack after this fraction of training, in (0, 1]."""

@@ -38,6 +38,7 @@ class BoundaryState(NamedTuple):
       nearest: the nearest adversarial image so far; the clean image before there is one.
       distance: of `nearest`, in the norm of the threat; inf before there is one.
       goal: output -> the objectives, () or (m,).
+      broken: an objective or a gradient was NaN.
       memory: what the attack keeps between moves.
     """
 
@@ -47,6 +48,7 @@ class BoundaryState(NamedTuple):
     nearest: jax.Array
     distance: jax.Array
     goal: Goal | Gaps
+    broken: jax.Array
     memory: Any
 
 
@@ -54,8 +56,9 @@ class Evaluation(NamedTuple):
     """Result of one evaluation.
 
     Attributes:
-      values: (m,) the objectives at the point; they grow towards the adversary's side.
-      gradients: (m, H, W, C).
+      values: (m,) the objectives at the point; they grow towards the adversary's side. The least
+        number of their type where one is -inf, as for a class that is masked, or has no gradient.
+      gradients: (m, H, W, C), finite.
       won: the point is adversarial.
     """
 
@@ -120,6 +123,7 @@ class BoundarySearch(MinimumNorm):
             nearest=example.x,
             distance=jnp.asarray(jnp.inf, example.x.dtype),
             goal=goal,
+            broken=jnp.asarray(False),
             memory=self.remember(example),
         )
 
@@ -132,6 +136,11 @@ class BoundarySearch(MinimumNorm):
 
         values, pull, output = jax.vjp(look, walk.point, has_aux=True)
         (gradients,) = jax.vmap(pull)(jnp.eye(values.size, dtype=values.dtype))
+        sloped = jax.vmap(lambda g: jnp.all(jnp.isfinite(g)))(gradients)
+        broken = jnp.any(jnp.isnan(values) | ~sloped)
+        usable = sloped & jnp.isfinite(values)
+        values = jnp.where(usable, values, jnp.finfo(values.dtype).min)
+        gradients = jnp.where(usable[:, None, None, None], gradients, 0)
         won = won_by(self.success, output, example)
         distance = self.threat.distance(walk.point, example.x)
         nearer = won & (distance < walk.distance * (1 - RESOLUTION))
@@ -144,6 +153,7 @@ class BoundarySearch(MinimumNorm):
             taken=walk.taken + 1,
             cost=Cost(walk.cost.forwards + 1, walk.cost.backwards + values.size),
             point=jnp.clip(point, *box_of(self.threat, example.x)),
+            broken=walk.broken | broken,
             memory=memory,
         )
 
@@ -154,6 +164,10 @@ class BoundarySearch(MinimumNorm):
     @override
     def result(self, example: Example, walk: BoundaryState) -> jax.Array:
         return walk.nearest
+
+    @override
+    def broken(self, walk: BoundaryState) -> jax.Array:
+        return walk.broken
 
     @override
     def spent(self, walk: BoundaryState) -> Cost:

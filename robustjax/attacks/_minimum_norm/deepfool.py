@@ -57,7 +57,7 @@ class DeepFool(GapSearch):
     """
 
     threat: Linf | L2 = L2_NORM
-    steps: int = number(default=50)
+    steps: int = number(default=50, low=1)
     overshoot: float = number(default=0.02)
     candidates: int = number(default=9, low=1, static=True)
     target: Target = TrueLabel()

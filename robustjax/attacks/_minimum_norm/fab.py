@@ -67,7 +67,7 @@ class FAB(GapSearch):
     """
 
     threat: Linf | L2 | L1 = LINF
-    steps: int = number(default=100)
+    steps: int = number(default=100, low=1)
     alpha_max: float = number(default=0.1, high=1.0)
     eta: float = number(default=1.05, low=1.0)
     beta: float = number(default=0.9, high=1.0)

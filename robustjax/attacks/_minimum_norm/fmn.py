@@ -64,7 +64,7 @@ class FMN(RadiusSearch):
     """
 
     threat: Threat = LINF
-    steps: int = number(default=300)
+    steps: int = number(default=300, low=1)
     gamma: float = number(default=0.05, high=1.0)
     loss: Loss = static(default=margin)
     target: Target = TrueLabel()

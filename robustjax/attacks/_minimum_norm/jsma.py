@@ -26,6 +26,7 @@ class JSMAState(NamedTuple):
       gain: (H, W, C) what the objective gains by raising each component, to first order.
       won: () of the image.
       stuck: () no change that is allowed helps.
+      broken: () an objective or a gradient was NaN.
       steps: () so far.
     """
 
@@ -34,6 +35,7 @@ class JSMAState(NamedTuple):
     gain: jax.Array
     won: jax.Array
     stuck: jax.Array
+    broken: jax.Array
     steps: jax.Array
 
 
@@ -92,7 +94,7 @@ class JSMA(Iterative):
     def begin(self, logits_fn: LogitsFn, example: Example) -> JSMAState:
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
         no = jnp.asarray(False)
-        state = JSMAState(goal, example.x, example.x, no, no, jnp.int32(0))
+        state = JSMAState(goal, example.x, example.x, no, no, no, jnp.int32(0))
         return self._look(logits_fn, example, state)
 
     @override
@@ -116,6 +118,10 @@ class JSMA(Iterative):
         return state.image
 
     @override
+    def broken(self, state: JSMAState) -> jax.Array:
+        return state.broken
+
+    @override
     def spent(self, state: JSMAState) -> Cost:
         return Cost(1 + state.goal.forwards + state.steps, 1 + state.steps)
 
@@ -124,8 +130,11 @@ class JSMA(Iterative):
             output = logits_fn(image)
             return state.goal(output), won_by(self.success, output, example)
 
-        gradient, won = jax.grad(objective, has_aux=True)(state.image)
-        return state._replace(gain=jnp.sign(self.theta) * gradient, won=won)
+        (value, won), gradient = jax.value_and_grad(objective, has_aux=True)(state.image)
+        broken = jnp.isnan(value) | ~jnp.all(jnp.isfinite(gradient))
+        return state._replace(
+            gain=jnp.sign(self.theta) * gradient, won=won, broken=state.broken | broken
+        )
 
     def _choose(self, image, gain, x):
         """A mask of the one component that gains most, of those that may change; empty if none."""

@@ -49,12 +49,14 @@ class Probe(NamedTuple):
       gradient: (H, W, C) of `lack`.
       hit: () success, with any gain.
       won: () success, with the confidence asked for.
+      broken: () the gain or its gradient is NaN.
     """
 
     lack: jax.Array
     gradient: jax.Array
     hit: jax.Array
     won: jax.Array
+    broken: jax.Array
 
 
 class Trial(NamedTuple):
@@ -87,6 +89,7 @@ class PenaltyState(NamedTuple):
       size: () of that change; inf at first.
       spare: (H, W, C) of the successful images the one that lacks least; the clean one at first.
       lack: () what it lacks; inf at first.
+      broken: () a gain or its gradient was NaN.
       steps: () of all rounds.
     """
 
@@ -98,6 +101,7 @@ class PenaltyState(NamedTuple):
     size: jax.Array
     spare: jax.Array
     lack: jax.Array
+    broken: jax.Array
     steps: jax.Array
 
 
@@ -164,6 +168,7 @@ class Penalty(MinimumNorm):
             size=jnp.where(won, 0, jnp.float32(jnp.inf)),
             spare=example.x,
             lack=jnp.float32(jnp.inf),
+            broken=jnp.asarray(False),
             steps=jnp.int32(0),
         )
 
@@ -177,11 +182,13 @@ class Penalty(MinimumNorm):
 
         def probe(z):
             (value, wrong), gradient = jax.value_and_grad(gain, has_aux=True)(z)
+            broken = jnp.isnan(value) | ~jnp.all(jnp.isfinite(gradient))
             lack = jnp.maximum(state.least - value, 0)
             # A sum of hinges is satisfied at its bound, where it is flat, and never goes beyond.
             flat = (value == self.confidence) & ~jnp.any(gradient != 0)
             won = wrong & ((lack == 0) | flat)
-            return Probe(lack, jnp.where(lack > 0, -gradient, 0), wrong, won)
+            slope = jnp.where((lack > 0) & ~broken, -gradient, 0)
+            return Probe(lack, slope, wrong, won, broken)
 
         walk, image, found, enough, objective = self.descend(probe, example, state)
         size = self.measure(image, example.x)
@@ -195,6 +202,7 @@ class Penalty(MinimumNorm):
             size=jnp.where(better, size, state.size),
             spare=jnp.where(nearer, image, state.spare),
             lack=jnp.where(nearer, found.lack, state.lack),
+            broken=state.broken | found.broken,
             steps=state.steps + 1,
         )
 
@@ -205,6 +213,10 @@ class Penalty(MinimumNorm):
     @override
     def result(self, example: Example, state: PenaltyState) -> jax.Array:
         return state.best
+
+    @override
+    def broken(self, state: PenaltyState) -> jax.Array:
+        return state.broken
 
     @override
     def spent(self, state: PenaltyState) -> Cost:
