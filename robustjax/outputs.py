@@ -12,15 +12,70 @@ import jax.numpy as jnp
 P = ParamSpec("P")
 
 
+def part(output: Any, name: str, place: int | None = None) -> Any:
+    """A part of an output, of one example or of a batch; None where there is none.
+
+    Structures with names (mappings, named tuples, objects with attributes) are read by name only, a
+    plain tuple or list by place; an array is its own part 0.
+
+    >>> part({"score": 0}, "logits", 0), part({"score": 0, "logits": 1}, "logits", 0)
+    (None, 1)
+    >>> part((1, 0), "features", 1), part((1,), "features", 1)
+    (0, None)
+    """
+    if isinstance(output, Mapping):
+        return output.get(name)
+    if isinstance(output, tuple | list) and not hasattr(output, "_fields"):
+        return output[place] if place is not None and place < len(output) else None
+    if hasattr(output, "shape"):
+        return output if place == 0 else None
+    return getattr(output, name, None)
+
+
+def has_logits(output: Any) -> bool:
+    """Whether the output for one example holds logits (K,), K >= 2.
+
+    >>> has_logits((jnp.zeros(2), jnp.zeros(9))), has_logits(jnp.zeros((8, 8, 2)))
+    (True, False)
+    """
+    return not _complaint(part(output, "logits", 0))
+
+
 def logits_of(output: Any) -> jax.Array:
-    """The logits (K,) in what a model returns: all of it, its first entry, or its 'logits'.
+    """The logits (K,) in what a model returns for one example: all of it, or a `part`.
+
+    Raises:
+      ValueError: it holds none. Only a loss and a success of your own read such an output.
 
     >>> logits_of({"logits": jnp.array([1, 2]), "score": 0}).tolist()
     [1, 2]
     """
-    if isinstance(output, Mapping):
-        return output["logits"]
-    return output[0] if isinstance(output, tuple | list) else output
+    logits = part(output, "logits", 0)
+    if complaint := _complaint(logits):
+        raise ValueError(
+            f"{complaint}. For a task of another kind give the attack a `loss` of your own and the "
+            "call a `success`"
+        )
+    return logits
+
+
+def _complaint(logits: Any) -> str:
+    """What is wrong with logits of one example; empty if nothing is."""
+    shape = getattr(logits, "shape", None)
+    if shape is None or shape == (0,):
+        return "the model returns no logits: let it return (B, K), or {'logits': (B, K), ...}"
+    if shape == () and jnp.issubdtype(logits.dtype, jnp.integer):
+        return "the model returns classes (B,): let it return the logits (B, K) behind them"
+    if shape in ((), (1,)):
+        return (
+            f"the model returns one number per image, {'(B, 1)' if shape else '(B,)'}, where "
+            "logits (B, K) are read: if it is the log-odds z of class 1 of two, return "
+            "jnp.stack([jnp.zeros_like(z), z], -1) for z of shape (B,)"
+        )
+    if len(shape) > 1:
+        axes = ", ".join(map(str, ("B", *shape)))
+        return f"the model returns ({axes}), where logits (B, K) are read"
+    return ""
 
 
 def prediction(output: Any) -> jax.Array:
@@ -34,7 +89,7 @@ def prediction(output: Any) -> jax.Array:
 
 
 def layers_of(output: Any) -> tuple[jax.Array, ...]:
-    """The activations, first layer first: the 'features' of a mapping, or the entry after logits.
+    """The activations, first layer first: the part 'features', in a tuple the entry after logits.
 
     A single array is one layer.
 
@@ -44,10 +99,7 @@ def layers_of(output: Any) -> tuple[jax.Array, ...]:
     >>> [a.tolist() for a in layers_of((jnp.array([1, 2]), (jnp.array([3]), jnp.array([4]))))]
     [[3], [4]]
     """
-    if isinstance(output, Mapping):
-        layers = output.get("features")
-    else:
-        layers = output[1] if isinstance(output, tuple | list) and len(output) > 1 else None
+    layers = part(output, "features", 1)
     if layers is None:
         raise ValueError(
             "the model returns logits alone, and its features are needed; let it return "
@@ -66,7 +118,7 @@ def features_of(output: Any) -> jax.Array:
 
 
 def auxiliary_of(output: Any) -> jax.Array:
-    """The log-odds () of an auxiliary head, the 'auxiliary' of a mapping.
+    """The log-odds () of an auxiliary head, the 'auxiliary' of a structure with names.
 
     Raises:
       ValueError: the model has none.
@@ -74,22 +126,22 @@ def auxiliary_of(output: Any) -> jax.Array:
     >>> float(auxiliary_of({"logits": jnp.array([1, 2]), "auxiliary": jnp.array(0.5)}))
     0.5
     """
-    if not isinstance(output, Mapping) or "auxiliary" not in output:
+    if (found := part(output, "auxiliary")) is None:
         raise ValueError(
             "the model has no auxiliary head; train one by the method rr, and let the model return "
             "{'logits': (B, K), 'auxiliary': (B,)}, as models.with_layers does"
         )
-    return output["auxiliary"]
+    return found
 
 
 def drawn_of(output: Any) -> jax.Array:
-    """The logits of one draw of a randomised model: the 'drawn' of a mapping, or else its logits.
+    """The logits of one draw of a randomised model: the part 'drawn', or else the logits.
 
     >>> drawn_of({"logits": jnp.array([1, 2]), "drawn": jnp.array([0, 3])}).tolist()
     [0, 3]
     """
-    drawn = isinstance(output, Mapping) and "drawn" in output
-    return output["drawn"] if drawn else logits_of(output)
+    drawn = part(output, "drawn")
+    return logits_of(output) if drawn is None else drawn
 
 
 def float_logits(output: Any) -> jax.Array:

@@ -22,6 +22,7 @@ from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.inputs import check_examples, check_model
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.config import config
+from robustjax.evaluation import evaluate
 from robustjax.losses import targeted_dlr
 from robustjax.threats import Linf
 from robustjax.typing import Threat
@@ -180,8 +181,8 @@ def test_keys_of_both_kinds_are_taken():
     np.testing.assert_array_equal(old, new)
 
 
-def test_old_models_are_forgotten():
-    """A closure's structure holds its weights, so only the last few are remembered."""
+def test_models_are_forgotten_with_the_caches():
+    """Programs and shapes of a closure hold its weights until `jax.clear_caches`."""
 
     def make():
         w = W + 1
@@ -189,14 +190,13 @@ def test_old_models_are_forgotten():
         def closure(x):
             return x.reshape(len(x), -1) @ w
 
-        return closure
+        return closure, weakref.ref(w)
 
-    first = make()
-    alive = weakref.ref(first)
-    check_model(first, check_examples(IMAGES, LABELS))
-    del first
-    for _ in range(10):
-        check_model(make(), check_examples(IMAGES, LABELS))
+    model, alive = make()
+    run(Restarts(PGD(Linf(0.1), steps=1), 2), model=model)
+    evaluate(model, IMAGES, LABELS, {"pgd": PGD(Linf(0.1), steps=1)}, KEYS[0])
+    del model
+    jax.clear_caches()
     gc.collect()
     assert alive() is None
 
@@ -248,7 +248,7 @@ def test_what_is_no_attack_is_refused(attack, message):
     ("model", "message"),
     [
         (lambda x: np.asarray(x).reshape(len(x), -1) @ W, "must be a JAX function of a batch"),
-        (lambda x: x @ jnp.ones((7, 5)), r"given one image of shape \(4, 4, 1\), it fails"),
+        (lambda x: x @ jnp.ones((7, 5)), r"on images of shape \(1, 4, 4, 1\) it fails: TypeError"),
     ],
 )
 def test_a_model_that_fails_says_on_what(model, message):

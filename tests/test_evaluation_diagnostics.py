@@ -110,12 +110,35 @@ def test_an_attack_on_one_draw_of_a_random_model():
     assert flag.startswith("sq: one fixed draw") and "that Square looked at" in flag
 
 
-def test_batch_normalisation_in_train_mode():
-    def centred(x):
-        return linear(x - x.mean(0, keepdims=True) + 0.5)
+def in_bits(dtype, normalise=False):
+    """A net with a hidden layer that computes in few bits and returns float32."""
+    wide = RNG.normal(size=(16, 64)).astype(dtype) / 4, RNG.normal(size=(64, K)).astype(dtype)
 
-    found = flags(centred, labels=np.asarray(centred(IMAGES)).argmax(-1))
-    assert any("depend on the images beside it" in flag for flag in found)
+    def net(x):
+        hidden = x.reshape(len(x), -1).astype(dtype) @ wide[0]
+        if normalise:
+            hidden = (hidden - hidden.mean(0, keepdims=True)) / (hidden.std(0, keepdims=True) + 0.1)
+        return (jax.nn.relu(hidden) @ wide[1]).astype(jnp.float32)
+
+    return net
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_batch_normalisation_in_train_mode(dtype):
+    model = in_bits(dtype, normalise=True)
+    found = flags(model, labels=np.asarray(model(IMAGES)).argmax(-1))
+    assert any("depends on the images beside it" in flag for flag in found)
+    model = in_bits(dtype)
+    assert flags(model, labels=np.asarray(model(IMAGES)).argmax(-1)) == []
+
+
+def test_one_mask_of_dropout_for_a_whole_batch():
+    def dropped(x):
+        keep = jax.random.bernoulli(jax.random.key(0), 0.5, x.shape)
+        return linear(jnp.where(keep, 2 * x, 0.0))
+
+    found = flags(dropped, labels=np.asarray(dropped(IMAGES)).argmax(-1))
+    assert any("place in the batch" in flag and "dropout" in flag for flag in found)
 
 
 def test_few_classes():

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from tqdm import tqdm
 
 from robustjax.config import config, number, static
+from robustjax.keys import seeded
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 Weights = tuple[dict[str, jax.Array], ...]
@@ -77,7 +78,7 @@ class Autoencoder:
                 "leave `pool` off"
             )
         layers, size = Layers(self.pool), min(self.batch_size, len(images))
-        start, noisy = jax.random.split(jax.random.key(self.seed))
+        start, noisy = jax.random.split(seeded(self.seed))
         weights = layers.initial(start, images.shape[-1], self.filters)
         state, loss = (weights, optax.adam(self.lr).init(weights)), jnp.nan
         numbers, batches = (self.noise, self.penalty, self.lr), np.random.default_rng(self.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,8 +13,7 @@ import numpy as np
 
 from robustjax.attacks._core.ensemble import leaves
 from robustjax.attacks._core.iterative import Example, MinimumNorm
-from robustjax.attacks._core.randomized import Randomized
-from robustjax.attacks._core.success import logits_of
+from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._engine.craft import Judgement, Setting, Verdict, judge
 from robustjax.attacks._engine.inputs import Examples, num_classes, one_example
 from robustjax.attacks._engine.ledger import Stage, met_nan
@@ -21,11 +21,14 @@ from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.attacks._gradient.ascent import Ascent
 from robustjax.attacks.targets import Goal, Target, goal_of
 from robustjax.losses import dlr, targeted_dlr
+from robustjax.outputs import part
 from robustjax.threats import radius
 from robustjax.typing import Attack, Loss
 
 FEW = 256
 """How many images the checks of the model look at."""
+SIDE_BY_SIDE = 16
+"""How many of them the checks of its whole output look at, which may be large."""
 ZERO_GRADIENT = 0.01
 """A larger fraction of examples without a gradient makes the accuracy untrustworthy."""
 BLACK_BOX = 0.002
@@ -76,8 +79,8 @@ class Draws(Protocol):
 def of_model(setting: Setting, examples: Examples, clean: Judgement) -> list[str]:
     """Flags of the model, before any attack: looks at the first few images only."""
     few = examples[np.arange(min(len(examples), FEW))]
-    known = Judgement(*(column[: len(few)] for column in clean))
-    checks = (_probabilities, _scale, _random, _batch)
+    known = jax.tree.map(lambda column: column[: len(few)], clean)
+    checks = (_probabilities, _scale, _random, _batch, _no_logits)
     found = [check(setting, few, known) for check in checks]
     return [text for text in found if text]
 
@@ -150,9 +153,20 @@ def _no_gradient_one(attack, model, key, rows):
     return jnp.all(attack.gradient(logits_fn, rows["at"], goal) == 0)
 
 
+def _no_logits(setting, few, clean):
+    if clean.logits is not None:
+        return None
+    return (
+        "the model returns no logits (B, K), so nothing looked for probabilities in their place, "
+        "and the report holds no predictions: accuracies count what `success` says"
+    )
+
+
 def _probabilities(setting, few, clean):
-    z = clean.logits
-    if (z >= 0).all() and (z <= 1).all() and np.allclose(z.sum(-1), 1, atol=1e-3):
+    if clean.logits is None:
+        return None
+    z = clean.logits.astype(np.float32)
+    if (z >= 0).all() and (z <= 1).all() and np.allclose(z.sum(-1), 1, atol=1e-2):
         return (
             "the model returns probabilities, not logits: where they saturate no loss has a "
             "gradient; return what goes into the softmax"
@@ -164,14 +178,14 @@ def _scale(setting, few, clean):
     """Whether the model is right more often if the pixels are not in [0, 1]."""
     if few.image.min() < 0 or few.image.max() > 1:  # their bounds are others
         return None
-    x, accuracy = few.image, np.mean(clean.prediction == few.label)
+    x, accuracy = few.image, 1 - clean.fooled.mean()
     mean, std = (f(x, axis=(0, 1, 2)) for f in (np.mean, np.std))
     scales = {
         "[0, 255]": 255 * x,
         "[-1, 1]": 2 * x - 1,
         "mean 0 and deviation 1 in each channel": (x - mean) / np.maximum(std, 1e-3),
     }
-    others = {name: judge(setting, few, z).prediction == few.label for name, z in scales.items()}
+    others = {name: ~judge(setting, few, z).fooled for name, z in scales.items()}
     name, right = max(others.items(), key=lambda item: item[1].mean())
     if right.mean() > accuracy + max(0.1, 3 * np.sqrt(0.25 / len(few))):
         return (
@@ -184,25 +198,50 @@ def _scale(setting, few, clean):
 
 def _random(setting, few, clean):
     other = dataclasses.replace(setting, key=jax.random.fold_in(setting.key, 1))
-    if _differ(judge(other, few).logits, clean.logits):
+    if _differ(_outputs(other, few, clean), _outputs(setting, few, clean)):
         wrap = "" if isinstance(setting.model, Randomized) else "wrap it in attacks.Randomized and "
         return (
-            f"the model's output is random: the same images gave other logits; {wrap}attack the "
+            f"the model's output is random: the same images gave another one; {wrap}attack the "
             "mean over draws (AutoAttack version 'rand', or the field eot of PGD and APGD)"
         )
     return None
 
 
+def _outputs(setting, few, clean):
+    """The logits of the first images, or whatever a model without logits returns."""
+    some = few[np.arange(min(len(few), SIDE_BY_SIDE))]
+    if clean.logits is not None:
+        return judge(setting, some).logits
+    rows = {"image": some.image, "index": some.index}
+    return over_tiles(_output_one, (setting.model, setting.key), rows, setting.batch_size)
+
+
+def _output_one(model, key, row):
+    return redraw(one_example(model), jax.random.fold_in(key, row["index"]))(row["image"])
+
+
 def _batch(setting, few, clean):
-    """Whether an image's logits depend on the images beside it."""
+    """Whether an image's output depends on the images beside it, or on its place among them."""
     if isinstance(setting.model, Randomized):
         return None
-    some = few.image[:16]
-    together = np.asarray(logits_of(_together(setting.model, some)))
-    if _differ(together, clean.logits[: len(some)]):
+    some = few.image[:SIDE_BY_SIDE]
+
+    def beside(others):
+        """One program for all others, so that its rounding is the same in any precision."""
+        output = _together(setting.model, np.concatenate([some, others]))
+        output = output if clean.logits is None else part(output, "logits", 0)
+        return jax.tree.map(lambda a: a[: len(some)], output)
+
+    together = beside(some)
+    if _differ(together, beside(some.min() + some.max() - some)):
         return (
-            "the logits of an image depend on the images beside it, as with BatchNorm in train "
+            "the output for an image depends on the images beside it, as with BatchNorm in train "
             "mode: evaluate with running statistics"
+        )
+    if _differ(together, _outputs(setting, few, clean), _rounding(setting.model, some)):
+        return (
+            "the output for an image depends on its place in the batch or on the batch's size, as "
+            "with dropout in train mode: evaluate without it"
         )
     return None
 
@@ -212,9 +251,22 @@ def _together(model, images):
     return model(images)
 
 
-def _differ(a: np.ndarray, b: np.ndarray) -> bool:
-    """More than the rounding of another kernel."""
-    return bool(np.abs(a - b).max() > 1e-3 * max(np.abs(b).max(), 1e-6))
+def _rounding(model, images) -> float:
+    """How far apart the outputs of two programs may be, relative to the largest."""
+    few_bits = re.search(r"\b(bf16|f16|f8\w*)\[", str(_together.trace(model, images).jaxpr))
+    if jax.default_backend() != "cpu":  # which multiplies float32 in fewer bits
+        return 0.1
+    return 1e-3 if few_bits is None else {"bf16": 0.1, "f16": 0.02}.get(few_bits[1], 0.5)
+
+
+def _differ(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
+    """Whether any array of two outputs differs by more than this share of its largest number."""
+
+    def far(a, b):
+        a, b = (np.nan_to_num(np.asarray(leaf, np.float32)) for leaf in (a, b))
+        return np.abs(a - b).max() > tolerance * max(np.abs(b).max(), 1e-6)
+
+    return any(jax.tree.leaves(jax.tree.map(far, a, b)))
 
 
 def _unreachable(parts):
@@ -281,7 +333,9 @@ def _one_draw(parts, model):
 
 
 def _few_classes(parts, classes):
-    if classes < 4 and any(getattr(part, "loss", None) in (dlr, targeted_dlr) for part in parts):
+    if 0 < classes < 4 and any(
+        getattr(part, "loss", None) in (dlr, targeted_dlr) for part in parts
+    ):
         return [
             f"the model has {classes} classes and the DLR losses need 3 or 4: fewer logits go into "
             "their divisor (see losses.dlr), and only the classes that exist are targets"

@@ -39,7 +39,8 @@ class Report:
       minimum_norm: the attacks whose distances give the accuracy at any radius: `curve`.
       key: the numbers of the PRNG key.
       examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
-        'prediction', 'distance', 'stage' (N,); given targets also 'target' and 'reached'. The
+        'prediction', 'distance', 'stage' (N,), without predictions where the model returns no
+        logits; given targets also 'target' and 'reached'. The
         distance is in the norm of the attack's own threat (with an eps per feature in units of its
         largest entry: see `typing.Threat`), and inf where a minimum-norm attack found nothing; an
         image that is misclassified clean is not attacked, counts as fooled, and has distance 0. The

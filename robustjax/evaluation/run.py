@@ -58,7 +58,7 @@ def evaluate(
         variables)`, whose weights are no part of the program.
       images: (N, H, W, C), floats in the box of the attacks' threats, [0, 1] by default; or uint8,
         which is divided by 255.
-      labels: (N,) integers.
+      labels: (N,) integers; for a `success` of your own any numbers (N, ...).
       attacks: by the names the report should use.
       key: example i uses fold_in(key, indices[i]) in every attack.
       targets: (N,) integers, a class for each image to go to, other than its label: the attacks
@@ -68,7 +68,9 @@ def evaluate(
       batch_size: images at once, all devices together; does not change the result.
       success: (output, label) -> bool: the model is wrong there. The default compares the largest
         logit with the label; with a detector it is 'wrong and not detected'. Attacks that stop at
-        success have a field of the same name.
+        success have a field of the same name. With a success of your own, and a loss of your own
+        in the attack, the model may return any arrays (B, ...); the checks that read logits are
+        then left out, which `Report.warnings` says.
       journal: a folder for snapshots. After a kill the same call resumes from them and gives the
         same report. A call that differs in anything that decides the result, the code of a loss
         included, starts over. Delete the folder when the report is safe.
@@ -108,18 +110,17 @@ def evaluate(
         indices,
         batch_size,
         targets,
-        attacks=list(attacks.values()),
+        list(attacks.values()),
+        success,
     )
     setting = Setting(model, key, success, batch_size, Ledger())
     clean = _clean(setting, data)
     if journal is not None:
         journal = _folder(journal, setting, data, clean, attacks)
     right = ~clean.fooled
-    table: dict[str, Any] = {
-        "index": data.index,
-        "label": data.label,
-        "prediction": clean.prediction,
-    }
+    table: dict[str, Any] = {"index": data.index, "label": data.label}
+    if clean.logits is not None:
+        table["prediction"] = clean.prediction
     if are_classes(data.target):
         table["target"] = data.target
     notes = diagnostics.of_model(setting, data, clean) if diagnose else []
@@ -143,10 +144,11 @@ def evaluate(
                 notes += [f"{name}: {text}" for text in met_nan(ledger.stages)]
         table[name] = {
             "fooled": ~right | (verdict.fooled & verdict.inside),
-            "prediction": verdict.prediction,
             "distance": verdict.distance,
             "stage": verdict.stage,
         }
+        if clean.logits is not None:
+            table[name]["prediction"] = verdict.prediction
         if are_classes(data.target):
             there = clean.prediction == data.target
             table[name]["reached"] = np.where(right, verdict.stage >= 0, there)
@@ -188,6 +190,7 @@ def curve(
     *,
     indices: Any = None,
     batch_size: int | None = None,
+    success: Success = fooled,
     progress: bool = False,
 ) -> dict[str, list[float]]:
     """Accuracy under one attack over radii of its threat, in one compilation.
@@ -197,7 +200,7 @@ def curve(
         step size then, so that its steps follow eps.
       eps: the radii; 0 gives the clean accuracy. An eps per feature keeps its proportions, and its
         largest entry becomes the radius; instead of an eps per example all get the same.
-      logits_fn, images, labels, key, indices, batch_size, progress: as for `evaluate`.
+      logits_fn, images, labels, key, indices, batch_size, success, progress: as for `evaluate`.
 
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
@@ -216,9 +219,9 @@ def curve(
     check_attack(attack)
     check_radii(eps)
     model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, attacks=attack
+        logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
-    setting = Setting(model, key, fooled, batch_size, Ledger())
+    setting = Setting(model, key, success, batch_size, Ledger())
     right = data[~_clean(setting, data).fooled]
     once = isinstance(attack, MinimumNorm)
     distances = np.zeros((len(eps), len(data)))
@@ -243,6 +246,7 @@ def zero_gradient(
     *,
     indices: Any = None,
     batch_size: int | None = None,
+    success: Success = fooled,
 ) -> float:
     """The fraction of the images that the model gets right at which an attack has no gradient.
 
@@ -251,7 +255,7 @@ def zero_gradient(
 
     Args:
       attack: one objective of a gradient attack; `PGD()` is the plain cross-entropy.
-      logits_fn, images, labels, key, indices, batch_size: as for `evaluate`.
+      logits_fn, images, labels, key, indices, batch_size, success: as for `evaluate`.
 
     Logits this large saturate the softmax:
 
@@ -263,19 +267,18 @@ def zero_gradient(
     1.0
     """
     model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, attacks=attack
+        logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
-    setting = Setting(model, key, fooled, batch_size, Ledger())
+    setting = Setting(model, key, success, batch_size, Ledger())
     right = data[~_clean(setting, data).fooled]
     return float(diagnostics.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
 
 
 def _clean(setting: Setting, data: Examples) -> Judgement:
     clean = judge(setting, data)
-    if (clean.prediction < 0).any():
-        raise ValueError(
-            f"the model's logits are NaN on {(clean.prediction < 0).sum()} clean images"
-        )
+    if clean.nan.any():
+        output = "output is" if clean.logits is None else "logits are"
+        raise ValueError(f"the model's {output} NaN on {clean.nan.sum()} clean images")
     return clean
 
 

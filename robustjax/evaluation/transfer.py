@@ -124,7 +124,9 @@ def transfer(
     if twice:
         raise ValueError(f"{twice[0]!r} names one model as source, another one as target")
     requests = {
-        name: check_request(logits_fn, key, images, labels, indices, batch_size, attacks=attack)
+        name: check_request(
+            logits_fn, key, images, labels, indices, batch_size, None, attack, success
+        )
         for name, logits_fn in {**sources, **targets}.items()
     }
     settings = {

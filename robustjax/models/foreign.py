@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,7 +19,7 @@ from jax import lax
 
 from robustjax.models.layers import BN
 from robustjax.models.trees import flatten, unflatten
-from robustjax.outputs import logits_of
+from robustjax.outputs import part
 from robustjax.parallel import AXIS
 
 IMAGE = "image"
@@ -180,14 +180,16 @@ class Foreign(abc.ABC):
             return ran.output, stats
         answer = {}
         if method != "features":
-            answer["logits"] = jnp.asarray(logits_of(ran.output), jnp.float32)
-            if answer["logits"].ndim != 2 or len(answer["logits"]) != len(x):
-                shape = answer["logits"].shape
+            logits = part(ran.output, "logits", 0)
+            if logits is None or jnp.ndim(logits) != 2 or len(logits) != len(x):
+                shape = jax.tree.map(jnp.shape, ran.output)
                 raise ValueError(
                     f"a network must return logits (B, K), {self.title} returned {shape}"
                 )
+            answer["logits"] = jnp.asarray(logits, jnp.float32)
         if method != "__call__":
-            features = _features(ran.output) if ran.features is None else ran.features
+            told = part(ran.output, "features", 1) if ran.features is None else ran.features
+            features = told[-1] if isinstance(told, tuple | list) else told
             if features is None:
                 raise NoFeatures(f"{self.title} tells no features: {ADVICE[method]}")
             answer["features"] = jnp.asarray(features, jnp.float32).reshape(len(x), -1)
@@ -224,15 +226,6 @@ def check_call(title: str, call: Callable, given: tuple[str, ...] = ()) -> None:
 
 class NoFeatures(ValueError):
     """A module that has logits alone was asked for features."""
-
-
-def _features(output: Any) -> Any:
-    """The features beside the logits in what a module returned; None where there are none."""
-    if isinstance(output, Mapping):
-        found = output.get("features")
-    else:
-        found = output[1] if isinstance(output, tuple | list) and len(output) > 1 else None
-    return found[-1] if isinstance(found, tuple | list) else found
 
 
 def _settled(before: Any, after: Any, synchronised: tuple[str, ...], bn: BN) -> dict[str, Any]:

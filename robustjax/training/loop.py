@@ -19,6 +19,7 @@ from tqdm import tqdm
 from robustjax import config, data, files, models, parallel
 from robustjax.checkpoint import Checkpoints
 from robustjax.evaluation import evaluate
+from robustjax.keys import seeded
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
 from robustjax.training.methods.base import Method
@@ -144,7 +145,7 @@ def fit(
     total = recipe.epochs * steps_per_epoch
     model = required_model(model, method)
     module = models.network(model, train.num_classes)
-    init_key, step_key, validation_key = jax.random.split(jax.random.key(seed), 3)
+    init_key, step_key, validation_key = jax.random.split(seeded(seed), 3)
     state = create_state(
         module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.deterministic import ordered_sum
+from robustjax.keys import seeded, threefry
 
 
 @jax.tree_util.register_pytree_node_class
@@ -39,7 +40,7 @@ class Randomized:
     def __init__(self, function: Callable, key: jax.Array | None = None):
         is_partial = isinstance(function, jax.tree_util.Partial)
         self.function = function if is_partial else jax.tree_util.Partial(function)
-        self.key = jax.random.key(0) if key is None else key
+        self.key = seeded(0) if key is None else threefry(key)
 
     def __call__(self, images: jax.Array) -> Any:
         """The output under the current key, the same draw at every call."""

@@ -18,7 +18,15 @@ Success = Callable[[Any, jax.Array], jax.Array]
 
 
 def fooled(output: Any, y: jax.Array) -> jax.Array:
-    """The usual success: the prediction is not the true label."""
+    """The usual success: the prediction is not the true label.
+
+    Raises:
+      ValueError: the output holds no logits, or the label is no class.
+    """
+    if jnp.ndim(y):
+        raise ValueError(
+            f"labels of shape {('N', *jnp.shape(y))} are no classes: give a `success` of your own"
+        )
     return prediction(output) != y
 
 

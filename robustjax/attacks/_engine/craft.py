@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from robustjax.attacks._core.ensemble import Ensemble, leaves, stages_of
 from robustjax.attacks._core.iterative import Example, MinimumNorm, iterative
 from robustjax.attacks._core.randomized import redraw
-from robustjax.attacks._core.success import Success, fooled, logits_of, prediction, won_by
+from robustjax.attacks._core.success import Success, fooled, prediction, won_by
 from robustjax.attacks._engine.inputs import (
     Examples,
     are_classes,
@@ -26,6 +27,7 @@ from robustjax.attacks._engine.inputs import (
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
 from robustjax.attacks._engine.slots import Crafted, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.outputs import has_logits, logits_of
 from robustjax.threats import radius
 from robustjax.typing import Attack, Cost
 
@@ -38,7 +40,7 @@ class Verdict(NamedTuple):
       distance: (N,) in the norm of the threat of the attack that made the image; inf where a
         minimum-norm attack found none.
       inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
-      prediction: (N,) the model's, on that image.
+      prediction: (N,) the model's, on that image; -1 for a model without logits.
       fooled: (N,) bool: the setting's `success` for that image.
       stage: (N,) the stage that won, as an index into the ledger; -1: the example resists them all.
         A stage wins if it succeeds and, where a target class is given, reaches it.
@@ -56,14 +58,16 @@ class Judgement(NamedTuple):
     """Model outputs for N images, as NumPy arrays.
 
     Attributes:
-      logits: (N, K).
-      prediction: (N,) the class; -1, which is never right, where a logit is NaN.
+      logits: (N, K); None for a model without.
+      prediction: (N,) the class; -1, which is never right, where a logit is NaN or there is none.
+      nan: (N,) bool: a logit, or for a model without logits any number that it returns, is NaN.
       fooled: (N,) bool: the setting's `success`.
       won: (N,) bool: fooled and, where a target class is given, of that class.
     """
 
-    logits: np.ndarray
+    logits: np.ndarray | None
     prediction: np.ndarray
+    nan: np.ndarray
     fooled: np.ndarray
     won: np.ndarray
 
@@ -100,13 +104,14 @@ def perturb(
       key: example i uses fold_in(key, indices[i]).
       images: (N, H, W, C), floats in the box of the attack's threat, [0, 1] by default; or uint8,
         which is divided by 255.
-      labels: (N,) integers, the true labels.
+      labels: (N,) integers, the true labels; for a `success` of your own any numbers (N, ...).
       targets: (N,) integers, a class to reach for each image, other than its label; a stage of an
         ensemble has won where it reaches it. For a loss that compares with other arrays (`kl`),
         those arrays, (N, ...).
       indices: (N,) integers that name the examples; None: 0 to N - 1.
       batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
       success: (output, label) -> bool: whether a stage of an ensemble has won; None: its own.
+        Labels that are no classes need one, for any attack.
       progress: show a progress bar.
 
     Returns:
@@ -136,11 +141,12 @@ def perturb(
     [[0.625, 0.75], [0.375, 0.625]]
     """
     check_attack(attack)
+    own: Success = success or getattr(attack, "success", fooled)
+    read = own if isinstance(attack, Ensemble) or own is not fooled else None
     model, key, examples, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, targets, attack
+        logits_fn, key, images, labels, indices, batch_size, targets, attack, read
     )
-    own: Success = getattr(attack, "success", fooled)
-    setting = Setting(model, key, success or own, batch_size, Ledger())
+    setting = Setting(model, key, own, batch_size, Ledger())
     title = type(attack).__name__ if progress else None
     if isinstance(attack, Ensemble):
         image = craft(attack, setting, examples, title).image
@@ -224,8 +230,16 @@ def _judge_one(model, key, success, row):
     output = logits_fn(row["image"])
     example = Example(key, row["image"], row["label"], row["target"])
     fooled, won = success(output, row["label"]), won_by(success, output, example)
-    columns: tuple[Any, ...] = logits_of(output), prediction(output), fooled, won
+    logits = logits_of(output) if has_logits(output) else None
+    predicted = jnp.asarray(-1) if logits is None else prediction(output)
+    nan = _nan(output if logits is None else logits)
+    columns: tuple[Any, ...] = logits, predicted, nan, fooled, won
     return Judgement(*columns)  # here of JAX, on the host of NumPy
+
+
+def _nan(output: Any) -> jax.Array:
+    """Whether any number of an output is NaN."""
+    return jnp.any(jnp.stack([jnp.any(jnp.isnan(leaf)) for leaf in jax.tree.leaves(output)]))
 
 
 VERDICT = 2**31 - 2

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from robustjax import keys
 from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.randomized import Randomized
-from robustjax.attacks._core.success import logits_of
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._engine.failures import advice_for
 from robustjax.attacks._engine.tiles import default_batch_size
+from robustjax.outputs import has_logits, logits_of
 from robustjax.parallel import place
 from robustjax.threats import Linf, box_of
 from robustjax.threats._trees import check_threats, map_threats, of_example, threats_of
@@ -27,7 +30,7 @@ class Examples:
 
     Attributes:
       image: (N, H, W, C) float32.
-      label: (N,) the true classes.
+      label: (N,) the true classes, or (N, ...) for a success of one's own.
       index: (N,) their names, from which randomness is drawn.
       position: (N,) where each stood in what the caller gave: its entry of an eps per example.
       target: pytree of (N, ...) for attacks with a given target, or None.
@@ -60,25 +63,32 @@ def check_request(
     batch_size: int | None,
     targets: Any = None,
     attacks: Any = None,
+    success: Success | None = None,
 ) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
     """Check what `perturb`, `evaluate` and `curve` share -> (model, key, examples, tile size).
 
     `attacks` is one attack or a list of them: their threats say where the pixels may lie.
+    `success` says whether labels are classes (None, `fooled`) or whatever it reads.
 
     Raises:
-      ValueError: not a PRNG key, batch_size < 1, or as `check_examples` and `check_model`.
+      ValueError: called while JAX traces, not a PRNG key, batch_size < 1, or as `check_examples`
+        and `check_model`.
     """
-    if getattr(key, "dtype", None) == np.uint32 and key.shape == (2,):
-        key = jax.random.wrap_key_data(key)  # jax.random.PRNGKey(0)
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed or key.ndim:
-        raise ValueError(f"key must be one PRNG key, such as jax.random.key(0); got {key!r}")
+    given = jax.tree.leaves((logits_fn, key, images, labels, indices, targets))
+    if any(isinstance(leaf, Tracer) for leaf in (*given, jnp.zeros(()) + 0)):
+        raise ValueError(
+            "perturb, evaluate and curve run on the host: call them outside jax.jit, jax.vmap and "
+            "jax.grad; inside, map the attack itself over the images, "
+            "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see docs/own_loop.md"
+        )
+    key = keys.threefry(key)
     if batch_size is None:
         batch_size = default_batch_size()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    examples = check_examples(images, labels, indices, targets, attacks)
-    return check_model(logits_fn, examples), key, examples, min(batch_size, len(examples))
+    examples = check_examples(images, labels, indices, targets, attacks, success)
+    model = check_model(logits_fn, examples, success)
+    return model, key, examples, min(batch_size, len(examples))
 
 
 def check_attack(attack: Any) -> None:
@@ -94,26 +104,34 @@ def check_attack(attack: Any) -> None:
 
 
 def check_examples(
-    images: Any, labels: Any, indices: Any = None, targets: Any = None, attacks: Any = None
+    images: Any,
+    labels: Any,
+    indices: Any = None,
+    targets: Any = None,
+    attacks: Any = None,
+    success: Success | None = None,
 ) -> Examples:
     """Images and labels from outside.
 
     Args:
       images: (N, H, W, C), uint8, which is divided by 255, or floats in the boxes of the attacks'
         threats, [0, 1] by default. Pixels outside by rounding alone are clipped.
-      labels: (N,) integers, the true labels.
+      labels: (N,) integers, the true labels; for a success of one's own any numbers (N, ...).
       indices: (N,) integers that name the examples, and seed them; None: 0 to N - 1.
       targets: (N,) integers, the classes to reach; or a pytree of arrays (N, ...) for losses that
         compare with something else; None: none.
       attacks: one attack or a list of them; None: none.
+      success: what reads the labels; None: `fooled`, which takes classes.
 
     Raises:
-      ValueError: a wrong shape or dtype, pixels outside the box or not finite, a negative label, a
-        target that is its image's label, or a threat that does not fit the images.
+      ValueError: channels before height and width, a wrong shape or dtype, pixels outside the box
+        or not finite, a negative label, a target that is its image's label, or a threat that does
+        not fit the images.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or not images.size:
         raise ValueError(f"images must have the shape (N, H, W, C), N >= 1; got {images.shape}")
+    _check_layout(images.shape)
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / np.float32(255)
     if images.dtype.kind not in "fV":  # V: bfloat16
@@ -129,28 +147,60 @@ def check_examples(
         for threat in threats_of(attack) or [None]:
             images = _in_box(images, threat)
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-    for name, values in (("labels", labels), ("indices", indices)):
-        if values.shape != (len(images),) or values.dtype.kind not in "iu":
-            raise ValueError(
-                f"{name} must be {len(images)} integers, one per image; "
-                f"got {values.dtype} of shape {values.shape}"
-            )
-        if values.min() < 0 or values.max() >= 2**31:
-            bad = values.min() if values.min() < 0 else values.max()
-            raise ValueError(f"{name} must lie in [0, 2^31), got {bad}")
+    _check_integers("indices", indices, len(images))
+    if success in (None, fooled):
+        _check_integers("labels", labels, len(images))
+    labels = _labels(labels, len(images))
     targets = jax.tree.map(np.asarray, targets)
     for leaf in jax.tree.leaves(targets):
-        if leaf.shape[:1] != labels.shape:
+        if leaf.shape[:1] != labels.shape[:1]:
             raise ValueError(f"targets must have a leading axis {len(images)}, got {leaf.shape}")
     if are_classes(targets):
-        if (same := np.flatnonzero(targets == labels)).size:
+        if are_classes(labels) and (same := np.flatnonzero(targets == labels)).size:
             raise ValueError(
                 f"a target is a class to reach, but that of image {same[0]} is its own label, "
                 f"{labels[same[0]]}: give it another, or leave such images out"
             )
         targets = targets.astype(np.int32)
     position = np.arange(len(images), dtype=np.int32)
-    return Examples(images, labels.astype(np.int32), indices.astype(np.int32), position, targets)
+    return Examples(images, labels, indices.astype(np.int32), position, targets)
+
+
+def _check_layout(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for square images, or such of 3 channels, that have the channels first."""
+    _, first, height, width = shape
+    if min(height, width) >= 8 and (first == 3 or (first == 1 and height == width)):
+        raise ValueError(
+            f"images of shape {shape} have their channels first, and they are read as (N, H, W, C):"
+            " give images.transpose(0, 2, 3, 1), and if the model wants channels first, "
+            "lambda x: model(x.transpose(0, 3, 1, 2))"
+        )
+
+
+def _check_integers(name: str, values: np.ndarray, count: int) -> None:
+    """Raise ValueError unless there is an integer >= 0 for each image."""
+    if values.shape != (count,) or values.dtype.kind not in "iu":
+        other = "; labels of another kind need a `success` of your own"
+        raise ValueError(
+            f"{name} must be {count} integers, one per image; got {values.dtype} of shape "
+            f"{values.shape}{other if name == 'labels' else ''}"
+        )
+    if values.min() < 0 or values.max() >= 2**31:
+        bad = values.min() if values.min() < 0 else values.max()
+        raise ValueError(f"{name} must lie in [0, 2^31), got {bad}")
+
+
+def _labels(labels: np.ndarray, count: int) -> np.ndarray:
+    """Labels of any kind in 32 bits at most."""
+    kind = "V" if labels.dtype == jnp.bfloat16 else labels.dtype.kind
+    if labels.shape[:1] != (count,) or kind not in "biufV":
+        raise ValueError(
+            f"labels must be {count} numbers or arrays of numbers, one per image; got "
+            f"{labels.dtype} of shape {labels.shape}"
+        )
+    if kind in "iu" and labels.size and not -(2**31) <= labels.min() <= labels.max() < 2**31:
+        raise ValueError(f"labels must lie in [-2^31, 2^31), got up to {np.abs(labels).max()}")
+    return labels.astype({"b": bool, "i": np.int32, "u": np.int32}.get(kind, np.float32))
 
 
 def _in_box(images: np.ndarray, threat: Threat | None) -> np.ndarray:
@@ -179,7 +229,9 @@ def are_classes(targets: Any) -> bool:
     return isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
-def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partial:
+def check_model(
+    logits_fn: Callable, examples: Examples, success: Success | None = None
+) -> jax.tree_util.Partial:
     """The model as a pytree whose weights are data, placed on this process's devices.
 
     Args:
@@ -189,11 +241,18 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
         program, with everything it closes over: the program is cached by the callable's identity,
         weights included, until `jax.clear_caches()`.
       examples: the images and labels that it will see.
+      success: what will read its output beside a label; None: nothing.
 
     Raises:
       ValueError: a leaf of a Partial that is not an array, a model that fails on these images, an
-        output without the batch axis, or a label the model has no logit for.
+        output without the batch axis, a label the model has no logit for, or an output that
+        `success` cannot read.
     """
+    if not callable(logits_fn) or isinstance(logits_fn, type):
+        raise ValueError(
+            "logits_fn must be a function of a batch (B, H, W, C) -> (B, K), such as "
+            f"jax.tree_util.Partial(apply, variables); got {_kind(logits_fn)}"
+        )
     if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):
         logits_fn = jax.tree_util.Partial(logits_fn)
     for leaf in jax.tree.leaves(logits_fn):
@@ -202,36 +261,38 @@ def check_model(logits_fn: Callable, examples: Examples) -> jax.tree_util.Partia
                 "a Partial model may hold arrays and numbers only, not "
                 f"{type(leaf).__name__}; put {leaf!r} inside the function"
             )
-    try:
-        output = _output_of(logits_fn, examples)
-    except (TypeError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(
-            f"logits_fn must be a JAX function of a batch (B, H, W, C); given one image of shape "
-            f"{examples.image.shape[1:]}, it fails: {reason}"
-        ) from error
-    shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
-    if any(shape[:1] != (1,) for shape in shapes):
-        raise ValueError(
-            "logits_fn must take a batch (B, H, W, C) and return (B, K); for B = 1 it returned "
-            f"{shapes}"
-        )
-    logits = output if isinstance(output, Mapping) and "logits" not in output else logits_of(output)
-    shape = getattr(logits, "shape", ())
-    if len(shape) == 2 and examples.label.max() >= shape[1]:
-        raise ValueError(
-            f"the model has {shape[1]} classes, but there is a label {examples.label.max()}"
-        )
-    if len(shape) == 2 and are_classes(targets := examples.target):
-        wrong = targets[(targets < 0) | (targets >= shape[1])]
-        if wrong.size:
-            raise ValueError(f"the model has {shape[1]} classes, but there is a target {wrong[0]}")
+    output = _output_of(logits_fn, examples)
+    if success is not None:
+        _check_success(success, output, examples.label)
+    if has_logits(output):
+        logits = logits_of(output)
+        if not any(jnp.issubdtype(logits.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise ValueError(f"logits must be real numbers, got {logits.dtype}")
+        classes = logits.shape[0]
+        for name, values in (("label", examples.label), ("target", examples.target)):
+            wrong = values[(values < 0) | (values >= classes)] if are_classes(values) else ()
+            if len(wrong):
+                worst = wrong[np.abs(wrong).argmax()]
+                raise ValueError(f"the model has {classes} classes, but there is a {name} {worst}")
     return place(logits_fn, None)
 
 
+def _check_success(success: Success, output: Any, labels: np.ndarray) -> None:
+    """Raise ValueError unless `success` makes one bool of an output and a label."""
+    label = jax.ShapeDtypeStruct(labels.shape[1:], labels.dtype)
+    won = jax.eval_shape(success, output, label)
+    if getattr(won, "shape", None) != () or won.dtype != bool:
+        raise ValueError(
+            "success(output, label) must return one bool for one example, as (a != b).any() does; "
+            f"for an output of {_shapes(output)} and a label of shape {label.shape} it returned "
+            f"{won}"
+        )
+
+
 def num_classes(model: Callable, examples: Examples) -> int:
-    """K, the number of logits that a checked model returns."""
-    return logits_of(_output_of(model, examples)).shape[-1]
+    """K, the number of logits that a checked model returns; 0 for a model without."""
+    output = _output_of(model, examples)
+    return logits_of(output).shape[0] if has_logits(output) else 0
 
 
 def one_example(logits_fn: Callable) -> Callable:
@@ -246,21 +307,46 @@ def _first(output: Any) -> Any:
 
 
 def _output_of(model: Callable, examples: Examples) -> Any:
-    """The shapes of what a model returns for one image."""
-    leaves, structure = jax.tree.flatten(model)
-    types = [jax.typeof(leaf) for leaf in leaves]
-    structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
-    return _output(structure, structs, examples.image.shape[1:])
+    """The shapes of what a model returns for one image, without the axis of the batch."""
+    shape = examples.image.shape[1:]
+    output = _traced(_whole, model, (1, *shape))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
+    if not shapes or any(shape[:1] != (1,) for shape in shapes):
+        raise ValueError(
+            "logits_fn must take a batch (B, H, W, C) and return (B, K), each array with the axis "
+            f"B; for B = 1 it returned {shapes}: give jax.vmap(model) if it takes one image, "
+            "jnp.stack a list, and leave statistics out (mutable=False in linen)"
+        )
+    _traced(_one_by_one, model, (2, *shape))  # as attacks will call it
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), output)
 
 
-@functools.lru_cache(maxsize=8)
-def _output(structure, structs, image_shape):
-    """The shapes that a model returns for one image; cached, since it costs a trace.
+def _traced(program: Any, model: Callable, shape: tuple[int, ...]) -> Any:
+    """The shapes of the output on images of this shape; remembered until `jax.clear_caches`."""
+    images = jax.ShapeDtypeStruct(shape, np.float32)
+    try:
+        return program.eval_shape(model, images)
+    except Exception as error:
+        raise ValueError(
+            f"logits_fn must be a JAX function of a batch (B, H, W, C); on images of shape "
+            f"{shape} it fails: {advice_for(error, model, images)}"
+        ) from error
 
-    The last few only: the structure of a closure holds its weights. (JAX's own cache of programs
-    holds them too, but can be cleared by `jax.clear_caches`.)
-    """
-    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    return jax.eval_shape(
-        lambda leaves, x: jax.tree.unflatten(structure, leaves)(x), structs, image
-    )
+
+@jax.jit
+def _whole(model, images):
+    return model(images)
+
+
+@jax.jit
+def _one_by_one(model, images):
+    return jax.vmap(one_example(model), axis_name="example")(images)
+
+
+def _kind(given: Any) -> str:
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+
+
+def _shapes(output: Any) -> str:
+    """The shapes of an output's arrays."""
+    return str([leaf.shape for leaf in jax.tree.leaves(output)])

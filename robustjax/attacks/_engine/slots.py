@@ -251,10 +251,7 @@ def _where(mask: jax.Array, yes: Any, no: Any) -> Any:
 def _empty(shared: tuple, examples: Examples, size: int) -> Snapshot:
     """The snapshot before the first step: nothing finished, no slot taken."""
     row = jax.tree.map(lambda a: a[0], examples.rows())
-    leaves, structure = jax.tree.flatten((shared, row))
-    types = [jax.typeof(leaf) for leaf in leaves]
-    structs = tuple(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
-    state, crafted = _shapes(structure, structs)
+    state, crafted = _started.eval_shape(shared, row)
 
     def zeros(tree, n):
         return jax.tree.map(lambda s: np.zeros((n, *s.shape), s.dtype), tree)
@@ -264,17 +261,9 @@ def _empty(shared: tuple, examples: Examples, size: int) -> Snapshot:
     return Snapshot(zeros(crafted, n), *nobody, zeros(state, size), np.float64(0))
 
 
-@functools.lru_cache(maxsize=8)
-def _shapes(structure, structs):
-    """The shapes of one example's state and result; cached, since it costs a trace.
-
-    The last few only: the structure of a closure holds its weights.
-    """
-
-    def one(leaves):
-        shared, row = jax.tree.unflatten(structure, leaves)
-        attack, logits_fn, example = _problem(shared, row)
-        state = attack.begin(logits_fn, example)
-        return state, _result(attack, example, state)
-
-    return jax.eval_shape(one, structs)
+@jax.jit
+def _started(shared, row):
+    """Never run: its shapes are known until `jax.clear_caches` forgets them."""
+    attack, logits_fn, example = _problem(shared, row)
+    state = attack.begin(logits_fn, example)
+    return state, _result(attack, example, state)

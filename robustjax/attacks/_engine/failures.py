@@ -1,0 +1,65 @@
+"""Why a model of another library cannot be attacked as it is, and what to do: one sentence each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import jax
+
+TRAINING = (
+    "it is in training mode, where it updates statistics, draws random numbers or normalises over "
+    "a mapped axis; switch it to evaluation: train=False, deterministic=True and "
+    "use_running_average=True in linen, model.eval() in NNX, eqx.nn.inference_mode(model) in "
+    "Equinox, training=False in Keras"
+)
+OUTSIDE = (
+    "it leaves JAX: NumPy, PyTorch or a Python `if` cannot see the values that JAX traces; write "
+    "it in jax.numpy, or load its weights (models.from_torch for PyTorch)"
+)
+ADVICE = (
+    (
+        "ModifyScopeVariableError|TraceContextError|unbound axis name|InvalidRngError|"
+        "requires? a key|old state|UnexpectedTracerError",
+        TRAINING,
+    ),
+    ("Tracer|ConcretizationTypeError|Tensor|torch|not a valid JAX (array )?type", OUTSIDE),
+    (
+        "unbound module",
+        "a Flax module has no weights of its own; give jax.tree_util.Partial(module.apply, "
+        "variables), in evaluation mode",
+    ),
+    (
+        "call_exported",
+        "jax.vmap cannot map an exported function; give the function it was made of",
+    ),
+    (
+        "pure_callback",
+        "jax.vmap maps jax.pure_callback with vmap_method='expand_dims' only (it has no gradient)",
+    ),
+    (
+        r"Shape mismatch for args\[0\]",
+        "it was exported for one batch size; export it with jax.export.symbolic_shape('b, ...')",
+    ),
+)
+"""(what the error's type and text hold, what to do)."""
+
+
+def advice_for(error: Exception, model: Callable, image: jax.ShapeDtypeStruct) -> str:
+    """A sentence on a model that failed on a batch of images of this shape, (1, H, W, C)."""
+    said = f"{type(error).__name__}: {error}"
+    for pattern, advice in ADVICE:
+        if re.search(pattern, said):
+            return advice
+    if _takes_one(model, image):
+        return "it takes one image, not a batch; give jax.vmap(model)"
+    return said.split("\n")[0]
+
+
+def _takes_one(model: Callable, image: jax.ShapeDtypeStruct) -> bool:
+    """Whether it works on one image (H, W, C)."""
+    try:
+        jax.eval_shape(model, jax.ShapeDtypeStruct(image.shape[1:], image.dtype))
+    except Exception:
+        return False
+    return True
