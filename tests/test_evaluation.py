@@ -14,6 +14,7 @@ from robustjax.attacks import (
     FGSM,
     PGD,
     RFGSM,
+    GaussianNoise,
     Restarts,
     WorstOf,
 )
@@ -224,9 +225,9 @@ def test_where_no_radius_is_enough_an_infinite_one_is_not():
 
 
 def test_new_weights_compile_nothing():
-    report({"fgsm": ATTACKS["fgsm"]})
+    report({"fgsm": ATTACKS["fgsm"]}, diagnose=False)
     traced = len(TRACES)
-    other = report({"fgsm": ATTACKS["fgsm"]}, model(w=-W))
+    other = report({"fgsm": ATTACKS["fgsm"]}, model(w=-W), diagnose=False)
     assert len(TRACES) == traced and other.clean < 0.9
 
 
@@ -268,3 +269,97 @@ def test_unusable_requests_are_refused():
         report({"clean": ATTACKS["fgsm"]})
     with pytest.raises(ValueError, match="NaN on 60 clean images"):
         report(ATTACKS, model(np.nan))
+
+
+def test_the_worst_case_is_under_the_threat_of_the_evaluation():
+    """Attacks outside it are reported beside it, and a nearest image counts up to its eps."""
+    threat, noise = Linf(EPS), GaussianNoise(sigma=0.5, draws=20)
+    inside = {"fgsm": FGSM(threat), "fab": FAB(Linf(np.inf), steps=20)}
+    others = {"l2": BIM(L2(2.0)), "large": FGSM(Linf(4 * EPS)), "noise": noise}
+    others["mixed"] = WorstOf((FGSM(threat), noise))
+    with pytest.warns(UserWarning, match="does not count in the worst case, which is under Linf"):
+        found = report(inside | others, threat=threat, diagnose=False)
+    assert found.worst_case_over == ["fgsm", "fab"] and found.robust["fab"] < 0.1
+    assert found.worst_case == pytest.approx(robust_linf(EPS), abs=0.02)
+    for name in others:
+        assert found.robust[name] < found.worst_case and not found.examples[name]["counts"].any()
+    assert [note.partition(":")[0] for note in found.warnings] == list(others)
+    assert "noise: it has no threat" in found.warnings[2]
+
+
+def test_the_threat_is_the_one_that_the_attacks_share():
+    noise = GaussianNoise(sigma=0.5, draws=20)
+    with pytest.warns(UserWarning, match="noise: it has no threat, so it does not count"):
+        found = report({"fgsm": FGSM(Linf(EPS)), "noise": noise}, diagnose=False)
+    assert found.worst_case == found.robust["fgsm"] > found.robust["noise"]
+    assert report({"noise": noise}, diagnose=False).worst_case_over == ["noise"]
+    assert report(ATTACKS, diagnose=False).worst_case_over == list(ATTACKS)
+
+
+def test_a_curve_needs_a_radius():
+    noise = GaussianNoise(sigma=0.1)
+    for attack in (noise, WorstOf((FGSM(Linf(EPS)), noise))):
+        with pytest.raises(ValueError, match=r"a curve needs an attack with a radius.*Gauss"):
+            curve(model(), IMAGES, LABELS, attack, [0.1], jax.random.key(0))
+
+
+def test_accuracies_of_classes(result):
+    for name in ("clean", "worst_case", *ATTACKS):
+        rows = result.per_class[name]
+        accuracy = result.stderr and {"clean": result.clean, "worst_case": result.worst_case}
+        shares = [(k == LABELS).mean() for k in range(2)]
+        whole = (accuracy | result.robust)[name]
+        assert np.dot(rows, shares) == pytest.approx(whole)
+        assert result.balanced[name] == pytest.approx(np.mean(rows))
+    only = LABELS == 1
+    found = evaluate(model(), IMAGES[only], LABELS[only], {}, jax.random.key(0), diagnose=False)
+    assert (
+        found.per_class["clean"] == [None, found.clean] and found.balanced["clean"] == found.clean
+    )
+
+
+@pytest.mark.parametrize(("odd", "where"), [(0, "everywhere"), (1, "nearly everywhere")])
+def test_a_constant_model_is_not_95_percent_robust_in_silence(odd, where):
+    images = np.where(np.arange(N) < odd, 0.0, 0.5)[:, None, None, None] * np.ones((1, 4, 4, 1))
+    labels = (np.arange(N) >= 57).astype(int)
+
+    def constant(x):
+        return jnp.stack([x.mean((1, 2, 3)), jnp.full(len(x), 0.25)], 1)
+
+    with pytest.warns(UserWarning, match=f"one class predicted {where}: class 0"):
+        found = evaluate(constant, images, labels, {"fgsm": FGSM(Linf(0.1))}, jax.random.key(0))
+    assert found.robust["fgsm"] >= 0.9 and found.balanced["fgsm"] == pytest.approx(0.5, abs=0.02)
+    labels = labels * (np.arange(N) < 0)
+    found = evaluate(constant, images[1:], labels[1:], {}, jax.random.key(0))
+    assert found.warnings == []  # there is only one class
+
+
+def test_successes_that_survive_rounding(result):
+    """A nearest image lies just beyond the boundary, where half a level undoes it."""
+    near, far = FAB(Linf(np.inf), steps=30), BIM(Linf(0.3))
+    found = report({"near": near, "far": far}, levels=255, diagnose=False)
+    for name, images in found.adversarial.items():
+        logits = np.round(255 * images).reshape(N, -1) / 255 @ W + B
+        won = RIGHT & found.examples[name]["fooled"]
+        survives = won & (logits.argmax(-1) != LABELS)
+        np.testing.assert_array_equal(found.examples[name]["survives"], survives)
+        share = {"levels": 255, "survive": pytest.approx(survives.sum() / won.sum())}
+        assert found.rounded[name] == share
+    assert found.rounded["near"]["survive"] < 0.9 < found.rounded["far"]["survive"]
+    assert result.rounded == {}
+    with pytest.raises(ValueError, match="levels must lie in"):
+        report({}, levels=0)
+
+
+def test_the_numbers_say_what_they_depend_on(result):
+    about = result.to_json()["setting"]
+    assert about["n"] == N and about["key"] == result.key
+    assert about["versions"]["jax"] == jax.__version__
+    assert about["devices"]["count"] == jax.device_count()
+    same = report({}).setting
+    assert same == about
+    assert report({}, model(2.0)).setting["weights_sha256"] != about["weights_sha256"]
+    closure = report({}, lambda x: x.reshape(len(x), -1) @ W, diagnose=False)
+    assert closure.setting["weights_sha256"] == {"model": None}
+    changed = evaluate(model(), IMAGES, np.roll(LABELS, 1), {}, jax.random.key(0), diagnose=False)
+    assert changed.setting["data_sha256"] != about["data_sha256"]

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 from robustjax.attacks import (
+    DDN,
     FGSM,
     PGD,
     Restarts,
     WorstOf,
 )
 from robustjax.detection import BitDepth, FeatureSqueezing, accepted_and_wrong, with_score
-from robustjax.evaluation import evaluate, journal
+from robustjax.evaluation import curve, evaluate, journal
 from robustjax.losses import margin
-from robustjax.threats import Linf
+from robustjax.threats import L2, Linf
 
 N = 40
 IMAGES = np.random.default_rng(0).uniform(0.2, 0.8, (N, 4, 4, 1)).astype(np.float32)
@@ -107,14 +108,48 @@ def test_another_tile_takes_over_what_is_done(whole, tmp_path, monkeypatch):
 
 
 def test_a_folder_is_found_by_all_that_decides_the_result(tmp_path):
-    run(tmp_path)
-    run(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
-    run(tmp_path, w=2 * W)
-    run(tmp_path, seed=1)
+    def folders():
+        return len(list(tmp_path.iterdir()))
+
+    alone = {"weak": ATTACKS["weak"]}
+    run(tmp_path, alone)
+    run(tmp_path, alone)
+    assert folders() == 1
+    run(tmp_path, alone, w=2 * W)
+    run(tmp_path, alone, seed=1)
     run(tmp_path, {"weak": Restarts(WEAK, 4)})
-    run(tmp_path, success=never)
-    assert len(list(tmp_path.iterdir())) == 5
+    run(tmp_path, alone, success=never)
+    assert folders() == 5
+    run(tmp_path, {"fgsm": FGSM(Linf(0.05)), "renamed": ATTACKS["weak"]})
+    assert folders() == 6
+
+
+def test_what_is_done_is_not_attacked_again_in_other_company(tmp_path, monkeypatch):
+    """Neither by an attack beside it or another name, nor because another evaluation is safe."""
+    whole, kept = run(), journal.Journal(tmp_path)
+    run(tmp_path)
+    run(kept, {"fgsm": FGSM(Linf(0.05))})
+    kept.clear()
+    with monkeypatch.context() as context:
+        context.setattr(journal.FileStore, "save", None)  # nothing is crafted
+        found = run(tmp_path, {"first": ATTACKS["weak"]})
+    assert found.robust["first"] == whole.robust["weak"]
+    kept = journal.Journal(tmp_path)
+    run(kept)
+    kept.clear()
+    assert not tmp_path.exists()
+
+
+def test_a_killed_curve_resumes(tmp_path, monkeypatch):
+    """Each radius has its own snapshots, and a minimum-norm attack's one run too."""
+    radii, subject = [0.02, 0.04, 0.06], (jax.tree_util.Partial(apply, W), IMAGES, LABELS)
+    for attack, runs in ((WEAK, 3), (DDN(L2(1.0), steps=5), 1)):
+        how = {"key": jax.random.key(0), "journal": tmp_path / type(attack).__name__}
+        whole = curve(*subject, attack, radii, **how)
+        assert len(list(how["journal"].iterdir())) == runs
+        with monkeypatch.context() as context:
+            context.setattr(journal.FileStore, "save", None)
+            assert curve(*subject, attack, radii, **how) == whole
 
 
 def never(output, y):
@@ -181,11 +216,11 @@ def test_no_two_stages_share_a_file(tmp_path):
 
 
 def test_a_torn_snapshot_says_what_to_do(tmp_path):
-    run(tmp_path)
-    file = next(tmp_path.rglob("weak,0.npz"))
+    run(tmp_path, {"weak": ATTACKS["weak"]})
+    file = next(tmp_path.rglob("stage,0.npz"))
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"weak,0.npz is damaged.*delete it, and this stage"):
+    with pytest.raises(ValueError, match=r"stage,0.npz is damaged.*delete it, and this stage"):
         run(tmp_path)
     np.savez(file, *[np.zeros(3)] * 4)
     with pytest.raises(ValueError, match="delete it"):
@@ -228,4 +263,4 @@ def test_sigkill_at_a_random_moment(whole, tmp_path):
     with start() as second:
         output, _ = second.communicate(timeout=120)
     assert json.loads(output.splitlines()[-1]) == pytest.approx(whole.robust)
-    assert len(list(tmp_path.iterdir())) == 1  # it went on, and did not begin anew
+    assert len(list(tmp_path.iterdir())) == 2  # it resumed, and did not start over

@@ -14,6 +14,7 @@ RANK = {
     "config": 0,
     "lazy": 0,
     "deterministic": 0,
+    "environment": 0,
     "keys": 0,
     "typing": 0,
     "parallel": 0,

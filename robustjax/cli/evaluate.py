@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
@@ -81,10 +80,10 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
         origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
         rj.report.write_json(run / "report.json", result | {"provenance": origin})
 
-    journal = run / "evaluation"
+    journal = rj.evaluation.Journal(run / "evaluation")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the table below shows them
-        found = rj.evaluation.evaluate(*subject, named, key, journal=journal, **how)
+        found = rj.evaluation.evaluate(*subject, named, key, threat=threat, journal=journal, **how)
     result = found.to_json() | {"threat": rj.config.encode(threat), "weights": options.weights}
     result |= {"dtype": options.dtype or settings["model"].get("dtype", "float32")}
     if distances:
@@ -94,7 +93,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     found.save_examples(run / "examples.npz")
     if options.keep_images:
         found.save_images(run / "adversarial.npz")
-    shutil.rmtree(journal, ignore_errors=True)  # missing if there were no attacks
+    journal.clear()
     if named:
         draw_examples(found, images, list(named)[-1], settings["class_names"], run / "examples.png")
     if over_eps is not None:

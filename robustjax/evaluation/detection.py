@@ -23,6 +23,7 @@ from robustjax.detection import (
     with_score,
 )
 from robustjax.evaluation.report import describe
+from robustjax.evaluation.setting import digest, setting_of
 from robustjax.typing import Attack
 
 WHITE_BOX = "white-box"
@@ -52,6 +53,8 @@ class DetectionReport:
       curves: a table of ROC curves (fpr, tpr), of the same population as the AUC.
       views: a table of predictions and scores; 'clean' is the clean images.
       attacks: {attack: its configuration}.
+      setting: as in `Report.setting`, with the weights of the model, of the substitutes and of the
+        detectors, and 'validation_sha256' of the images that the thresholds are chosen on.
 
     >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
     >>> def model(images):  # two pixels, two logits
@@ -60,7 +63,7 @@ class DetectionReport:
     >>> attacks, key = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.2))}, jax.random.key(0)
     >>> found = rj.evaluation.detect(model, detectors, images, labels, images, attacks, key)
     >>> sorted(found.to_json())
-    ['attacks', 'found', 'n', 'threshold']
+    ['attacks', 'found', 'n', 'setting', 'threshold']
     """
 
     n: int
@@ -69,6 +72,7 @@ class DetectionReport:
     curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = dataclasses.field(repr=False)
     views: dict[str, dict[str, Views]] = dataclasses.field(repr=False)
     attacks: dict[str, Any] = dataclasses.field(repr=False)
+    setting: dict[str, Any] = dataclasses.field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and numbers, None for nan; without curves and scores."""
@@ -82,6 +86,7 @@ class DetectionReport:
             "threshold": self.threshold,
             "found": {d: {a: plain(e) for a, e in row.items()} for d, row in self.found.items()},
             "attacks": self.attacks,
+            "setting": self.setting,
         }
 
 
@@ -153,8 +158,9 @@ def detect(
 
     sets = {"clean": data.image}
     sets |= {name: made(attack, setting, name) for name, attack in attacks.items()}
+    weights: dict[str, Any] = {"model": model}
     for source, other in (substitutes or {}).items():
-        placed = check_request(other, key, *given)[0]
+        placed = weights[f"substitute {source}"] = check_request(other, key, *given)[0]
         by = dataclasses.replace(setting, model=placed)
         for name, attack in attacks.items():
             title = f"{name} from {source}"
@@ -175,6 +181,8 @@ def detect(
             z = made(white_box, by, f"{WHITE_BOX}, {name}")
             judged = judge(setting, data, z).prediction
             views[name][WHITE_BOX] = Views(judged, scores(fitted, z, batch_size=batch_size))
+    weights |= {f"detector {name}": fitted for name, fitted in detectors.items()}
+    validated_on = {"validation_sha256": digest(np.asarray(validation_images))}
     used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
     return DetectionReport(
         n=len(data),
@@ -183,6 +191,7 @@ def detect(
         curves=_table(views, lambda name, *pair: _curve(data, *pair)),
         views=views,
         attacks={name: describe(attack) for name, attack in used.items()},
+        setting=setting_of(weights, key, data) | validated_on,
     )
 
 

@@ -15,7 +15,7 @@ from robustjax.attacks._core.ensemble import leaves
 from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.attacks._engine.craft import Judgement, Setting, Verdict, judge
-from robustjax.attacks._engine.inputs import Examples, num_classes, one_example
+from robustjax.attacks._engine.inputs import Examples, are_classes, num_classes, one_example
 from robustjax.attacks._engine.ledger import Stage, met_nan
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.attacks._gradient.ascent import Ascent
@@ -23,6 +23,7 @@ from robustjax.attacks.targets import Goal, Target, goal_of
 from robustjax.losses import dlr, targeted_dlr
 from robustjax.outputs import part
 from robustjax.threats import radius
+from robustjax.threats._trees import threats_of
 from robustjax.typing import Attack, Loss
 
 FEW = 256
@@ -41,6 +42,10 @@ RESOLUTION = 2.0**-24
 """The smallest change of a pixel near 1 in float32."""
 UNFINISHED = 0.1
 """The fraction of the survivors that an attack may still be gaining on when it ends."""
+CONSTANT = 0.95
+"""The fraction of the images that one class may be predicted on, if the others occur as often."""
+LEAST = 20
+"""How few images do not say whether a model is constant."""
 
 
 @runtime_checkable
@@ -82,6 +87,7 @@ def of_model(setting: Setting, examples: Examples, clean: Judgement) -> list[str
     known = jax.tree.map(lambda column: column[: len(few)], clean)
     checks = (_probabilities, _scale, _random, _batch, _no_logits)
     found = [check(setting, few, known) for check in checks]
+    found.append(_constant(examples, clean))
     return [text for text in found if text]
 
 
@@ -267,6 +273,37 @@ def _differ(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
         return np.abs(a - b).max() > tolerance * max(np.abs(b).max(), 1e-6)
 
     return any(jax.tree.leaves(jax.tree.map(far, a, b)))
+
+
+def _constant(examples, clean):
+    """Whether the model nearly always predicts one class, the others less than half their share."""
+    label, prediction = examples.label, clean.prediction
+    if clean.logits is None or not are_classes(label):
+        return None
+    classes, counts = np.unique(prediction, return_counts=True)
+    most = counts.argmax()
+    share, other = counts[most] / len(label), np.mean(label != classes[most])
+    if len(label) < LEAST or share < CONSTANT or 1 - share > other / 2 or not other:
+        return None
+    return (
+        f"one class predicted {'everywhere' if share == 1 else 'nearly everywhere'}: class "
+        f"{classes[most]} on {share:.1%} of the images, though {other:.1%} are of other classes: "
+        "the accuracies say how often that class occurs; look at those per class, and at the "
+        "balanced ones"
+    )
+
+
+def outside(attack: Attack, threat: Any) -> str:
+    """Why an attack does not count in the worst case under a threat."""
+    own = ", ".join(_short(other) for other in threats_of(attack))
+    what = f"its threat is {own}" if own else "it has no threat"
+    return f"{what}, so it does not count in the worst case, which is under {_short(threat)}"
+
+
+def _short(threat):
+    eps = np.asarray(threat.eps)
+    size = f"{float(eps):.4g}" if eps.ndim == 0 else f"of shape {eps.shape}"
+    return f"{type(threat).__name__} {size}"
 
 
 def _unreachable(parts):

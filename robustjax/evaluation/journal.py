@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from typing_extensions import override
@@ -21,30 +20,61 @@ from typing_extensions import override
 from robustjax.archives import read_arrays
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.slots import Snapshot, SnapshotStore
+from robustjax.evaluation.setting import digest
 from robustjax.writing import replacing
 
 INTERVAL = 30.0
 """Seconds between two snapshots; longer where one takes more than a twentieth of it to write."""
 
 
-class Journal(Ledger):
-    """A ledger whose stages leave snapshots in a folder.
+class Journal:
+    """A folder of snapshots, in which each attack in its setting has a subfolder of its own.
 
-    Every stage has its own file, replaced whole; a complete stage is read instead of run. The
-    folder's name (`fingerprint`) depends on everything that decides a result, so the snapshots of
-    another evaluation are never read.
+    A subfolder's name (`fingerprint`) depends on everything that decides the attack's result and on
+    nothing else: the snapshots of another evaluation are never read, and an attack is found again
+    whatever it is called and whichever attacks stand beside it.
+
+    >>> import tempfile
+    >>> images, labels = np.float32([0.75, 0.25]).reshape(1, 1, 1, 2), [0]
+    >>> def model(images):  # two pixels, two logits
+    ...     return images[:, 0, 0]
+    >>> attacks, key = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.3))}, jax.random.key(0)
+    >>> journal = rj.evaluation.Journal(tempfile.mkdtemp())
+    >>> found = rj.evaluation.evaluate(model, images, labels, attacks, key, journal=journal)
+    >>> journal.clear()  # the report is safe
     """
 
-    def __init__(self, folder: str | os.PathLike, name: str):
-        """Keep the stages of the attack `name` in `folder`."""
+    def __init__(self, folder: str | os.PathLike):
+        """Nothing is read or written yet."""
+        self.folder, self._asked = Path(folder), set()
+
+    def ledger(self, fingerprint: str) -> Ledger:
+        """The ledger of one attack in its setting."""
+        self._asked.add(self.folder / fingerprint)
+        return FileLedger(self.folder / fingerprint)
+
+    def clear(self) -> None:
+        """Remove the snapshots of every attack whose ledger was asked for; all others stay."""
+        for folder in self._asked:
+            shutil.rmtree(folder, ignore_errors=True)  # missing if nothing was attacked
+        with contextlib.suppress(OSError):  # others are there, or there is no folder
+            self.folder.rmdir()
+
+
+class FileLedger(Ledger):
+    """A ledger whose stages leave snapshots in a folder.
+
+    Every stage has its own file, replaced whole; a complete stage is read instead of run.
+    """
+
+    def __init__(self, folder: Path):
+        """Nothing is read or written yet."""
         super().__init__()
-        self.folder, self.name = Path(folder), name
+        self.folder = folder
 
     @override
     def store(self, path: tuple[int, ...]) -> SnapshotStore:
-        # A quoted name holds no comma and no slash, so no two stages share a file.
-        stem = ",".join([quote(self.name, safe=""), *map(str, path)])
-        return FileStore(self.folder / f"{stem}.npz")
+        return FileStore(self.folder / f"{','.join(map(str, ('stage', *path)))}.npz")
 
 
 class FileStore(SnapshotStore):
@@ -100,13 +130,8 @@ def fingerprint(arrays: Any, about: Any, programs: Iterable[ClosedJaxpr]) -> str
     platform = jax.local_devices()[0].platform
     text = json.dumps([about, jax.__version__, platform], default=repr)
     text = "\n".join([text, *(str(program.jaxpr) for program in programs)])
-    digest = hashlib.sha256(re.sub("0x[0-9a-f]+", "", text).encode())  # no address of an object
-    for leaf in jax.tree.leaves((arrays, [program.consts for program in programs])):
-        is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+    text = re.sub("0x[0-9a-f]+", "", text)  # no address of an object
+    return digest([text], arrays, [program.consts for program in programs])[:16]
 
 
 def _fits(found: Any, template: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from robustjax.archives import write_arrays
 from robustjax.attacks._core.iterative import largest_distance
 from robustjax.config import encode
+from robustjax.evaluation.worst_case import stderr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,17 @@ class Report:
     Attributes:
       clean: accuracy on the clean images.
       robust: accuracy under each attack.
-      worst_case: the fraction that resists every attack.
+      worst_case: the fraction that resists every attack of `worst_case_over`.
+      worst_case_over: the attacks that count in the worst case: those under the threat of the
+        evaluation. What an attack outside it found is in `robust` alone.
       reached: where targets were given, per attack the fraction that is of its target class: by the
         attack, or misclassified as that class without one.
       stderr: sqrt(p (1 - p) / N) of 'clean', 'worst_case' and each attack.
+      per_class: of the same, the accuracy on the images of each class, (K,); None where there are
+        none.
+      balanced: of the same, the mean over the classes that occur.
+      rounded: per attack, where `evaluate` was given `levels`, these and 'survive', the fraction of
+        its successes that still are where its images are rounded to them; None: no successes.
       zero_gradient: per gradient attack, the fraction of the attacked examples at which its
         gradient is exactly zero: at the clean image, or at the returned one if that still resists;
         of an ensemble, those at which the gradients of all of its objectives are.
@@ -37,10 +44,13 @@ class Report:
         calls for all images together, -1 where the attack does not say; those of an attack without
         'backwards' are its queries), 'seconds'.
       minimum_norm: the attacks whose distances give the accuracy at any radius: `curve`.
+      setting: what the numbers depend on beside the attacks: 'n', 'data_sha256', 'weights_sha256'
+        (of the arrays of a `Partial`; None for another function), 'key', 'devices', 'versions'.
       key: the numbers of the PRNG key.
       examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
-        'prediction', 'distance', 'stage' (N,), without predictions where the model returns no
-        logits; given targets also 'target' and 'reached'. The
+        'counts' (fooled by an image that counts in the worst case), 'prediction', 'distance',
+        'stage' (N,), without predictions where the model returns no logits; given targets also
+        'target' and 'reached', given levels 'survives'. The
         distance is in the norm of the attack's own threat (with an eps per feature in units of its
         largest entry: see `typing.Threat`), and inf where a minimum-norm attack found nothing; an
         image that is misclassified clean is not attacked, counts as fooled, and has distance 0. The
@@ -60,12 +70,17 @@ class Report:
     clean: float
     robust: dict[str, float]
     worst_case: float
+    worst_case_over: list[str]
     reached: dict[str, float]
     stderr: dict[str, float]
+    per_class: dict[str, list[float | None]] = dataclasses.field(repr=False)
+    balanced: dict[str, float] = dataclasses.field(repr=False)
+    rounded: dict[str, dict[str, Any]]
     zero_gradient: dict[str, float]
     warnings: list[str]
     stages: dict[str, list[dict[str, Any]]] = dataclasses.field(repr=False)
     minimum_norm: list[str] = dataclasses.field(repr=False)
+    setting: dict[str, Any] = dataclasses.field(repr=False)
     key: list[int] = dataclasses.field(repr=False)
     examples: dict[str, Any] = dataclasses.field(repr=False)
     adversarial: dict[str, np.ndarray] = dataclasses.field(repr=False)
@@ -86,13 +101,17 @@ class Report:
 
     def save_examples(self, path: str | os.PathLike) -> None:
         """Write the per-example table as a flat .npz: 'label', ..., '<attack>/fooled', ..."""
+        write_arrays(path, self.flat_examples(), compress=True)
+
+    def flat_examples(self) -> dict[str, np.ndarray]:
+        """The per-example table as `save_examples` writes it."""
         flat = {}
         for name, column in self.examples.items():
             if isinstance(column, Mapping):
                 flat |= {f"{name}/{part}": values for part, values in column.items()}
             else:
                 flat[name] = column
-        write_arrays(path, flat, compress=True)
+        return flat
 
     def save_images(self, path: str | os.PathLike) -> None:
         """Write the adversarial images as an .npz: under each attack's name (N, H, W, C)."""
@@ -136,11 +155,6 @@ def check_radii(eps: Sequence[float]) -> None:
     for radius in eps:
         if not radius >= 0:
             raise ValueError(f"a radius must lie in [0, inf], got {radius!r}")
-
-
-def stderr(p: float, n: int) -> float:
-    """The binomial standard error of a fraction."""
-    return math.sqrt(p * (1 - p) / n)
 
 
 def describe(attack: Any) -> Any:

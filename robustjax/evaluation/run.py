@@ -6,14 +6,13 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from robustjax.attacks._core.ensemble import with_eps
+from robustjax.attacks._core.ensemble import leaves, with_eps
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import (
@@ -24,12 +23,21 @@ from robustjax.attacks._engine.craft import (
     judge,
     programs,
 )
-from robustjax.attacks._engine.inputs import Examples, are_classes, check_attack, check_request
+from robustjax.attacks._engine.inputs import (
+    Examples,
+    are_classes,
+    check_attack,
+    check_request,
+    num_classes,
+)
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
+from robustjax.config import check_number
 from robustjax.evaluation import diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
-from robustjax.evaluation.report import Report, check_radii, describe, points, stderr
-from robustjax.typing import Attack
+from robustjax.evaluation.report import Report, check_radii, describe, points
+from robustjax.evaluation.setting import setting_of
+from robustjax.evaluation.worst_case import accuracies, common_threat, counted, own_threats, stderr
+from robustjax.typing import Attack, Threat
 
 
 def evaluate(
@@ -43,7 +51,9 @@ def evaluate(
     indices: Any = None,
     batch_size: int | None = None,
     success: Success = fooled,
-    journal: str | os.PathLike | None = None,
+    threat: Threat | None = None,
+    levels: int | None = None,
+    journal: str | os.PathLike | Journal | None = None,
     diagnose: bool = True,
     progress: bool = False,
 ) -> Report:
@@ -71,16 +81,24 @@ def evaluate(
         success have a field of the same name. With a success of your own, and a loss of your own
         in the attack, the model may return any arrays (B, ...); the checks that read logits are
         then left out, which `Report.warnings` says.
+      threat: the worst case is under this threat. Attacks that have another one or none do not
+        enter it, but for minimum-norm attacks whose threat differs in eps alone, whose images count
+        up to this eps. None: the threat of the attacks if they share one, apart from those without;
+        else every attack enters, under its own.
+      levels: round the images of successful attacks to multiples of 1 / levels, 255 for 8 bits, and
+        report how many of them still win (`Report.rounded`). Whether they are still in the ball is
+        not asked. An attack that sees the rounding must have it inside the model: see `bpda`.
       journal: a folder for snapshots. After a kill the same call resumes from them and gives the
-        same report. A call that differs in anything that decides the result, the code of a loss
-        included, starts over. Delete the folder when the report is safe.
+        same report. Every attack has its own, which another call finds if nothing that decides its
+        result differs, the code of a loss included. Delete the folder when the report is safe;
+        given a `Journal`, its `clear` deletes what was used.
       diagnose: look for what makes the numbers doubtful (`evaluation.diagnostics`); False: only for
         NaN in the attacks' losses and gradients, at no cost.
       progress: show progress bars.
 
     Raises:
-      ValueError: unusable attacks, images, labels, model, key, batch size or names, NaN logits on
-        clean images, or a torn snapshot.
+      ValueError: unusable attacks, images, labels, model, key, batch size, levels or names, NaN
+        logits on clean images, or a torn snapshot.
       RuntimeError: an attack left its ball or its box.
 
     >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
@@ -113,21 +131,22 @@ def evaluate(
         list(attacks.values()),
         success,
     )
+    if levels is not None:
+        check_levels(levels, data.image)
     setting = Setting(model, key, success, batch_size, Ledger())
     clean = _clean(setting, data)
-    if journal is not None:
-        journal = _folder(journal, setting, data, clean, attacks)
-    right = ~clean.fooled
+    ledger_of = _ledgers(journal, setting, data, clean)
+    threat = common_threat(attacks) if threat is None else threat
+    right, classes = ~clean.fooled, num_classes(model, data)
     table: dict[str, Any] = {"index": data.index, "label": data.label}
     if clean.logits is not None:
         table["prediction"] = clean.prediction
     if are_classes(data.target):
         table["target"] = data.target
     notes = diagnostics.of_model(setting, data, clean) if diagnose else []
-    adversarial, stages, zero_gradient = {}, {}, {}
+    adversarial, stages, zero_gradient, over, rounded = {}, {}, {}, [], {}
     for name, attack in attacks.items():
-        ledger = Ledger() if journal is None else Journal(journal, name)
-        own = dataclasses.replace(setting, ledger=ledger)
+        own = dataclasses.replace(setting, ledger=ledger_of(attack))
         verdict = _nothing(data, clean)
         if right.any():
             part = craft(attack, own, data[right], name if progress else None)
@@ -135,15 +154,22 @@ def evaluate(
                 column[right] = values
             if diagnose:
                 found, blind = diagnostics.of_attack(
-                    attack, own, data[right], part, ledger.stages, len(data)
+                    attack, own, data[right], part, own.ledger.stages, len(data)
                 )
                 notes += [f"{name}: {text}" for text in found]
                 if blind is not None:
                     zero_gradient[name] = blind
             else:
-                notes += [f"{name}: {text}" for text in met_nan(ledger.stages)]
+                notes += [f"{name}: {text}" for text in met_nan(own.ledger.stages)]
+        counts = counted(attack, threat, classes, verdict.inside, verdict.distance)
+        if counts is None:
+            notes.append(f"{name}: {diagnostics.outside(attack, threat)}")
+        else:
+            over.append(name)
+        broken = right & verdict.fooled
         table[name] = {
             "fooled": ~right | (verdict.fooled & verdict.inside),
+            "counts": np.zeros(len(data), bool) if counts is None else broken & counts,
             "distance": verdict.distance,
             "stage": verdict.stage,
         }
@@ -152,28 +178,38 @@ def evaluate(
         if are_classes(data.target):
             there = clean.prediction == data.target
             table[name]["reached"] = np.where(right, verdict.stage >= 0, there)
+        if levels is not None:
+            won = broken & verdict.inside
+            survives = won & _rounded(setting, data, verdict.image, levels).fooled
+            table[name]["survives"] = survives
+            share = float(survives.sum() / won.sum()) if won.any() else None
+            rounded[name] = {"levels": levels, "survive": share}
         adversarial[name] = verdict.image
-        stages[name] = _table(ledger.stages, int(right.sum()), len(data))
+        stages[name] = _table(own.ledger.stages, int(right.sum()), len(data))
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
-    resists = right & ~np.any([table[name]["fooled"] for name in attacks], axis=0)
-    accuracy = {"clean": right.mean(), "worst_case": resists.mean()}
-    accuracy |= {name: 1 - table[name]["fooled"].mean() for name in attacks}
+    found = accuracies(table, right, list(attacks), classes if are_classes(data.label) else 0)
+    about = setting_of({"model": model}, key, data)
     return Report(
-        clean=float(accuracy["clean"]),
-        robust={name: float(accuracy[name]) for name in attacks},
-        worst_case=float(accuracy["worst_case"]),
+        clean=found["accuracy"]["clean"],
+        robust={name: found["accuracy"][name] for name in attacks},
+        worst_case=found["accuracy"]["worst_case"],
+        worst_case_over=over,
         reached={
             name: float(table[name]["reached"].mean())
             for name in attacks
             if are_classes(data.target)
         },
-        stderr={name: stderr(p, len(data)) for name, p in accuracy.items()},
+        stderr=found["stderr"],
+        per_class=found["per_class"],
+        balanced=found["balanced"],
+        rounded=rounded,
         zero_gradient=zero_gradient,
         warnings=notes,
         stages=stages,
         minimum_norm=[name for name, a in attacks.items() if isinstance(a, MinimumNorm)],
-        key=jax.random.key_data(key).tolist(),
+        setting=about,
+        key=about["key"],
         examples=table,
         adversarial=adversarial,
         attacks={name: describe(attack) for name, attack in attacks.items()},
@@ -191,6 +227,7 @@ def curve(
     indices: Any = None,
     batch_size: int | None = None,
     success: Success = fooled,
+    journal: str | os.PathLike | Journal | None = None,
     progress: bool = False,
 ) -> dict[str, list[float]]:
     """Accuracy under one attack over radii of its threat, in one compilation.
@@ -200,13 +237,14 @@ def curve(
         step size then, so that its steps follow eps.
       eps: the radii; 0 gives the clean accuracy. An eps per feature keeps its proportions, and its
         largest entry becomes the radius; instead of an eps per example all get the same.
-      logits_fn, images, labels, key, indices, batch_size, success, progress: as for `evaluate`.
+      logits_fn, images, labels, key, indices, batch_size, success, journal, progress: as for
+        `evaluate`.
 
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
 
     Raises:
-      ValueError: as for `evaluate`, or a radius that is negative or NaN.
+      ValueError: as for `evaluate`, a radius that is negative or NaN, or an attack without one.
 
     >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
     >>> def model(images):  # two pixels, two logits
@@ -216,25 +254,43 @@ def curve(
     >>> found["accuracy"]
     [1.0, 0.5, 0.0]
     """
-    check_attack(attack)
+    check_curve(attack)
     check_radii(eps)
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
     setting = Setting(model, key, success, batch_size, Ledger())
-    right = data[~_clean(setting, data).fooled]
-    once = isinstance(attack, MinimumNorm)
+    clean = _clean(setting, data)
+    right, ledger_of = data[~clean.fooled], _ledgers(journal, setting, data, clean)
     distances = np.zeros((len(eps), len(data)))
+    stages: list[Stage] = []
+
+    def run(there, title):
+        own = dataclasses.replace(setting, ledger=ledger_of(there))
+        verdict = craft(there, own, right, title if progress else None)
+        stages.extend(own.ledger.stages)
+        return verdict
+
+    once = isinstance(attack, MinimumNorm)
     if once and len(right):  # its eps may say where it starts: it stays
-        found = craft(attack, setting, right, type(attack).__name__ if progress else None)
-        distances[:, : len(right)] = found.distance
+        distances[:, : len(right)] = run(attack, type(attack).__name__).distance
     for i, radius in enumerate(() if once or not len(right) else map(float, eps)):
-        title = f"eps {radius:g}" if progress else None
-        verdict = craft(with_eps(attack, radius), setting, right, title)
+        verdict = run(with_eps(attack, radius), f"eps {radius:g}")
         distances[i, : len(right)] = np.where(verdict.stage >= 0, 0, np.inf)
-    for text in met_nan(setting.ledger.stages):
+    for text in met_nan(stages):
         warnings.warn(text, UserWarning, stacklevel=2)
     return points(eps, distances)
+
+
+def check_curve(attack: Attack, classes: int = 10) -> None:
+    """Raise ValueError unless every stage of an attack has a radius that `curve` can change."""
+    check_attack(attack)
+    if not own_threats(attack, classes):
+        names = dict.fromkeys(type(leaf).__name__ for leaf in leaves(attack, classes))
+        raise ValueError(
+            f"a curve needs an attack with a radius, such as PGD, and {', '.join(names)} has no "
+            "threat or has a stage without one"
+        )
 
 
 def zero_gradient(
@@ -315,9 +371,34 @@ def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, An
     return rows
 
 
-def _folder(journal, setting, data, clean, attacks) -> Path:
-    """The snapshots' own folder: its name is made of all that decides the result."""
-    about = {name: describe(attack) for name, attack in attacks.items()}
-    numbers = [leaf for leaf in jax.tree.leaves(dict(attacks)) if isinstance(leaf, ArrayLike)]
-    arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits, numbers
-    return Path(journal) / fingerprint(arrays, about, programs(attacks.values(), setting, data))
+def check_levels(levels: int, images: np.ndarray) -> None:
+    """Raise ValueError unless pixels can be rounded to so many levels above 0."""
+    check_number("levels", levels, 1)
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError("levels divide pixels in [0, 1], and these images have others")
+
+
+def _rounded(setting: Setting, data: Examples, images: np.ndarray, levels: int) -> Judgement:
+    """Model outputs for images whose pixels are rounded to multiples of 1 / levels."""
+    return judge(setting, data, np.round(images * np.float32(levels)) / np.float32(levels))
+
+
+def _ledgers(
+    journal: str | os.PathLike | Journal | None, setting: Setting, data: Examples, clean: Judgement
+) -> Callable[[Attack], Ledger]:
+    """The ledger of every attack: in the journal, under an address of all that decides its result.
+
+    The address of an attack alone: what else is attacked, and by which name, does not enter it.
+    """
+    if journal is None:
+        return lambda attack: Ledger()
+    kept = journal if isinstance(journal, Journal) else Journal(journal)
+    arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits
+    about = fingerprint(arrays, None, ())
+
+    def ledger_of(attack):
+        numbers = [leaf for leaf in jax.tree.leaves(attack) if isinstance(leaf, ArrayLike)]
+        text = [about, describe(attack)]
+        return kept.ledger(fingerprint(numbers, text, programs([attack], setting, data)))
+
+    return ledger_of

@@ -13,7 +13,9 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.inputs import check_request
 from robustjax.attacks._engine.ledger import Ledger
-from robustjax.evaluation.report import describe, stderr
+from robustjax.evaluation.report import describe
+from robustjax.evaluation.setting import setting_of
+from robustjax.evaluation.worst_case import stderr
 from robustjax.typing import Attack
 
 
@@ -36,6 +38,7 @@ class Transfer:
       success: the fraction at which the attack wins on the target, over the images that source and
         target both classify correctly when clean.
       attack: its configuration.
+      setting: as in `Report.setting`, with the weights of every model.
       fooled: {source: {target: (n,) bool}}, where the attack wins on the target.
       adversarial: {source: (n, H, W, C)}.
 
@@ -52,6 +55,7 @@ class Transfer:
     accuracy: dict[str, dict[str, Rate]]
     success: dict[str, dict[str, Rate]]
     attack: Any = dataclasses.field(repr=False)
+    setting: dict[str, Any] = dataclasses.field(repr=False)
     fooled: dict[str, dict[str, np.ndarray]] = dataclasses.field(repr=False)
     adversarial: dict[str, np.ndarray] = dataclasses.field(repr=False)
 
@@ -67,6 +71,7 @@ class Transfer:
             "accuracy": plain(self.accuracy),
             "success": plain(self.success),
             "attack": self.attack,
+            "setting": self.setting,
         }
 
 
@@ -133,7 +138,7 @@ def transfer(
         name: Setting(model, typed, success, size, Ledger())
         for name, (model, typed, _, size) in requests.items()
     }
-    _, _, data, _ = next(iter(requests.values()))
+    _, typed, data, _ = next(iter(requests.values()))
     right = {name: ~judge(setting, data).won for name, setting in settings.items()}
     adversarial = {}
     for source in sources:
@@ -154,6 +159,7 @@ def transfer(
         accuracy=matrix(lambda won, _: _rate(~won)),
         success=matrix(lambda won, both: _rate(won[both])),
         attack=describe(attack),
+        setting=setting_of({name: by.model for name, by in settings.items()}, typed, data),
         fooled=won,
         adversarial=adversarial,
     )

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 import re
 import shlex
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
-PACKAGES = ("robustjax", "jax", "jaxlib", "flax", "optax", "numpy")
+from robustjax.environment import devices, versions
 
 
 def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
@@ -41,8 +37,7 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
         "seed": seed,
         "commit": commit(Path(__file__)),
         "device": _device(),
-        "versions": {name: _version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(),
         "wall_time_s": round(time.time() - started, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -90,13 +85,6 @@ def commit(file: Path) -> str | None:
 
 
 def _device() -> str:
-    devices = jax.devices()
-    cores = f" ({os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
-    return f"{len(devices)} x {devices[0].device_kind}{cores}"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    found = devices()
+    cores = f" ({os.cpu_count()} cores)" if found["platform"] == "cpu" else ""
+    return f"{found['count']} x {found['kind']}{cores}"
