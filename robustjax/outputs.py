@@ -59,6 +59,15 @@ def logits_of(output: Any) -> jax.Array:
     return logits
 
 
+def num_classes(output: Any) -> int:
+    """K, the number of logits in the output for one example; 0 where there are none.
+
+    >>> num_classes(jnp.zeros(3)), num_classes(jnp.zeros(()))
+    (3, 0)
+    """
+    return logits_of(output).shape[0] if has_logits(output) else 0
+
+
 def _complaint(logits: Any) -> str:
     """What is wrong with logits of one example; empty if nothing is."""
     shape = getattr(logits, "shape", None)

@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax import nnx
 from jax import export
 
-from robustjax.attacks import FGSM, perturb
+from robustjax.attacks import FGSM, AutoAttack, DeepFool, Restarts, perturb
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.inputs import check_examples, check_model
 from robustjax.threats import Linf
@@ -88,7 +88,7 @@ MODELS = {
     "nnx with dropout": (lambda: Linear(nnx.Dropout(0.5, rngs=nnx.Rngs(0))), TRAINING),
     "equinox": (normalised, TRAINING),
     "equinox with dropout": (lambda: jax.vmap(Dropped(eqx.nn.Dropout())), TRAINING),
-    "exported": (lambda: exported(export.symbolic_shape("b, 4, 4, 2")), "exported function"),
+    "exported": (lambda: exported(export.symbolic_shape("b, 4, 4, 2")), r"models\.from_exported"),
     "exported for eight": (lambda: exported((8, 4, 4, 2)), "export it with jax.export.symbolic"),
     "numpy": (lambda: lambda x: np.asarray(x).reshape(len(x), -1) @ W, OUTSIDE),
     "a python if": (lambda: lambda x: flat(x if x.sum() > 0 else -x), OUTSIDE),
@@ -143,3 +143,25 @@ def test_inside_jit_perturb_says_what_to_call():
     ):
         with pytest.raises(ValueError, match=r"outside jax\.jit.*map the attack itself"):
             jax.jit(run)(IMAGES)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [FGSM(Linf(0.1)), DeepFool(Linf(0.1)), Restarts(FGSM(Linf(0.1)), 2), AutoAttack(Linf(0.1))],
+    ids=lambda attack: type(attack).__name__,
+)
+@pytest.mark.parametrize("model", [flat, lambda x: x.mean((1, 2)) @ W[:2]])
+def test_an_attack_that_is_called_itself_takes_one_image(attack, model):
+    x = jnp.asarray(IMAGES[0])
+    with pytest.raises(ValueError, match=r"pass lambda x: logits_fn\(x\[None\]\)\[0\], or call"):
+        attack(model, KEY, x, 0)
+    with pytest.raises(ValueError, match=r"takes one image.*map it over a batch, jax\.vmap"):
+        attack(model, KEY, jnp.asarray(IMAGES), LABELS)
+
+
+def test_an_error_of_another_kind_stays_as_it_is():
+    def broken(x):
+        raise ValueError("out of order")
+
+    with pytest.raises(ValueError, match="out of order"):
+        FGSM(Linf(0.1))(broken, KEY, jnp.asarray(IMAGES[0]), 0)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks import APGD, BIM, PGD, DeepFool, Restarts, Square, perturb
+from robustjax.attacks import APGD, BIM, PGD, DeepFool, MultiTargetedPGD, Restarts, Square, perturb
+from robustjax.detection import MaxMargin
 from robustjax.evaluation import curve, evaluate, transfer, zero_gradient
 from robustjax.losses import margin
 from robustjax.threats import Linf
@@ -175,6 +176,19 @@ def test_what_does_not_fit_together_is_refused():
             lambda: evaluate(scalar, IMAGES, BOUNDS, {}, KEY, success=ahead),
             r"must return one bool .* it returned ShapeDtypeStruct\(shape=\(\), dtype=float32",
         ),
+        (
+            lambda: evaluate(scalar, IMAGES, BOUNDS, {}, KEY, success=lambda out, y: bool(out > y)),
+            "success.* fails on an output of .* leaves JAX",
+        ),
+        (
+            lambda: evaluate(scalar, IMAGES, BOUNDS, {}, KEY, success=lambda out, y: out["a"] > y),
+            "success.* fails on an output of .*TypeError",
+        ),
+        (
+            lambda: perturb(MultiTargetedPGD(), scalar, KEY, IMAGES, BOUNDS, success=above),
+            "MultiTargeted goes to classes",
+        ),
+        (lambda: MaxMargin().fit(scalar, IMAGES, label), "one number per image"),
         (
             lambda: evaluate(scalar, IMAGES, BOUNDS[:3], {}, KEY, success=above),
             "labels must be 12 numbers or arrays",

@@ -46,7 +46,8 @@ class Detector(abc.ABC):
         Raises:
           ValueError: unusable images, labels, model or batch size, or too few of them.
         """
-        request = check_request(model, jax.random.key(0), images, labels, None, batch_size)
+        key, read = jax.random.key(0), {"success": fooled}  # it has to have logits
+        request = check_request(model, key, images, labels, None, batch_size, **read)
         placed, _, examples, batch_size = request
         model = model if isinstance(model, Partial | Randomized) else Partial(model)
         return Fitted(self, model, self.learn(placed, examples, batch_size))

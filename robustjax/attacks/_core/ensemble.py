@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
+from robustjax.attacks._core.direct import on_one_image
 from robustjax.attacks._core.iterative import Example, in_threat
-from robustjax.attacks._core.success import Success, fooled, logits_of, won_by
+from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.config import config, static
+from robustjax.outputs import num_classes
 from robustjax.threats import with_radius
 from robustjax.threats._trees import map_threats
 from robustjax.typing import Attack, LogitsFn, Loss
@@ -50,10 +52,11 @@ class Ensemble(abc.ABC):
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
         """Image (H, W, C) in the box -> adversarial image of the same shape."""
-        num_classes = logits_of(jax.eval_shape(logits_fn, x)).size
+        with on_one_image(logits_fn, x):
+            classes = num_classes(jax.eval_shape(logits_fn, x))
         example = Example(key, x, y, target)
         best, won = x, jnp.asarray(False)
-        for i, stage in enumerate(stages_of(self, num_classes, target)):
+        for i, stage in enumerate(stages_of(self, classes, target)):
             z = stage(logits_fn, jax.random.fold_in(key, i), x, y, target)
             inside = in_threat(stage, z, x)
             best = jnp.where(inside & ~won, z, best)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
+from robustjax.attacks._core.direct import on_one_image
 from robustjax.config import config
 from robustjax.threats import box_of, radius
 from robustjax.typing import Attack, Cost, LogitsFn, Threat
@@ -117,11 +118,12 @@ class Iterative(abc.ABC):
     ) -> jax.Array:
         """Image (H, W, C) in the box -> adversarial image of the same shape."""
         example = Example(key, x, y, target)
-        state = jax.lax.while_loop(
-            lambda state: ~self.done(state),
-            lambda state: self.step(logits_fn, example, state),
-            self.begin(logits_fn, example),
-        )
+        with on_one_image(logits_fn, x):
+            state = jax.lax.while_loop(
+                lambda state: ~self.done(state),
+                lambda state: self.step(logits_fn, example, state),
+                self.begin(logits_fn, example),
+            )
         return jax.lax.stop_gradient(self.result(example, state))
 
 

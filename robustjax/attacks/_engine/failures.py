@@ -31,7 +31,7 @@ ADVICE = (
     ),
     (
         "call_exported",
-        "jax.vmap cannot map an exported function; give the function it was made of",
+        "jax.vmap cannot map an exported function; give models.from_exported(exported)",
     ),
     (
         "pure_callback",
@@ -45,21 +45,22 @@ ADVICE = (
 """(what the error's type and text hold, what to do)."""
 
 
-def advice_for(error: Exception, model: Callable, image: jax.ShapeDtypeStruct) -> str:
-    """A sentence on a model that failed on a batch of images of this shape, (1, H, W, C)."""
+def advice_for(error: Exception) -> str:
+    """What to do about an error of a user's function; if nothing is known, what it says."""
     said = f"{type(error).__name__}: {error}"
-    for pattern, advice in ADVICE:
-        if re.search(pattern, said):
-            return advice
-    if _takes_one(model, image):
-        return "it takes one image, not a batch; give jax.vmap(model)"
-    return said.split("\n")[0]
+    return next((text for pattern, text in ADVICE if re.search(pattern, said)), said.split("\n")[0])
 
 
-def _takes_one(model: Callable, image: jax.ShapeDtypeStruct) -> bool:
-    """Whether it works on one image (H, W, C)."""
+def advice_for_model(error: Exception, model: Callable, images: jax.ShapeDtypeStruct) -> str:
+    """The same for a model that failed on a batch of images of this shape, (B, H, W, C)."""
+    advice = advice_for(error)
+    one_image = advice.startswith(type(error).__name__) and _takes_one(model, images)
+    return "it takes one image, not a batch; give jax.vmap(model)" if one_image else advice
+
+
+def _takes_one(model: Callable, images: jax.ShapeDtypeStruct) -> bool:
     try:
-        jax.eval_shape(model, jax.ShapeDtypeStruct(image.shape[1:], image.dtype))
+        jax.eval_shape(model, jax.ShapeDtypeStruct(images.shape[1:], images.dtype))
     except Exception:
         return False
     return True

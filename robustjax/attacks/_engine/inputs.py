@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from robustjax import keys
+from robustjax import keys, outputs
 from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._engine.failures import advice_for
+from robustjax.attacks._engine.failures import advice_for, advice_for_model
 from robustjax.attacks._engine.tiles import default_batch_size
-from robustjax.outputs import has_logits, logits_of
 from robustjax.parallel import place
 from robustjax.threats import Linf, box_of
 from robustjax.threats._trees import check_threats, map_threats, of_example, threats_of
@@ -264,11 +263,10 @@ def check_model(
     output = _output_of(logits_fn, examples)
     if success is not None:
         _check_success(success, output, examples.label)
-    if has_logits(output):
-        logits = logits_of(output)
+    if classes := outputs.num_classes(output):
+        logits = outputs.logits_of(output)
         if not any(jnp.issubdtype(logits.dtype, kind) for kind in (jnp.floating, jnp.integer)):
             raise ValueError(f"logits must be real numbers, got {logits.dtype}")
-        classes = logits.shape[0]
         for name, values in (("label", examples.label), ("target", examples.target)):
             wrong = values[(values < 0) | (values >= classes)] if are_classes(values) else ()
             if len(wrong):
@@ -280,7 +278,15 @@ def check_model(
 def _check_success(success: Success, output: Any, labels: np.ndarray) -> None:
     """Raise ValueError unless `success` makes one bool of an output and a label."""
     label = jax.ShapeDtypeStruct(labels.shape[1:], labels.dtype)
-    won = jax.eval_shape(success, output, label)
+    try:
+        won = jax.eval_shape(success, output, label)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"success(output, label) fails on an output of {_shapes(output)} and a label of shape "
+            f"{label.shape}: {advice_for(error)}"
+        ) from error
     if getattr(won, "shape", None) != () or won.dtype != bool:
         raise ValueError(
             "success(output, label) must return one bool for one example, as (a != b).any() does; "
@@ -291,8 +297,7 @@ def _check_success(success: Success, output: Any, labels: np.ndarray) -> None:
 
 def num_classes(model: Callable, examples: Examples) -> int:
     """K, the number of logits that a checked model returns; 0 for a model without."""
-    output = _output_of(model, examples)
-    return logits_of(output).shape[0] if has_logits(output) else 0
+    return outputs.num_classes(_output_of(model, examples))
 
 
 def one_example(logits_fn: Callable) -> Callable:
@@ -329,7 +334,7 @@ def _traced(program: Any, model: Callable, shape: tuple[int, ...]) -> Any:
     except Exception as error:
         raise ValueError(
             f"logits_fn must be a JAX function of a batch (B, H, W, C); on images of shape "
-            f"{shape} it fails: {advice_for(error, model, images)}"
+            f"{shape} it fails: {advice_for_model(error, model, images)}"
         ) from error
 
 

@@ -42,6 +42,10 @@ class MultiTargeted(Ensemble):
 
     @override
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
+        if num_classes < 2:
+            raise ValueError(
+                "MultiTargeted goes to classes, and the model returns no logits (B, K)"
+            )
         ranks = range(1, min(self.n, num_classes - 1) + 1)
         return tuple(replace(self.attack, target=Ranked(r)) for r in ranks)
 
