@@ -35,7 +35,7 @@ class Journal:
     whatever it is called and whichever attacks stand beside it.
 
     >>> import tempfile
-    >>> images, labels = np.float32([0.75, 0.25]).reshape(1, 1, 1, 2), [0]
+    >>> images, labels = np.float32([0.75, 0.5]).reshape(1, 1, 1, 2), [0]
     >>> def model(images):  # two pixels, two logits
     ...     return images[:, 0, 0]
     >>> attacks, key = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.3))}, jax.random.key(0)
