@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +30,10 @@ else:
 
 OWN = "sha256"
 """The entry of `meta` that depends on all others and on the state."""
+
+LENGTH, EXTENDED = "recipe.epochs", "extended"
+"""A resumed run may be longer than it was: this entry of an identity may grow, and this one says
+what it was before."""
 
 
 class Checkpoints:
@@ -43,15 +55,30 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self.folder = Path(folder).absolute()
+        _raise_only()
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Write `state` (a pytree of arrays) and `meta` (plain JSON) as checkpoint `step`."""
-        if step in self._manager.all_steps():  # an unreadable one that the resumed run replaces
-            self._manager.delete(step)
+        """Write `state` (a pytree of arrays) and `meta` (plain JSON) as checkpoint `step`.
+
+        Raises:
+          OSError: it could not be written; those before are kept.
+        """
         meta = meta | {OWN: digest(state, meta)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=items, force=True)
+        with uninterrupted():
+            try:
+                if step in self._manager.all_steps():  # an unreadable one, written again
+                    self._manager.delete(step)
+                self._manager.save(step, args=items, force=True)
+            except Exception as error:  # as in `restore`
+                where = self.folder / str(step)
+                for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                raise OSError(
+                    f"checkpoint {where} could not be written ({_cause(error)}); those before it "
+                    "are kept"
+                ) from error
 
     def restore(self, template: Any, identity: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """The newest intact checkpoint, or None if there is none at all.
@@ -64,20 +91,17 @@ class Checkpoints:
           (state, meta).
 
         Raises:
-          ValueError: the checkpoint belongs to another configuration, or none can be read.
+          ForeignCheckpoint: the checkpoint belongs to another configuration.
+          DamagedCheckpoint: there are some, and none can be read.
         """
         last_error = None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                item = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                meta = self._manager.restore(step, args=item)["meta"]
+                meta = self._read(step, meta=ocp.args.JsonRestore())
                 refuse_foreign(self.folder, meta, identity)
-                item = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-                state, written = (
-                    self._manager.restore(step, args=item)["state"],
-                    meta.pop("sha256", ""),
-                )
+                state = self._read(step, state=ocp.args.StandardRestore(abstract))
+                written = meta.pop(OWN, "")
                 if written not in ("", digest(state, meta)):  # older versions wrote none
                     raise ValueError("its content has changed")
                 return state, meta
@@ -91,11 +115,56 @@ class Checkpoints:
                     stacklevel=2,
                 )
         if last_error is not None:
-            raise ValueError(
+            raise DamagedCheckpoint(
                 f"no checkpoint in {self.folder} can be read: restore a copy, or delete the run's "
                 "folder and start over"
             ) from last_error
         return None
+
+    def _read(self, step: int, **item: Any) -> Any:
+        """One item of a checkpoint."""
+        with uninterrupted():
+            (found,) = self._manager.restore(step, args=ocp.args.Composite(**item)).values()
+        return found
+
+
+def _cause(error: Exception) -> str:
+    """What the operating system says, or else the beginning of the error."""
+    numbered = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's words
+    number = int(numbered[1]) if numbered else getattr(error, "errno", None)
+    return os.strerror(number) if number else f"{type(error).__name__}: {error}"[:200]
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Deliver Ctrl-C when the block has ended: Orbax's threads cannot be interrupted in order."""
+    received: list[tuple[int, Any]] = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda *signal: received.append(signal))
+    except ValueError:  # not the main thread, which alone handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if received and callable(before):
+            before(*received[0])
+
+
+@functools.cache
+def _raise_only() -> None:
+    """Keep Orbax's and TensorStore's threads from printing tracebacks of what is raised anyway."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+        abandoned = "orbax" in code.co_filename if code else False
+        if not abandoned and str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in str(record.msg))
 
 
 def digest(state: Any, meta: Mapping[str, Any]) -> str:
@@ -111,6 +180,8 @@ def digest(state: Any, meta: Mapping[str, Any]) -> str:
 def refuse_foreign(where: Path, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise ForeignCheckpoint if a run's description `found` differs from this run's identity."""
     for name, value in identity.items():
+        if name == EXTENDED:
+            continue
         for place, theirs, ours in _differences(name, found.get(name), value):
             raise ForeignCheckpoint(
                 f"{where} belongs to another run: its {place} is {theirs!r}, not {ours!r}; "
@@ -125,10 +196,20 @@ def _differences(place: str, theirs: Any, ours: Any) -> Iterator[tuple[str, Any,
             if name.endswith("_sha256") and name not in theirs:  # a run of an older version
                 continue
             inner = place if name == "fields" else f"{place}.{name}"
+            if inner == LENGTH and _extends(ours.get(name), theirs.get(name)):
+                continue
             yield from _differences(inner, theirs.get(name), ours.get(name))
     elif theirs != ours:
         yield place, theirs, ours
 
 
+def _extends(ours: Any, theirs: Any) -> bool:
+    return isinstance(ours, int) and isinstance(theirs, int) and ours > theirs
+
+
 class ForeignCheckpoint(ValueError):
     """A checkpoint of a different configuration."""
+
+
+class DamagedCheckpoint(ValueError):
+    """No checkpoint of a run can be read."""

@@ -74,7 +74,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     remove_unfinished(path.parent, glob.escape(path.name))
     handle, temporary = _temporary(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with _naming(path), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -86,6 +86,23 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def append(path: str | os.PathLike, text: str) -> None:
+    """Add `text` to the end of a file."""
+    with _naming(Path(path)), open(path, "a") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in the errors that do not, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _temporary(path: Path) -> tuple[int, str]:

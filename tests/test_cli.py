@@ -696,13 +696,18 @@ def test_listings(capsys):
 
 def test_a_stopped_training_says_how_to_resume(monkeypatch, tmp_path, capsys):
     def stopped(*args, **settings):
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(training, "fit", stopped)
-    with pytest.raises(SystemExit) as end:
-        cli.main(["train", "natural", "--out", str(tmp_path / "run")])
-    assert end.value.code == 130
-    assert "the same command with --resume continues" in capsys.readouterr().err
+    errors = training.Terminated(143, "run: stopped at step 3 of 8 and saved"), KeyboardInterrupt()
+    words = ["--import", "math", "train", "natural", "--out", str(tmp_path / "my run")]
+    command = f"robustjax --import math train natural --out '{tmp_path}/my run' --resume"
+    for error in errors:
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        assert end.value.code == (143 if str(error) else 130)
+        what = str(error) or f"{tmp_path}/my run: stopped before it was saved"
+        assert capsys.readouterr().err == f"robustjax: {what}; resume: {command}\n"
 
 
 # ---- documentation

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from robustjax.attacks import PGD
 from robustjax.config import config
 from robustjax.models.weights import DIGEST
 from robustjax.threats import Linf
-from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, fit, step
+from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, Terminated, fit, step
 from robustjax.training.loop import fine_tuned
-from robustjax.training.schedules import Interpolated
+from robustjax.training.schedules import Constant, Interpolated
 from robustjax.training.step import make_step
 from robustjax.writing import locked
 
@@ -91,7 +92,10 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
     status, _ = interrupt(out, signal.SIGKILL, after)
     assert status == -signal.SIGKILL
     status, errors = interrupt(out, signal.SIGTERM, 21, "--resume")
-    assert status == 143 and "resume continues here" in errors and "Traceback" not in errors
+    line = errors.strip().splitlines()[-1]
+    assert status == 143 and "Traceback" not in errors
+    assert f"; resume: robustjax train pgd-at --width 4 {' '.join(RUN[4:])}" in line
+    assert line.endswith(f"--out {out} --resume")
     subprocess.run(
         command(out, "--resume"), check=True, env=environment(), capture_output=True, timeout=300
     )
@@ -260,6 +264,99 @@ def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):
     for a, b in zip(*map(jax.tree.leaves, (new.ema, new.params)), strict=True):
         np.testing.assert_array_equal(a, b)
     assert jax.tree.structure(new) == jax.tree.structure(state)
+
+
+class Once:
+    """A number of steps, for `log_every`: does something at one of them."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def __rmod__(self, step):
+        if step == self.step:
+            self.step = None
+            self.action()
+        return 1
+
+
+def die():
+    raise RuntimeError("killed")
+
+
+LONGER = replace(epochs=2, schedule=Constant())
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_stop_a_run_that_is_saved(digits, tmp_path, name):
+    number, out = getattr(signal, name), tmp_path / "run"
+    kind = KeyboardInterrupt if name == "SIGINT" else Terminated
+    asks = Once(5, lambda: os.kill(os.getpid(), number))
+    given = {"model": MODEL, "out": out, "recipe": LONGER, "log_every": asks, "progress": False}
+    with pytest.raises(kind, match=r"run: stopped at step 5 of 8 and saved") as stopped:
+        fit(Natural(), *digits, **given)
+    assert getattr(stopped.value, "code", 130) == 128 + number
+    assert max(int(p.name) for p in (out / "checkpoints/last").glob("[0-9]*")) == 5
+    assert not (out / "weights_last.npz").exists()
+
+
+def test_a_run_is_extended(digits, tmp_path):
+    """With nothing that depends on its length, bit for bit as if it had been that long."""
+    given = {"model": MODEL, "progress": False}
+    recipes = [replace(schedule=Constant()), LONGER]
+    whole = fit(Natural(), *digits, **given, out=tmp_path / "whole", recipe=recipes[1])
+    given |= {"out": tmp_path / "run", "resume": True}
+    fit(Natural(), *digits, **given, recipe=recipes[0])
+    with pytest.warns(UserWarning, match="of 1 epochs is extended to 2: fractions of training"):
+        result = fit(Natural(), *digits, **given, recipe=recipes[1])
+    assert (result.start, int(result.state.step), result.best) == (4, 8, whole.best)
+    for ours, theirs in zip(*map(weights, (result.folder, whole.folder)), strict=True):
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert models.load(result.folder)[2]["extended"] == [{"epochs": 1, "until_step": 4}]
+    assert fit(Natural(), *digits, **given, recipe=recipes[1]).start == 8
+    with pytest.raises(ValueError, match=r"its recipe\.epochs is 2, not 1"):
+        fit(Natural(), *digits, **given, recipe=recipes[0])
+
+
+def test_an_extension_that_is_killed_has_weights_of_its_config(digits, tmp_path):
+    """The weights of the shorter run are those of the longer one until it has better ones."""
+    given = {"model": MODEL, "out": tmp_path / "run", "resume": True, "progress": False}
+    fit(Natural(), *digits, **given, recipe=replace(schedule=Constant()))
+    with (
+        pytest.warns(UserWarning, match="is extended"),
+        pytest.raises(RuntimeError, match="killed"),
+    ):
+        fit(Natural(), *digits, **given, recipe=LONGER, log_every=Once(5, die))
+    for kind in ("best", "last"):
+        assert models.load(tmp_path / "run", kind)[2]["recipe"]["fields"]["epochs"] == 2
+
+
+def test_lost_parts_of_a_complete_run(digits, tmp_path):
+    """They are written again from what is there; what cannot be is an error that says so."""
+    out = tmp_path / "run"
+    given = {"model": MODEL, "out": out, "recipe": RECIPE, "resume": True, "progress": False}
+    fit(Natural(), *digits, **given)
+    whole = {name: (out / name).read_bytes() for name in ("config.json", "weights.npz")}
+
+    def lose(name):
+        shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
+
+    for name in whole:
+        lose(name)
+        fit(Natural(), *digits, **given)
+        assert (out / name).read_bytes() == whole[name]
+    lose("metrics.jsonl")
+    fit(Natural(), *digits, **given)
+    lose("checkpoints/best")
+    fit(Natural(), *digits, **given)  # weights.npz is intact
+    lose("weights.npz")
+    with pytest.raises(ValueError, match=r"best holds no checkpoint, and there are no weights at"):
+        fit(Natural(), *digits, **given)
+    (out / "metrics.jsonl").touch()
+    lose("checkpoints")
+    with pytest.warns(UserWarning, match="holds no checkpoint: the run starts over"):
+        fit(Natural(), *digits, **given)
+    assert (out / "weights.npz").read_bytes() == whole["weights.npz"]
 
 
 @config

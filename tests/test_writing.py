@@ -1,13 +1,14 @@
 """Files replaced whole, and folders with one writer."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from robustjax.writing import locked, remove_unfinished, replacing
+from robustjax.writing import append, locked, remove_unfinished, replacing
 
 
 def test_takes_the_place_of_the_old_file(tmp_path):
@@ -102,3 +103,22 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_one_stays(tmp_path):
     with locked(tmp_path, "a run"):
         pass
     assert sorted(os.listdir(tmp_path)) == [".lock", path.name]
+
+
+@pytest.fixture
+def no_room():
+    """Files of this process are at most 100 bytes long."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_refuses_is_named(tmp_path, no_room):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=rf"File too large: '{path}'"):
+        append(path, "x" * 200)
+    path.write_text("old")
+    with pytest.raises(OSError, match=rf"File too large: '{path}'"), replacing(path) as file:
+        file.write(b"x" * 200)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]

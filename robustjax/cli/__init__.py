@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -31,9 +32,23 @@ READABLE = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors that robustjax raises with a full message; others are printed with their type."""
 
 
+class Stopped(Exception):
+    """A signal stopped a command that can resume."""
+
+    def __init__(self, status: int, text: str, *flags: str):
+        """Keep the exit status, what to say, and the flags that make the command resume."""
+        super().__init__(text)
+        self.status, self._flags = status, flags
+
+    def command(self, words: Sequence[str]) -> str:
+        """The command that resumes, given the words of the one that was stopped."""
+        more = (flag for flag in self._flags if flag not in words)
+        return shlex.join(["robustjax", *words, *more])
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point; prints errors in one line, with `--debug` as tracebacks."""
-    words = list(sys.argv[1:] if args is None else args)
+    words = typed = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     try:
@@ -47,6 +62,10 @@ def main(args: Sequence[str] | None = None) -> None:
             raise ValueError(unknown_command(name))
         else:
             importlib.import_module(f"robustjax.cli.{name.replace('-', '_')}").command(words[1:])
+    except Stopped as stop:
+        if str(stop):
+            print(f"robustjax: {stop}; resume: {stop.command(typed)}", file=sys.stderr)
+        sys.exit(stop.status)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from tyro.conf import arg
 from tyro.constructors import StructConstructorSpec, StructTypeInfo
 
 import robustjax as rj
+from robustjax.cli import Stopped
 from robustjax.cli.flags import REGISTRY, choose_threat, read
 from robustjax.config import check_number
 
@@ -54,7 +54,8 @@ class TrainOptions:
       awp: wrap the method in adversarial weight perturbation with this gamma.
       awp_start: the fraction of training before which the weights are not perturbed.
       seed: of weights, batches, augmentation and attacks.
-      resume: continue from the newest checkpoint in OUT.
+      resume: continue from the newest checkpoint in OUT; more --epochs than it had extend
+        the run.
       validation_attack: the attack under which accuracy chooses the best checkpoint; 'none': clean
         accuracy chooses it. None: 'none' for a method that trains on clean images, margin-un-10 for
         a distance head, whose softmax may hide its gradient, else pgd-10.
@@ -144,11 +145,9 @@ def train(
             threat=threat,
             progress=first,
         )
-    except KeyboardInterrupt:
-        if first:
-            advice = "the same command with --resume continues from the newest checkpoint"
-            print(f"{options.out}: stopped; {advice}", file=sys.stderr)
-        raise
+    except (KeyboardInterrupt, rj.training.Terminated) as stop:
+        text = str(stop) or f"{options.out}: stopped before it was saved"
+        raise Stopped(getattr(stop, "code", 130), text if first else "", "--resume") from None
     if first:
         write_record(result, options, started)
     return result

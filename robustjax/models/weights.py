@@ -59,12 +59,16 @@ def save_weights(path: str | os.PathLike[str], variables: Any, config: Any = Non
     write_arrays(path, arrays)
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_weights(path: str | os.PathLike[str], config: Any = None) -> dict[str, Any]:
     """Read what `save_weights` wrote: {'params': ..., 'batch_stats': ...} of NumPy arrays.
+
+    Args:
+      path: the .npz.
+      config: the content of the config.json beside it; None: it is not compared.
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: the file is damaged or not an uncompressed .npz.
+      ValueError: the file is damaged or not an uncompressed .npz, or was saved with another config.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +76,14 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     ...     rj.models.load_weights(f"{folder}/w.npz")
     {'params': {'head': {'bias': array([1., 1.], dtype=float32)}}}
     """
-    return _read(path)[0]
+    variables, tie = _read(path)
+    if config is not None and tie not in (None, digest(config)):
+        raise ValueError(
+            f"{path} was not saved with the config.json beside it, or that file has changed: "
+            "restore both from one copy of the run, or delete config.json and rerun the training "
+            "command with --resume, which writes both"
+        )
+    return variables
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
@@ -139,13 +150,7 @@ def load(
             raise
         raise ValueError(f"{path} does not describe a model: {error}") from error
     path = Path(run_dir) / {"best": "weights.npz", "last": "weights_last.npz"}[weights]
-    variables, tie = _read(path)
-    if tie not in (None, digest(config)):
-        raise ValueError(
-            f"{path} was not saved with the config.json beside it, or that file has changed: "
-            "restore both from one copy of the run, or delete config.json and rerun the training "
-            "command with --resume, which writes both"
-        )
+    variables = load_weights(path, config)
     source, advice = "the model of config.json", "put the two files of one run together"
     if module is not None:
         source, advice = "the module", "bring the one that the run was trained with"

@@ -3,7 +3,7 @@
 from robustjax.training import methods, schedules
 from robustjax.training.cards import Card, card, cards_of
 from robustjax.training.catalogue import CATALOGUE, METHODS, Entry, register
-from robustjax.training.loop import Result, Terminated, fit, threat_of, with_threat
+from robustjax.training.loop import Result, fit, threat_of, with_threat
 from robustjax.training.methods import *  # noqa: F403
 from robustjax.training.net import Net
 from robustjax.training.optimizers import Optimizer
@@ -11,6 +11,7 @@ from robustjax.training.pseudo_labels import pseudo_label
 from robustjax.training.recipes import Recipe
 from robustjax.training.schedules import SCHEDULES
 from robustjax.training.state import TrainState
+from robustjax.training.stopping import Terminated
 
 __all__ = [
     "CATALOGUE",

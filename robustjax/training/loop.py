@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from robustjax import config, data, files, models, parallel
-from robustjax.checkpoint import Checkpoints
+from robustjax.checkpoint import EXTENDED, Checkpoints, DamagedCheckpoint
 from robustjax.evaluation import evaluate
 from robustjax.keys import seeded
 from robustjax.threats import Linf
@@ -35,6 +33,7 @@ from robustjax.training.run_directory import (
 )
 from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import create_state, program
+from robustjax.training.stopping import signals
 from robustjax.typing import Attack, Threat
 
 
@@ -56,14 +55,6 @@ class Result:
     best: float
     folder: Path
     start: int
-
-
-class Terminated(SystemExit):
-    """Raised after SIGTERM, once the run is saved; the exit status is 143.
-
-    >>> Terminated(143).code
-    143
-    """
 
 
 def fit(
@@ -100,7 +91,9 @@ def fit(
       out: the run directory.
       recipe: everything that is not part of the method.
       seed: of weights, batches, augmentation and attacks.
-      resume: continue from the newest checkpoint in `out`, if there is one.
+      resume: continue from the newest checkpoint in `out`, if there is one. More epochs than the
+        run had extend it: fractions of training then count from the new length, and config.json
+        lists the lengths before.
       extra: weakly labelled examples (pseudo-labelled or generated images), which make up
         `recipe.extra_fraction` of each batch; see `data.Plan`.
       init_from: the directory of another run to start from: all its weights except those of its
@@ -118,11 +111,14 @@ def fit(
       ValueError: settings contradict each other, the folder is in use, a checkpoint belongs to
         another run, or the network lacks something that the method needs.
       FloatingPointError: the loss or a gradient was not finite. The last good checkpoint is kept.
-      Terminated: after SIGTERM, when everything is saved.
+      KeyboardInterrupt: after Ctrl-C, when everything is saved (a second one does not wait).
+      Terminated: after SIGTERM or SIGHUP, when everything is saved.
 
     Guarantees:
       A run that is killed at any step and resumed ends with the same weights, bit for bit, on the
       same number of devices (on the CPU; accelerators are not measured yet).
+      A run that is extended ends as a run of that length, bit for bit, if nothing in it depends on
+      the fraction of training: a constant schedule, no warm-up.
 
     A mistake is found before anything is written:
 
@@ -169,14 +165,21 @@ def fit(
         identity["devices"] = devices  # the slot is spread over them
     identity = files.from_json(files.to_json(identity))
     with open_run(out, identity, resume):
-        kept, best_score, history = out / "checkpoints", -1.0, []
-        last, best = Checkpoints(kept / "last", 2), Checkpoints(kept / "best", 1)
+        folder, best_score, history = out / "checkpoints", -1.0, []
+        last, best = Checkpoints(folder / "last", 2), Checkpoints(folder / "best", 1)
         if restored := last.restore(parallel.to_global(place(state), AXES), identity):
             state = parallel.to_local(restored[0], AXES)
             best_score, history = restored[1]["best"], restored[1]["history"]
             warn_of_changes(restored[1].get("surroundings"))
-            write_config(out, identity)  # in case it was lost
+            identity |= extended(restored[1], recipe.epochs, int(state.step))
+            if identity.get(EXTENDED) != restored[1].get(EXTENDED):
+                for name, kept in (("weights", best), ("weights_last", last)):
+                    if (out / f"{name}.npz").exists():  # it is tied to the config that changes
+                        save_from(kept, out / f"{name}.npz", state, identity)
+            write_config(out, identity)  # in case it was lost, or has changed
         else:
+            if (out / "metrics.jsonl").exists():
+                warnings.warn(f"{folder} holds no checkpoint: the run starts over", stacklevel=2)
             state = place(state if init_from is None else fine_tuned(state, init_from))
         start = int(state.step)
         current, action = method.control(history)
@@ -202,7 +205,7 @@ def fit(
 
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
         bar = tqdm(total=total, initial=start, **show)
-        with bar, sigterm() as terminated:
+        with signals() as stop, bar:
             for at in range(start + 1, start if action == "stop" else total + 1):
                 batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
                 batch = parallel.split(batch, jax.local_device_count())
@@ -213,8 +216,8 @@ def fit(
                 bar.update()
                 epoch_ends = at % steps_per_epoch == 0
                 save_now = epoch_ends or bool(checkpoint_every and at % checkpoint_every == 0)
-                stop = terminated(at % log_every == 0 or save_now)
-                if at % log_every == 0 or save_now or stop:
+                stopped = stop.asked(at % log_every == 0 or save_now)
+                if at % log_every == 0 or save_now or stopped:
                     flush()
                 if epoch_ends:
                     scores = validate(module, state, validation, validation_attack, validation_key)
@@ -230,25 +233,62 @@ def fit(
                     current, action = method.control(history)
                     if action == "rollback" and at < total:  # else nothing would follow
                         state, best_score = rolled_back(state, best, identity), -1.0
-                if save_now or stop:
+                if save_now or stopped:
                     save(last)
                 if epoch_ends and action == "stop":
                     break
-                if stop and at < total:
-                    message = f"stopped at step {at} of {total}; resume continues here"
-                    print(message, file=sys.stderr)
-                    raise Terminated(143)
+                if stopped and at < total:
+                    stop.leave(f"{out}: stopped at step {at} of {total} and saved")
         save_weights(out / "weights_last.npz", state, identity)
         if not recipe.early_stopping:
             save_weights(out / "weights.npz", state, identity)
-        elif chosen := best.restore(parallel.to_global(state, AXES), identity):
-            save_weights(out / "weights.npz", parallel.to_local(chosen[0], AXES), identity)
+        else:
+            save_from(best, out / "weights.npz", state, identity)
         return Result(state, best_score, out, start)
 
 
 def about(examples: data.Dataset) -> dict[str, Any]:
     """The record of a data set in a run's identity."""
     return {"name": examples.name, "size": len(examples), "content_sha256": examples.digest}
+
+
+def extended(meta: Mapping[str, Any], epochs: int, step: int) -> dict[str, Any]:
+    """The record of the shorter runs that this one extends; empty if there are none.
+
+    Args:
+      meta: of the checkpoint that the run resumes from, at `step`.
+      epochs: of the run now.
+    """
+    earlier, before = meta.get(EXTENDED, []), meta["recipe"]["fields"]["epochs"]
+    if before != epochs:
+        earlier = [*earlier, {"epochs": before, "until_step": step}]
+        warnings.warn(
+            f"this run of {before} epochs is extended to {epochs}: fractions of training (the "
+            f"schedule's, warm-ups, starts) now count from {epochs} epochs, so where any matter "
+            "the weights will not be those of a run that had this length from its beginning",
+            stacklevel=3,
+        )
+    return {EXTENDED: earlier} if earlier else {}
+
+
+def save_from(kept: Checkpoints, path: Path, state: TrainState, identity: dict[str, Any]) -> None:
+    """Write a checkpoint's weights to `path`; without a checkpoint, the intact ones there stay.
+
+    Raises:
+      ValueError: there is neither.
+    """
+    try:
+        found = kept.restore(parallel.to_global(state, AXES), identity)
+    except DamagedCheckpoint as error:
+        warnings.warn(str(error), stacklevel=3)
+        found = None
+    if found:
+        save_weights(path, parallel.to_local(found[0], AXES), identity)
+        return
+    try:
+        models.load_weights(path, identity)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{kept.folder} holds no checkpoint, and {error}") from error
 
 
 def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) -> TrainState:
@@ -354,28 +394,3 @@ def check_finite(state: TrainState, out: Path) -> None:
             f"{out / 'checkpoints'} is kept. Start a new run in another folder with a lower "
             "learning rate, a warm-up or gradient clipping"
         )
-
-
-@contextlib.contextmanager
-def sigterm() -> Iterator[Callable[[bool], bool]]:
-    """Turn SIGTERM into a flag; yields a function that says whether to stop now.
-
-    Its argument is true at steps where every process calls it. Several processes must stop at the
-    same step, so they stop only there, and a signal to any of them stops all.
-    """
-    received: list[int] = []
-
-    def stop(together: bool) -> bool:
-        if jax.process_count() == 1:
-            return bool(received)
-        return together and parallel.any_process(bool(received))
-
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    except ValueError:  # not the main thread, which handles signals itself
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

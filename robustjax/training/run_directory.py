@@ -13,7 +13,7 @@ import jax
 from robustjax import files, models, parallel
 from robustjax.checkpoint import refuse_foreign
 from robustjax.training.state import TrainState
-from robustjax.writing import locked, replacing
+from robustjax.writing import append, locked, replacing
 
 
 @contextlib.contextmanager
@@ -81,8 +81,7 @@ def write_config(out: Path, identity: dict[str, Any]) -> None:
 def write_metrics(out: Path, row: Mapping[str, Any]) -> None:
     """Append one line to metrics.jsonl."""
     if jax.process_index() == 0:
-        with (out / "metrics.jsonl").open("a") as file:
-            file.write(files.to_json(row) + "\n")
+        append(out / "metrics.jsonl", files.to_json(row) + "\n")
 
 
 def keep_metrics(out: Path, step: int) -> float:
