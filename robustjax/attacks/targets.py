@@ -103,7 +103,7 @@ class Prediction(Target):
 
 @config
 class LeastLikely(Target):
-    """Towards the class with the smallest logit on the clean image.
+    """Towards the class with the smallest logit above -inf on the clean image.
 
     References: Kurakin et al., "Adversarial examples in the physical world", 2017.
 
@@ -116,7 +116,8 @@ class LeastLikely(Target):
     def __call__(
         self, key: jax.Array, x: jax.Array, y: jax.Array, logits_fn: LogitsFn
     ) -> jax.Array:
-        return jnp.argmin(logits_of(logits_fn(x)))
+        logits = logits_of(logits_fn(x))
+        return jnp.argmin(jnp.where(logits > -jnp.inf, logits, jnp.inf))
 
 
 @config
@@ -124,7 +125,8 @@ class Ranked(Target):
     """Towards the `rank`-th most likely wrong class of the clean image.
 
     Attributes:
-      rank: from 1 to K - 1; larger ones count as K - 1. May be traced.
+      rank: from 1 to the number of wrong classes with a logit above -inf; a larger one counts as
+        that number. May be traced.
 
     >>> x = jnp.float32([0.2, 0.7, 0.1])
     >>> int(rj.attacks.targets.Ranked(1)(jax.random.key(0), x, 1, jnp.ravel))
@@ -199,11 +201,15 @@ def _from_label(known: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, A
 
 
 def rivals(logits: jax.Array, y: jax.Array, most: int | None = None) -> jax.Array:
-    """The wrong classes, the most likely ones first: (min(most, K - 1),) indices."""
-    # The label comes last, behind classes whose logits are -inf too.
-    finite = jnp.maximum(logits, jnp.finfo(logits.dtype).min)
-    wrong = jnp.where(jnp.arange(logits.size) == y, -jnp.inf, finite)
-    return jnp.argsort(wrong, descending=True)[: logits.size - 1][:most]
+    """The wrong classes, the most likely ones first: (min(most, K - 1),) indices.
+
+    For a class with a logit of -inf stands the last one before it, if there is any.
+    """
+    wrong = jnp.arange(logits.size) != y
+    known = jnp.sum(wrong & (logits > -jnp.inf))
+    # The label comes last, behind classes of -inf too.
+    order = jnp.lexsort((-logits, ~wrong))
+    return order[jnp.minimum(jnp.arange(logits.size - 1), jnp.maximum(known, 1) - 1)][:most]
 
 
 @config

@@ -114,7 +114,7 @@ def of_attack(
     followers = [part for part in parts if isinstance(part, FollowsGradient)]
     objectives = {(type(p), p.loss, type(p.target)): p for p in followers}
     if not objectives:
-        return found + (failures or _unmoved(parts, examples, verdict)), None
+        return found + (failures or _unmoved(parts, stages)), None
     blind = _blind(objectives.values(), setting, examples, verdict)
     if blind > ZERO_GRADIENT:
         found.append(
@@ -123,7 +123,7 @@ def of_attack(
             "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
         )
     elif not failures:
-        failures = _unmoved(parts, examples, verdict)
+        failures = _unmoved(parts, stages)
     return found + failures, blind
 
 
@@ -269,7 +269,7 @@ def _differ(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
     """Whether any array of two outputs differs by more than this share of its largest number."""
 
     def far(a, b):
-        a, b = (np.nan_to_num(np.asarray(leaf, np.float32)) for leaf in (a, b))
+        a, b = (np.nan_to_num(np.asarray(leaf, np.float32), posinf=0, neginf=0) for leaf in (a, b))
         return np.abs(a - b).max() > tolerance * max(np.abs(b).max(), 1e-6)
 
     return any(jax.tree.leaves(jax.tree.map(far, a, b)))
@@ -339,11 +339,9 @@ def _frozen(parts):
     ]
 
 
-def _unmoved(parts, examples, verdict):
-    """An attack that returns the clean image has found nothing to try."""
-    resists = verdict.stage < 0
-    same = (verdict.image == examples.image).all((1, 2, 3)) & resists
-    unmoved = same.sum() / max(resists.sum(), 1)
+def _unmoved(parts, stages):
+    """An attack that returns the clean image, at every stage, has found nothing to try."""
+    unmoved = min(stage.unmoved / max(stage.attacked - stage.succeeded, 1) for stage in stages)
     if unmoved <= UNMOVED:
         return []
     if all(isinstance(part, MinimumNorm) for part in parts):

@@ -56,7 +56,7 @@ def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
 
     The difference-of-logits ratio does not change when the logits are shifted or scaled. With two
     classes there is no third logit, so the margin itself is returned, which is shift-invariant but
-    not scale-invariant.
+    not scale-invariant. A logit of -inf, a class that is masked, does not count.
 
     Args:
       logits: (K,), K >= 2.
@@ -74,7 +74,7 @@ def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
     if logits.size < 3:
         return ahead
     z = jnp.sort(logits, descending=True)
-    return _ratio(ahead, jnp.maximum(z[0] - z[2], least))
+    return _ratio(ahead, jnp.where(z[2] > -jnp.inf, jnp.maximum(z[0] - z[2], least), 1))
 
 
 @compares_with("pair")
@@ -82,7 +82,7 @@ def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
 def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
     """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): how far class t is ahead of the label.
 
-    With three classes the divisor is z_(1) - z_(3), with two it is 1 (see `dlr`).
+    With three classes above -inf the divisor is z_(1) - z_(3), with two it is 1 (see `dlr`).
 
     Args:
       logits: (K,), K >= 2.
@@ -97,7 +97,9 @@ def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
     if logits.size < 3:
         return ahead
     z = jnp.sort(logits, descending=True)
-    return _ratio(ahead, z[0] - (z[2] + z[min(3, logits.size - 1)]) / 2)
+    third, fourth = z[2], z[min(3, logits.size - 1)]
+    fourth = jnp.where(fourth > -jnp.inf, fourth, third)
+    return _ratio(ahead, jnp.where(third > -jnp.inf, z[0] - (third + fourth) / 2, 1))
 
 
 @compares_with("pair")

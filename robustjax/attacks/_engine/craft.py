@@ -257,7 +257,8 @@ def _craft_leaf(attack, setting, examples, progress, path):
     stages = setting.ledger.stages
     columns = map(np.asarray, crafted.cost)
     cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in columns))
-    marks = crafted.unfinished, crafted.broken
+    unmoved = (crafted.image == examples.image).all((1, 2, 3))
+    marks = crafted.unfinished, crafted.broken, unmoved
     counts = len(examples), won.sum(), *((mark & ~won).sum() for mark in marks)
     stages.append(Stage(attack, path, *map(int, counts), cost, seconds))
     number = np.where(won, len(stages) - 1, -1)

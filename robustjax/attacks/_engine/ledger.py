@@ -19,6 +19,7 @@ class Stage(NamedTuple):
       succeeded: the number of those on which it won, inside its threat model.
       unfinished: the number on which it did not win but was still gaining when it ended.
       broken: the number on which it did not win and met NaN.
+      unmoved: the number on which it did not win and returned the clean image.
       cost: model calls of all of them together; -1 where the attack does not say.
       seconds: wall time.
     """
@@ -29,6 +30,7 @@ class Stage(NamedTuple):
     succeeded: int
     unfinished: int
     broken: int
+    unmoved: int
     cost: Cost
     seconds: float
 

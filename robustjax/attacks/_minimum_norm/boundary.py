@@ -27,6 +27,9 @@ A radius that shrinks and grows by c creeps by c^2 towards the boundary, until r
 the image adversarial; another compiled program rounds differently.
 """
 
+NUDGE = 1e-5
+"""The least move, in the norm: at a tie the boundary is at hand, and no move is no success."""
+
 
 class BoundaryState(NamedTuple):
     """State of a boundary search.

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
+from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation
 from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
@@ -73,8 +73,7 @@ class DeepFool(GapSearch):
     ) -> tuple[jax.Array, tuple[()]]:
         plane = nearest_plane(self.threat, walk.point, seen)
         slope = dual_norm(self.threat, plane.normal)
-        # On the plane there is a tie, which is no success: this breaks it, however programs round.
-        length = jnp.where(slope > 0, plane.gain / slope, 0) + 1e-5
+        length = jnp.where(slope > 0, plane.gain / slope, 0) + NUDGE
         return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()
 
     @override

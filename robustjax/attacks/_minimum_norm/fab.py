@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import BoundaryState, Evaluation
-from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, nearest_plane, shift
+from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation
+from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane, shift
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
@@ -92,9 +92,14 @@ class FAB(GapSearch):
         plane = nearest_plane(self.threat, point, seen)
         point = jnp.where(seen.won, x + self.beta * (point - x), point)
         box = box_of(self.threat, x)
-        here, there = jax.vmap(
-            lambda p: shift(self.threat, box, p, plane.normal, plane.lacking(p))
-        )(jnp.stack([point, x]))
+        least = NUDGE * dual_norm(self.threat, plane.normal)
+
+        def leap(p):
+            gain = plane.lacking(p)
+            gain = jnp.where(jnp.abs(gain) < least, least, gain)
+            return shift(self.threat, box, p, plane.normal, gain)
+
+        here, there = jax.vmap(leap)(jnp.stack([point, x]))
         near = jnp.maximum(self.threat.distance(here, jnp.zeros_like(x)), 1e-8)
         far = jnp.maximum(self.threat.distance(there, jnp.zeros_like(x)), 1e-8)
         alpha = jnp.minimum(near / (near + far), self.alpha_max)
