@@ -18,6 +18,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from robustjax.promotion import promoting
+
 Device = Any
 """A `jax.Device`, whose type jaxlib does not tell type checkers."""
 
@@ -48,7 +50,7 @@ def data_parallel(
     3.0
     """
     return jax.pmap(
-        function,
+        promoting(function),
         axis_name=AXIS,
         in_axes=in_axes,
         out_axes=out_axes,
@@ -66,6 +68,7 @@ def emulate(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
     >>> float(mean(jnp.arange(8.0)))  # eight emulated devices
     3.5
     """
+    function = promoting(function)
     return jax.jit(jax.vmap(function, in_axes=in_axes, out_axes=out_axes, axis_name=AXIS))
 
 

@@ -17,7 +17,8 @@ RANK = {
     "environment": 0,
     "keys": 0,
     "typing": 0,
-    "parallel": 0,
+    "parallel": 1,
+    "promotion": 0,
     "writing": 0,
     "archives": 1,
     "files": 1,
@@ -131,6 +132,7 @@ def test_imports_go_one_way():
 
 LAWS = {
     "attack_contract": "what every attack obeys",
+    "attacks_that_fail": "no attack is silent where it did not work",
     "custom_objectives": "objectives and success of a user's own",
     "detection_attacks": "attacks on classifier and detector, against the exact optimum",
     "detection_contract": "what every detector obeys",

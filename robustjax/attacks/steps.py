@@ -19,6 +19,9 @@ from robustjax.spec import KINDS, Names
 from robustjax.threats import box_of
 from robustjax.typing import Threat
 
+BELOW_ONE = 1 - 2.0**-24
+"""The largest float32 below 1, at which a mean would forget nothing and learn nothing."""
+
 
 class Step(NamedTuple):
     """The input of a rule.
@@ -175,8 +178,8 @@ class Adam(Rule):
     [0.5125, 0.4875]
     """
 
-    b1: float = number(default=0.9, high=1.0)
-    b2: float = number(default=0.999, high=1.0)
+    b1: float = number(default=0.9, high=BELOW_ONE)
+    b2: float = number(default=0.999, high=BELOW_ONE)
     drop: float = number(default=0.1)
 
     def _transform(self) -> optax.GradientTransformation:

@@ -110,7 +110,7 @@ class JointPGD(Ascent):
     @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> JointPGDState:
         begun = super().begin(logits_fn, example)
-        return JointPGDState(begun, begun.x_adv, jnp.float32(-jnp.inf))
+        return JointPGDState(begun, begun.x_adv, jnp.asarray(-jnp.inf, example.x.dtype))
 
     @override
     def step(self, logits_fn: LogitsFn, example: Example, state: JointPGDState) -> JointPGDState:
@@ -118,9 +118,14 @@ class JointPGD(Ascent):
 
         def look(z):
             output = logits_fn(z)
-            return (ascent.goal(output), output["score"]), output
+            values = ascent.goal(output), output["score"]
+            return tuple(value.astype(z.dtype) for value in values), output
 
-        (_, score), pull, output = jax.vjp(look, ascent.x_adv, has_aux=True)
+        (_, score), transposed, output = jax.vjp(look, ascent.x_adv, has_aux=True)
+
+        def pull(*weights):
+            return transposed(tuple(jnp.asarray(weight, score.dtype) for weight in weights))[0]
+
         wrong = won_by(fooled, output, example)
         better = wrong & (score > state.score)
         cost = Cost(1, 2 if self.constraint == "orthogonal" else 1)
@@ -150,12 +155,12 @@ class JointPGD(Ascent):
         return state.ascent.cost
 
     def _direction(self, pull, wrong):
-        """The direction of ascent; `pull` of weights is the gradient of the weighted sum."""
+        """The direction of ascent; `pull` of two weights is the gradient of the weighted sum."""
         if self.constraint == "sum":
-            return pull((1.0, self.weight))[0]
+            return pull(1.0, self.weight)
         if self.constraint == "selectable":
-            return pull((jnp.where(wrong, 0.0, 1.0), jnp.where(wrong, 1.0, 0.0)))[0]
-        fool, hide = pull((1.0, 0.0))[0], pull((0.0, 1.0))[0]
+            return pull(jnp.where(wrong, 0.0, 1.0), jnp.where(wrong, 1.0, 0.0))
+        fool, hide = pull(1.0, 0.0), pull(0.0, 1.0)
         return jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide))
 
 

@@ -117,9 +117,9 @@ class HopSkipJump(MinimumNorm):
         nowhere = jnp.full((), jnp.inf, x.dtype)
         won = won_by(self.success, logits_fn(x), example)
         distance = jnp.where(won, 0, nowhere)
-        flat = jnp.zeros_like(x)
+        flat, near = jnp.zeros_like(x), jnp.zeros_like(nowhere)
         return HopSkipJumpState(
-            zero, zero, zero, zero + 1, x, distance, x, 0 * distance, nowhere, flat, flat, zero
+            zero, zero, zero, zero + 1, x, distance, x, near, nowhere, flat, flat, zero
         )
 
     @override

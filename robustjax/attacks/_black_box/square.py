@@ -113,7 +113,7 @@ class Square(Iterative):
             propose(keys[1], state.x_best, x, self.threat, self._part(state.queries - 1)),
         )
         output = logits_fn(z)
-        value = state.goal(output)
+        value = state.goal(output).astype(x.dtype)
         won = won_by(self.success, output, example) & (not isinstance(logits_fn, Randomized))
         better = won | (value > state.value_best)
         return state._replace(

@@ -135,7 +135,7 @@ class ZerothOrder(Ascent):
             shift = self.delta * draw(key_noise, x.shape, x.dtype)
             plus, minus = jnp.clip(x + shift, *box), jnp.clip(x - shift, *box)
             outputs = jax.vmap(redraw(logits_fn, key_model))(jnp.stack([plus, minus]))
-            values = jax.vmap(goal)(outputs)
+            values = jax.vmap(goal)(outputs).astype(x.dtype)
             moved = plus - minus
             return sums[0] + (values[0] - values[1]) * moved, sums[1] + moved**2
 

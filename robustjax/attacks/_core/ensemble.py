@@ -20,6 +20,7 @@ from robustjax.attacks._core.iterative import Example, in_threat
 from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.config import config, static
 from robustjax.outputs import num_classes
+from robustjax.promotion import promoting
 from robustjax.threats import with_radius
 from robustjax.threats._trees import map_threats
 from robustjax.typing import Attack, LogitsFn, Loss
@@ -48,6 +49,7 @@ class Ensemble(abc.ABC):
         """The ensemble to run where the caller gives the class to go to."""
         return self
 
+    @promoting
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
@@ -87,6 +89,7 @@ class Restarts(Ensemble):
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
         return (self.attack,) * self.n
 
+    @promoting
     @override
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from robustjax.attacks._core.direct import on_one_image
+from robustjax.attacks._core.randomized import after
 from robustjax.config import config
+from robustjax.promotion import promoting
 from robustjax.threats import box_of, radius
 from robustjax.typing import Attack, Cost, LogitsFn, Threat
 
@@ -42,9 +44,9 @@ TOLERANCE = 1e-6
 
 
 def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """Distance in the norm of the attack's threat; NaN for an attack without one."""
+    """Distance in the norm of the attack's threat; -1 for an attack without one."""
     threat = getattr(attack, "threat", None)
-    far = jnp.nan if threat is None else threat.distance(x_adv, x)
+    far = -1.0 if threat is None else threat.distance(x_adv, x)
     return jnp.asarray(far, jnp.float32)
 
 
@@ -113,10 +115,17 @@ class Iterative(abc.ABC):
         """bool (): the objective or its gradient was NaN or infinite, so some step led nowhere."""
         return jnp.asarray(False)
 
+    @promoting
     def __call__(
         self, logits_fn: LogitsFn, key: jax.Array, x: jax.Array, y: jax.Array, target: Any = None
     ) -> jax.Array:
-        """Image (H, W, C) in the box -> adversarial image of the same shape."""
+        """Image (H, W, C) in the box -> adversarial image of the same shape.
+
+        One of less than 32 bits, such as float16, is attacked in float32 and rounded to be seen.
+        """
+        if jnp.finfo(x.dtype).bits < 32:
+            rounded = after(logits_fn, lambda z: z.astype(x.dtype))
+            return self(rounded, key, x.astype(jnp.float32), y, target).astype(x.dtype)
         example = Example(key, x, y, target)
         with on_one_image(logits_fn, x):
             state = jax.lax.while_loop(

@@ -63,6 +63,13 @@ def redraw(logits_fn: Callable, key: jax.Array) -> Callable:
     return Randomized(logits_fn.function, key) if isinstance(logits_fn, Randomized) else logits_fn
 
 
+def after(logits_fn: Callable, change: Callable[[jax.Array], jax.Array]) -> Callable:
+    """The model of one image after a change of that image."""
+    if isinstance(logits_fn, Randomized):
+        return Randomized(lambda key, x: logits_fn.function(key, change(x)), logits_fn.key)
+    return lambda x: logits_fn(change(x))
+
+
 def expected(
     function: Callable[[Callable], Any], logits_fn: Callable, key: jax.Array | None, draws: int
 ) -> Any:

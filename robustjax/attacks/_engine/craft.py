@@ -248,7 +248,8 @@ VERDICT = 2**31 - 2
 
 def _craft_leaf(attack, setting, examples, progress, path):
     crafted, seconds = _run(attack, setting, examples, progress, path)
-    judged, distance = judge(setting, examples, crafted.image), crafted.distance
+    judged = judge(setting, examples, crafted.image)
+    distance = np.where(crafted.distance < 0, np.nan, crafted.distance)
     inside = crafted.inside
     if isinstance(attack, MinimumNorm):
         distance = np.where(judged.won, distance, np.float32(np.inf))

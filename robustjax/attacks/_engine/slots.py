@@ -24,6 +24,7 @@ from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
 from robustjax.attacks._engine.tiles import tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
+from robustjax.promotion import promoting
 from robustjax.threats._trees import of_example
 from robustjax.typing import Cost
 
@@ -39,7 +40,7 @@ class Crafted(NamedTuple):
 
     Attributes:
       image: (N, H, W, C).
-      distance: (N,) in the norm of the attack's threat; NaN for an attack without one.
+      distance: (N,) in the norm of the attack's threat; -1 for an attack without one.
       inside: (N,) bool: the image is inside the attack's threat model.
       in_box: (N,) bool: its pixels lie in the box of the threat.
       cost: the model calls that each example took, each (N,).
@@ -232,6 +233,7 @@ def _result(attack, example, state) -> Crafted:
 def program(attack: Iterative, model: Callable, key: jax.Array, examples: Examples) -> ClosedJaxpr:
     """The program of the attack for one example: the beginning, a step, the result."""
 
+    @promoting
     def one(shared, row):
         attack, logits_fn, example = _problem(shared, row)
         state = attack.step(logits_fn, example, attack.begin(logits_fn, example))
@@ -262,6 +264,7 @@ def _empty(shared: tuple, examples: Examples, size: int) -> Snapshot:
 
 
 @jax.jit
+@promoting
 def _started(shared, row):
     """Never run: its shapes are known until `jax.clear_caches` forgets them."""
     attack, logits_fn, example = _problem(shared, row)

@@ -32,10 +32,10 @@ class Search(NamedTuple):
     rounds: jax.Array
 
 
-def begin(constant: float | jax.Array) -> Search:
+def begin(constant: jax.Array) -> Search:
     """The state before the first round, which uses this constant."""
-    zero, infinity, none = jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0)
-    constant = jnp.asarray(constant, jnp.float32)
+    zero, infinity = jnp.zeros_like(constant), jnp.full_like(constant, jnp.inf)
+    none = jnp.int32(0)
     return Search(constant, zero, infinity, jnp.asarray(False), infinity, none, none)
 
 

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example, MinimumNorm
-from robustjax.attacks._core.success import Success, logits_of, won_by
+from robustjax.attacks._core.success import Success, won_by
 from robustjax.attacks.targets import Goal
 from robustjax.config import config, static
+from robustjax.outputs import float_logits
 from robustjax.threats import box_of
 from robustjax.typing import Cost, LogitsFn
 
@@ -86,7 +87,7 @@ class Gaps:
 
     def __call__(self, output: Any) -> jax.Array:
         """-> (m,)."""
-        logits = logits_of(output)
+        logits = float_logits(output)
         return logits[self.rivals] - logits[self.label]
 
 
@@ -135,7 +136,7 @@ class BoundarySearch(MinimumNorm):
 
         def look(point):
             output = logits_fn(point)
-            return jnp.atleast_1d(walk.goal(output)), output
+            return jnp.atleast_1d(walk.goal(output)).astype(point.dtype), output
 
         values, pull, output = jax.vjp(look, walk.point, has_aux=True)
         (gradients,) = jax.vmap(pull)(jnp.eye(values.size, dtype=values.dtype))

@@ -61,7 +61,7 @@ class DDN(RadiusSearch):
 
     threat: L2 = L2_NORM
     steps: int = number(default=300, low=1)
-    init_eps: float = number(default=1.0)
+    init_eps: float = number(default=1.0, low=1e-6)
     gamma: float = number(default=0.05, high=1.0)
     loss: Loss = static(default=cross_entropy)
     target: Target = TrueLabel()

@@ -128,7 +128,7 @@ class JSMA(Iterative):
     def _look(self, logits_fn, example, state):
         def objective(image):
             output = logits_fn(image)
-            return state.goal(output), won_by(self.success, output, example)
+            return state.goal(output).astype(image.dtype), won_by(self.success, output, example)
 
         (value, won), gradient = jax.value_and_grad(objective, has_aux=True)(state.image)
         broken = jnp.isnan(value) | ~jnp.all(jnp.isfinite(gradient))

@@ -155,19 +155,20 @@ class Penalty(MinimumNorm):
         image, example = _origin(example)
         output = logits_fn(example.x)
         goal = goal_of(self, logits_fn, jax.random.fold_in(example.key, 0), example)
-        value = goal(output)
+        value = goal(output).astype(example.x.dtype)
         won = won_by(self.success, output, example) & (value >= self.confidence)
         way = jnp.abs(self.confidence - value)
-        search = binary_search.begin(self.constant)
+        infinity = jnp.asarray(jnp.inf, value.dtype)
+        search = binary_search.begin(jnp.asarray(self.constant, value.dtype))
         return PenaltyState(
             goal=goal,
             least=self.confidence + 1e-6 + 1e-4 * jnp.where(jnp.isfinite(way), way, 0),
             walk=self.start(image, example.x, search.constant),
             search=search,
             best=example.x,
-            size=jnp.where(won, 0, jnp.float32(jnp.inf)),
+            size=jnp.where(won, 0, infinity),
             spare=example.x,
-            lack=jnp.float32(jnp.inf),
+            lack=infinity,
             broken=jnp.asarray(False),
             steps=jnp.int32(0),
         )
@@ -178,7 +179,7 @@ class Penalty(MinimumNorm):
 
         def gain(z):
             output = logits_fn(z)
-            return state.goal(output), won_by(self.success, output, example)
+            return state.goal(output).astype(z.dtype), won_by(self.success, output, example)
 
         def probe(z):
             (value, wrong), gradient = jax.value_and_grad(gain, has_aux=True)(z)
@@ -232,4 +233,4 @@ def _origin(example: Example) -> tuple[jax.Array, Example]:
     given = example.target
     if not isinstance(given, StartAt):
         return example.x, example
-    return given.image, example._replace(target=given.target)
+    return given.image.astype(example.x.dtype), example._replace(target=given.target)
