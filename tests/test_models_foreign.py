@@ -73,7 +73,7 @@ def network(request):
     return request.param()
 
 
-def test_attacks_and_evaluation_take_the_model(network):
+def test_attacks_and_evaluation_take_the_model(network, monkeypatch):
     logits_fn, expected = network(0)
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(logits_fn, IMAGES), expected, atol=1e-6)
     labels = jnp.argmax(expected, -1)
@@ -84,6 +84,10 @@ def test_attacks_and_evaluation_take_the_model(network):
     fooled = jnp.argmax(logits_fn(x_adv), -1) != labels
     assert report.clean == 1.0
     assert report.robust["pgd"] == pytest.approx(1 - fooled.mean())
+    some = jax.local_devices()[:2]
+    monkeypatch.setattr(jax, "local_devices", lambda: some)
+    two = attacks.perturb(ATTACK, logits_fn, jax.random.key(1), IMAGES, labels)
+    np.testing.assert_array_equal(two, x_adv)
 
 
 def test_new_weights_compile_nothing(network):

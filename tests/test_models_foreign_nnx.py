@@ -1,5 +1,8 @@
 """NNX modules of one's own as networks, and through a run."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from robustjax.models import BN
 from robustjax.threats import Linf
 from robustjax.training import AWP, PGDAT, Recipe, fit
 from robustjax.training.net import EXAMPLE
+from robustjax.training.step import program
 
 AXES = (EXAMPLE, parallel.AXIS)
 IMAGES = jax.random.uniform(jax.random.key(0), (8, 4, 4, 2))
@@ -99,7 +103,17 @@ def digits_net(num_classes=10):
     return Plain(nnx.Rngs(0), 1, 64, num_classes, 0.2)
 
 
-def test_a_run_trains_resumes_and_is_evaluated(tmp_path):
+def test_caches_hold_no_weights():
+    network = models.adapt(digits_net())
+    alive = [weakref.ref(leaf) for leaf in jax.tree.leaves(network.start)]
+    assert models.is_random(network, (8, 8, 1)) and program(network, 2, 10)
+    assert network.without_weights() == network
+    del network
+    gc.collect()
+    assert not any(leaf() is not None for leaf in alive)
+
+
+def test_a_run_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
     train, validation = data.load("digits", "train").head(128), data.load("digits", "validation")
     recipe = Recipe(epochs=1, batch_size=64, lr=0.05, augment=data.Augment(pad=0, flip=False))
     method = AWP(PGDAT(PGD(Linf(0.1), steps=1), bn="commit"))
@@ -109,8 +123,17 @@ def test_a_run_trains_resumes_and_is_evaluated(tmp_path):
     result = fit(method, train, validation, model=module, **how)
     np.testing.assert_array_equal(module.head.kernel[...], before)  # nobody took its arrays
     assert files.read_json(tmp_path / "run/config.json")["model"]["brought"]
+    one, how["out"] = data.Plan.batch, tmp_path / "killed"
+    monkeypatch.setattr(
+        data.Plan, "batch", lambda plan, step, *a: 1 / (1 - step) and one(plan, step, *a)
+    )
+    with pytest.raises(ZeroDivisionError):
+        fit(method, train, validation, model=digits_net(), **how, checkpoint_every=1)
+    monkeypatch.undo()
     again = fit(method, train, validation, model=digits_net(), **how, resume=True)
-    assert again.start == int(result.state.step) == 2
+    assert again.start == 1 and int(again.state.step) == 2
+    same = (jax.device_get(r.state.variables) for r in (again, result))
+    jax.tree.map(np.testing.assert_array_equal, *same)
     with pytest.raises(ValueError, match="load it with module="):
         models.load(tmp_path / "run")
     for bring in (digits_net(), f"{__name__}:digits_net"):

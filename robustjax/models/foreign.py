@@ -109,6 +109,10 @@ class Foreign(abc.ABC):
     def answers(self, method: str) -> bool:
         """Whether the module has this method."""
 
+    def without_weights(self) -> Foreign:
+        """An equal network that holds no arrays, for caches."""
+        return self
+
     def apply(
         self,
         variables: Any,
@@ -249,7 +253,6 @@ def _settled(before: Any, after: Any, synchronised: tuple[str, ...], bn: BN) -> 
     return unflatten(after)
 
 
-@functools.cache
 def is_random(network: Any, image_shape: tuple[int, ...]) -> bool:
     """Whether a network draws random numbers while it trains, as dropout does.
 
@@ -259,6 +262,11 @@ def is_random(network: Any, image_shape: tuple[int, ...]) -> bool:
     """
     if not isinstance(network, Foreign):
         return bool(network.dropout)
+    return _draws(network.without_weights(), image_shape)
+
+
+@functools.cache
+def _draws(network: Foreign, image_shape: tuple[int, ...]) -> bool:
     return network.draws(image_shape)
 
 

@@ -71,6 +71,13 @@ class Equinox(Foreign):
         return type(self.static).__name__
 
     @override
+    def without_weights(self) -> Equinox:
+        bare = copy.copy(self)
+        object.__setattr__(bare, "module", self.static)
+        object.__setattr__(bare, "start", {})
+        return bare
+
+    @override
     def init(self, key: jax.Array, x: jax.Array, bn: BN) -> dict[str, Any]:
         return jax.tree.map(jnp.array, self.start)  # a copy: training gives its arrays away
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,14 @@ class NNX(Foreign):
             ("start", start),
         ):
             object.__setattr__(self, name, value)
+
+    @override
+    def without_weights(self) -> NNX:
+        bare = copy.copy(self)
+        # Of its module only the class is asked, from here on.
+        object.__setattr__(bare, "module", object.__new__(type(self.module)))
+        object.__setattr__(bare, "start", {})
+        return bare
 
     @override
     def init(self, key: jax.Array, x: jax.Array, bn: BN) -> dict[str, Any]:

@@ -153,14 +153,19 @@ def make_step(
     return step
 
 
-@functools.cache
 def program(module: models.Network, total_steps: int, num_classes: int) -> Callable:
     """The step on all devices: (state, method, recipe, key, batch) -> (state, metrics).
 
     Guarantees:
       Methods and recipes that differ only in numbers, and all seeds, share one compilation.
+      No weights of the network stay alive in it.
     """
+    bare = module.without_weights() if isinstance(module, models.Foreign) else module
+    return _program(bare, total_steps, num_classes)
 
+
+@functools.cache
+def _program(module: models.Network, total_steps: int, num_classes: int) -> Callable:
     def step(state, method, recipe, key, batch):
         return make_step(module, recipe, total_steps, num_classes)(state, method, key, batch)
 
