@@ -140,6 +140,7 @@ LAWS = {
     "doctests": "every example of a docstring",
     "evaluation_invariance": "an evaluation is the same, bit for bit, however it is run",
     "exact_relu": "attacks against what a mixed-integer program proves",
+    "foreign_models": "the Python of docs/foreign_models.md",
     "layering": "this file",
     "method_contract": "what every training method obeys",
     "models_architectures": "every architecture against a transcription of its paper's code",

@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from robustjax import data, losses, training
+from robustjax import attacks, data, losses, training
+from robustjax.attacks import PGD
+from robustjax.threats import Linf
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "own_loop.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
@@ -49,9 +51,16 @@ def test_a_step_of_the_page_learns(page, name):
     assert np.isfinite(values).all() and values[-1] < 0.9 * values[0]
 
 
+def test_under_jit_the_images_are_those_of_perturb(page):
+    attack, key, asked = PGD(Linf(0.1), steps=2), jax.random.key(3), (IMAGES[:8], LABELS[:8])
+    here = jax.jit(page["perturb"])(attack, start(), key, *asked)
+    there = attacks.perturb(attack, jax.tree_util.Partial(apply, start()), key, *asked)
+    np.testing.assert_allclose(here, there, atol=1e-5)
+
+
 def test_examples_are_short():
-    assert len(BLOCKS) == 5
-    for block in BLOCKS[1:]:
+    assert len(BLOCKS) == 6
+    for block in BLOCKS[2:]:
         body = block[block.index("@jax.jit") :].strip().splitlines()
         assert len(body) <= 10
 
