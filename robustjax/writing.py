@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import tempfile
@@ -103,6 +104,27 @@ def _naming(path: Path) -> Iterator[None]:
         if error.filename is not None or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise OSError unless a file can be put at `path`; nothing is left there.
+
+    >>> check_writable("/dev/null/report.json")
+    Traceback (most recent call last):
+    OSError: cannot write /dev/null/report.json: its folder is a file
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = _temporary(path)
+        os.close(handle)
+        os.unlink(temporary)
+    except OSError as error:
+        exists = isinstance(error, FileExistsError)
+        reason = "its folder is a file" if exists else error.strerror
+        raise OSError(f"cannot write {path}: {reason}") from error
 
 
 def _temporary(path: Path) -> tuple[int, str]:

@@ -283,7 +283,7 @@ def test_train_evaluate_report(run, capsys):
     report = read(run / "report.json")
     assert report["n"] == 64 and report["threat"] == config.encode(Linf(0.1))
     assert report["worst_case"] <= min(report["robust"].values()) <= report["clean"]
-    assert report["curve"]["eps"][4] == pytest.approx(0.1)
+    assert report["curves"]["pgd-2"]["eps"][4] == pytest.approx(0.1)
     assert {"command", "commit", "device", "versions", "seed", "wall_time_s"} <= set(
         report["provenance"]
     )
@@ -334,7 +334,7 @@ def test_a_distance_head_is_attacked_on_its_distances(copy, monkeypatch, capsys)
     report, out = read(copy / "report.json"), capsys.readouterr().out
     assert set(report["robust"]) == {"fgsm", "adaptive"} and "adaptive, stage by stage" in out
     assert report["stages"]["adaptive"][1]["attack"]["fields"]["loss"] == "mmc"
-    assert report["curve"]["attack"] == "margin-un-20"
+    assert list(report["curves"]) == ["margin-un-20"]
     blind = report["cross_entropy_without_gradient"]
     assert blind > 0.5 and f"is exactly zero on {blind:.1%} of the" in out
     without = EvaluateOptions(copy, ("fgsm",), n=64, curve="none", adaptive=False)
@@ -499,7 +499,91 @@ def test_an_interrupted_curve_leaves_the_report(copy, monkeypatch):
         cli.main(["evaluate", str(copy), "--attacks", "fgsm", "--n", "64"])
     assert stopped.value.code == 130
     report = read(copy / "report.json")
-    assert set(report["robust"]) == {"fgsm"} and "curve" not in report
+    assert set(report["robust"]) == {"fgsm"} and report["curves"] == {}
+
+
+def test_evaluations_of_one_run_are_joined(copy, monkeypatch, capsys):
+    """A killed evaluation's snapshots survive another one; the table is there before the files."""
+    words = ["evaluate", str(copy), "--n", "32", "--curve", "none", "--attacks"]
+
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(evaluation.report.Report, "__init__", interrupted)
+        with pytest.raises(SystemExit):
+            cli.main([*words, "pgd-2"])
+    assert f"{copy}: stopped; the same command resumes" in capsys.readouterr().err
+    cli.main([*words, "fgsm", "spatial"])
+    assert "spatial: it has no threat, so it does not count" in capsys.readouterr().out
+    with monkeypatch.context() as context:
+        context.setattr("robustjax.evaluation.journal.FileStore.save", interrupted)
+        cli.main([*words, "pgd-2"])  # from the snapshots
+    report = read(copy / "report.json")
+    assert report["worst_case_over"] == ["fgsm", "pgd-2"] and "spatial" in report["robust"]
+    assert report["worst_case"] <= min(report["robust"][name] for name in ("fgsm", "pgd-2"))
+    assert report["data"] == {"name": "digits", "split": "test"}
+    assert not (copy / "evaluation").exists()
+    capsys.readouterr()
+
+    def full(*args):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as context:
+        context.setattr("robustjax.evaluation.record.write_json", full)
+        assert "no space left" in refuse(*words, "fgsm", "--seed", "1")
+    assert "worst case over fgsm, pgd-2" in (out := capsys.readouterr().out)
+    assert "copy (seed 0)" in out and "copy: worst case over fgsm" in out
+
+
+def test_a_set_that_the_model_was_not_trained_on(copy, tmp_path, capsys):
+    test = data.load("digits", "test").head(20)
+    np.save(tmp_path / "test_images.npy", 255 - test.images)
+    np.save(tmp_path / "test_labels.npy", test.labels)
+    other = ["--data", f"arrays:{tmp_path}", "--attacks", "fgsm", "--curve", "none"]
+    cli.main(["evaluate", str(copy), *other, "--levels", "255"])
+    report, out = read(copy / "report.json"), capsys.readouterr().out
+    assert report["n"] == 20 and report["data"]["name"] == f"arrays:{tmp_path}"
+    assert "has only 20 test images" in out and "rounding to 255 levels: fgsm " in out
+    np.save(tmp_path / "test_labels.npy", test.labels + 1)
+    assert "has 11 classes, the model of" in refuse("evaluate", str(copy), *other)
+    np.save(tmp_path / "test_images.npy", test.images[:, :4])
+    assert "takes (8, 8, 1)" in refuse("evaluate", str(copy), *other)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "blocked", "message"),
+    [
+        ("evaluate", [], "report.json", "cannot write"),
+        ("evaluate", ["--curve", "spatial"], None, "--curve spatial: a curve needs an attack with"),
+        ("evaluate", ["--seed", str(2**32)], None, "--seed must be a whole number in"),
+        ("evaluate", ["--levels", "0"], None, "--levels must lie in"),
+        ("detect", [], "detection.json", "cannot write"),
+        ("transfer", ["--out", "{run}/out.json"], "out.json", "cannot write"),
+        (
+            "pseudo-label",
+            ["--out", "{run}/config.json", "--data", "arrays:{run}"],
+            None,
+            "cannot write",
+        ),
+    ],
+)
+def test_what_would_fail_at_the_end_fails_at_once(
+    copy, monkeypatch, command, flags, blocked, message
+):
+    for name in ("evaluate", "detect", "transfer"):
+        monkeypatch.setattr(evaluation, name, None)
+    pool = {"images": np.zeros((2, 8, 8, 1), np.uint8)}
+    monkeypatch.setattr(data, "open_pool", lambda name: pool)
+    if blocked:
+        (copy / blocked).unlink(missing_ok=True)
+        (copy / blocked).mkdir()
+    runs = [str(copy)]
+    if command == "transfer":
+        shutil.copytree(copy, copy.parent / "other")
+        runs.append(str(copy.parent / "other"))
+    flags = [flag.format(run=copy) for flag in flags]
+    assert message in refuse(command, *runs, *flags)
 
 
 @pytest.mark.parametrize(("channels", "drawn"), [(1, True), (2, False), (3, True), (4, False)])
@@ -508,7 +592,7 @@ def test_only_images_that_can_be_shown_are_drawn(tmp_path, channels, drawn):
     table = {"label": label, "prediction": label}
     table["fgsm"] = {"fooled": label == 1, "prediction": np.array([0, 0, -1])}
     found = SimpleNamespace(examples=table, adversarial={"fgsm": images})
-    draw_examples(found, images, "fgsm", ["zero", "one"], tmp_path / "examples.png")
+    draw_examples(found, images, ["zero", "one"], tmp_path / "examples.png")
     assert (tmp_path / "examples.png").exists() == drawn
 
 

@@ -751,3 +751,14 @@ def test_real_sets_have_their_known_size_and_mean(real_dir, name, shape, train, 
     assert len(parts["validation"]) == 1_000 and len(parts["train"]) == train - 1_000
     assert not set(parts["train"].indices) & set(parts["validation"].indices)
     assert set(np.unique(parts["test"].labels)) == set(range(10))
+
+
+def test_a_set_to_test_on_alone(tmp_path):
+    """As CIFAR-10-C and ImageNet-A are published; of a validation split the same holds."""
+    name = write_arrays(tmp_path)
+    for file in ("train_images", "train_labels"):
+        (tmp_path / f"{file}.npy").unlink()
+    test = data.load(name, "test")
+    assert len(test) == 8 and test.num_classes == 1 + test.labels.max()
+    with pytest.raises(ValueError, match="no train split; it has test, so models of another"):
+        data.load(name, "train")

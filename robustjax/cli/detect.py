@@ -14,6 +14,7 @@ from tyro.conf import Positional
 import robustjax as rj
 from robustjax.cli.flags import AttackOptions, read
 from robustjax.config import check_number
+from robustjax.writing import check_writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,8 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
         substitutes = {
             options.substitute.name: substitute_of(options, options.substitute, settings)
         }
+    for name in ("detection.json", "roc.png"):
+        check_writable(run / name)
     train, validation, test = (
         rj.data.load(settings["data"]["name"], split, options.data_dir)
         for split in ("train", "validation", "test")
@@ -96,6 +99,7 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
         **how,
     )
     result = found.to_json() | {
+        "data": {"name": test.name, "split": test.split},
         "detectors": {name: rj.config.encode(detector) for name, detector in chosen.items()},
         "false_rejection": options.false_rejection,
         "fitted_to": len(train),
@@ -103,10 +107,10 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
         "weights": options.weights,
         "provenance": rj.report.provenance(rj.report.command_line(), options.seed, started),
     }
-    rj.report.write_json(run / "detection.json", result)
-    rj.report.roc_curves(found.curves, run / "roc.png")
     print("AUC / accepted and wrong, in %")
     print(rj.report.detection_table(result))
+    rj.report.write_json(run / "detection.json", result)
+    rj.report.roc_curves(found.curves, run / "roc.png")
     return found
 
 

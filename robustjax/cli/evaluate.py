@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -21,32 +22,48 @@ from robustjax.cli.flags import AttackOptions, read
 class EvaluateOptions(AttackOptions):
     """Attack a trained model on test images; write a report and figures.
 
-    The run's folder then holds report.json, examples.npz and up to three figures.
+    The run's folder then holds report.json, examples.npz and up to three figures. Evaluate it again
+    and again: attacks in the same setting (threat, images, seed, weights ...) are joined in one
+    report, those in another stand beside them.
 
     Args:
       run: a run directory.
       attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
+      data: a set of the same image size and classes whose test split is attacked, e.g. cifar10_1 or
+        cifar10_corrupted/fog_3; None: the one of the training.
       dtype: of the computation; None: as in training.
       curve: the attack for the curve of accuracy over eps (a minimum-norm attack runs once for all
         radii, others once per radius); None: pgd-20, or margin-un-20 for a distance head; 'none'
         skips the curve.
       adaptive: add the attack 'adaptive' for a distance head, unless it is named already.
+      levels: also report how many successful images still fool the model where their pixels are
+        rounded to so many levels above 0, 255 for 8-bit images; None: skip it.
       keep_images: also write adversarial.npz with each attack's images (N, H, W, C).
     """
 
     run: Positional[Path]
     attacks: tuple[str, ...] = ("pgd-20", "autoattack")
+    data: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     curve: str | None = None
     adaptive: bool = True
+    levels: int | None = None
     keep_images: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        rj.config.check_number("--levels", self.levels, 1)
 
 
 def command(words: Sequence[str]) -> None:
     """`robustjax evaluate` with these words."""
     options = read(EvaluateOptions, "evaluate", words)
     rj.parallel.use_all_cores()
-    evaluate(options)
+    try:
+        evaluate(options)
+    except KeyboardInterrupt:
+        print(f"{options.run}: stopped; the same command resumes", file=sys.stderr)
+        raise
 
 
 def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
@@ -66,52 +83,92 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     if distances and options.adaptive and not named_already:
         named["adaptive"] = rj.attacks.Adaptive(threat)
     chosen = options.curve or ("margin-un-20" if distances else "pgd-20")
-    over_eps = None if chosen == "none" else rj.attacks.parse(chosen, threat)
-    test = rj.data.load(settings["data"]["name"], "test", options.data_dir)
-    if options.n > len(test):
-        print(f"{test.name} has only {len(test)} test images; --n {options.n} evaluates them all")
-    test = test.head(options.n)
+    over_eps = None if chosen == "none" else curve_attack(chosen, threat)
+    test = images_to_attack(options, settings)
+    record, journal = rj.evaluation.Record(run), rj.evaluation.Journal(run / "evaluation")
     images = np.asarray(rj.data.to_float(test.images))
     subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
     tiles: dict[str, Any] = {"indices": test.indices, "batch_size": options.batch_size}
-    how: dict[str, Any] = tiles | {"progress": True}
-
-    def write(result: dict) -> None:
-        origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
-        rj.report.write_json(run / "report.json", result | {"provenance": origin})
-
-    journal = rj.evaluation.Journal(run / "evaluation")
+    how: dict[str, Any] = tiles | {"journal": journal, "progress": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the table below shows them
-        found = rj.evaluation.evaluate(*subject, named, key, threat=threat, journal=journal, **how)
+        found = rj.evaluation.evaluate(
+            *subject, named, key, threat=threat, levels=options.levels, **how
+        )
     result = found.to_json() | {"threat": rj.config.encode(threat), "weights": options.weights}
     result |= {"dtype": options.dtype or settings["model"].get("dtype", "float32")}
+    result |= {"data": {"name": test.name, "split": test.split}, "curves": {}}
     if distances:
         blind = rj.evaluation.zero_gradient(*subject, rj.attacks.PGD(threat), key, **tiles)
         result |= {"cross_entropy_without_gradient": blind}
-    write(result)  # before the curve or a figure can fail
-    found.save_examples(run / "examples.npz")
-    if options.keep_images:
-        found.save_images(run / "adversarial.npz")
-    journal.clear()
-    if named:
-        draw_examples(found, images, list(named)[-1], settings["class_names"], run / "examples.png")
+    columns = found.flat_examples()
+    result |= {"provenance": rj.report.provenance(rj.report.command_line(), options.seed, started)}
+    content = record.join(result, columns)
+    print_tables(run, settings, content, list(named))
+    record.write(content, columns, found.adversarial if options.keep_images else None)
+    draw_examples(found, images, settings["class_names"], run / "examples.png")
     if over_eps is not None:
         radii = radii_around(threat)
-        curve = rj.evaluation.curve(*subject, over_eps, radii, key, **how)
-        write(result | {"curve": {"attack": chosen, **curve}})
-        norm = type(threat).__name__
-        rj.report.accuracy_over_eps({chosen: curve}, run / "accuracy_over_eps.png", norm)
-    for name, rows in result["stages"].items():
-        if len(rows) > 1:
+        content["curves"][chosen] = rj.evaluation.curve(*subject, over_eps, radii, key, **how)
+        record.write(content, columns)
+    draw_curves(content, type(threat).__name__, run / "accuracy_over_eps.png")
+    journal.clear()
+    return found
+
+
+def curve_attack(name: str, threat: rj.typing.Threat) -> rj.typing.Attack:
+    """The attack of --curve.
+
+    Raises:
+      ValueError: it is unknown, or has no radius.
+    """
+    attack = rj.attacks.parse(name, threat)
+    try:
+        rj.evaluation.check_curve(attack)
+    except ValueError as error:
+        raise ValueError(f"--curve {name}: {error}") from error
+    return attack
+
+
+def images_to_attack(options: EvaluateOptions, settings: dict[str, Any]) -> rj.data.Dataset:
+    """The images to attack.
+
+    Raises:
+      ValueError: the set of --data has images of another size, or more classes than the model.
+    """
+    trained, wanted = settings["data"]["name"], tuple(settings["image_shape"])
+    test = rj.data.load(options.data or trained, "test", options.data_dir)
+    if test.image_shape != wanted:
+        raise ValueError(
+            f"{test.name} holds images of shape {test.image_shape}; the model of {options.run} "
+            f"takes {wanted}"
+        )
+    names = settings["class_names"]
+    if test.num_classes > len(names):
+        raise ValueError(
+            f"{test.name} has {test.num_classes} classes, the model of {options.run} {len(names)}"
+        )
+    if options.data and test.class_names and list(test.class_names) != names:
+        print(f"{test.name} and {trained} name their classes differently: only numbers count")
+    if options.n > len(test):
+        print(f"{test.name} has only {len(test)} test images; --n {options.n} evaluates them all")
+    return test.head(options.n)
+
+
+def print_tables(
+    run: Path, settings: dict[str, Any], content: dict[str, Any], attacks: Sequence[str]
+) -> None:
+    """Print the stages of these attacks, and the table of all results of the run."""
+    for name in attacks:
+        if len(rows := content["stages"][name]) > 1:
             print(f"{name}, stage by stage", rj.report.stage_table(rows), "", sep="\n")
-    if distances:
+    blind = content.get("cross_entropy_without_gradient")
+    if blind is not None:
         print(
             f"the gradient of the plain cross-entropy is exactly zero on {blind:.1%} of the "
             "correctly classified images: attacks on it are blind there\n"
         )
-    print(rj.report.table([run]))
-    return found
+    print(rj.report.rows_table(rj.report.run_rows(run.name, settings, content)))
 
 
 def radii_around(threat: rj.typing.Threat) -> list[float]:
@@ -120,27 +177,37 @@ def radii_around(threat: rj.typing.Threat) -> list[float]:
     return sorted({float(int(r)) for r in radii}) if isinstance(threat, rj.threats.L0) else radii
 
 
+def draw_curves(content: dict[str, Any], norm: str, png: Path) -> None:
+    """Draw the curves of a report; without one there is no figure."""
+    if content["curves"]:
+        rj.report.accuracy_over_eps(content["curves"], png, norm)
+    else:
+        png.unlink(missing_ok=True)
+
+
 def draw_examples(
     found: rj.evaluation.Report,
     images: np.ndarray,
-    attack: str,
     class_names: Sequence[str],
     png: Path,
     count: int = 8,
 ) -> None:
-    """Draw correctly classified images beside one attack's versions, successful attacks first.
+    """Draw correctly classified images beside the last attack's, successful attacks first.
 
-    Nothing is drawn if no image is classified correctly, or if images are neither grey nor RGB.
+    There is no figure if no image is classified correctly, if nothing was attacked, or if images
+    are neither grey nor RGB.
     """
-    table = found.examples
+    table, attack = found.examples, next(reversed(found.adversarial), None)
     right = np.flatnonzero(table["prediction"] == table["label"])
+    if attack is None or not len(right) or images.shape[-1] not in (1, 3):
+        png.unlink(missing_ok=True)
+        return
     rows = sorted(right, key=lambda i: not table[attack]["fooled"][i])[:count]
-    if rows and images.shape[-1] in (1, 3):
-        rj.report.example_grid(
-            images[rows],
-            found.adversarial[attack][rows],
-            table["label"][rows],
-            table[attack]["prediction"][rows],
-            png,
-            class_names,
-        )
+    rj.report.example_grid(
+        images[rows],
+        found.adversarial[attack][rows],
+        table["label"][rows],
+        table[attack]["prediction"][rows],
+        png,
+        class_names,
+    )

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 import robustjax as rj
 from robustjax.cli.flags import read
 from robustjax.config import check_number
+from robustjax.writing import check_writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +52,10 @@ def pseudo_label(options: PseudoLabelOptions) -> None:
     """Label a pool of images by a trained model.
 
     Raises:
+      OSError: the folder cannot be written.
       ValueError: the images have another shape than the model takes.
     """
+    check_writable(options.out / "train_images.npy")
     logits_fn, _, settings = rj.models.load(options.run, options.weights, module=options.model)
     images = rj.data.open_pool(options.data)["images"]
     wanted = tuple(settings["image_shape"])

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 import robustjax as rj
 from robustjax.cli.flags import AttackOptions, read
+from robustjax.writing import check_writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ def transfer(options: TransferOptions) -> rj.evaluation.Transfer:
         raise ValueError(
             "name two or more run directories with different names: robustjax transfer RUN RUN"
         )
+    if options.out is not None:
+        check_writable(options.out)
     loaded = [options.load(run) for run in options.runs]
     settings = [about for _, about in loaded]
     sets = {about["data"]["name"] for about in settings}
@@ -64,9 +67,14 @@ def transfer(options: TransferOptions) -> rj.evaluation.Transfer:
         batch_size=options.batch_size,
         progress=True,
     )
-    if options.out is not None:
-        origin = rj.report.provenance(rj.report.command_line(), options.seed, started)
-        rj.report.write_json(options.out, found.to_json() | {"provenance": origin})
+    result = found.to_json() | {
+        "data": {"name": test.name, "split": test.split},
+        "threat": rj.config.encode(threat),
+        "weights": options.weights,
+        "provenance": rj.report.provenance(rj.report.command_line(), options.seed, started),
+    }
     print(f"success of {options.attack} in % among images that both models classify correctly")
-    print(rj.report.transfer_table(found.to_json()))
+    print(rj.report.transfer_table(result))
+    if options.out is not None:
+        rj.report.write_json(options.out, result)
     return found

@@ -48,7 +48,8 @@ class Digits:
 class Arrays:
     """A folder of DIR/{train,test}_{images,labels}.npy and optionally a validation pair.
 
-    Images are uint8 (N, H, W, C), labels integers; train's largest label determines the number of
+    A folder without train's pair is a set to test models of another one on. Images are uint8
+    (N, H, W, C), labels integers; train's largest label, or else test's, determines the number of
     classes. Images are memory-mapped, but carving a validation split out of train reads all of it:
     a set larger than memory needs a validation pair.
     """
@@ -62,24 +63,25 @@ class Arrays:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that the folder has images for; train and test are required."""
+        """The splits that the folder has files of; test is required."""
         names = ("train", "validation", "test")
-        found = tuple(s for s in names if (self.folder / f"{s}_images.npy").is_file())
-        for split in ("train", "test"):
-            if split not in found:
-                raise FileNotFoundError(self._missing(f"{split}_images.npy"))
+        found = tuple(s for s in names if any(self.folder.glob(f"{s}_*.npy")))
+        if "test" not in found:
+            raise FileNotFoundError(self._missing("test_images.npy"))
         return found
 
     def read(self, split: str) -> Dataset:
         """One split, its images memory-mapped."""
         images, labels = self._array(split, "images"), self._array(split, "labels")
-        trained_on = self._array("train", "labels")
-        if trained_on.dtype.kind not in "iu" or not trained_on.size:
-            raise ValueError(f"{self.name}: train_labels.npy must hold integers")
-        if trained_on.max() >= len(trained_on):
+        trained = "train" in self.splits
+        numbered = self._array("train", "labels") if trained else labels
+        file = f"{'train' if trained else split}_labels.npy"
+        if numbered.dtype.kind not in "iu" or not numbered.size:
+            raise ValueError(f"{self.name}: {file} must hold integers")
+        if trained and numbered.max() >= len(numbered):
             raise ValueError(
-                f"{self.name}: train_labels.npy has {len(trained_on)} labels up to "
-                f"{trained_on.max()}; number the classes from 0, with examples of each"
+                f"{self.name}: {file} has {len(numbered)} labels up to "
+                f"{numbered.max()}; number the classes from 0, with examples of each"
             )
         return Dataset(
             images=images,
@@ -87,7 +89,7 @@ class Arrays:
             indices=np.arange(len(images)),
             name=self.name,
             split=split,
-            num_classes=int(trained_on.max()) + 1,
+            num_classes=int(numbered.max()) + 1,
         )
 
     def _array(self, split: str, kind: str) -> np.ndarray:

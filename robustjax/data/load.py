@@ -123,12 +123,15 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
         raise ValueError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
     source = _source(name, data_dir)
     own = source.splits
-    if "train" not in own:
-        raise ValueError(f"{name} has no train split; it has {', '.join(own)}")
     tested_on = next((s for s in ("test", "validation") if s in own), None)
     validated_on = "validation" if "validation" in own and tested_on == "test" else None
     if split == "test" and tested_on:
         return dataclasses.replace(source.read(tested_on), split="test")
+    if "train" not in own:
+        raise ValueError(
+            f"{name} has no train split; it has {', '.join(own)}, so models of another set can be "
+            "tested on it, but none trained"
+        )
     train = source.read("train")
     if validated_on and split != "train":
         validation = source.read(validated_on)

@@ -2,15 +2,18 @@
 
 from robustjax.evaluation.detection import DetectionReport, detect
 from robustjax.evaluation.journal import Journal
+from robustjax.evaluation.record import Record
 from robustjax.evaluation.report import Report
-from robustjax.evaluation.run import curve, evaluate, zero_gradient
+from robustjax.evaluation.run import check_curve, curve, evaluate, zero_gradient
 from robustjax.evaluation.transfer import Transfer, transfer
 
 __all__ = [
     "DetectionReport",
     "Journal",
+    "Record",
     "Report",
     "Transfer",
+    "check_curve",
     "curve",
     "detect",
     "evaluate",

@@ -40,7 +40,8 @@ class Journal:
     ...     return images[:, 0, 0]
     >>> attacks, key = {"fgsm": rj.attacks.FGSM(rj.threats.Linf(0.3))}, jax.random.key(0)
     >>> journal = rj.evaluation.Journal(tempfile.mkdtemp())
-    >>> found = rj.evaluation.evaluate(model, images, labels, attacks, key, journal=journal)
+    >>> how = {"journal": journal, "diagnose": False}
+    >>> found = rj.evaluation.evaluate(model, images, labels, attacks, key, **how)
     >>> journal.clear()  # the report is safe
     """
 

@@ -283,7 +283,12 @@ def curve(
 
 
 def check_curve(attack: Attack, classes: int = 10) -> None:
-    """Raise ValueError unless every stage of an attack has a radius that `curve` can change."""
+    """Raise ValueError unless every stage of an attack has a radius that `curve` can change.
+
+    >>> rj.evaluation.check_curve(rj.attacks.Spatial())
+    Traceback (most recent call last):
+    ValueError: a curve needs an attack with a radius, such as PGD, and Spatial has no threat...
+    """
     check_attack(attack)
     if not own_threats(attack, classes):
         names = dict.fromkeys(type(leaf).__name__ for leaf in leaves(attack, classes))

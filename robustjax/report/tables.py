@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def read_run(path: str | Path) -> dict[str, Any]:
       path: a folder with config.json and report.json, or a JSON file {"config": .., "report": ..}.
 
     Returns:
-      run, method, data, model, threat, eps and report.
+      run, method, data, model, threat, eps and report, those of the setting evaluated last.
 
     Raises:
       FileNotFoundError: a file is missing; the message has the command that makes it.
@@ -46,6 +46,11 @@ def read_run(path: str | Path) -> dict[str, Any]:
     ...     rj.report.read_run(path)["method"]
     'TRADES'
     """
+    return _read_rows(path)[0]
+
+
+def _read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """`run_rows` of a run directory or a results file."""
     path = Path(path)
     if path.is_file():
         whole = read_json(path, {"config": Mapping, "report": Mapping})
@@ -61,30 +66,98 @@ def read_run(path: str | Path) -> dict[str, Any]:
     configured, reported = (
         path if path.is_file() else path / name for name in ("config.json", "report.json")
     )
+    return run_rows(
+        path.stem if path.is_file() else path.name, config, report, configured, reported
+    )
+
+
+def run_rows(
+    run: str,
+    config: Mapping[str, Any],
+    report: Mapping[str, Any],
+    configured: str | Path = "config.json",
+    reported: str | Path = "report.json",
+) -> list[dict[str, Any]]:
+    """The rows of one run for `rows_table`: one for each setting that it was evaluated in.
+
+    Args:
+      run: its name; the rows after the first add what differs from that.
+      config, report: the contents of its config.json and report.json.
+      configured, reported: where these were read, for messages.
+
+    Raises:
+      ValueError: `config` or `report` was not written by robustjax.
+
+    >>> threat = rj.config.encode(rj.threats.Linf(8 / 255))
+    >>> config = {"method": {"type": "TRADES", "fields": {}}, "data": {"name": "cifar10"}}
+    >>> config |= {"model": {"name": "cnn"}, "threat": threat}
+    >>> report = {"clean": 0.81, "robust": {}, "worst_case": 0.81, "warnings": []}
+    >>> report |= {"stderr": {"worst_case": 0.01}, "n": 100, "setting": {}}
+    >>> rows = rj.report.run_rows("a", config, report | {"others": [report | {"n": 50}]})
+    >>> [row["run"] for row in rows]
+    ['a', 'a (50 images)']
+    """
     check_content(configured, config, CONFIG)
     check_content(reported, report, REPORT)
-    threat = report.get("threat") or config["threat"]
-    robust = dict.fromkeys(report["robust"], (float, type(None)))
-    check_content(reported, report | {"threat": threat}, {"robust": robust, "threat": THREAT})
-    if isinstance(threat["fields"]["eps"], Mapping):
-        check_content(reported, threat["fields"]["eps"], {"shape": [int]})
-    return {
-        "run": path.stem if path.is_file() else path.name,
-        "method": _method(configured, config["method"]),
-        "data": config["data"]["name"],
-        "model": config["model"]["name"],
-        "threat": threat["type"],
-        "eps": threat["fields"]["eps"],
-        "report": report,
-    }
+    others = report.get("others", [])
+    check_content(reported, {"others": others}, {"others": [Mapping]})
+    rows = []
+    for entry in (report, *others):
+        check_content(reported, entry, REPORT)
+        threat = entry.get("threat") or config["threat"]
+        robust = dict.fromkeys(entry["robust"], (float, type(None)))
+        check_content(reported, {**entry, "threat": threat}, {"robust": robust, "threat": THREAT})
+        if isinstance(threat["fields"]["eps"], Mapping):
+            check_content(reported, threat["fields"]["eps"], {"shape": [int]})
+        differs = _differences(report, entry)
+        rows.append(
+            {
+                "run": f"{run} ({', '.join(differs)})" if differs else run,
+                "method": _method(Path(configured), config["method"]),
+                "data": config["data"]["name"],
+                "model": config["model"]["name"],
+                "threat": threat["type"],
+                "eps": threat["fields"]["eps"],
+                "report": entry,
+            }
+        )
+    return rows
+
+
+def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What differs in the setting, except for the threat, which has a column."""
+    if other is first:
+        return []
+    if "setting" not in other:
+        return ["of an older version"]
+    then, now = ({**e, **e.get("setting", {})} for e in (other, first))
+    differs = [name for name in DIFFERENCES if then.get(name) != now.get(name)]
+    if {"n", "data"} & set(differs):
+        differs = [name for name in differs if name != "data_sha256"]
+    return [DIFFERENCES[name](then.get(name)) for name in differs]
+
+
+DIFFERENCES: dict[str, Callable[[Any], str]] = {
+    "n": lambda n: f"{n} images",
+    "key": lambda key: f"seed {key[-1]}",
+    "weights": lambda weights: f"{weights} weights",
+    "dtype": str,
+    "data": lambda data: f"on {data['name']}",
+    "data_sha256": lambda _: "other images",
+    "weights_sha256": lambda _: "other weights",
+    "devices": lambda devices: f"on {devices['kind']}",
+    "versions": lambda _: "other versions",
+}
+"""An entry of a setting -> how a row names one that differs from the first row's."""
 
 
 def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
     """One aligned table of several runs, followed by missing reports and warnings, a line each.
 
-    Accuracies are in percent. Each attack of any run has a column, with "-" for the runs that were
-    not evaluated under it. The worst case, in which an example counts if it withstands all attacks,
-    comes with its standard error.
+    Accuracies are in percent. A run has a row for each setting that it was evaluated in (threat,
+    images, seed, weights ...). Each attack of any row has a column, with "-" for the rows without
+    it. The worst case, in which an example counts if it withstands all attacks under the threat,
+    comes with its standard error; the lines below say which attacks these are.
 
     Args:
       runs: paths for `read_run`; a run without a report is named with the command that makes it.
@@ -106,17 +179,35 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
     run  method  data     model  threat      clean  pgd-10  worst case
     ---  ------  -------  -----  ----------  -----  ------  ----------
     a    TRADES  cifar10  cnn    Linf 8/255   81.2    50.0  49.5 ± 1.6
+    worst case over pgd-10
     """
-    rows, notes = [], []
+    rows, missing = [], []
     for run in runs:
         try:
-            rows.append(read_run(run))
+            rows += _read_rows(run)
         except FileNotFoundError as error:
-            notes.append(str(error))
-    if notes and not rows:
-        raise FileNotFoundError("; ".join(notes))
+            missing.append(str(error))
+    if missing and not rows:
+        raise FileNotFoundError("; ".join(missing))
+    return "\n".join([rows_table(rows, markdown), *missing])
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
+    """The table of `table` for rows of `run_rows`.
+
+    >>> threat = rj.config.encode(rj.threats.Linf(8 / 255))
+    >>> config = {"method": {"type": "TRADES", "fields": {}}, "data": {"name": "cifar10"}}
+    >>> config |= {"model": {"name": "cnn"}, "threat": threat}
+    >>> report = {"clean": 0.8125, "robust": {}, "worst_case": 0.8125, "warnings": []}
+    >>> report |= {"stderr": {"worst_case": 0.01}}
+    >>> print(rj.report.rows_table(rj.report.run_rows("a", config, report)))
+    run  method  data     model  threat      clean  worst case
+    ---  ------  -------  -----  ----------  -----  ----------
+    a    TRADES  cifar10  cnn    Linf 8/255   81.2  81.2 ± 1.0
+    """
     attacks = dict.fromkeys(name for row in rows for name in row["report"]["robust"])
     cells = [["run", "method", "data", "model", "threat", "clean", *attacks, "worst case"]]
+    notes = _worst_cases(rows)
     for row in rows:
         report = row["report"]
         robust = [_percent(report["robust"].get(name)) for name in attacks]
@@ -124,9 +215,32 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
         threat = f"{row['threat']} {format_eps(row['eps'])}"
         about = [row["run"], row["method"], row["data"], row["model"], threat]
         cells.append([*about, _percent(report["clean"]), *robust, worst])
+        notes += _survivors(row)
         notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
-    aligned = [align(cells, numbers_from=5, markdown=markdown)] if rows else []
-    return "\n".join(aligned + notes)
+    return "\n".join([align(cells, numbers_from=5, markdown=markdown), *notes])
+
+
+def _worst_cases(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Over which attacks the worst case of each row is; one line if they are the same."""
+    over = {row["run"]: ", ".join(_over(row["report"])) for row in rows}
+    if len(set(over.values())) == 1:
+        over = {"": next(iter(over.values()))}
+    return [f"{run}: worst case over {o}".lstrip(": ") for run, o in over.items() if o]
+
+
+def _over(report: Mapping[str, Any]) -> list[str]:
+    return report.get("worst_case_over", list(report["robust"]))
+
+
+def _survivors(row: Mapping[str, Any]) -> list[str]:
+    """Which part of the successful images of a row are still that after rounding."""
+    by_levels: dict[int, list[str]] = {}
+    for name, rounded in row["report"].get("rounded", {}).items():
+        by_levels.setdefault(rounded["levels"], []).append(f"{name} {_percent(rounded['survive'])}")
+    return [
+        f"{row['run']}: % of successes that survive rounding to {levels} levels: {', '.join(found)}"
+        for levels, found in by_levels.items()
+    ]
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
