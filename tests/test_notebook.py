@@ -50,7 +50,8 @@ def test_both_models_have_learned_something_and_are_in_the_table(variables):
         assert set(variables["curves"][name]) == {"eps", "accuracy", "stderr"}
     folder = variables["RUNS"]
     lines = variables["report"].table([f"{folder}/natural", f"{folder}/pgd-at"]).splitlines()
-    assert [line.split()[:2] for line in lines[2:]] == [["natural", "Natural"], ["pgd-at", "PGDAT"]]
+    rows = [line.split()[:2] for line in lines[2:4]]
+    assert rows == [["natural", "Natural"], ["pgd-at", "PGDAT"]]
 
 
 def test_every_figure_is_there(variables):

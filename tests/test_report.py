@@ -264,13 +264,51 @@ def test_the_table_of_two_runs(tmp_path):
         "| --- | ------ | ------- | ----- | ---------- | ----: | -----: | ---: | ---------: |",
         "| a   | PGDAT  | cifar10 | cnn   | Linf 8/255 |  81.2 |   50.0 |    - | 49.5 ± 1.6 |",
         "| b   | TRADES | cifar10 | cnn   | Linf 0.3   |  81.2 |   51.2 | 60.0 | 49.5 ± 1.6 |",
+        "",
+        *(over := ["a: worst case over pgd-10", "b: worst case over fgsm, pgd-10"]),
     ]
     assert report.table([a, b]).splitlines() == [
         "run  method  data     model  threat      clean  pgd-10  fgsm  worst case",
         "---  ------  -------  -----  ----------  -----  ------  ----  ----------",
         "a    PGDAT   cifar10  cnn    Linf 8/255   81.2    50.0     -  49.5 ± 1.6",
         "b    TRADES  cifar10  cnn    Linf 0.3     81.2    51.2  60.0  49.5 ± 1.6",
+        *over,
     ]
+
+
+def test_what_two_settings_of_a_run_differ_in(tmp_path):
+    run = write_run(tmp_path / "a")
+    first = json.loads((run / "report.json").read_text())
+    first |= {"n": 100, "key": [0, 0], "data": {"name": "cifar10", "split": "test"}}
+    first |= {"setting": {"data_sha256": "a", "versions": {"jax": "1"}, "devices": {"kind": "cpu"}}}
+    first |= {"weights": "best", "rounded": {"fgsm": {"levels": 255, "survive": 0.5}}}
+
+    def beside(**entries):
+        return first | {"setting": first["setting"] | entries.pop("setting", {})} | entries
+
+    others = [
+        beside(key=[0, 3], weights="last"),
+        beside(n=50, setting={"data_sha256": "b"}),
+        beside(data={"name": "cifar10_1"}, setting={"data_sha256": "b"}),
+        beside(setting={"data_sha256": "b", "versions": {"jax": "2"}}),
+        beside(setting={"devices": {"kind": "H200"}}),
+        {name: first[name] for name in ("clean", "robust", "worst_case", "stderr", "warnings")},
+    ]
+    files.write_json(run / "report.json", first | {"others": others})
+    lines = report.table([run]).splitlines()
+    names = [line.partition("  ")[0] for line in lines[2:9]]
+    assert names == [
+        "a",
+        "a (seed 3, last weights)",
+        "a (50 images)",
+        "a (on cifar10_1)",
+        "a (other images, other versions)",
+        "a (on H200)",
+        "a (of an older version)",
+    ]
+    assert lines[9] == "worst case over pgd-10"
+    assert "a: % of successes that survive rounding to 255 levels: fgsm 50.0" in lines
+    assert report.read_run(run)["report"]["n"] == 100
 
 
 def test_a_wrapper_shows_what_it_wraps(tmp_path):

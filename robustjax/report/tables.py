@@ -217,7 +217,8 @@ def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
         cells.append([*about, _percent(report["clean"]), *robust, worst])
         notes += _survivors(row)
         notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
-    return "\n".join([align(cells, numbers_from=5, markdown=markdown), *notes])
+    gap = [""] if markdown and notes else []  # or they would be rows
+    return "\n".join([align(cells, numbers_from=5, markdown=markdown), *gap, *notes])
 
 
 def _worst_cases(rows: Sequence[Mapping[str, Any]]) -> list[str]:
