@@ -1,9 +1,11 @@
-"""Four CPU devices, cheap compilation, and JAX's strict modes for every test."""
+"""Four CPU devices, small tiles, cheap compilation, and JAX's strict modes for every test."""
 
 import os
 
 import jax
 import pytest
+
+from robustjax.attacks._engine import tiles
 
 QUICK = "--xla_cpu_opt_preset=FAST_COMPILE --xla_backend_optimization_level=0"
 QUICK += " --xla_llvm_disable_expensive_passes=true"
@@ -14,6 +16,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + QUICK
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+tiles.CPU_TILE = 2  # eight slots, so that few images are enough; test_same_bits has the real ones
 if jax.default_backend() != "cpu":  # the tests' tolerances are not those of TF32 and bfloat16
     jax.config.update("jax_default_matmul_precision", "highest")
 

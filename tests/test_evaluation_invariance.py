@@ -82,7 +82,7 @@ def test_killed_again_and_again(tmp_path, monkeypatch):
         nonlocal lives
         save(store, take, last)
         lives += 1
-        if lives % 9 == 0:
+        if lives % 7 == 0:
             raise Killed
 
     monkeypatch.setattr(journal.FileStore, "save", save_and_die)

@@ -11,7 +11,6 @@ from jax.tree_util import Partial
 from sklearn.decomposition import PCA
 
 from robustjax import data, detection, models
-from robustjax.attacks._engine.tiles import default_batch_size
 from robustjax.detection.detector import collect
 from robustjax.outputs import features_of, prediction
 
@@ -110,7 +109,7 @@ def predictions(net: Net, images: np.ndarray) -> np.ndarray:
 
 def read(net: Net, reader: Any, images: np.ndarray) -> np.ndarray:
     """`reader(output)` of every image; see `robustjax.outputs`."""
-    return collect(reader, net.layers_fn, images, default_batch_size())
+    return collect(reader, net.layers_fn, images, None)
 
 
 def judge(net: Net, labels: np.ndarray, clean: Seen, adversarial: Seen) -> dict[str, Any]:

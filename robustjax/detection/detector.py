@@ -52,7 +52,7 @@ class Detector(abc.ABC):
         model = model if isinstance(model, Partial | Randomized) else Partial(model)
         return Fitted(self, model, self.learn(placed, examples, batch_size))
 
-    def learn(self, model: Callable, examples: Examples, batch_size: int) -> Any:
+    def learn(self, model: Callable, examples: Examples, batch_size: int | None) -> Any:
         """Compute the arrays that `statistics` needs; by default none."""
         return ()
 
@@ -125,11 +125,11 @@ def over_images(function: Callable, fitted: Any, images: Any, batch_size: int | 
 
 
 def collect(
-    read: Callable[[Any], Any], model: Callable, images: np.ndarray, batch_size: int
+    read: Callable[[Any], Any], model: Callable, images: np.ndarray, batch_size: int | None
 ) -> Any:
     """`read(output)` of every image, as NumPy arrays (N, ...); `read` is a module's function."""
     shared = (jax.tree_util.Partial(read), model)
-    return over_tiles(_read_one, shared, {"image": images}, min(batch_size, len(images)))
+    return over_tiles(_read_one, shared, {"image": images}, batch_size)
 
 
 def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:

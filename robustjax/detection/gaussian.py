@@ -61,7 +61,7 @@ class Mahalanobis(Detector):
     """
 
     @override
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple[Gaussian, ...]:
+    def learn(self, model: Any, examples: Examples, batch_size: int | None) -> tuple[Gaussian, ...]:
         classes = num_classes(model, examples)
         layers = collect(pooled_layers, model, examples.image, batch_size)
         return tuple(fit_gaussian(layer, examples.label, classes) for layer in layers)

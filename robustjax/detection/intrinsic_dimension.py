@@ -71,7 +71,9 @@ class LID(Detector):
             )
 
     @override
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple[np.ndarray, ...]:
+    def learn(
+        self, model: Any, examples: Examples, batch_size: int | None
+    ) -> tuple[np.ndarray, ...]:
         count = self.minibatches * self.references
         if len(examples) < count:
             raise ValueError(f"LID needs {count} reference images, got {len(examples)}")

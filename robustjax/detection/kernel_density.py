@@ -68,7 +68,7 @@ class KDensity(Detector):
         return cls(2 * bandwidth**2, count, seed)
 
     @override
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> Kernels:
+    def learn(self, model: Any, examples: Examples, batch_size: int | None) -> Kernels:
         chosen = draw_by_class(examples.label, num_classes(model, examples), self.count, self.seed)
         features = collect(features_of, model, examples.image[np.concatenate(chosen)], batch_size)
         most, ends = max(map(len, chosen)), np.cumsum([len(rows) for rows in chosen])

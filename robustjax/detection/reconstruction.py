@@ -43,7 +43,7 @@ class ReconstructionError(Detector):
     p: Literal[1, 2] = static(default=1)
 
     @override
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
+    def learn(self, model: Any, examples: Examples, batch_size: int | None) -> Partial:
         return trained(self.autoencoder, examples)
 
     @override
@@ -76,7 +76,7 @@ class ReconstructionDivergence(Detector):
     temperature: float = number(default=10.0, low=1e-6)
 
     @override
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> Partial:
+    def learn(self, model: Any, examples: Examples, batch_size: int | None) -> Partial:
         return trained(self.autoencoder, examples)
 
     @override

@@ -47,7 +47,7 @@ class Uncertainty(Detector):
     draws: int = number(default=50, low=2, static=True)
 
     @override
-    def learn(self, model: Any, examples: Examples, batch_size: int) -> tuple:
+    def learn(self, model: Any, examples: Examples, batch_size: int | None) -> tuple:
         _randomized(model)
         return ()
 

@@ -92,18 +92,19 @@ class FileStore(SnapshotStore):
         self._next = time.monotonic() + INTERVAL
 
     @override
-    def load(self, template: Snapshot) -> Snapshot | None:
+    def load(self, template: Callable[[], Snapshot]) -> Snapshot | None:
         if not self.path.exists():
             return None
+        empty = template()
         try:
             leaves = list(read_arrays(self.path).values())
-            found = jax.tree.unflatten(jax.tree.structure(template), leaves)
+            found = jax.tree.unflatten(jax.tree.structure(empty), leaves)
         except ValueError as error:
             raise ValueError(f"{error}; delete it, and this stage starts over") from error
-        if not _fits(found.crafted, template.crafted):
+        if not _fits(found.crafted, empty.crafted):
             raise ValueError(f"{self.path} belongs to another stage; delete it to start over")
-        if not _fits(found.state, template.state):
-            found = found._replace(slot=template.slot, state=template.state)
+        if not _fits(found.state, empty.state):
+            found = found._replace(slot=template.slot, state=empty.state)
         return found
 
     @override

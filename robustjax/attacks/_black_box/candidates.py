@@ -39,6 +39,8 @@ class Candidates(Iterative):
     If none does, the result is the one with the largest loss, the first of equals.
     """
 
+    differentiates = False
+
     loss: Loss
     target: Target
     success: Success

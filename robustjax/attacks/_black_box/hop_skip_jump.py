@@ -100,6 +100,8 @@ class HopSkipJump(MinimumNorm):
     True
     """
 
+    differentiates = False
+
     threat: L2 | Linf = L2(float("inf"))
     queries: int = number(default=5000, low=1)
     samples: int = number(default=100, low=1)

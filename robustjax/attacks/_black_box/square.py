@@ -81,6 +81,8 @@ class Square(Iterative):
     [0.625 0.75 ]
     """
 
+    differentiates = False
+
     threat: Linf | L2 | L1 = Linf()
     queries: int = number(default=5000, low=1)
     p: float = number(default=0.8, high=1.0)

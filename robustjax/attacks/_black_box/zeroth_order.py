@@ -74,6 +74,8 @@ class ZerothOrder(Ascent):
     [0.625 0.75 ]
     """
 
+    differentiates = False
+
     threat: Threat = LINF
     steps: int = number(default=100, low=1)
     step_size: float | None = number(default=None)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from robustjax.attacks._core.direct import on_one_image
-from robustjax.attacks._core.iterative import Example, in_threat
+from robustjax.attacks._core.iterative import Example, in_threat, threat_of
 from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.config import config, static
 from robustjax.outputs import num_classes
@@ -60,7 +60,7 @@ class Ensemble(abc.ABC):
         best, won = x, jnp.asarray(False)
         for i, stage in enumerate(stages_of(self, classes, target)):
             z = stage(logits_fn, jax.random.fold_in(key, i), x, y, target)
-            inside = in_threat(stage, z, x)
+            inside = in_threat(threat_of(stage), z, x)
             best = jnp.where(inside & ~won, z, best)
             won |= inside & won_by(self.success, logits_fn(z), example)
         return best
@@ -96,7 +96,7 @@ class Restarts(Ensemble):
     ) -> jax.Array:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         tries = jax.vmap(lambda k: self.attack(logits_fn, k, x, y, target))(keys)
-        inside = jax.vmap(lambda z: in_threat(self.attack, z, x))(tries)
+        inside = jax.vmap(lambda z: in_threat(threat_of(self.attack), z, x))(tries)
         example = Example(key, x, y, target)
         won = inside & jax.vmap(lambda z: won_by(self.success, logits_fn(z), example))(tries)
         last = self.n - 1 - jnp.argmax(inside[::-1])

@@ -8,7 +8,7 @@ killed run resumes from its states (`_engine/slots.py`).
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,24 +43,21 @@ TOLERANCE = 1e-6
 """Slack for results: float32 rounding, relative to eps and to the pixels."""
 
 
-def distance_of(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """Distance in the norm of the attack's threat; -1 for an attack without one."""
-    threat = getattr(attack, "threat", None)
-    far = -1.0 if threat is None else threat.distance(x_adv, x)
-    return jnp.asarray(far, jnp.float32)
+def threat_of(attack: Any) -> Threat | None:
+    """The attack's threat, or None."""
+    return getattr(attack, "threat", None)
 
 
-def in_threat(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """Whether an image is inside the ball of the attack's threat; True where it has none."""
-    threat = getattr(attack, "threat", None)
+def in_threat(threat: Threat | None, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+    """Whether an image is inside the ball; True where there is none."""
     if threat is None:
         return jnp.asarray(True)
     return threat.distance(x_adv, x) <= largest_distance(radius(threat), _scale(x))
 
 
-def in_box(attack: Any, x_adv: jax.Array, x: jax.Array) -> jax.Array:
-    """Whether all pixels are in the box of the attack's threat; [0, 1] where it has none."""
-    low, high = box_of(getattr(attack, "threat", None), x)
+def in_box(threat: Threat | None, x_adv: jax.Array, x: jax.Array) -> jax.Array:
+    """Whether all pixels are in the box of the threat; [0, 1] without one."""
+    low, high = box_of(threat, x)
     slack = TOLERANCE * _scale(x)
     return jnp.all((x_adv >= low - slack) & (x_adv <= high + slack))
 
@@ -86,6 +83,9 @@ class Iterative(abc.ABC):
     >>> isinstance(rj.attacks.APGD(), rj.attacks.Iterative)
     True
     """
+
+    differentiates: ClassVar[bool] = True
+    """False if no step differentiates the model; then the CPU takes its steps in a loop."""
 
     @abc.abstractmethod
     def begin(self, logits_fn: LogitsFn, example: Example) -> Any:

@@ -13,7 +13,14 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from robustjax.attacks._core.ensemble import Ensemble, leaves, stages_of
-from robustjax.attacks._core.iterative import Example, MinimumNorm, iterative
+from robustjax.attacks._core.iterative import (
+    Example,
+    MinimumNorm,
+    in_box,
+    in_threat,
+    iterative,
+    threat_of,
+)
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import Success, fooled, prediction, won_by
 from robustjax.attacks._engine.inputs import (
@@ -29,6 +36,7 @@ from robustjax.attacks._engine.slots import Crafted, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.outputs import has_logits, logits_of
 from robustjax.threats import radius
+from robustjax.threats._trees import of_example
 from robustjax.typing import Attack, Cost
 
 
@@ -72,6 +80,20 @@ class Judgement(NamedTuple):
     won: np.ndarray
 
 
+class Measured(NamedTuple):
+    """What the threat of an attack says of N adversarial images, as NumPy arrays.
+
+    Attributes:
+      distance: (N,) in its norm; -1 without a threat: jax_debug_nans refuses NaN.
+      inside: (N,) bool: the image is inside the ball.
+      in_box: (N,) bool: its pixels are in the box of the threat.
+    """
+
+    distance: np.ndarray
+    inside: np.ndarray
+    in_box: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """The arguments that all stages of one run share: see `perturb`."""
@@ -79,7 +101,7 @@ class Setting:
     model: Callable
     key: jax.Array
     success: Success
-    batch_size: int
+    batch_size: int | None
     ledger: Ledger
 
 
@@ -109,7 +131,8 @@ def perturb(
         ensemble has won where it reaches it. For a loss that compares with other arrays (`kl`),
         those arrays, (N, ...).
       indices: (N,) integers that name the examples; None: 0 to N - 1.
-      batch_size: images at once, all devices together; None: see `tiles.default_batch_size`.
+      batch_size: the most images at once, all devices together, which bounds the memory; None: 256
+        a device. The CPU takes 16 a device, whatever is given.
       success: (output, label) -> bool: whether a stage of an ensemble has won; None: its own.
         Labels that are no classes need one, for any attack.
       progress: show a progress bar.
@@ -126,9 +149,10 @@ def perturb(
         back unchanged or at a random start.
 
     Guarantees:
-      The result does not depend on `batch_size`, nor, with indices permuted along, on the order:
-      bit for bit, as long as the model's own kernels round alike for every tile (two images per
-      device and more on the CPU).
+      On the CPU no bit of an image depends on `batch_size`, on the images beside it, on their
+      order (indices permuted along), or on the number of devices, whatever the model. On an
+      accelerator tiles are smaller where fewer than 256 images a device are asked for, and kernels
+      may round in another way.
       Three eps, and new weights of a `Partial`, compile once.
 
     Two images of two pixels, which are the logits. The ball around the second holds no other
@@ -247,10 +271,10 @@ VERDICT = 2**31 - 2
 
 
 def _craft_leaf(attack, setting, examples, progress, path):
-    crafted, seconds = _run(attack, setting, examples, progress, path)
+    crafted, measured, seconds = _run(attack, setting, examples, progress, path)
     judged = judge(setting, examples, crafted.image)
-    distance = np.where(crafted.distance < 0, np.nan, crafted.distance)
-    inside = crafted.inside
+    distance = np.where(measured.distance < 0, np.nan, measured.distance)
+    inside = measured.inside
     if isinstance(attack, MinimumNorm):
         distance = np.where(judged.won, distance, np.float32(np.inf))
         inside = inside & judged.won
@@ -266,7 +290,7 @@ def _craft_leaf(attack, setting, examples, progress, path):
     return Verdict(crafted.image, distance, inside, judged.prediction, judged.fooled, number)
 
 
-def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
+def _run(attack, setting, examples, progress, path) -> tuple[Crafted, Measured, float]:
     crafted, seconds = over_slots(
         iterative(attack),
         setting.model,
@@ -277,19 +301,28 @@ def _run(attack, setting, examples, progress, path) -> tuple[Crafted, float]:
         progress,
         setting.ledger.store(path),
     )
-    _verify(attack, crafted)
-    return crafted, seconds
+    rows = {"x": examples.image, "position": examples.position, "x_adv": crafted.image}
+    measured = over_tiles(_measure_one, (threat_of(attack),), rows, setting.batch_size)
+    _verify(attack, crafted, measured)
+    return crafted, measured, seconds
 
 
-def _verify(attack: Attack, crafted: Crafted) -> None:
+def _measure_one(threat, row):
+    threat, x_adv, x = of_example(threat, row["position"]), row["x_adv"], row["x"]
+    distance = -1.0 if threat is None else threat.distance(x_adv, x)
+    inside, boxed = in_threat(threat, x_adv, x), in_box(threat, x_adv, x)
+    columns: tuple[Any, ...] = jnp.asarray(distance, jnp.float32), inside, boxed
+    return Measured(*columns)  # here of JAX, on the host of NumPy
+
+
+def _verify(attack: Attack, crafted: Crafted, measured: Measured) -> None:
     """Raise RuntimeError for an image that the threat model does not allow."""
     name = type(attack).__name__
-    if not crafted.in_box.all():
+    if not measured.in_box.all():
         raise RuntimeError(f"{name} returned pixels outside their bounds, [0, 1] by default")
-    threat: Any = getattr(attack, "threat", None)
-    outside = ~crafted.inside
-    if outside.any() and not isinstance(attack, MinimumNorm):
+    threat, outside = threat_of(attack), ~measured.inside
+    if threat is not None and outside.any() and not isinstance(attack, MinimumNorm):
         raise RuntimeError(
-            f"{name} returned a distance of {crafted.distance[outside].max():.9g}, more than eps = "
-            f"{float(radius(threat)):.9g}"
+            f"{name} returned a distance of {measured.distance[outside].max():.9g}, more than "
+            f"eps = {float(radius(threat)):.9g}"
         )

@@ -16,7 +16,6 @@ from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.failures import advice_for, advice_for_model
-from robustjax.attacks._engine.tiles import default_batch_size
 from robustjax.parallel import place
 from robustjax.threats import Linf, box_of
 from robustjax.threats._trees import check_threats, map_threats, of_example, threats_of
@@ -63,8 +62,8 @@ def check_request(
     targets: Any = None,
     attacks: Any = None,
     success: Success | None = None,
-) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int]:
-    """Check what `perturb`, `evaluate` and `curve` share -> (model, key, examples, tile size).
+) -> tuple[jax.tree_util.Partial, jax.Array, Examples, int | None]:
+    """Check what `perturb`, `evaluate` and `curve` share -> (model, key, examples, batch_size).
 
     `attacks` is one attack or a list of them: their threats say where the pixels may lie.
     `success` says whether labels are classes (None, `fooled`) or whatever it reads.
@@ -81,13 +80,10 @@ def check_request(
             "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see docs/own_loop.md"
         )
     key = keys.threefry(key)
-    if batch_size is None:
-        batch_size = default_batch_size()
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     examples = check_examples(images, labels, indices, targets, attacks, success)
-    model = check_model(logits_fn, examples, success)
-    return model, key, examples, min(batch_size, len(examples))
+    return check_model(logits_fn, examples, success), key, examples, batch_size
 
 
 def check_attack(attack: Any) -> None:

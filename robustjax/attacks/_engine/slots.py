@@ -1,9 +1,9 @@
-"""Run an iterative attack over any number of examples: slots that never idle.
+"""Run an iterative attack over any number of examples: slots that do not stay idle.
 
-Every device has a fixed number of slots, each with an example at its own step of the attack. After
-every few steps the host takes out what is done and puts the next example in, so the one compiled
-program, of one static shape, always works on images that still resist. The other slots do not
-influence an example, and so neither does the moment at which it enters.
+Every device has one tile of slots, each with an example at its own step of the attack. From time to
+time the host takes out what is done and puts the next examples in, so the programs, of one static
+shape, always work on images that still resist. The other slots do not influence an example, and so
+neither does the moment at which it enters.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from tqdm import tqdm
 
-from robustjax.attacks._core.iterative import Example, Iterative, distance_of, in_box, in_threat
+from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.inputs import Examples, one_example
-from robustjax.attacks._engine.tiles import tile_size
+from robustjax.attacks._engine.tiles import single, tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
 from robustjax.promotion import promoting
 from robustjax.threats._trees import of_example
 from robustjax.typing import Cost
 
 MIN_SECONDS = 0.2
-"""The least time that one call should take; a shorter one is mostly overhead."""
+"""The least time between two looks of the host at an attack that leaves no slot idle."""
 
 MAX_STEPS = 1 << 20
 """The largest number of steps of one call; far more than any attack has."""
+
+
+FOREVER = 2**31 - 1
+"""Steps that no attack takes."""
 
 
 class Crafted(NamedTuple):
@@ -40,18 +44,12 @@ class Crafted(NamedTuple):
 
     Attributes:
       image: (N, H, W, C).
-      distance: (N,) in the norm of the attack's threat; -1 for an attack without one.
-      inside: (N,) bool: the image is inside the attack's threat model.
-      in_box: (N,) bool: its pixels lie in the box of the threat.
       cost: the model calls that each example took, each (N,).
       unfinished: (N,) bool: the attack was still gaining when its budget ended.
       broken: (N,) bool: it met NaN, or returned an image of NaN, for which the clean one stands.
     """
 
     image: np.ndarray
-    distance: np.ndarray
-    inside: np.ndarray
-    in_box: np.ndarray
     cost: Cost
     unfinished: np.ndarray
     broken: np.ndarray
@@ -78,8 +76,8 @@ class Snapshot(NamedTuple):
 class SnapshotStore:
     """Where snapshots are kept; this base class keeps none."""
 
-    def load(self, template: Snapshot) -> Snapshot | None:
-        """The last snapshot, of the structure of `template`, if there is one."""
+    def load(self, template: Callable[[], Snapshot]) -> Snapshot | None:
+        """The last snapshot, of the structure and shapes of `template()`, if there is one."""
         return None
 
     def save(self, take: Callable[[], Snapshot], last: bool) -> None:
@@ -95,67 +93,75 @@ def over_slots(
     key: jax.Array,
     path: tuple[int, ...],
     examples: Examples,
-    batch_size: int,
+    batch_size: int | None,
     progress: str | None = None,
     store: SnapshotStore = NOTHING,
 ) -> tuple[Crafted, float]:
     """The attack on every example, and the seconds it took.
 
     Args:
-      attack, model, key: data of one compiled program; example i has the key fold_in(key, index_i),
-        then fold_in for each number of `path`.
+      attack, model, key: data of the compiled programs; example i has the key fold_in(key,
+        index_i), then fold_in for each number of `path`.
       path: which stage of which stage of an ensemble this is.
       examples: N of them.
-      batch_size: slots, all devices together; rounded up as by `over_tiles`.
+      batch_size: see `tiles.tile_size`.
       progress: the title of a progress bar; None: no bar.
       store: where the run is saved, and found again after a kill.
     """
     devices = tuple(jax.local_devices())
-    shared = (jax.tree.map(_single, attack), model, key, np.asarray(path, np.int32))
-    advance = _compiled(devices)
-    now = _empty(shared, examples, tile_size(batch_size, len(devices)))
-    now = store.load(now) or now
-    crafted, finished, slot = now.crafted, now.finished, now.slot
-    # Placed as the program returns it, so that the first two calls share one compilation.
-    state = place(split(now.state, len(devices)), 0)
-    steps, begun = 1, time.monotonic() - float(now.seconds)
+    shared = attack, model, key, np.asarray(path, np.int32)
+    shared = place(jax.tree.map(single, shared), None)
+    machine, n = Machine(devices, attack), len(examples)
+    nothing = Crafted(
+        np.zeros_like(examples.image),
+        Cost(np.zeros(n, np.int32), np.zeros(n, np.int32)),
+        np.zeros(n, bool),
+        np.zeros(n, bool),
+    )
+    tile = tile_size(batch_size, n)
+    size = len(devices) * tile
+    nobody = np.full(size, -1)
 
-    def put():
-        return split(examples[np.maximum(slot, 0)].rows(), len(devices))
+    def rows_of(slot):
+        return place(split(examples[np.maximum(slot, 0)].rows(), len(devices)), 0)
+
+    def empty():
+        shapes = jax.eval_shape(machine.begin, shared, rows_of(nobody))
+        state = jax.tree.map(lambda s: np.zeros((size, *s.shape[2:]), s.dtype), shapes)
+        return Snapshot(nothing, np.zeros(n, bool), nobody, state, np.float64(0))
+
+    found = store.load(empty)
+    now = found or Snapshot(nothing, np.zeros(n, bool), nobody, None, np.float64(0))
+    crafted, finished, slot = now.crafted, now.finished, now.slot
+    begun = time.monotonic() - float(now.seconds)
+    # Placed as the programs return it, so that the first two calls share one compilation.
+    state = place(split(now.state, len(devices)), 0) if found else None
+    rows, waiting = rows_of(slot), np.setdiff1d(np.flatnonzero(~finished), slot)
 
     def snapshot():
         seconds = np.float64(time.monotonic() - begun)
         return Snapshot(crafted, finished, slot, merge(jax.device_get(state)), seconds)
 
-    rows, waiting = put(), np.setdiff1d(np.flatnonzero(~finished), slot)
-    with tqdm(
-        total=len(examples), initial=finished.sum(), desc=progress, disable=not progress
-    ) as bar:
+    with tqdm(total=n, initial=finished.sum(), desc=progress, disable=not progress) as bar:
         while not finished.all():
-            called = time.monotonic()
             fresh = np.flatnonzero(slot < 0)[: len(waiting)]
             slot[fresh], waiting = waiting[: len(fresh)], waiting[len(fresh) :]
             if len(fresh):
-                rows = put()
-            flags = {"fresh": np.isin(np.arange(len(slot)), fresh), "idle": slot < 0}
-            flags = split(flags, len(devices))
-            state, done, result = advance(shared, rows, flags, state, np.int32(steps))
+                rows = rows_of(slot)
+                entered = machine.begin(shared, rows)
+                mask = split(np.isin(np.arange(size), fresh), len(devices))
+                state = entered if state is None else machine.choose(mask, entered, state)
+            idle = place(split(slot < 0, len(devices)), 0)
+            # A tile pays for the beginning of each of its examples: about a step of all.
+            patience = tile if len(waiting) else FOREVER
+            state, done, result = machine.advance(shared, rows, idle, state, patience)
             out = merge(jax.device_get(done)) & (slot >= 0)
             if out.any():
                 _fill(crafted, slot[out], merge(jax.device_get(result)), out)
                 finished[slot[out]], slot[out] = True, -1
                 bar.update(out.sum())
-            if time.monotonic() - called < MIN_SECONDS:
-                steps = min(2 * steps, MAX_STEPS)
             store.save(snapshot, last=bool(finished.all()))
     return crafted, time.monotonic() - begun
-
-
-def _single(number: Any) -> Any:
-    """A config's number in 32 bits also where JAX's own default is 64."""
-    if isinstance(number, float) or getattr(number, "dtype", None) == np.float64:
-        return np.asarray(number, np.float32)[()]
-    return np.int32(number) if type(number) is int else number
 
 
 def _fill(crafted: Crafted, rows: np.ndarray, result: Crafted, slots: np.ndarray) -> None:
@@ -163,37 +169,94 @@ def _fill(crafted: Crafted, rows: np.ndarray, result: Crafted, slots: np.ndarray
         column[rows] = values[slots]
 
 
+class Machine:
+    """The compiled programs of a set of devices, and how many steps the host asks for at a time.
+
+    Steps are a loop on the device, with one exception: on the CPU the host calls one step after
+    another of an attack that follows gradients. XLA lays convolutions out well only outside of
+    loops there, and inside, the input gradient of a network that does not use our convolution costs
+    three to six times as much.
+    """
+
+    def __init__(self, devices: tuple[Device, ...], attack: Iterative):
+        """Compile nothing yet."""
+        self.begin, self.choose, self._one, self._many = _compiled(devices)
+        self._straight = devices[0].platform == "cpu" and attack.differentiates
+        self._steps = 1
+
+    def advance(
+        self, shared: tuple, rows: Any, idle: Any, state: Any, patience: int
+    ) -> tuple[Any, Any, Crafted]:
+        """(state, done or idle, result) after some steps of every slot.
+
+        It returns when all slots of a device are done, or when those that are have rested for
+        `patience` steps, all together; and before, for the host's progress bar and journal.
+        """
+        called = time.monotonic()
+        if self._straight:
+            return self._one_by_one(called, shared, rows, idle, state, patience)
+        steps = np.int32(self._steps), np.int32(patience)
+        state, done, result = self._many(shared, rows, idle, state, *steps)
+        jax.block_until_ready(done)
+        if time.monotonic() - called < MIN_SECONDS:
+            self._steps = min(2 * self._steps, MAX_STEPS)
+        return state, done, result
+
+    def _one_by_one(self, called, shared, rows, idle, state, patience):
+        rested = 0
+        while True:
+            state, done, result = self._one(shared, rows, idle, state)
+            rest = jax.device_get(done).sum(-1)  # on each device
+            rested += rest.max()
+            late = time.monotonic() - called > MIN_SECONDS
+            if rest.min() == done.shape[-1] or rested >= patience or late:
+                return state, done, result
+
+
 @functools.cache
-def _compiled(devices: tuple[Device, ...]) -> Callable:
-    """(shared, rows, flags, state, steps) -> (state, done, result): `steps` steps of every slot."""
+def _compiled(devices: tuple[Device, ...]) -> tuple[Callable, ...]:
+    """begin, choose, one step and a loop of steps, each of a tile on every device."""
 
-    def run(shared, rows, flags, state, steps):
-        def over(function, *arguments):
-            return jax.vmap(lambda row, *a: function(*_problem(shared, row), *a), axis_name=SLOT)(
-                rows, *arguments
-            )
+    def over(function, shared, rows, *arguments):
+        return jax.vmap(lambda row, *a: function(*_problem(shared, row), *a), axis_name=SLOT)(
+            rows, *arguments
+        )
 
-        def settled(state):
-            return over(lambda attack, *rest: attack.done(rest[-1]), state) | flags["idle"]
+    def begin(shared, rows):
+        return over(lambda attack, *rest: attack.begin(*rest), shared, rows)
+
+    def settled(shared, rows, idle, state):
+        return over(lambda attack, *rest: attack.done(rest[-1]), shared, rows, state) | idle
+
+    def move(shared, rows, idle, state):
+        moved = over(lambda attack, *rest: attack.step(*rest), shared, rows, state)
+        return _choose(settled(shared, rows, idle, state), state, moved)
+
+    def look(shared, rows, idle, state):
+        result = over(lambda attack, _, *rest: _result(attack, *rest), shared, rows, state)
+        return state, settled(shared, rows, idle, state), result
+
+    def one(shared, rows, idle, state):
+        return look(shared, rows, idle, move(shared, rows, idle, state))
+
+    def many(shared, rows, idle, state, steps, patience):
+        def more(carry):
+            k, rested, state = carry
+            rest = settled(shared, rows, idle, state)
+            return (k < steps) & (rested < patience) & ~jnp.all(rest)
 
         def body(carry):
-            k, state = carry
-            moved = over(lambda attack, *rest: attack.step(*rest), state)
-            return k + 1, _where(settled(state), state, moved)
+            k, rested, state = carry
+            state = move(shared, rows, idle, state)
+            rest = settled(shared, rows, idle, state)
+            return k + 1, rested + jnp.sum(rest, dtype=jnp.int32), state
 
-        def more(carry):
-            k, state = carry
-            return (k < steps) & ~jnp.all(settled(state))
+        start = jnp.int32(0), jnp.int32(0), state
+        _, _, state = jax.lax.while_loop(more, body, start)
+        return look(shared, rows, idle, state)
 
-        state = jax.lax.cond(
-            jnp.any(flags["fresh"]),
-            lambda: _where(flags["fresh"], over(lambda attack, *rest: attack.begin(*rest)), state),
-            lambda: state,
-        )
-        _, state = jax.lax.while_loop(more, body, (0, state))
-        return state, settled(state), over(lambda attack, _, *rest: _result(attack, *rest), state)
-
-    return data_parallel(run, in_axes=(None, 0, 0, 0, None), out_axes=0, devices=devices)
+    axes = {begin: (None, 0), _choose: 0, one: (None, 0, 0, 0), many: (None, 0, 0, 0, None, None)}
+    return tuple(data_parallel(f, in_axes, 0, devices=devices) for f, in_axes in axes.items())
 
 
 SLOT = "example"
@@ -217,12 +280,8 @@ def _problem(shared, row):
 def _result(attack, example, state) -> Crafted:
     image = attack.result(example, state)
     finite = jnp.all(jnp.isfinite(image))
-    image = jnp.where(finite, image, example.x)
     columns: tuple[Any, ...] = (  # here of JAX, on the host of NumPy
-        image,
-        distance_of(attack, image, example.x),
-        in_threat(attack, image, example.x),
-        in_box(attack, image, example.x),
+        jnp.where(finite, image, example.x),
         Cost(*(jnp.asarray(n, jnp.int32) for n in attack.spent(state))),
         attack.unfinished(state),
         attack.broken(state) | ~finite,
@@ -243,30 +302,8 @@ def program(attack: Iterative, model: Callable, key: jax.Array, examples: Exampl
     return jax.make_jaxpr(one)((attack, model, key, np.zeros(0, np.int32)), row)
 
 
-def _where(mask: jax.Array, yes: Any, no: Any) -> Any:
+def _choose(mask: jax.Array, yes: Any, no: Any) -> Any:
     """Per slot; a mask of shape (slots,) against leaves of shape (slots, ...)."""
     return jax.tree.map(
         lambda a, b: jnp.where(mask.reshape(-1, *(1,) * (a.ndim - 1)), a, b), yes, no
     )
-
-
-def _empty(shared: tuple, examples: Examples, size: int) -> Snapshot:
-    """The snapshot before the first step: nothing finished, no slot taken."""
-    row = jax.tree.map(lambda a: a[0], examples.rows())
-    state, crafted = _started.eval_shape(shared, row)
-
-    def zeros(tree, n):
-        return jax.tree.map(lambda s: np.zeros((n, *s.shape), s.dtype), tree)
-
-    n = len(examples)
-    nobody = np.zeros(n, bool), np.full(size, -1)
-    return Snapshot(zeros(crafted, n), *nobody, zeros(state, size), np.float64(0))
-
-
-@jax.jit
-@promoting
-def _started(shared, row):
-    """Never run: its shapes are known until `jax.clear_caches` forgets them."""
-    attack, logits_fn, example = _problem(shared, row)
-    state = attack.begin(logits_fn, example)
-    return state, _result(attack, example, state)

@@ -1,7 +1,9 @@
 """Run a function of one example over any number of examples: full tiles, on all devices.
 
-Every tile has one static shape, so the program is compiled once per shape and device set; the last
-tile is padded with copies of its first row, and what the padding produced is dropped.
+Every tile has one static shape, so the program is compiled once per device set. On the CPU it is
+the same shape for any request: kernels round by the shape of what they are given, and so neither
+the batch size nor the number of images or devices can change a bit. The last tile is padded with
+copies of its first row, and what the padding produced is dropped.
 """
 
 from __future__ import annotations
@@ -14,14 +16,20 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from robustjax.parallel import Device, data_parallel, merge, split
+from robustjax.parallel import Device, data_parallel, merge, place, split
+
+CPU_TILE = 16
+"""The examples of every tile of a CPU device: more are no faster there, and fewer stay idle."""
+
+LARGEST_TILE = 256
+"""The most examples of a tile of an accelerator, which is busy with them."""
 
 
 def over_tiles(
     function: Callable,
     shared: tuple,
     rows: Any,
-    batch_size: int,
+    batch_size: int | None,
     progress: str | None = None,
 ) -> Any:
     """`function(*shared, row)` for every row.
@@ -31,8 +39,7 @@ def over_tiles(
         identity and the structure and shapes of its arguments.
       shared: pytrees that all examples see (attack, model, key): data, not program.
       rows: NumPy arrays with a leading axis N.
-      batch_size: examples per tile, all devices together; rounded up to a multiple of the devices.
-        Fewer rows are padded to it, so survivors of a stage run in the same program as all.
+      batch_size: see `tile_size`.
       progress: the title of a progress bar; None: no bar.
 
     Returns:
@@ -40,9 +47,9 @@ def over_tiles(
       on its own devices.
     """
     devices = tuple(jax.local_devices())
-    run = _compiled(function, devices)
+    run, shared = _compiled(function, devices), place(jax.tree.map(single, shared), None)
     count = len(jax.tree.leaves(rows)[0])
-    tile = tile_size(batch_size, len(devices))
+    tile = len(devices) * tile_size(batch_size, count)
     outputs = []
     for start in tqdm(range(0, count, tile), desc=progress, disable=progress is None):
         part = jax.tree.map(lambda a: a[start : start + tile], rows)  # noqa: B023
@@ -51,21 +58,29 @@ def over_tiles(
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *outputs)
 
 
-def default_batch_size() -> int:
-    """32 images a device on the CPU, 256 on accelerators, all devices together.
+def tile_size(batch_size: int | None, count: int) -> int:
+    """The examples of a tile on each device.
 
-    Where cores are few a larger tile is no faster, and survivors fill a small one better.
+    On the CPU always `CPU_TILE`. Elsewhere `LARGEST_TILE`, or fewer if the batch size is smaller
+    or `count` examples need no more; then a power of two, so that there are few programs.
+
+    Args:
+      batch_size: the most examples at once, all devices together; None: no limit.
+      count: the number of examples.
     """
     devices = jax.local_devices()
-    return len(devices) * (32 if devices[0].platform == "cpu" else 256)
+    if devices[0].platform == "cpu":
+        return CPU_TILE
+    most = min(LARGEST_TILE, max((batch_size or LARGEST_TILE * len(devices)) // len(devices), 2))
+    needed = 1 << (-(-count // len(devices)) - 1).bit_length()
+    return min(most, max(needed, 2))  # a product with one row rounds in another order
 
 
-def tile_size(batch_size: int, devices: int) -> int:
-    """`batch_size` rounded up to a multiple of the devices.
-
-    Two examples per device at least: a matrix product with one row rounds in another order.
-    """
-    return max(-(-batch_size // devices), 2) * devices
+def single(number: Any) -> Any:
+    """A config's number in 32 bits also where JAX's own default is 64."""
+    if isinstance(number, float) or getattr(number, "dtype", None) == np.float64:
+        return np.asarray(number, np.float32)[()]
+    return np.int32(number) if type(number) is int else number
 
 
 @functools.cache
