@@ -11,12 +11,13 @@ QUICK = "--xla_cpu_opt_preset=FAST_COMPILE --xla_backend_optimization_level=0"
 QUICK += " --xla_llvm_disable_expensive_passes=true"
 if jax.__version_info__ < (0, 11):  # newer ones have only the emitters that compile slower
     QUICK += " --xla_cpu_use_fusion_emitters=false"
+REAL_TILE = tiles.CPU_TILE
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + QUICK
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-tiles.CPU_TILE = 2  # eight slots, so that few images are enough; test_same_bits has the real ones
+tiles.CPU_TILE = 2  # eight slots, so that few images are enough; test_same_bits has the real one
 if jax.default_backend() != "cpu":  # the tests' tolerances are not those of TF32 and bfloat16
     jax.config.update("jax_default_matmul_precision", "highest")
 

@@ -155,6 +155,7 @@ LAWS = {
     "package": "import robustjax",
     "readme": "the Python of README.md",
     "registration": "what a user registers is found by its name",
+    "same_bits": "a network's results do not depend on the images beside it, whatever the network",
     "types": "what a user writes type-checks",
 }
 """Test files that are not of one module, and what they hold."""
