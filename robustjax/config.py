@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, 
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 T = TypeVar("T")
 Rewrite = Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any]]
@@ -286,7 +287,8 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = float("i
         raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
     if (array := _known(value)) is not None:
         value = next(iter(array[~((low <= array) & (array <= high))]), None)
-    if isinstance(value, int | float | np.generic) and not low <= value <= high:
+    number: Any = value
+    if isinstance(value, int | float | np.generic) and not low <= number <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
@@ -295,7 +297,7 @@ def _known(value: Any) -> np.ndarray | None:
 
     Nor has an array that is deleted, or on other hosts.
     """
-    if isinstance(value, jax.core.Tracer) or not isinstance(value, np.ndarray | jax.Array):
+    if isinstance(value, Tracer) or not isinstance(value, np.ndarray | jax.Array):
         return None
     if not jax.numpy.issubdtype(value.dtype, np.number):
         return None

@@ -176,7 +176,7 @@ def perturb(
         image = craft(attack, setting, examples, title).image
         texts = met_nan(setting.ledger.stages)
     else:
-        crafted, _ = _run(attack, setting, examples, title, ())
+        crafted, *_ = _run(attack, setting, examples, title, ())
         image = crafted.image
         found = isinstance(attack, MinimumNorm) & (image != examples.image).any((1, 2, 3))
         texts = nan_in(attack, np.mean(crafted.broken & ~found))
@@ -284,8 +284,9 @@ def _craft_leaf(attack, setting, examples, progress, path):
     cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in columns))
     unmoved = (crafted.image == examples.image).all((1, 2, 3))
     marks = crafted.unfinished, crafted.broken, unmoved
-    counts = len(examples), won.sum(), *((mark & ~won).sum() for mark in marks)
-    stages.append(Stage(attack, path, *map(int, counts), cost, seconds))
+    unfinished, broken, still = (int((mark & ~won).sum()) for mark in marks)
+    counts = len(examples), int(won.sum()), unfinished, broken, still
+    stages.append(Stage(attack, path, *counts, cost, seconds))
     number = np.where(won, len(stages) - 1, -1)
     return Verdict(crafted.image, distance, inside, judged.prediction, judged.fooled, number)
 

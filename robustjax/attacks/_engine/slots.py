@@ -112,11 +112,9 @@ def over_slots(
     shared = attack, model, key, np.asarray(path, np.int32)
     shared = place(jax.tree.map(single, shared), None)
     machine, n = Machine(devices, attack), len(examples)
+    no_calls: Any = np.zeros((2, n), np.int32)  # of NumPy, where a step's are of JAX
     nothing = Crafted(
-        np.zeros_like(examples.image),
-        Cost(np.zeros(n, np.int32), np.zeros(n, np.int32)),
-        np.zeros(n, bool),
-        np.zeros(n, bool),
+        np.zeros_like(examples.image), Cost(*no_calls), np.zeros(n, bool), np.zeros(n, bool)
     )
     tile = tile_size(batch_size, n)
     size = len(devices) * tile
