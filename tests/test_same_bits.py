@@ -13,7 +13,7 @@ from robustjax.threats import L2, Linf
 
 N, SHAPE = 70, (12, 12, 2)
 IMAGES = np.random.default_rng(0).uniform(size=(N, *SHAPE)).astype(np.float32)
-ATTACKS = {"ddn": DDN(L2(1.0), steps=4), "apgd": APGD(Linf(0.01), steps=4)}
+ATTACKS = {"ddn": DDN(L2(1.0), steps=8), "apgd": APGD(Linf(0.01), steps=4)}
 
 
 def plain_lax(weights, x):
@@ -32,7 +32,7 @@ class Odd(nn.Module):
     def __call__(self, x):
         for size, stride in ((3, 1), (5, 2)):
             x = nn.relu(nn.Conv(8, (size, size), strides=stride)(x))
-        return nn.Dense(5)(x.mean((1, 2)))
+        return nn.Dense(5)(x.reshape(len(x), -1))
 
 
 class Dense(nn.Module):
