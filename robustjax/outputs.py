@@ -53,8 +53,8 @@ def logits_of(output: Any) -> jax.Array:
     logits = part(output, "logits", 0)
     if complaint := _complaint(logits):
         raise ValueError(
-            f"{complaint}. For a task of another kind give the attack a `loss` of your own and the "
-            "call a `success`"
+            f"{complaint}. For a task of another kind give the attack a `loss` of your own, and a "
+            "`success` both to the call and to an attack with such a field"
         )
     return logits
 

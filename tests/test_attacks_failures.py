@@ -154,7 +154,7 @@ def test_inside_jit_perturb_says_what_to_call():
 def test_an_attack_that_is_called_itself_takes_one_image(attack, model):
     x = jnp.asarray(IMAGES[0])
     with pytest.raises(ValueError, match=r"pass lambda x: logits_fn\(x\[None\]\)\[0\], or call"):
-        attack(model, KEY, x, 0)
+        jax.eval_shape(lambda x: attack(model, KEY, x, 0), x)
     with pytest.raises(ValueError, match=r"takes one image.*map it over a batch, jax\.vmap"):
         attack(model, KEY, jnp.asarray(IMAGES), LABELS)
 

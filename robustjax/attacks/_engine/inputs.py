@@ -195,7 +195,10 @@ def _labels(labels: np.ndarray, count: int) -> np.ndarray:
         )
     if kind in "iu" and labels.size and not -(2**31) <= labels.min() <= labels.max() < 2**31:
         raise ValueError(f"labels must lie in [-2^31, 2^31), got up to {np.abs(labels).max()}")
-    return labels.astype({"b": bool, "i": np.int32, "u": np.int32}.get(kind, np.float32))
+    labels = labels.astype({"b": bool, "i": np.int32, "u": np.int32}.get(kind, np.float32))
+    if np.isnan(labels).any():
+        raise ValueError("labels hold NaN, with which nothing compares")
+    return labels
 
 
 def _in_box(images: np.ndarray, threat: Threat | None) -> np.ndarray:
