@@ -87,6 +87,10 @@ class AttackOptions:
     def load(self, run: Path, dtype: str | None = None) -> tuple[Any, dict[str, Any]]:
         """A run's classifier, and its config.json."""
         logits_fn, _, settings = rj.models.load(run, self.weights, dtype, module=self.model)
+        try:
+            self.threat_of(settings)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the threat of {run / 'config.json'}: {error}") from error
         return logits_fn, settings
 
     def threat_of(self, settings: collections.abc.Mapping[str, Any]) -> rj.typing.Threat:

@@ -137,7 +137,7 @@ def load(
     if not path.is_file():
         raise FileNotFoundError(f"{run_dir} is not a run directory: it has no {path.name}")
     config = read_json(path, CONFIG)
-    if not config["threat"]["fields"] and "." not in config["threat"]["type"]:
+    if "eps" not in config["threat"]["fields"] and "." not in config["threat"]["type"]:
         raise ValueError(f"{path} was not written by robustjax: its threat has no eps")
     try:
         about = config["model"] if dtype is None else config["model"] | {"dtype": dtype}
@@ -145,7 +145,7 @@ def load(
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"image_shape must be (H, W, C), got {shape}")
         expected = jax.eval_shape(lambda key: init(model, key, shape), jax.random.key(0))
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} does not describe a model: {error}") from error

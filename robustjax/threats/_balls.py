@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -448,10 +449,11 @@ def _check_eps(eps: object, per_feature: bool) -> None:
 
 
 def _check_bounds(bounds: object) -> None:
-    if bounds is None or not isinstance(bounds, tuple | list):
-        return
-    if len(bounds) != 2 or isinstance(bounds, list):
+    wrong, pair = str | list | Mapping, bounds if isinstance(bounds, tuple) else (bounds, bounds)
+    if len(pair) != 2 or any(isinstance(b, wrong) for b in pair):
         raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}")
+    if not isinstance(bounds, tuple):  # None, or a placeholder of JAX
+        return
     low, high = (b if _is_number(b) else _entries(b) for b in bounds)
     if low is not None and high is not None and not np.all(low <= high):
         raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds!r}")
