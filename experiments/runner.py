@@ -6,14 +6,16 @@ An interrupted run resumes; a complete one is only evaluated.
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from robustjax import cli, files, parallel, report
+import origins
+from origins import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
+from robustjax import cli, files, parallel, report
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -24,6 +26,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs go")
     made.add_argument("--only", help="run only the row with this name")
+    origins.add_flag(made)
     return made
 
 
@@ -42,7 +45,7 @@ def launch(
     known: argparse.ArgumentParser,
     batch_size: int = 16,
 ) -> None:
-    """Call `main` with the flags and the scale's data set; data that are missing are one sentence.
+    """Call `main` with the flags and the scale's data set; what is wrong with them is a sentence.
 
     Makes every core a device, as far as the batch size divides over them; call before JAX
     initialises.
@@ -50,9 +53,10 @@ def launch(
     options = known.parse_args()
     parallel.use_all_cores(batch_size)
     options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
+    origins.check(destination(options), options.dirty)
     try:
         main(options)
-    except FileNotFoundError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{known.prog}: {error}")
 
 
@@ -62,7 +66,10 @@ def wanted(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
         return list(names)
     known = {name.lower(): name for name in names}
     if options.only.lower() not in known:
-        raise SystemExit(f"there is no row {options.only!r}; choose one of {', '.join(names)}")
+        near = difflib.get_close_matches(options.only.lower(), known, 1)
+        meant = f"did you mean {known[near[0]]!r}? " if near else ""
+        rows = ", ".join(map(repr, known.values()))
+        raise SystemExit(f"there is no row {options.only!r}; {meant}choose one of {rows}")
     return [known[options.only.lower()]]
 
 
@@ -112,6 +119,7 @@ def added(path: Path, part: str, name: str, made: Any, started: float) -> dict[s
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:
     """Train and evaluate the rows, name -> (flags of train, flags of evaluate); keep results."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []
+    origins.check(RESULTS, options.dirty)
     for name in wanted(options, rows):
         train, evaluate = rows[name]
         run = options.runs / name

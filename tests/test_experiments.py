@@ -22,6 +22,7 @@ import at_methods
 import bag_of_tricks
 import convergence
 import mmc_cifar10
+import origins
 import rce_detection
 import runner
 import table16
@@ -268,7 +269,7 @@ def test_an_array_folder_and_a_set_by_name_make_file_names():
 )
 def test_a_row_that_does_not_exist_is_answered_with_those_that_do(experiment, known, tmp_path):
     flags = {"data": "digits", "data_dir": None, "scale": "smoke", "runs": tmp_path, "phase": None}
-    with pytest.raises(SystemExit, match=f"no row 'PGT'; choose one of .*{known}"):
+    with pytest.raises(SystemExit, match=f"no row 'PGT'; .*choose one of .*{known}"):
         experiment.main(argparse.Namespace(**flags, only="PGT", without=()))
 
 
@@ -277,8 +278,45 @@ def test_a_row_is_found_whatever_its_case():
     assert runner.wanted(options, at_methods.ROWS) == ["PGD-AT"]
 
 
+def test_a_row_that_is_almost_right_is_suggested():
+    options = argparse.Namespace(only="pgdat")
+    with pytest.raises(SystemExit, match="no row 'pgdat'; did you mean 'PGD-AT'"):
+        runner.wanted(options, at_methods.ROWS)
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """Code that has changed since the last commit."""
+    monkeypatch.setattr(origins, "commit", lambda file: "ab12-dirty")
+
+
+def test_results_of_changed_code_are_kept_only_on_demand(changed, tmp_path, monkeypatch):
+    for path in (None, tmp_path / "a.json"):
+        origins.check(path, dirty=False)
+    origins.check(origins.RESULTS / "a.json", dirty=True)
+    refused = pytest.raises(SystemExit, match=r"code has changed since the last commit.*--dirty")
+    with refused:
+        origins.check(origins.RESULTS / "theory" / "a.json", dirty=False)
+    options = argparse.Namespace(runs=tmp_path, data_dir=None, only=None, dirty=False)
+    with refused:
+        runner.reproduce({"a": ("natural", "--n 1")}, options)
+    monkeypatch.setattr(sys, "argv", ["mmc_cifar10.py", "--scale", "cpu"])
+    monkeypatch.setattr(runner.parallel, "use_all_cores", lambda batch_size: None)
+    with refused:
+        runner.launch(mmc_cifar10.main, runner.scaled("about", mmc_cifar10.SCALES))
+
+
+def test_origins_are_counted(tmp_path):
+    def block(commit, version):
+        return {"commit": commit, "versions": {"robustjax": version}}
+
+    rows = [{"provenance": block("ab-dirty", None)}, {"provenance": block(None, "0.1.0")}]
+    runner.files.write_json(tmp_path / "a.json", {"provenance": block("ab", "0.1.0"), "rows": rows})
+    assert origins.table(tmp_path).endswith("| a.json | 3 | 1 | 1 |")
+
+
 def test_data_that_are_missing_are_a_sentence(tmp_path, monkeypatch):
-    words = ["mmc_cifar10.py", "--scale", "cpu", "--data-dir", str(tmp_path)]
+    words = ["mmc_cifar10.py", "--scale", "cpu", "--data-dir", str(tmp_path), "--dirty"]
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(runner.parallel, "use_all_cores", lambda batch_size: None)
     with pytest.raises(
@@ -332,7 +370,7 @@ def test_rows_by_name_are_reproduced_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.cli, "main", lines.append)
     monkeypatch.setattr(runner, "keep", kept.append)
     rows = {"a": ("natural", "--n 1"), "b": ("mmc --weight 2", "--n 2")}
-    options = argparse.Namespace(runs=tmp_path, data_dir="sets", only="b")
+    options = argparse.Namespace(runs=tmp_path, data_dir="sets", only="b", dirty=True)
     runner.reproduce(rows, options)
     out, where = str(tmp_path / "b"), ["--data-dir", "sets"]
     assert lines == [

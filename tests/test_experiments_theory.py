@@ -46,7 +46,7 @@ def test_every_script_is_here():
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
     module = module_of(name)
     monkeypatch.setattr(script, "RESULTS", tmp_path)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--dirty"])
     for constant, value in SMALL[name].items():
         assert hasattr(module, constant)
         monkeypatch.setattr(module, constant, value)

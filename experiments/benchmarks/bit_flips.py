@@ -27,6 +27,9 @@ from robustjax import data, files, models, report, training
 from robustjax.checkpoint import Checkpoints
 from robustjax.report.provenance import commit
 
+sys.path.append(str(Path(__file__).parents[1]))
+import origins
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -107,7 +110,9 @@ def main(words=None):
     parser.add_argument("--before", type=Path, help="a checkout of an older version")
     parser.add_argument("--alone", action="store_true", help="print the counts of this one as JSON")
     parser.add_argument("--out", type=Path, help="where to write the JSON")
+    origins.add_flag(parser)
     options, began = parser.parse_args(words), time.time()
+    origins.check(options.out, options.dirty)
     if options.alone:
         print(json.dumps(counts(options.seed, options.count)))
         return

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -13,17 +14,22 @@ import jax
 
 from robustjax import files, parallel, report
 
+sys.path.append(str(Path(__file__).parents[1]))
+import origins
+
 
 def parser(description):
     """The flags every benchmark has."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--one-core", action="store_true", help="CPU seconds on one core")
     made.add_argument("--out", type=Path, help="where to write the JSON")
+    origins.add_flag(made)
     return made
 
 
 def start(options, batch_size=16):
     """The clock of the flags; every core is a device from here on, or one core is all there is."""
+    origins.check(options.out, options.dirty)
     if options.one_core:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     parallel.use_all_cores(batch_size)

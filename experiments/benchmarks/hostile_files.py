@@ -19,7 +19,9 @@ from robustjax import files, report
 from robustjax.report.provenance import commit
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.append(str(Path(__file__).parents[1]))
 import hostile
+import origins
 
 
 def counts(seed, count, package):
@@ -37,7 +39,9 @@ def main(words=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--before", type=Path, help="a checkout of an older version")
     parser.add_argument("--out", type=Path, help="where to write the JSON")
+    origins.add_flag(parser)
     options, began = parser.parse_args(words), time.time()
+    origins.check(options.out, options.dirty)
     packages = {"now": hostile.ROOT} | ({"before": options.before} if options.before else {})
     found = {name: counts(options.seed, options.count, path) for name, path in packages.items()}
     for name, rows in found.items():

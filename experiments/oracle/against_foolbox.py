@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,10 @@ from robustjax import attacks as ours
 from robustjax import data, files, parallel, report
 from robustjax.threats import L0, L1, L2, Linf
 
-RESULTS = Path(__file__).parents[1] / "results"
+sys.path.append(str(Path(__file__).parents[1]))
+import origins
+from origins import RESULTS
+
 FREE = float("inf")
 STEPS, ROUNDS = 100, 9  # of every search; C&W and EAD have ROUNDS rounds of STEPS steps
 STEP_SIZES = (0.1, 0.3)  # 0.01, its default, and 0.03 have twice the median in so few steps
@@ -188,7 +192,9 @@ def main() -> None:
     parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     parser.add_argument("--n", type=int, default=64, help="the first n test images")
     parser.add_argument("--seed", type=int, default=0)
+    origins.add_flag(parser)
     options = parser.parse_args()
+    origins.check(RESULTS, options.dirty)
     started = time.time()
     parallel.use_all_cores()
     torch.set_num_threads(1)  # on a busy machine its threads wait for each other

@@ -12,6 +12,7 @@ Measured:  mnist: 175 of 200 against 176, 175 and 175; cifar10: 13 of 32 against
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,10 @@ from robustjax import evaluation, files, parallel, report
 from robustjax.attacks import AutoAttack
 from robustjax.threats import Linf
 
-RESULTS = Path(__file__).parents[1] / "results"
+sys.path.append(str(Path(__file__).parents[1]))
+import origins
+from origins import RESULTS
+
 NETS = {"mnist": (nets.mnist_net, nets.MNIST), "cifar10": (nets.cifar_net, nets.CIFAR10)}
 OURS = {"apgd-ce": 0, "apgd-t": 1, "fab-t": 2, "square": 3}
 
@@ -35,7 +39,9 @@ def main() -> None:
     parser.add_argument("problem", choices=NETS)
     parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     parser.add_argument("--seed", type=int, default=0)
+    origins.add_flag(parser)
     options = parser.parse_args()
+    origins.check(RESULTS, options.dirty)
     started = time.time()
     parallel.use_all_cores()
     make, weights = NETS[options.problem]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,10 @@ from robustjax import attacks, data, evaluation, files, parallel, report
 from robustjax.threats import L1, L2, Linf
 from robustjax.typing import Threat
 
-RESULTS = Path(__file__).parents[1] / "results"
+sys.path.append(str(Path(__file__).parents[1]))
+import origins
+from origins import RESULTS
+
 CASES = {  # version, threat, the number of images
     "plus, Linf": ("plus", Linf(0.35), 12),
     "standard, L2": ("standard", L2(1.8), 96),
@@ -173,7 +177,9 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
     parser.add_argument("--seed", type=int, default=0)
+    origins.add_flag(parser)
     options = parser.parse_args()
+    origins.check(RESULTS, options.dirty)
     started = time.time()
     parallel.use_all_cores()
     torch.set_num_threads(1)  # on a busy machine its threads wait for each other

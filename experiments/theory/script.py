@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -13,7 +14,10 @@ from threadpoolctl import threadpool_limits
 
 from robustjax import files, report
 
-RESULTS = Path(__file__).parents[1] / "results" / "theory"
+sys.path.append(str(Path(__file__).parents[1]))
+import origins
+
+RESULTS = origins.RESULTS / "theory"
 SEED = 0
 
 
@@ -28,7 +32,8 @@ def run(path: str, about: str, main: Callable[[Path], dict[str, Any]]) -> None:
     known = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known.parse_args()
+    origins.add_flag(known)
+    origins.check(RESULTS, known.parse_args().dirty)
     name, started = Path(path).stem, time.time()
     with threadpool_limits(1):  # small matrices: threads would only wait for each other
         numbers = main(RESULTS)
