@@ -15,6 +15,7 @@ from robustjax.attacks import (
     CarliniWagnerLinf,
     HopSkipJump,
     Restarts,
+    Square,
     perturb,
 )
 from robustjax.attacks._core.success import fooled
@@ -22,7 +23,7 @@ from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.inputs import check_examples, check_model
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.config import config
-from robustjax.evaluation import evaluate
+from robustjax.evaluation import curve, detect, evaluate, transfer, zero_gradient
 from robustjax.losses import targeted_dlr
 from robustjax.threats import Linf
 from robustjax.typing import Threat
@@ -170,8 +171,9 @@ def test_unusable_keys_batch_sizes_and_partials_are_refused():
     for key in (0, jax.random.split(jax.random.key(0), 2)):
         with pytest.raises(ValueError, match="key must be one PRNG key"):
             perturb(ATTACK, MODEL, key, IMAGES, LABELS)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        run(batch_size=0)
+    for size in (0, 2.5, "8"):
+        with pytest.raises(ValueError, match="batch_size must be an integer"):
+            run(batch_size=size)
     with pytest.raises(ValueError, match="arrays and numbers only, not str"):
         run(model=jax.tree_util.Partial(batch, {"w": W, "name": "linear"}))
 
@@ -237,11 +239,26 @@ def test_nan_logits_are_never_a_right_prediction():
         (lambda: PGD, "an attack is an object such as PGD"),
         (lambda: Linf(0.1), "an attack is an object such as PGD"),
         (lambda: PGD(0.1), "threat must be a Threat"),
+        (lambda: lambda logits_fn, key, x, y, target=None: x, r"jax\.tree_util\.Partial\(function"),
     ],
 )
 def test_what_is_no_attack_is_refused(attack, message):
-    with pytest.raises(ValueError, match=message):
-        run(attack())
+    one = {"a": MODEL}
+    for ask in (
+        run,
+        lambda attack: evaluate(MODEL, IMAGES, LABELS, {"a": attack}, KEYS[1]),
+        lambda attack: curve(MODEL, IMAGES, LABELS, attack, [0.1], KEYS[1]),
+        lambda attack: zero_gradient(MODEL, IMAGES, LABELS, attack, KEYS[1]),
+        lambda attack: transfer(attack, one, one, IMAGES, LABELS, KEYS[1]),
+        lambda attack: detect(MODEL, one, IMAGES, LABELS, IMAGES, {"a": attack}, KEYS[1]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask(attack())
+
+
+def test_a_gradient_is_diagnosed_where_there_is_one():
+    with pytest.raises(ValueError, match="Square follows no gradient"):
+        zero_gradient(MODEL, IMAGES, LABELS, Square(), KEYS[1])
 
 
 @pytest.mark.parametrize(

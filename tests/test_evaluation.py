@@ -259,9 +259,9 @@ def test_unusable_requests_are_refused():
     for attacks in ([ATTACKS["fgsm"]], ATTACKS["fgsm"]):
         with pytest.raises(ValueError, match="attacks must be a mapping from the names"):
             report(attacks)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         report(ATTACKS, batch_size=0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got -3"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got -3"):
         curve(model(), IMAGES, LABELS, FGSM(), [0.1], jax.random.key(0), batch_size=-3)
     with pytest.raises(ValueError, match=r"key must be one PRNG key, such as jax.random.key\(0\)"):
         evaluate(model(), IMAGES, LABELS, ATTACKS, 0)

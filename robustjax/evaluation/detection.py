@@ -11,7 +11,7 @@ import numpy as np
 
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
-from robustjax.attacks._engine.inputs import Examples, check_request
+from robustjax.attacks._engine.inputs import Examples, check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.detection import (
     Rates,
@@ -148,7 +148,10 @@ def detect(
         raise ValueError("name at least one attack, or give a white_box")
     if reserved := {"clean", WHITE_BOX} & set(attacks):
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
-    given = images, labels, indices, batch_size, None, [*attacks.values(), white_box]
+    used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
+    for attack in used.values():
+        check_attack(attack)
+    given = images, labels, indices, batch_size, None, list(used.values())
     model, key, data, batch_size = check_request(logits_fn, key, *given)
     setting = Setting(model, key, fooled, batch_size, Ledger())
 
@@ -183,7 +186,6 @@ def detect(
             views[name][WHITE_BOX] = Views(judged, scores(fitted, z, batch_size=batch_size))
     weights |= {f"detector {name}": fitted for name, fitted in detectors.items()}
     validated_on = {"validation_sha256": digest(np.asarray(validation_images))}
-    used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
     return DetectionReport(
         n=len(data),
         threshold=threshold,

@@ -327,6 +327,9 @@ def zero_gradient(
     >>> rj.evaluation.zero_gradient(model, images, labels, attack, key)
     1.0
     """
+    check_attack(attack)
+    if not isinstance(attack, diagnostics.FollowsGradient):
+        raise ValueError(f"{type(attack).__name__} follows no gradient; give one such as PGD()")
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )

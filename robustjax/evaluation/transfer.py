@@ -11,7 +11,7 @@ import numpy as np
 
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
-from robustjax.attacks._engine.inputs import check_request
+from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.evaluation.report import describe
 from robustjax.evaluation.setting import setting_of
@@ -123,6 +123,7 @@ def transfer(
     >>> found.clean["b"], found.accuracy["a"]["b"].value
     (1.0, 0.5)
     """
+    check_attack(attack)
     if not sources or not targets:
         raise ValueError("transfer needs at least one source and one target")
     twice = [name for name in sources if targets.get(name, sources[name]) is not sources[name]]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from robustjax import keys, outputs
 from robustjax.attacks._core.iterative import TOLERANCE
@@ -80,8 +81,9 @@ def check_request(
             "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see docs/own_loop.md"
         )
     key = keys.threefry(key)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    whole = batch_size is None or isinstance(batch_size, int | np.integer)
+    if not whole or (batch_size is not None and batch_size < 1):
+        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     examples = check_examples(images, labels, indices, targets, attacks, success)
     return check_model(logits_fn, examples, success), key, examples, batch_size
 
@@ -91,6 +93,12 @@ def check_attack(attack: Any) -> None:
     name = type(attack).__name__
     if isinstance(attack, type) or not callable(attack):
         raise ValueError(f"an attack is an object such as PGD(Linf(8 / 255)), got {attack!r}")
+    strange = [leaf for leaf in jax.tree.leaves(attack) if not isinstance(leaf, ArrayLike)]
+    if strange:
+        raise ValueError(
+            "an attack of your own is a class with @robustjax.config.config, or a function inside "
+            f"jax.tree_util.Partial(function); got {name} with {strange[0]!r}"
+        )
     if not hasattr(threat := getattr(attack, "threat", Linf()), "project"):
         raise ValueError(f"{name} needs a threat such as Linf(8 / 255), got {threat!r}")
     map_threats(lambda threat: threat, attack)  # looks at each
@@ -254,7 +262,7 @@ def check_model(
     if not isinstance(logits_fn, jax.tree_util.Partial | Randomized):
         logits_fn = jax.tree_util.Partial(logits_fn)
     for leaf in jax.tree.leaves(logits_fn):
-        if not isinstance(leaf, jax.typing.ArrayLike):
+        if not isinstance(leaf, ArrayLike):
             raise ValueError(
                 "a Partial model may hold arrays and numbers only, not "
                 f"{type(leaf).__name__}; put {leaf!r} inside the function"
