@@ -88,6 +88,8 @@ def model(images):
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ValueError, match="images of 5x6 pixels cannot be halved; leave `pool` off"):
         Autoencoder(pool=True).fit(np.zeros((2, 5, 6, 1), np.float32))
+    with pytest.raises(ValueError, match="seed must be a whole number in"):
+        Autoencoder(seed=-1).fit(np.zeros((2, 4, 4, 1), np.float32))
     with pytest.raises(ValueError, match="epochs must lie in"):
         Autoencoder(epochs=0)
     with pytest.raises(ValueError, match=r"must be an Autoencoder or a jax\.tree_util\.Partial"):

@@ -17,6 +17,7 @@ from robustjax.attacks import (
     GaussianNoise,
     Restarts,
     WorstOf,
+    bpda,
 )
 from robustjax.attacks.starts import Zero
 from robustjax.attacks.targets import LeastLikely
@@ -347,6 +348,9 @@ def test_successes_that_survive_rounding(result):
         assert found.rounded[name] == share
     assert found.rounded["near"]["survive"] < 0.9 < found.rounded["far"]["survive"]
     assert result.rounded == {}
+    eight_bits = bpda(lambda x: jnp.round(255 * x) / 255)
+    found = report({"near": near}, lambda x: apply(model().args[0], eight_bits(x)), levels=255)
+    assert found.rounded["near"]["survive"] == 1 and found.robust["near"] < 0.5
     with pytest.raises(ValueError, match="levels must lie in"):
         report({}, levels=0)
 

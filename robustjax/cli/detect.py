@@ -14,6 +14,7 @@ from tyro.conf import Positional
 import robustjax as rj
 from robustjax.cli.flags import AttackOptions, read
 from robustjax.config import check_number
+from robustjax.keys import seeded
 from robustjax.writing import check_writable
 
 
@@ -90,7 +91,7 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
         test.labels,
         validation.images,
         named,
-        jax.random.key(options.seed),
+        seeded(options.seed),
         false_rejection=options.false_rejection,
         substitutes=substitutes,
         white_box=rj.detection.AdaptivePGD(threat, options.steps) if options.adaptive else None,

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from tyro.conf import Positional
 
 import robustjax as rj
 from robustjax.cli.flags import AttackOptions, read
+from robustjax.keys import seeded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     over_eps = None if chosen == "none" else curve_attack(chosen, threat)
     test = images_to_attack(options, settings)
     record, journal = rj.evaluation.Record(run), rj.evaluation.Journal(run / "evaluation")
-    images = np.asarray(rj.data.to_float(test.images))
-    subject, key = (logits_fn, images, test.labels), jax.random.key(options.seed)
+    subject, key = (logits_fn, test.images, test.labels), seeded(options.seed)
     tiles: dict[str, Any] = {"indices": test.indices, "batch_size": options.batch_size}
     how: dict[str, Any] = tiles | {"journal": journal, "progress": True}
     with warnings.catch_warnings():
@@ -106,6 +105,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     content = record.join(result, columns)
     print_tables(run, settings, content, list(named))
     record.write(content, columns, found.adversarial if options.keep_images else None)
+    images = np.asarray(rj.data.to_float(test.images))
     draw_examples(found, images, settings["class_names"], run / "examples.png")
     if over_eps is not None:
         radii = radii_around(threat)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from tyro.conf import Positional
 
 import robustjax as rj
 from robustjax.cli.flags import AttackOptions, read
+from robustjax.keys import seeded
 from robustjax.writing import check_writable
 
 
@@ -62,7 +62,7 @@ def transfer(options: TransferOptions) -> rj.evaluation.Transfer:
         networks,
         test.images,
         test.labels,
-        jax.random.key(options.seed),
+        seeded(options.seed),
         indices=test.indices,
         batch_size=options.batch_size,
         progress=True,

@@ -13,7 +13,7 @@ import optax
 from jax.tree_util import Partial
 from tqdm import tqdm
 
-from robustjax.config import config, number, static
+from robustjax.config import check_seed, config, number, static
 from robustjax.keys import seeded
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -70,8 +70,9 @@ class Autoencoder:
           (B, H, W, C) -> (B, H, W, C) in [0, 1], a `Partial` of the weights.
 
         Raises:
-          ValueError: an odd height or width, with `pool`.
+          ValueError: an odd height or width, with `pool`; a seed outside [0, 2**32).
         """
+        check_seed("seed", self.seed)
         if self.pool and (images.shape[1] % 2 or images.shape[2] % 2):
             raise ValueError(
                 f"images of {images.shape[1]}x{images.shape[2]} pixels cannot be halved; "

@@ -40,6 +40,17 @@ def bpda(
     >>> value, slope = jax.value_and_grad(rj.attacks.bpda(jnp.round))(0.75)
     >>> float(value), float(slope)
     (1.0, 1.0)
+
+    A model that sees images of 8 bits, so that what fools it still does when it is stored as such
+    (`evaluate(..., levels=255)` counts that):
+
+    >>> def logits_fn(images):
+    ...     return images.reshape(len(images), -1)
+    >>> eight_bits = rj.attacks.bpda(lambda x: jnp.round(255 * x) / 255)
+    >>> def model(images):
+    ...     return logits_fn(eight_bits(images))
+    >>> print(jnp.round(255 * model(jnp.full((1, 1, 1, 2), 100.4 / 255)), 2))
+    [[100. 100.]]
     """
 
     @jax.custom_vjp
