@@ -32,7 +32,7 @@ class Search(NamedTuple):
     rounds: jax.Array
 
 
-def begin(constant: jax.Array) -> Search:
+def begin(constant: jax.Array | float) -> Search:
     """The state before the first round, which uses this constant."""
     zero, infinity = jnp.zeros_like(constant), jnp.full_like(constant, jnp.inf)
     none = jnp.int32(0)
