@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustjax import (
         attacks,
         centers,
+        checks,
         config,
         data,
         detection,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "attacks",
     "centers",
+    "checks",
     "config",
     "data",
     "detection",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 from robustjax.lazy import Lazy
 
 if TYPE_CHECKING:

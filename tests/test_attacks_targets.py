@@ -194,7 +194,8 @@ def test_what_targets_choose():
     ranked = [k for k in np.argsort(-z) if k != 2]
     assert [chosen(Ranked(r)) for r in (1, 2, 3, 9)] == [*ranked, ranked[-1]]
     drawn = {
-        t: {chosen(Random(with_label=t), jax.random.key(i)) for i in range(40)} for t in (0, 1)
+        t: {chosen(Random(with_label=t), jax.random.key(i)) for i in range(40)}
+        for t in (False, True)
     }
     assert drawn == {0: {0, 1, 3}, 1: {0, 1, 2, 3}}
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustjax import config, files, losses
+from robustjax import checks, config, files, losses
 from robustjax.attacks import APGD, PGD
 from robustjax.threats import L2, Linf
 from robustjax.training import AWP, METHODS, TRADES, Recipe
@@ -183,7 +183,7 @@ def test_configs_with_arrays_are_compared_entry_by_entry():
 
 def test_text_is_no_number_in_python():
     with pytest.raises(ValueError, match=r"eps must be a number, such as 8 / 255, not .*'8/255'"):
-        config.check_number("eps", "8/255")
+        checks.check_number("eps", "8/255")
 
 
 @pytest.mark.parametrize("size", [3, 5000])

@@ -11,6 +11,7 @@ import robustjax
 
 ROOT = pathlib.Path(robustjax.__file__).parent
 RANK = {
+    "checks": -1,
     "config": 0,
     "lazy": 0,
     "deterministic": 0,

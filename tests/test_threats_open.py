@@ -130,9 +130,10 @@ def test_what_is_no_threat_is_told_what_it_lacks():
             return x
 
     with pytest.raises(
-        TypeError, match="NoDistance is not a threat: it lacks sample, steepest, step"
+        ValueError,
+        match=r"must be a Threat, got .*NoDistance.*, which lacks distance, sample, steep",
     ):
-        attacks.perturb(PGD(NoDistance()), logits, KEY, X, Y)
+        PGD(NoDistance())
     with pytest.raises(TypeError, match=r"declare its class with @robustjax.config.config"):
         attacks.perturb(PGD(Unregistered()), logits, KEY, X, Y)
     with pytest.raises(TypeError, match="an object such as"):

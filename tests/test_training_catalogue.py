@@ -86,6 +86,6 @@ def test_a_registered_method_is_listed_and_has_the_baseline_s_card(capsys):
 
 
 def test_every_class_of_a_method_is_exported():
-    ours = {c for c in config._CLASSES.values() if c.__module__.startswith(methods.__name__)}
+    ours = {c for c in config.declare.CLASSES.values() if c.__module__.startswith(methods.__name__)}
     assert ours == {getattr(training, n) for n in methods.__all__} & ours
     assert {type(method) for method in METHODS.values()} <= ours

@@ -12,8 +12,8 @@ import numpy as np
 from tyro.conf import Positional
 
 import robustjax as rj
+from robustjax.checks import check_number
 from robustjax.cli.flags import AttackOptions, read
-from robustjax.config import check_number
 from robustjax.keys import seeded
 from robustjax.writing import check_writable
 

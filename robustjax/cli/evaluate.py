@@ -52,7 +52,7 @@ class EvaluateOptions(AttackOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        rj.config.check_number("--levels", self.levels, 1)
+        rj.checks.check_number("--levels", self.levels, 1)
 
 
 def command(words: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from tyro.constructors import (
 )
 
 import robustjax as rj
-from robustjax import config
+from robustjax import checks, config
 
 REGISTRY = ConstructorRegistry()
 SECTION = r"\n\n(?=(?:Args|Attributes|Raises|References|Guarantees):|>>>)"
@@ -80,9 +80,9 @@ class AttackOptions:
     data_dir: str | None = None
 
     def __post_init__(self):
-        config.check_number("--n", self.n, 1)
-        config.check_number("--batch-size", self.batch_size, 1)
-        config.check_seed("--seed", self.seed)
+        checks.check_number("--n", self.n, 1)
+        checks.check_number("--batch-size", self.batch_size, 1)
+        checks.check_seed("--seed", self.seed)
 
     def load(self, run: Path, dtype: str | None = None) -> tuple[Any, dict[str, Any]]:
         """A run's classifier, and its config.json."""

@@ -10,8 +10,8 @@ from typing import Literal
 from tyro.conf import Positional
 
 import robustjax as rj
+from robustjax.checks import check_number
 from robustjax.cli.flags import read
-from robustjax.config import check_number
 from robustjax.writing import check_writable
 
 

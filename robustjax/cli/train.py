@@ -16,9 +16,9 @@ from tyro.conf import arg
 from tyro.constructors import StructConstructorSpec, StructTypeInfo
 
 import robustjax as rj
+from robustjax.checks import check_number
 from robustjax.cli import Stopped
 from robustjax.cli.flags import REGISTRY, choose_threat, read
-from robustjax.config import check_number
 
 
 @dataclasses.dataclass(frozen=True)

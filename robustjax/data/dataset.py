@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 
 CHUNK = 1024
 """Examples that are read at a time."""

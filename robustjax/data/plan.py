@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 from robustjax.data.batches import batch_indices, draw, shard, steps_per_epoch
 from robustjax.data.dataset import Dataset
 

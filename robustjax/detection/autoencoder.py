@@ -13,7 +13,8 @@ import optax
 from jax.tree_util import Partial
 from tqdm import tqdm
 
-from robustjax.config import check_seed, config, number, static
+from robustjax.checks import check_seed
+from robustjax.config import config, number, static
 from robustjax.keys import seeded
 
 NHWC = ("NHWC", "HWIO", "NHWC")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 from robustjax.lazy import Lazy
 
 if TYPE_CHECKING:

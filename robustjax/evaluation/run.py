@@ -31,7 +31,7 @@ from robustjax.attacks._engine.inputs import (
     num_classes,
 )
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
-from robustjax.config import check_number
+from robustjax.checks import check_number
 from robustjax.evaluation import diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
 from robustjax.evaluation.report import Report, check_radii, describe, points

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 from robustjax.deterministic import ordered_sum, spread
 from robustjax.losses.softmax import TemperedCrossEntropy, cross_entropy
 from robustjax.outputs import float_logits

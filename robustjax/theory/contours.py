@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 
 
 class GSCE(NamedTuple):

@@ -24,7 +24,7 @@ from scipy.special import digamma, gammaln
 from sklearn.neighbors import NearestNeighbors
 
 from robustjax.centers import pairwise_distances
-from robustjax.config import check_number
+from robustjax.checks import check_number
 from robustjax.theory.contours import GSCE, contour
 
 

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 
 # C = 1000 is hardly a penalty; without one, a separable sample has no solution.
 RULES = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 
 
 def reversed_probabilities(probabilities: np.ndarray) -> np.ndarray:

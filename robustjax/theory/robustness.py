@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from robustjax.centers import smallest_distance
-from robustjax.config import check_number
+from robustjax.checks import check_number
 
 
 def expected_distance(delta: np.ndarray | float) -> np.ndarray | float:

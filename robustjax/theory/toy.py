@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from robustjax.config import check_number
+from robustjax.checks import check_number
 
 
 class Course(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from robustjax import config, data, files, models, parallel
+from robustjax import checks, config, data, files, models, parallel
 from robustjax.checkpoint import EXTENDED, Checkpoints, DamagedCheckpoint
 from robustjax.evaluation import evaluate
 from robustjax.keys import seeded
@@ -128,7 +128,7 @@ def fit(
     Traceback (most recent call last):
     ValueError: the batch size must lie in [1, 8], ...
     """
-    config.check_seed("seed", seed)
+    checks.check_seed("seed", seed)
     out, devices = Path(out), jax.device_count()
     plan = data.Plan(train, recipe.batch_size, seed, extra, recipe.extra_fraction)
     steps_per_epoch = plan.steps_per_epoch

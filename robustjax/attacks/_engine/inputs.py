@@ -93,6 +93,7 @@ def check_attack(attack: Any) -> None:
     name = type(attack).__name__
     if isinstance(attack, type) or not callable(attack):
         raise ValueError(f"an attack is an object such as PGD(Linf(8 / 255)), got {attack!r}")
+    threats_of(attack)
     strange = [leaf for leaf in jax.tree.leaves(attack) if not isinstance(leaf, ArrayLike)]
     if strange:
         raise ValueError(

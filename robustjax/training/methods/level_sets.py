@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from robustjax import losses
 from robustjax.attacks import PGD
-from robustjax.config import check_kind, config, number
+from robustjax.checks import check_kind
+from robustjax.config import config, number
 from robustjax.threats import Linf
 from robustjax.training.methods.base import Aux, Batch, Crafted, Method
 from robustjax.training.methods.mma import per_image
