@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustjax.attacks._minimum_norm.boundary import Evaluation
-from robustjax.attacks._minimum_norm.hyperplanes import dual_norm, nearest_plane, rivals, shift
+from robustjax.attacks import FAB
+from robustjax.attacks._minimum_norm.boundary import CHUNK, dual_norm
+from robustjax.attacks._minimum_norm.hyperplanes import Plane, rivals, shift
 from robustjax.threats import L1, L2, Linf
 
 THREATS = {"linf": Linf(1.0), "l2": L2(1.0), "l1": L1(1.0)}
@@ -109,17 +110,47 @@ def test_dual_norms():
     np.testing.assert_allclose(values, [7, 5, 4], rtol=1e-6)
 
 
+def nearest(threat, values, gradients):
+    """What a search makes of objectives with these values and gradients."""
+    search = FAB(threat)
+    return search._nearest(values, lambda weights: (jnp.tensordot(weights, gradients, 1),))
+
+
 def test_nearest_plane_is_nearest_in_the_threats_norm():
     """Gap 1 is flatter in Linf, gap 0 in L1: the same two gaps, two answers."""
     gradients = jnp.asarray([[[[1.0, 1.0, 1.0]]], [[[2.0, 0.0, 0.0]]]])
-    seen = Evaluation(jnp.asarray([-1.0, -1.0]), gradients, jnp.asarray(False))
-    point = jnp.zeros((1, 1, 3))
-    chosen = {n: nearest_plane(t, point, seen).normal for n, t in THREATS.items()}
-    np.testing.assert_array_equal(chosen["linf"], gradients[0])
-    np.testing.assert_array_equal(chosen["l1"], gradients[1])
-    plane = nearest_plane(THREATS["l1"], point, seen)
+    values, point = jnp.asarray([-1.0, -1.0]), jnp.zeros((1, 1, 3))
+    chosen = {n: nearest(t, values, gradients) for n, t in THREATS.items()}
+    np.testing.assert_array_equal(chosen["linf"].gradient, gradients[0])
+    np.testing.assert_array_equal(chosen["l1"].gradient, gradients[1])
+    plane = Plane(chosen["l1"].gradient, -chosen["l1"].value, point)
     assert float(plane.lacking(point)) == 1
     assert float(plane.lacking(point + 1)) == -1
+
+
+@pytest.mark.parametrize("norm", THREATS)
+def test_many_planes_are_compared_a_few_at_a_time(norm):
+    """The last chunk is not full; masked, flat and NaN ones are never the nearest."""
+    rng, count = np.random.default_rng(0), 2 * CHUNK + 3
+    values = -rng.uniform(1, 2, count).astype(np.float32)
+    gradients = rng.normal(size=(count, *SHAPE)).astype(np.float32)
+    values[3], gradients[5], gradients[CHUNK] = -np.inf, 0, np.nan
+    far = [
+        -v / float(dual_norm(THREATS[norm], jnp.asarray(g)))
+        if np.isfinite(v) and g.any() and np.isfinite(g).all()
+        else np.inf
+        for v, g in zip(values, gradients, strict=True)
+    ]
+    one_hot = np.nan_to_num(gradients)
+
+    def pull(weights):
+        broken = jnp.where(weights[CHUNK] != 0, jnp.nan, 0)
+        return (jnp.tensordot(weights, one_hot, 1) + broken,)
+
+    found = FAB(THREATS[norm])._nearest(jnp.asarray(values), pull)
+    best = int(np.argmin(far))
+    assert float(found.value) == values[best] and bool(found.broken)
+    np.testing.assert_array_equal(found.gradient, gradients[best])
 
 
 def test_rivals_are_the_wrong_classes_in_order():

@@ -7,6 +7,7 @@ the point adversarial, is it nearer than the best one so far, and where is the n
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,10 @@ from robustjax.attacks._core.iterative import Example, MinimumNorm
 from robustjax.attacks._core.success import Success, won_by
 from robustjax.attacks.targets import Goal
 from robustjax.config import config, static
+from robustjax.deterministic import ordered_sum
 from robustjax.outputs import float_logits
 from robustjax.threats import box_of
-from robustjax.typing import Cost, LogitsFn
+from robustjax.typing import Cost, LogitsFn, Threat
 
 RESOLUTION = 1e-4
 """The smallest relative gain in distance that counts.
@@ -28,6 +30,9 @@ A radius that shrinks and grows by c creeps by c^2 towards the boundary, until r
 the image adversarial; another compiled program rounds differently.
 """
 
+CHUNK = 16
+"""The largest number of objectives whose gradients are taken at once, if there are many."""
+_TINY = 1e-30
 NUDGE = 1e-5
 """The least move, in the norm: at a tie the boundary is at hand, and no move is no success."""
 
@@ -60,15 +65,25 @@ class Evaluation(NamedTuple):
     """Result of one evaluation.
 
     Attributes:
-      values: (m,) the objectives at the point; they grow towards the adversary's side. The least
-        number of their type where one is -inf, as for a class that is masked, or has no gradient.
-      gradients: (m, H, W, C), finite.
+      value: () the objective whose linearised zero is nearest; it grows towards the adversary's
+        side. The least number of its type where it is -inf, as for a class that is masked, or has
+        no gradient.
+      gradient: (H, W, C) its gradient, finite.
       won: the point is adversarial.
     """
 
-    values: jax.Array
-    gradients: jax.Array
+    value: jax.Array
+    gradient: jax.Array
     won: jax.Array
+
+
+class Linear(NamedTuple):
+    """The nearest of some linearised objectives, and whether any of them is NaN."""
+
+    far: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    broken: jax.Array
 
 
 @config
@@ -139,12 +154,7 @@ class BoundarySearch(MinimumNorm):
             return jnp.atleast_1d(walk.goal(output)).astype(point.dtype), output
 
         values, pull, output = jax.vjp(look, walk.point, has_aux=True)
-        (gradients,) = jax.vmap(pull)(jnp.eye(values.size, dtype=values.dtype))
-        sloped = jax.vmap(lambda g: jnp.all(jnp.isfinite(g)))(gradients)
-        broken = jnp.any(jnp.isnan(values) | ~sloped)
-        usable = sloped & jnp.isfinite(values)
-        values = jnp.where(usable, values, jnp.finfo(values.dtype).min)
-        gradients = jnp.where(usable[:, None, None, None], gradients, 0)
+        near = self._nearest(values, pull)
         won = won_by(self.success, output, example)
         distance = self.threat.distance(walk.point, example.x)
         nearer = won & (distance < walk.distance * (1 - RESOLUTION))
@@ -152,14 +162,48 @@ class BoundarySearch(MinimumNorm):
             nearest=jnp.where(nearer, walk.point, walk.nearest),
             distance=jnp.where(nearer, distance, walk.distance),
         )
-        point, memory = self.move(example, walk, Evaluation(values, gradients, won))
+        point, memory = self.move(example, walk, Evaluation(near.value, near.gradient, won))
         return walk._replace(
             taken=walk.taken + 1,
             cost=Cost(walk.cost.forwards + 1, walk.cost.backwards + values.size),
             point=jnp.clip(point, *box_of(self.threat, example.x)),
-            broken=walk.broken | broken,
+            broken=walk.broken | near.broken,
             memory=memory,
         )
+
+    def _nearest(self, values: jax.Array, pull: Callable[[jax.Array], tuple[jax.Array]]) -> Linear:
+        """The objective whose linearisation is zero nearest to the point, the first of equals.
+
+        No more than `CHUNK` gradients are in memory at once.
+        """
+
+        def among(start, values):
+            weights = jax.nn.one_hot(start + jnp.arange(values.size), count, dtype=values.dtype)
+            (gradients,) = jax.vmap(pull)(weights)
+            sloped = jax.vmap(lambda g: jnp.all(jnp.isfinite(g)))(gradients)
+            usable = sloped & jnp.isfinite(values)
+            broken = jnp.any(jnp.isnan(values) | ~sloped)
+            values = jnp.where(usable, values, jnp.finfo(values.dtype).min)
+            gradients = jnp.where(usable[:, None, None, None], gradients, 0)
+            if count == 1:
+                return Linear(jnp.zeros_like(values[0]), values[0], gradients[0], broken)
+            slopes = jax.vmap(lambda g: dual_norm(self.threat, g))(gradients)
+            far = jnp.abs(values) / (slopes + _TINY)
+            k = jnp.argmin(far)
+            return Linear(far[k], values[k], gradients[k], broken)
+
+        def nearer(best, chunk):
+            new = among(*chunk)
+            kept = jax.tree.map(lambda a, b: jnp.where(new.far < best.far, a, b), new, best)
+            return kept._replace(broken=new.broken | best.broken), None
+
+        count = values.size
+        if count <= CHUNK:
+            return among(0, values)
+        padded = jnp.pad(values, (0, -count % CHUNK), constant_values=-jnp.inf)
+        chunks = padded.reshape(-1, CHUNK)
+        starts = CHUNK * jnp.arange(1, len(chunks))
+        return jax.lax.scan(nearer, among(0, chunks[0]), (starts, chunks[1:]))[0]
 
     @override
     def done(self, walk: BoundaryState) -> jax.Array:
@@ -176,3 +220,8 @@ class BoundarySearch(MinimumNorm):
     @override
     def spent(self, walk: BoundaryState) -> Cost:
         return walk.cost
+
+
+def dual_norm(threat: Threat, gradient: jax.Array) -> jax.Array:
+    """The most that a linear function with this gradient grows over a unit of the threat's norm."""
+    return ordered_sum((gradient * threat.steepest(gradient)).reshape(-1))

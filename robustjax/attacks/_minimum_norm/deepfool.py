@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation
-from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane
+from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation, dual_norm
+from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, Plane
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.threats import L2, Linf
@@ -71,7 +71,7 @@ class DeepFool(GapSearch):
     def move(
         self, example: Example, walk: BoundaryState, seen: Evaluation
     ) -> tuple[jax.Array, tuple[()]]:
-        plane = nearest_plane(self.threat, walk.point, seen)
+        plane = Plane(seen.gradient, -seen.value, walk.point)
         slope = dual_norm(self.threat, plane.normal)
         length = jnp.where(slope > 0, plane.gain / slope, 0) + NUDGE
         return walk.point + (1 + self.overshoot) * length * self.threat.steepest(plane.normal), ()

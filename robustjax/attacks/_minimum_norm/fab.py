@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation
-from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, dual_norm, nearest_plane, shift
+from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation, dual_norm
+from robustjax.attacks._minimum_norm.hyperplanes import GapSearch, Plane, shift
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
@@ -89,7 +89,7 @@ class FAB(GapSearch):
         self, example: Example, walk: BoundaryState, seen: Evaluation
     ) -> tuple[jax.Array, tuple[()]]:
         x, point = example.x, walk.point
-        plane = nearest_plane(self.threat, point, seen)
+        plane = Plane(seen.gradient, -seen.value, point)
         point = jnp.where(seen.won, x + self.beta * (point - x), point)
         box = box_of(self.threat, x)
         least = NUDGE * dual_norm(self.threat, plane.normal)

@@ -8,8 +8,7 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation
-from robustjax.attacks._minimum_norm.hyperplanes import dual_norm
+from robustjax.attacks._minimum_norm.boundary import NUDGE, BoundaryState, Evaluation, dual_norm
 from robustjax.attacks._minimum_norm.radius_search import RadiusSearch, annealed, widest
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
@@ -90,8 +89,8 @@ class FMN(RadiusSearch):
             smaller = jnp.maximum(jnp.minimum(jnp.floor(smaller), walk.memory - 1), 1)
             larger = jnp.maximum(jnp.floor(larger), walk.memory + 1)
         else:
-            slope = dual_norm(self.threat, seen.gradients[0])
-            boundary = self.threat.distance(walk.point, x) + jnp.abs(seen.values[0]) / slope
+            slope = dual_norm(self.threat, seen.gradient)
+            boundary = self.threat.distance(walk.point, x) + jnp.abs(seen.value) / slope
             searching = ~jnp.isfinite(walk.distance) & (slope > 0)
             larger = jnp.where(searching, jnp.maximum(boundary * (1 + gamma), NUDGE), larger)
         return jnp.where(seen.won, jnp.minimum(smaller, walk.distance), larger)

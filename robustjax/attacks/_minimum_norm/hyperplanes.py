@@ -14,15 +14,13 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import is_class, logits_of
-from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Evaluation, Gaps
+from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Gaps
 from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, rivals
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
 from robustjax.threats import L1, L2, Linf
 from robustjax.threats.numerics import knapsack, room
-from robustjax.typing import Box, LogitsFn, Threat
-
-_TINY = 1e-30
+from robustjax.typing import Box, LogitsFn
 
 
 class Plane(NamedTuple):
@@ -81,18 +79,6 @@ class GapSearch(BoundarySearch):
     @override
     def remember(self, example: Example) -> tuple[()]:
         return ()
-
-
-def nearest_plane(threat: Threat, point: jax.Array, seen: Evaluation) -> Plane:
-    """The plane nearest to `point`, ignoring the box, on which a linearised gap is zero."""
-    far = jnp.abs(seen.values) / (jax.vmap(lambda g: dual_norm(threat, g))(seen.gradients) + _TINY)
-    chosen = jnp.argmin(far)
-    return Plane(seen.gradients[chosen], -seen.values[chosen], point)
-
-
-def dual_norm(threat: Threat, gradient: jax.Array) -> jax.Array:
-    """The most that a linear function with this gradient grows over a unit of the threat's norm."""
-    return _inner(gradient, threat.steepest(gradient))
 
 
 def shift(

@@ -30,7 +30,7 @@ class RadiusSearch(BoundarySearch):
         """One step along g / ||g||_2, of a length that falls from 1 to 0.01; not projected."""
         size = annealed(1.0, 0.01, walk.taken / jnp.maximum(self.steps, 1))
         low, high = box_of(self.threat, walk.point)
-        return walk.point + size * L2().steepest(seen.gradients[0] * (low < high))
+        return walk.point + size * L2().steepest(seen.gradient * (low < high))
 
 
 def annealed(first: float, last: float, progress: jax.Array) -> jax.Array:
