@@ -128,3 +128,7 @@ def test_bad_scores_are_refused():
         rates(LABEL, CLEAN[:5], CLEAN_SCORE, ADV, ADV_SCORE, threshold=0.0)
     with pytest.raises(ValueError, match="population"):
         rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=0.0, population="some")
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=np.nan)
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        decide([1], [1.0], np.nan)

@@ -52,6 +52,17 @@ def test_targeted_dlr(k):
         assert float(targeted_dlr(LOGITS[k], (y, t))) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_masked_classes_do_not_count(k):
+    """The values and gradients of the k logits, whatever number of -inf stands beside them."""
+    masked = np.insert(LOGITS[k], [1, 1, k], -np.inf)
+    for loss, of in ((dlr, (0, 0)), (targeted_dlr, ((0, 1), (0, 3)))):
+        plain = jax.value_and_grad(loss)(jnp.asarray(LOGITS[k], jnp.float32), of[0])
+        value, slope = jax.value_and_grad(loss)(jnp.asarray(masked, jnp.float32), of[1])
+        assert float(value) == pytest.approx(float(plain[0]), rel=1e-6)
+        np.testing.assert_allclose(slope[np.isfinite(masked)], plain[1], rtol=1e-5)
+
+
 def test_two_classes_fall_back_to_the_margin():
     z = LOGITS[2]
     assert float(dlr(z, 0)) == pytest.approx(z[1] - z[0])

@@ -26,6 +26,17 @@ def test_tied_logits_do_not_cost_the_blend_its_weights(margin):
     assert 0 < max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) < 100
 
 
+def test_two_classes_are_refused():
+    """Their margin has no scale: the loss fell to -1e36."""
+
+    class Binary:
+        def train(self, params, images):
+            return jnp.zeros((SIZE, 2)), {}
+
+    with pytest.raises(ValueError, match="margin-blend needs 3 classes"):
+        MarginBlend().loss(Binary(), {}, None, Crafted(jnp.zeros((SIZE, 1)), {}))
+
+
 def test_the_blend_goes_from_cross_entropy_to_a_margin():
     """Half way through training, b = share / 2; crafting climbs the same function."""
     method = MarginBlend(PGD(Linf(0.1), steps=1, start=Zero()), share=0.8, loss_on_margins="margin")

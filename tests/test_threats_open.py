@@ -11,7 +11,7 @@ from robustjax import attacks, cli, config, data, evaluation, files, losses
 from robustjax.attacks import APGD, FMN, PGD, Restarts
 from robustjax.cli.flags import choose_threat
 from robustjax.config import number
-from robustjax.threats import Linf
+from robustjax.threats import Ball, Linf
 from robustjax.threats._trees import map_threats
 from robustjax.training import PGDAT, Recipe, fit, threat_of, with_threat
 from robustjax.training.step import scale_eps
@@ -116,10 +116,48 @@ def test_perturb_and_evaluate_hold_it_to_its_own_box_and_distance():
 NAMES = ["FAB", "Square", "AutoAttack", "DeepFool", "HopSkipJump", "DDN", "EAD", "JSMA"]
 
 
+@config.config
+class Rounded(Ball):
+    """A norm of one's own on the base class of ours."""
+
+    def norm(self, d):
+        return jnp.sum(d**4) ** 0.25
+
+    def project(self, x_adv, x):
+        return x + (x_adv - x) * jnp.minimum(1, self.eps / self.norm(x_adv - x))
+
+    def sample(self, key, x):
+        return x
+
+    def steepest(self, gradient):
+        return jnp.sign(gradient) / gradient.size**0.25
+
+
+@pytest.mark.parametrize("threat", [Half(), Rounded()])
 @pytest.mark.parametrize("name", [*NAMES, "CarliniWagnerL2", "CarliniWagnerLinf"])
-def test_attacks_for_certain_norms_refuse_it(name):
-    with pytest.raises(ValueError, match=r"supports .*, not Half|must be a .*, got Half"):
-        getattr(attacks, name)(Half())
+def test_attacks_for_certain_norms_refuse_it(name, threat):
+    own = type(threat).__name__
+    with pytest.raises(ValueError, match=rf"{name} supports .*, not {own}; PGD and FMN support"):
+        getattr(attacks, name)(threat)
+
+
+@config.config
+class Upright:
+    """A search of one's own: no turn, and one shift."""
+
+    @property
+    def count(self):
+        return 1
+
+    def __call__(self, key, k):
+        return jnp.array([0.0, 1.0, 0.0])
+
+
+def test_the_motions_of_a_spatial_attack_may_be_ones_own():
+    z = attacks.perturb(attacks.Spatial(0.0, 1.0, search=Upright()), logits, KEY, X, Y)
+    shifted = np.pad(X, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    own = [np.array_equal(a, b) or np.allclose(a, c) for a, b, c in zip(z, X, shifted, strict=True)]
+    assert all(own) and not np.array_equal(z, X)
 
 
 def test_what_is_no_threat_is_told_what_it_lacks():

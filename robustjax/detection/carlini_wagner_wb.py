@@ -117,7 +117,7 @@ class CarliniWagnerWB(MinimumNorm):
     ) -> CarliniWagnerWBState:
         stage, place = self._stage(state.hiding), (state.hiding, state.target, state.origin)
         now = stage.step(*self._task(logits_fn, example, *place), state.stage)
-        search = binary_search.begin(self.constant)
+        search = binary_search.begin(jnp.asarray(self.constant, example.x.dtype))
         enter = CarliniWagnerWBState(
             hiding=jnp.asarray(True),
             target=state.target,
@@ -142,6 +142,10 @@ class CarliniWagnerWB(MinimumNorm):
     def result(self, example: Example, state: CarliniWagnerWBState) -> jax.Array:
         found = state.stage
         return jnp.where(jnp.isfinite(found.size), found.best, found.spare)
+
+    @override
+    def broken(self, state: CarliniWagnerWBState) -> jax.Array:
+        return state.stage.broken
 
     @override
     def spent(self, state: CarliniWagnerWBState) -> Cost:

@@ -49,6 +49,7 @@ def decide(predictions: Any, scores: Any, threshold: float) -> np.ndarray:
     >>> rj.detection.decide([7, 3], scores=[1.0, 2.0], threshold=2.0).tolist()
     [-1, 3]
     """
+    check_number("threshold", threshold, -np.inf)
     return np.where(_checked(scores, "scores") >= threshold, np.asarray(predictions), NOT_SURE)
 
 
@@ -196,6 +197,7 @@ def rates(
     clean, adv = _checked(clean_scores, "clean_scores"), _checked(adv_scores, "adv_scores")
     if len({a.shape for a in (labels, clean_predictions, adv_predictions, clean, adv)}) > 1:
         raise ValueError("labels, predictions and scores must be arrays (N,) of one length")
+    check_number("threshold", threshold, -np.inf)
     if population not in ("fooled", "all"):
         raise ValueError(f"population must be 'fooled' or 'all', got {population!r}")
     right, fooled = clean_predictions == labels, adv_predictions != labels

@@ -12,7 +12,7 @@ import numpy as np
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.inputs import Examples, check_attack, check_request
-from robustjax.attacks._engine.ledger import Ledger
+from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
 from robustjax.detection import (
     Rates,
     accepted_and_wrong,
@@ -161,6 +161,7 @@ def detect(
 
     sets = {"clean": data.image}
     sets |= {name: made(attack, setting, name) for name, attack in attacks.items()}
+    warn_of_nan(setting.ledger)
     weights: dict[str, Any] = {"model": model}
     for source, other in (substitutes or {}).items():
         placed = weights[f"substitute {source}"] = check_request(other, key, *given)[0]

@@ -12,7 +12,7 @@ import numpy as np
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.inputs import check_attack, check_request
-from robustjax.attacks._engine.ledger import Ledger
+from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
 from robustjax.evaluation.report import describe
 from robustjax.evaluation.setting import setting_of
 from robustjax.evaluation.worst_case import stderr
@@ -144,6 +144,7 @@ def transfer(
     adversarial = {}
     for source in sources:
         made = craft(attack, settings[source], data, source if progress else None)
+        warn_of_nan(settings[source].ledger)
         inside = made.inside.reshape(-1, 1, 1, 1)
         adversarial[source] = np.where(inside, made.image, data.image)
     won = {

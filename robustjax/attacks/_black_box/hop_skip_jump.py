@@ -13,7 +13,7 @@ from robustjax.attacks._core.success import Success, fooled, won_by
 from robustjax.config import config, number, static
 from robustjax.threats import L2, Linf, box_of, with_radius
 from robustjax.threats._trees import check_norm
-from robustjax.typing import Cost, LogitsFn
+from robustjax.typing import Cost, LogitsFn, Threat
 
 FIND, SHRINK, ESTIMATE, JUMP, GIVE_UP = range(5)
 MAX_TRIES = 100
@@ -102,7 +102,7 @@ class HopSkipJump(MinimumNorm):
 
     differentiates = False
 
-    threat: L2 | Linf = L2(float("inf"))
+    threat: Threat = L2(float("inf"))
     queries: int = number(default=5000, low=1)
     samples: int = number(default=100, low=1)
     gamma: float = number(default=1.0)

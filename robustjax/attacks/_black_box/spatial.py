@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
@@ -41,6 +43,20 @@ def rotate_and_translate(x: jax.Array, degrees: jax.Array | float, shift: jax.Ar
     ]
     moved = jax.vmap(lambda c: map_coordinates(c, source, order=1), in_axes=-1, out_axes=-1)(x)
     return jnp.clip(moved, 0, 1)  # the four weights may sum to 1 and a rounding
+
+
+@runtime_checkable
+class Search(Protocol):
+    """The motions to try: a `@config` class of your own will do."""
+
+    @property
+    def count(self) -> int | jax.Array:
+        """Their number."""
+        ...
+
+    def __call__(self, key: jax.Array, k: jax.Array) -> jax.Array:
+        """The k-th (rotation, down, right), each in [-1, 1]."""
+        ...
 
 
 @config
@@ -102,7 +118,8 @@ class Spatial(Candidates):
     Args:
       max_rotation: in degrees, both ways.
       max_translation: in pixels, both ways along both axes; the paper takes 3 for 28 or 32 pixels.
-      search: `Grid()`, the 775 motions of the paper's grid, or `Draws(10)`, its worst of 10.
+      search: `Grid()`, the 775 motions of the paper's grid, `Draws(10)`, its worst of 10, or any
+        object like them.
       loss: (output, target) -> scalar, largest for the worst candidate when none succeeds.
       target: which class to leave or to reach when the caller gives none: `attacks.targets`.
       success: (output, y) -> bool.
@@ -123,7 +140,7 @@ class Spatial(Candidates):
 
     max_rotation: float = number(default=30.0, high=180.0)
     max_translation: float = number(default=3.0)
-    search: Grid | Draws = Grid()
+    search: Search = Grid()
     loss: Loss = static(default=margin)
     target: Target = TrueLabel()
     success: Success = static(default=fooled)

@@ -18,7 +18,7 @@ from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import L1, L2, Linf
 from robustjax.threats._trees import check_norm
-from robustjax.typing import Cost, LogitsFn, Loss
+from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 TARGET = 2**31 - 1
 """Folded into the key that chooses a target; a query folds in its number."""
@@ -83,7 +83,7 @@ class Square(Iterative):
 
     differentiates = False
 
-    threat: Linf | L2 | L1 = Linf()
+    threat: Threat = Linf()
     queries: int = number(default=5000, low=1)
     p: float = number(default=0.8, high=1.0)
     loss: Loss = static(default=margin)

@@ -12,6 +12,7 @@ import numpy as np
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L1, L2, Linf, box_of
 from robustjax.threats.numerics import displaced
+from robustjax.typing import Threat
 
 TINY = 1e-12
 
@@ -33,7 +34,7 @@ def recolour(
     return threat.project(x_best + 2 * threat.eps * here * sign, x)
 
 
-def grid(key: jax.Array, x: jax.Array, threat: L2 | L1) -> jax.Array:
+def grid(key: jax.Array, x: jax.Array, threat: Threat) -> jax.Array:
     """Tiles of a fifth of the shorter side, each a bump, with a random sign per channel."""
     height, width, channels = x.shape
     side = max(min(height, width) // 5, 1)
@@ -50,7 +51,7 @@ def grid(key: jax.Array, x: jax.Array, threat: L2 | L1) -> jax.Array:
 
 
 def move(
-    key: jax.Array, x_best: jax.Array, x: jax.Array, threat: L2 | L1, part: jax.Array
+    key: jax.Array, x_best: jax.Array, x: jax.Array, threat: Threat, part: jax.Array
 ) -> jax.Array:
     """Add a bump to one window of x_best and make another one clean.
 
@@ -78,7 +79,7 @@ def move(
     return _onto(threat, jnp.where(here, new, jnp.where(there, 0, d)), x)
 
 
-def bump(u, v, side, threat: L2 | L1, longest: int) -> jax.Array:
+def bump(u, v, side, threat: Threat, longest: int) -> jax.Array:
     """Two hills of opposite sign on the upper and the lower half of a window; norm 1.
 
     A hill is the sum over t = 1, 2, ... of 1 / t^2 (L2) or 1 / t^4 (L1) times the square of side
@@ -133,11 +134,11 @@ def _root(value: jax.Array, q: int) -> jax.Array:
     return jnp.sqrt(value) if q == 2 else value
 
 
-def _power(threat: L2 | L1) -> int:
+def _power(threat: Threat) -> int:
     return 1 if isinstance(threat, L1) else 2
 
 
-def _onto(threat: L2 | L1, d: jax.Array, x: jax.Array) -> jax.Array:
+def _onto(threat: Threat, d: jax.Array, x: jax.Array) -> jax.Array:
     """x + d, of norm eps (L2) or at most eps (L1), in the box."""
     if isinstance(threat, L2):
         return displaced(x, threat.steepest(d) * threat.eps, box_of(threat, x))

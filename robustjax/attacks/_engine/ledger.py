@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -56,6 +57,12 @@ def nan_in(attack: Attack, share: float) -> Iterator[str]:
             "robustness: look for a root, a logarithm or a quotient at 0, also in the branch of a "
             "jnp.where that is not taken"
         )
+
+
+def warn_of_nan(ledger: Ledger) -> None:
+    """A warning for each sentence of `met_nan`, at the caller of our caller."""
+    for text in met_nan(ledger.stages):
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def met_nan(stages: Sequence[Stage]) -> Iterator[str]:

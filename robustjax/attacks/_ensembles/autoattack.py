@@ -17,7 +17,7 @@ from robustjax.config import config, number, static
 from robustjax.losses import dlr, targeted_dlr
 from robustjax.threats import L1, L2, Linf
 from robustjax.threats._trees import check_norm
-from robustjax.typing import Attack
+from robustjax.typing import Attack, Threat
 
 Version = Literal["standard", "plus", "rand"]
 
@@ -51,7 +51,7 @@ class AutoAttack(Ensemble):
     ['APGD', 'MultiTargeted', 'MultiTargeted', 'Square']
     """
 
-    threat: Linf | L2 | L1 = Linf()
+    threat: Threat = Linf()
     version: Version = static(default="standard")
     steps: int = number(default=100)
     queries: int = number(default=5000)

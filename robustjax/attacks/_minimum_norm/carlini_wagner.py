@@ -14,6 +14,8 @@ from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L2, Linf, box_of
+from robustjax.threats._trees import check_norm
+from robustjax.typing import Threat
 
 ADAM = optax.scale_by_adam()
 
@@ -64,12 +66,13 @@ class CarliniWagnerL2(Penalty):
     0.53
     """
 
-    threat: L2 = L2(float("inf"))
+    threat: Threat = L2(float("inf"))
     steps: int = 200
     step_size: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
+        check_norm(self, L2)
         if isinstance(self.threat, L2) and self.threat.bounds is None:
             raise ValueError("CarliniWagnerL2 needs bounds, between which its tanh runs")
 
@@ -127,11 +130,15 @@ class CarliniWagnerLinf(Penalty):
     0.25
     """
 
-    threat: Linf = Linf(float("inf"))
+    threat: Threat = Linf(float("inf"))
     steps: int = 200
     step_size: float = 0.1
     rounds: int = 12
     constant: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_norm(self, Linf)
 
     @override
     def start(self, image: jax.Array, x: jax.Array, constant: jax.Array) -> TanhWalk:

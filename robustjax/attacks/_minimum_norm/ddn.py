@@ -14,7 +14,8 @@ from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L2
-from robustjax.typing import Loss
+from robustjax.threats._trees import check_norm
+from robustjax.typing import Loss, Threat
 
 L2_NORM = L2(float("inf"))
 
@@ -59,13 +60,17 @@ class DDN(RadiusSearch):
     0.354
     """
 
-    threat: L2 = L2_NORM
+    threat: Threat = L2_NORM
     steps: int = number(default=300, low=1)
     init_eps: float = number(default=1.0, low=1e-6)
     gamma: float = number(default=0.05, high=1.0)
     loss: Loss = static(default=cross_entropy)
     target: Target = TrueLabel()
     success: Success = static(default=fooled)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_norm(self, L2)
 
     @override
     def remember(self, example: Example) -> jax.Array:

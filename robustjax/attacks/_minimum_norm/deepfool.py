@@ -14,6 +14,7 @@ from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.threats import L2, Linf
 from robustjax.threats._trees import check_norm
+from robustjax.typing import Threat
 
 L2_NORM = L2(float("inf"))
 
@@ -56,7 +57,7 @@ class DeepFool(GapSearch):
     1.02
     """
 
-    threat: Linf | L2 = L2_NORM
+    threat: Threat = L2_NORM
     steps: int = number(default=50, low=1)
     overshoot: float = number(default=0.02)
     candidates: int = number(default=9, low=1, static=True)

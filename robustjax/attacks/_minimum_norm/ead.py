@@ -14,7 +14,7 @@ from robustjax.config import config, number, static
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L1, L2, box_of
 from robustjax.threats._trees import check_norm
-from robustjax.typing import Cost
+from robustjax.typing import Cost, Threat
 
 
 class FISTAWalk(NamedTuple):
@@ -53,7 +53,7 @@ class EAD(Penalty):
     [0.    0.125]
     """
 
-    threat: L1 | L2 = L1(float("inf"))
+    threat: Threat = L1(float("inf"))
     beta: float = number(default=2.0)
     rule: Literal["EN", "L1"] = static(default="EN")
 

@@ -17,6 +17,7 @@ from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.config import config, number, static
 from robustjax.threats import L1, L2, Linf, box_of
 from robustjax.threats._trees import check_norm
+from robustjax.typing import Threat
 
 LINF = Linf(float("inf"))
 
@@ -66,7 +67,7 @@ class FAB(GapSearch):
     0.25
     """
 
-    threat: Linf | L2 | L1 = LINF
+    threat: Threat = LINF
     steps: int = number(default=100, low=1)
     alpha_max: float = number(default=0.1, high=1.0)
     eta: float = number(default=1.05, low=1.0)

@@ -18,9 +18,9 @@ from robustjax.attacks._minimum_norm.boundary import BoundarySearch, Gaps
 from robustjax.attacks.targets import Goal, Target, TrueLabel, check_chosen_once, rivals
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
-from robustjax.threats import L1, L2, Linf
+from robustjax.threats import L1, L2
 from robustjax.threats.numerics import knapsack, room
-from robustjax.typing import Box, LogitsFn
+from robustjax.typing import Box, LogitsFn, Threat
 
 
 class Plane(NamedTuple):
@@ -82,7 +82,7 @@ class GapSearch(BoundarySearch):
 
 
 def shift(
-    threat: Linf | L2 | L1, box: Box, point: jax.Array, normal: jax.Array, gain: jax.Array
+    threat: Threat, box: Box, point: jax.Array, normal: jax.Array, gain: jax.Array
 ) -> jax.Array:
     """The smallest d with <normal, d> = gain and point + d in the box.
 

@@ -14,7 +14,8 @@ from robustjax.attacks.targets import Goal, LeastLikely, Target, check_chosen_on
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import L0, box_of
-from robustjax.typing import Cost, LogitsFn, Loss
+from robustjax.threats._trees import check_norm
+from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
 
 class JSMAState(NamedTuple):
@@ -79,7 +80,7 @@ class JSMA(Iterative):
     [0.875 0.5   1.   ]
     """
 
-    threat: L0 = L0(100.0)
+    threat: Threat = L0(100.0)
     theta: float = number(default=1.0, low=-1, high=1)
     gamma: float = number(default=0.1, low=0, high=1)
     pair: bool = static(default=False)
@@ -88,6 +89,7 @@ class JSMA(Iterative):
     target: Target = LeastLikely()
 
     def __post_init__(self):
+        check_norm(self, L0)
         check_chosen_once(self)
 
     @override

@@ -41,6 +41,9 @@ class MarginBlend(OnAttack):
     References: Pang et al., "Bag of tricks for adversarial training", ICLR 2021, their code's
       use_DLRloss and use_CWloss.
 
+    Raises:
+      ValueError: a network with two classes, whose margin nothing bounds.
+
     Guarantees:
       Where logits tie, the loss and its gradient are of the size of the other images'.
 
@@ -60,6 +63,11 @@ class MarginBlend(OnAttack):
     @override
     def loss(self, net: Net, params: Any, batch: Batch, crafted: Crafted) -> tuple[jax.Array, Aux]:
         logits, stats = net.train(params, crafted.x_adv)
+        if logits.shape[-1] < 3:
+            raise ValueError(
+                "margin-blend needs 3 classes: with 2 there is no third logit to divide the margin "
+                "by, and its loss has no lower bound"
+            )
         ahead = jax.vmap(MARGINS[self.loss_on_margins])(logits, batch.label)
         share = self.share * net.progress
         blend = (1 - share) * cross_entropy(net, logits, batch) + share * ahead
