@@ -83,7 +83,30 @@ class TinyByHand(TinyImages):
 
 
 class TinyVarying(TinyImages):
+    """Wide, tall and grey pictures: a left half of 0, a right half of their number."""
+
     image_shape = (None, None, 3)
+
+    def picture(self, i):
+        shape = [(20, 30), (31, 20)][i % 2]
+        pixels = np.where(np.arange(shape[1]) < shape[1] / 2, 0, i).astype(np.uint8)
+        pixels = np.broadcast_to(pixels, shape)
+        return Image.fromarray(pixels if i % 3 == 0 else np.stack([pixels] * 3, -1))
+
+
+class TinyChannels(TinyVarying):
+    """Pictures with transparency, which colour images cannot have."""
+
+    SIZES = {"train": 1}  # noqa: RUF012
+
+    def picture(self, i):
+        return Image.fromarray(np.zeros((9, 8, 4), np.uint8))
+
+
+class TinyMany(TinyImages):
+    """Pictures of an unknown number of channels."""
+
+    image_shape = (None, None, None)
 
 
 class TinyText(TinyImages):
@@ -368,7 +391,7 @@ def test_an_unknown_set_names_its_neighbours(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny_varying", r"uint8 images of shape \(None, None, 3\).*arrays:DIR"),
+        ("tiny_many", r"uint8 images of shape \(None, None, None\).*arrays:DIR"),
         ("tiny_sequence", r"not an image classification set: among its features \(\) 0 could be"),
         ("tiny_text", r"not an image classification set: among its features \(id\) 0 could be"),
     ],
@@ -379,6 +402,40 @@ def test_an_unknown_set_names_its_neighbours(tmp_path):
 def test_sets_of_another_kind_are_refused(name, message, call, tmp_path):
     with pytest.raises(ValueError, match=message):
         call(name, str(tmp_path))
+
+
+def test_pictures_of_any_size_become_squares(tmp_path):
+    data.prepare("tiny_varying:size=4", str(tmp_path))
+    with pytest.raises(ValueError, match=r"tiny_varying/1\.0\.0 vary in size: .*:size=64 resizes"):
+        data.load("tiny_varying", data_dir=str(tmp_path))
+    test = data.load("tiny_varying:size=4", "test", str(tmp_path))
+    assert test.images.shape == (10, 4, 4, 3) and test.name == "tiny_varying:size=4"
+    number = test.images[:, 0, -1, 0]
+    assert sorted(number) == list(range(10)) and (test.labels == number % 3).all()
+    np.testing.assert_array_equal(test.images[:, :, 0], 0)
+    np.testing.assert_array_equal(test.images[:, :, -1], np.zeros((4, 3)) + number[:, None, None])
+    small = data.load("tiny_varying:size=2", "test", str(tmp_path))
+    assert small.images.shape[1:] == (2, 2, 3) and small.digest != test.digest
+    assert ":size=64 is 64x64" in data.available(str(tmp_path))["tiny_varying"]
+
+
+def test_images_of_one_size_are_resized_on_demand(tfds_dir):
+    found = data.load("tiny_images:size=3", "test", tfds_dir)
+    whole = data.load("tiny_images", "test", tfds_dir)
+    np.testing.assert_array_equal(found.images, whole.images[:, :3, :3])
+
+
+@pytest.mark.parametrize("size", ["", "0", "-1", "1e3", "9999", "64x64"])
+def test_sizes_that_are_none_are_refused(tfds_dir, size):
+    with pytest.raises(ValueError, match="size of tiny_images must be a whole number in"):
+        data.load(f"tiny_images:size={size}", data_dir=tfds_dir)
+
+
+def test_a_picture_of_other_channels_is_named(tmp_path):
+    data.prepare("tiny_channels", str(tmp_path))
+    message = "image 0 of tiny_channels:size=4 cannot be read: it has 4 channels, not 3"
+    with pytest.raises(ValueError, match=message):
+        data.load("tiny_channels:size=4", data_dir=str(tmp_path))
 
 
 def test_preparing_arrays_without_tensorflow_names_the_extra(tmp_path, monkeypatch):

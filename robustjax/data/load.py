@@ -100,7 +100,8 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
 
     Args:
       name: 'digits' (bundled, offline), 'arrays:DIR', a name that was registered, or the TFDS name
-        of an image classification set.
+        of an image classification set; 'food101:size=64' is its images' central squares, the short
+        side resized to 64 pixels, which images of varying size need.
       split: one of `SPLITS`.
       data_dir: the folder that holds prepared TFDS sets; None is TFDS's own.
 

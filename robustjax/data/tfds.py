@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from robustjax.data.arrays import ARRAYS, Digits
 from robustjax.data.cache import cached
 from robustjax.data.dataset import Dataset
+from robustjax.data.resize import square
 from robustjax.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -29,27 +31,32 @@ else:
     constants = Lazy("tensorflow_datasets.core.constants")
     tfds = Lazy("tensorflow_datasets")
 
-CHUNK = 256
+CHUNK, LARGEST = 256, 1024
 
 
 class TFDS:
     """A prepared set, decoded once and cached.
 
     Args:
-      name: its TFDS name, for instance 'cifar10' or 'imagenet_resized/32x32'.
+      name: its TFDS name, for instance 'cifar10' or 'imagenet_resized/32x32'; with ':size=64' after
+        it the central square of each image whose short side is resized to 64 pixels, which sets of
+        images of varying size need ('food101:size=64').
       data_dir: the folder of prepared sets; None is TFDS's own (TFDS_DATA_DIR, or
         ~/tensorflow_datasets).
 
     Raises:
-      ValueError: TFDS has no such set, or it is not a set of labelled uint8 images of one size.
+      ValueError: TFDS has no such set, it is not a set of labelled uint8 images, or their size
+        varies and the name gives none.
       FileNotFoundError: it is not prepared in that folder, or in another format; the message has
         the command.
     """
 
     def __init__(self, name: str, data_dir: str | None = None):
         self.name = name
+        name, self.size = _split(name)
         self.builder = _builder(name, data_dir)
         self.image, self.label = _keys(self.builder.info)
+        self.shape = _shape(self.builder.info, self.image, self.size)
         with _quiet():
             prepared = self.builder.is_prepared()
         if not prepared:
@@ -84,33 +91,43 @@ class TFDS:
         source = str(Path(self.builder.data_path).resolve())
         identity = repr((source, [(f.st_size, f.st_mtime_ns) for f in files]))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        return f"{self.name.replace('/', '-')}-{self.builder.version}-{split}-{digest}"
+        name = "-".join(re.split(r"[/:=]", self.name))
+        return f"{name}-{self.builder.version}-{split}-{digest}"
 
     def _decode(self, split: str) -> dict[str, np.ndarray]:
         source: Any = self.builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
-        size, shape = len(source), _features(self.builder.info)[self.image].shape
-        images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
+        size = len(source)
+        images, labels = np.empty((size, *self.shape), np.uint8), np.empty(size, np.int32)
         with _quiet(), tqdm(total=size, desc=f"decode {self.name} {split}", leave=False) as bar:
             for start in range(0, size, CHUNK):
                 rows = range(start, min(start + CHUNK, size))
                 for row, example in zip(rows, source.__getitems__(rows), strict=True):
-                    images[row], labels[row] = example[self.image], example[self.label]
+                    images[row], labels[row] = self._sized(row, example), example[self.label]
                 bar.update(len(rows))
         return {"images": images, "labels": labels}
+
+    def _sized(self, row: int, example: dict[str, Any]) -> np.ndarray:
+        """The image of an example, resized if a size is asked for."""
+        if self.size is None:
+            return example[self.image]
+        try:
+            return square(example[self.image], self.size, self.shape[-1])
+        except ValueError as error:
+            raise ValueError(f"image {row} of {self.name} cannot be read: {error}") from error
 
 
 def prepare(name: str, data_dir: str | None = None) -> Path:
     """Download a TFDS set and write it as array_record.
 
     Args:
-      name: its TFDS name.
+      name: its TFDS name; a size after it does not matter here.
       data_dir: the folder of prepared sets; None is TFDS's own.
 
     Returns:
       The folder of this set.
 
     Raises:
-      ValueError: TFDS has no such set, or it is not a set of labelled uint8 images of one size.
+      ValueError: TFDS has no such set, or it is not a set of labelled uint8 images.
       FileNotFoundError: the folder holds the set in another format, or its files must be
         downloaded by hand; the message says what goes where.
       ModuleNotFoundError: TFDS needs TensorFlow to encode this set's arrays, and it is missing.
@@ -120,6 +137,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     """
     if name == Digits.name or name.startswith(ARRAYS):
         raise ValueError(f"{name} needs no preparation; only TFDS sets do")
+    name, _ = _split(name)
     builder = _builder(name, data_dir)
     _keys(builder.info)
     try:
@@ -140,11 +158,13 @@ def prepared(data_dir: str | None = None) -> dict[str, str]:
         for path in sorted(folder.glob(f"{pattern}/dataset_info.json")):
             info = tfds.builder_from_directory(path.parent).info
             with contextlib.suppress(ValueError):
-                _keys(info)
+                image, _ = _keys(info)
                 if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
                     splits = (f"{s} {info.splits[s].num_examples:,}" for s in info.splits)
                     name = path.parent.parent.relative_to(folder).as_posix()
-                    found[name] = f"{info.version}: {', '.join(splits)}"
+                    varies = None in _features(info)[image].shape
+                    more = f"; of varying size: {name}:size=64 is 64x64" if varies else ""
+                    found[name] = f"{info.version}: {', '.join(splits)}{more}"
     return found
 
 
@@ -177,12 +197,37 @@ def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
             )
         keys += choice
     image = features[keys[0]]
-    if None in image.shape or image.np_dtype != np.uint8:
+    if image.np_dtype != np.uint8 or image.shape[-1] is None:
         raise ValueError(
             f"{info.name} has {np.dtype(image.np_dtype).name} images of shape {image.shape}, where "
-            "None varies; resize them to uint8 arrays of one size and use arrays:DIR"
+            "None varies; make uint8 arrays of one shape of them and use arrays:DIR"
         )
     return keys[0], keys[1]
+
+
+def _shape(info: tfds.core.DatasetInfo, image: str, size: int | None) -> tuple[int, int, int]:
+    """The shape of the images as they are read."""
+    shape = _features(info)[image].shape
+    if size is None and None in shape:
+        raise ValueError(
+            f"the images of {info.full_name} vary in size: after its name, :size=64 resizes the "
+            "short side to 64 pixels and takes the central square"
+        )
+    if size is not None and shape[-1] not in (1, 3):
+        raise ValueError(f"{info.full_name} has images of {shape[-1]} channels; 1 or 3 are resized")
+    return shape if size is None else (size, size, shape[-1])
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """A set's name and the side of its images, if it says one: 'food101:size=64'."""
+    name, sized, text = name.partition(":size=")
+    if not sized:
+        return name, None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LARGEST:
+        raise ValueError(
+            f"the size of {name} must be a whole number in [1, {LARGEST}], not {text!r}"
+        )
+    return name, int(text)
 
 
 def _features(info: tfds.core.DatasetInfo) -> Any:
