@@ -36,7 +36,7 @@ def begin(constant: jax.Array | float) -> Search:
     """The state before the first round, which uses this constant."""
     zero, infinity = jnp.zeros_like(constant), jnp.full_like(constant, jnp.inf)
     none = jnp.int32(0)
-    return Search(constant, zero, infinity, jnp.asarray(False), infinity, none, none)
+    return Search(jnp.asarray(constant), zero, infinity, jnp.asarray(False), infinity, none, none)
 
 
 def count(
