@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from robustjax import data
 from robustjax.data import cache
+from robustjax.writing import locked
 
 SHAPE = (6, 5, 3)
 PARTS = ("train", "validation", "test")
@@ -417,6 +418,18 @@ def test_pictures_of_any_size_become_squares(tmp_path):
     small = data.load("tiny_varying:size=2", "test", str(tmp_path))
     assert small.images.shape[1:] == (2, 2, 3) and small.digest != test.digest
     assert ":size=64 is 64x64" in data.available(str(tmp_path))["tiny_varying"]
+
+
+def test_what_a_killed_preparation_left_is_removed(tmp_path):
+    left = tmp_path / "tiny_no_test" / "incomplete.AB12CD_1.0.0"
+    left.mkdir(parents=True)
+    (left / "part").touch()
+    message = "the preparation of another process is writing to"
+    with locked(left.parent, "a test"), pytest.raises(ValueError, match=message):
+        data.prepare("tiny_no_test", str(tmp_path))
+    path = data.prepare("tiny_no_test", str(tmp_path))
+    assert {p.name for p in left.parent.iterdir()} == {".lock", path.name}
+    assert "tiny_no_test" in data.available(str(tmp_path))
 
 
 def test_images_of_one_size_are_resized_on_demand(tfds_dir):

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from robustjax.data.cache import cached
 from robustjax.data.dataset import Dataset
 from robustjax.data.resize import square
 from robustjax.lazy import Lazy
+from robustjax.writing import locked
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -132,6 +134,9 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
         downloaded by hand; the message says what goes where.
       ModuleNotFoundError: TFDS needs TensorFlow to encode this set's arrays, and it is missing.
 
+    Guarantees:
+      What a killed preparation left is removed by the next one.
+
     >>> rj.data.prepare("cifar10")  # doctest: +SKIP
     PosixPath('/home/me/tensorflow_datasets/cifar10/3.0.2')
     """
@@ -141,13 +146,26 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     builder = _builder(name, data_dir)
     _keys(builder.info)
     try:
-        with _naming_the_extra(f"preparing {name}"):
+        with _alone(builder), _naming_the_extra(f"preparing {name}"):
             builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
     except AssertionError as error:  # TFDS raises it if a licence forbids the download
         what = " ".join(str(error).split())
         raise FileNotFoundError(f"{name} must be downloaded by hand: {what}") from error
     _check_format(builder)
     return Path(builder.data_path)
+
+
+@contextlib.contextmanager
+def _alone(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Be the only one that prepares a set, and remove what those that were killed left."""
+    folder = Path(builder.data_path).parent
+    if Path(builder.data_path).exists():  # nothing will be written
+        yield
+        return
+    with locked(folder, "the preparation"):
+        for unfinished in folder.glob("incomplete.*"):
+            shutil.rmtree(unfinished)
+        yield
 
 
 def prepared(data_dir: str | None = None) -> dict[str, str]:
