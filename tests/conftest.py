@@ -1,6 +1,7 @@
 """Four CPU devices, small tiles, cheap compilation, and JAX's strict modes for every test."""
 
 import os
+import signal
 
 import jax
 import pytest
@@ -20,6 +21,13 @@ jax.config.update("jax_debug_key_reuse", True)
 tiles.CPU_TILE = 2  # eight slots, so that few images are enough; test_same_bits has the real one
 if jax.default_backend() != "cpu":  # the tests' tolerances are not those of TF32 and bfloat16
     jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard():
+    """A suite started in the background of a shell would ignore Ctrl-C, and so would its tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="module")

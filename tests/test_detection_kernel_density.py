@@ -38,9 +38,11 @@ def test_bandwidths_are_scikit_learns():
 
 
 def density(z, points, sigma2=1 / 0.26):
-    """Of a feature, with these kernels for the one class there is."""
-    learned = Kernels(jnp.asarray(points)[None], jnp.full((1, len(points)), -np.log(len(points))))
-    output = {"logits": jnp.zeros(1), "features": z}
+    """Of a feature, with these kernels for class 0, which is predicted."""
+    learned = Kernels(
+        jnp.stack([jnp.asarray(points)] * 2), jnp.full((2, len(points)), -np.log(len(points)))
+    )
+    output = {"logits": jnp.array([1.0, 0.0]), "features": z}
     return KDensity(sigma2).statistics(learned, lambda x: output, None)
 
 
