@@ -233,8 +233,9 @@ def _of_options(options: tuple[Any, ...], fixed: bool, host: bool) -> Check | No
         return functools.partial(_check_object, options)
     if len(options) > 1:
         found = [of_type(option, fixed, host) for option in options]
-        return None if None in found else functools.partial(_check_any, found)
-    return _of_one(options[0], fixed, host)
+        known = [check for check in found if check is not None]
+        return functools.partial(_check_any, known) if len(known) == len(found) else None
+    return _of_one(next(iter(options)), fixed, host)
 
 
 def _of_one(kind: Any, fixed: bool, host: bool) -> Check | None:
@@ -258,7 +259,8 @@ def _of_one(kind: Any, fixed: bool, host: bool) -> Check | None:
 
 
 def _is_path(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, os.PathLike)
+    path: Any = os.PathLike  # a protocol to type checkers
+    return isinstance(kind, type) and issubclass(kind, path)
 
 
 def _check_instance(kind: type, name: str, value: Any) -> None:
@@ -298,7 +300,7 @@ def _check_count(name: str, value: Any, fixed: bool) -> None:
     one = isinstance(value, np.ndarray | jax.Array) and not value.ndim and not fixed
     if isinstance(value, bool) or (not isinstance(value, int | np.integer) and not one):
         raise ValueError(f"{name} must be a whole number such as 10, got {shown(value)}")
-    if one and value.dtype.kind not in "iu":
+    if one and np.dtype(getattr(value, "dtype", int)).kind not in "iu":
         raise ValueError(f"{name} must be a whole number such as 10, got {shown(value)}")
     if not isinstance(value, Tracer) and abs(int(value)) > LARGEST:
         raise ValueError(f"{name} must lie in [-{LARGEST}, {LARGEST}], got {shown(value)}")
