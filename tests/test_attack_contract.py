@@ -33,7 +33,7 @@ from robustjax.attacks import (
     Square,
     WorstOf,
 )
-from robustjax.attacks._engine import inputs
+from robustjax.attacks._engine.model import one_example
 from robustjax.attacks.starts import Gaussian, OutputDiversified, Zero
 from robustjax.attacks.steps import Adam
 from robustjax.attacks.targets import Prediction, Random
@@ -321,7 +321,7 @@ def targeted_margin(logits, target):
 
 @pytest.mark.parametrize("norm", THREATS)
 def test_eps_step_size_and_steps_may_be_traced(norm):
-    one = inputs.one_example(model(WEIGHTS))
+    one = one_example(model(WEIGHTS))
     x, y = IMAGES[0], labels(WEIGHTS)[0]
 
     def run(eps, size, steps, seed):

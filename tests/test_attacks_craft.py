@@ -20,8 +20,9 @@ from robustjax.attacks import (
 )
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Setting, judge
-from robustjax.attacks._engine.inputs import check_examples, check_model
+from robustjax.attacks._engine.examples import check_examples
 from robustjax.attacks._engine.ledger import Ledger
+from robustjax.attacks._engine.model import check_model
 from robustjax.config import config
 from robustjax.evaluation import curve, detect, evaluate, transfer, zero_gradient
 from robustjax.losses import targeted_dlr

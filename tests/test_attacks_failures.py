@@ -11,7 +11,8 @@ from jax import export
 
 from robustjax.attacks import FGSM, AutoAttack, DeepFool, Restarts, perturb
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.inputs import check_examples, check_model
+from robustjax.attacks._engine.examples import check_examples
+from robustjax.attacks._engine.model import check_model
 from robustjax.threats import Linf
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 4, 4, 2)).astype(np.float32)
@@ -132,7 +133,8 @@ def test_channels_first_are_refused(shape):
 
 @pytest.mark.parametrize("shape", [(2, 1, 64, 12), (2, 3, 4, 4), (2, 1, 1, 64), (2, 4, 8, 8)])
 def test_what_may_be_wide_and_low_is_not(shape):
-    check_examples(np.full(shape, 0.5, np.float32), LABELS[:2])
+    images = np.full(shape, 0.5, np.float32)
+    np.testing.assert_array_equal(check_examples(images, LABELS[:2]).image, images)
 
 
 def test_inside_jit_perturb_says_what_to_call():

@@ -1,13 +1,11 @@
 """NNX modules of one's own as networks, and through a run."""
 
-import gc
-import weakref
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from foreign import check_that_caches_hold_no_weights, killed_after_a_step_and_resumed
 
 from robustjax import data, detection, evaluation, files, models, parallel
 from robustjax.attacks import PGD
@@ -15,7 +13,6 @@ from robustjax.models import BN
 from robustjax.threats import Linf
 from robustjax.training import AWP, PGDAT, Recipe, fit
 from robustjax.training.net import EXAMPLE
-from robustjax.training.step import program
 
 AXES = (EXAMPLE, parallel.AXIS)
 IMAGES = jax.random.uniform(jax.random.key(0), (8, 4, 4, 2))
@@ -104,13 +101,7 @@ def digits_net(num_classes=10):
 
 
 def test_caches_hold_no_weights():
-    network = models.adapt(digits_net())
-    alive = [weakref.ref(leaf) for leaf in jax.tree.leaves(network.start)]
-    assert models.is_random(network, (8, 8, 1)) and program(network, 2, 10)
-    assert network.without_weights() == network
-    del network
-    gc.collect()
-    assert not any(leaf() is not None for leaf in alive)
+    check_that_caches_hold_no_weights(digits_net)
 
 
 def test_a_run_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
@@ -123,14 +114,12 @@ def test_a_run_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
     result = fit(method, train, validation, model=module, **how)
     np.testing.assert_array_equal(module.head.kernel[...], before)  # nobody took its arrays
     assert files.read_json(tmp_path / "run/config.json")["model"]["brought"]
-    one, how["out"] = data.Plan.batch, tmp_path / "killed"
-    monkeypatch.setattr(
-        data.Plan, "batch", lambda plan, step, *a: 1 / (1 - step) and one(plan, step, *a)
+    again = killed_after_a_step_and_resumed(
+        lambda **killed: fit(
+            method, train, validation, model=digits_net(), **how | {"out": tmp_path / "b"} | killed
+        ),
+        monkeypatch,
     )
-    with pytest.raises(ZeroDivisionError):
-        fit(method, train, validation, model=digits_net(), **how, checkpoint_every=1)
-    monkeypatch.undo()
-    again = fit(method, train, validation, model=digits_net(), **how, resume=True)
     assert again.start == 1 and int(again.state.step) == 2
     same = (jax.device_get(r.state.variables) for r in (again, result))
     jax.tree.map(np.testing.assert_array_equal, *same)

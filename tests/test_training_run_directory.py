@@ -78,6 +78,8 @@ def test_a_run_is_resumed_by_itself_alone(run):
 def test_a_run_of_a_version_without_digests_is_resumed(run):
     write_config(run, IDENTITY | {"data": {"name": "digits"}})
     opened(run)
+    with pytest.raises(ValueError, match="its seed is 2, not 3"):
+        opened(run, IDENTITY | {"seed": 3})
 
 
 def test_checkpoints_without_a_config_are_a_run(tmp_path):

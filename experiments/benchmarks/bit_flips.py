@@ -9,28 +9,18 @@ as that of a date does), or `changed`: other numbers than were written. With --b
 older checkout, in a process of its own.
 """
 
-import argparse
 import collections
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
+import before_after
 import jax
 import numpy as np
 
-from robustjax import data, files, models, report, training
+from robustjax import data, models, training
 from robustjax.checkpoint import Checkpoints
-from robustjax.report.provenance import commit
-
-sys.path.append(str(Path(__file__).parents[1]))
-import origins
-
-ROOT = Path(__file__).parents[2]
 
 
 def train(out):
@@ -93,38 +83,15 @@ def counts(seed, count):
     return {kind: dict(sorted(row.items())) for kind, row in found.items()}
 
 
-def by(package, options):
-    """The counts of a checkout, in a process of its own."""
-    words = [sys.executable, __file__, "--alone", "--count", str(options.count)]
-    env = os.environ | {"PYTHONPATH": str(package), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [*words, "--seed", str(options.seed)], env=env, check=True, stdout=subprocess.PIPE
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(words=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--before", type=Path, help="a checkout of an older version")
+    parser = before_after.parser(__doc__.splitlines()[0], 1000)
     parser.add_argument("--alone", action="store_true", help="print the counts of this one as JSON")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
-    origins.add_flag(parser)
-    options, began = parser.parse_args(words), time.time()
-    origins.check(options.out, options.dirty)
+    options = parser.parse_args(words)
     if options.alone:
         print(json.dumps(counts(options.seed, options.count)))
         return
-    found = {"now": by(ROOT, options)} | (
-        {"before": by(options.before, options)} if options.before else {}
-    )
-    print(json.dumps(found, indent=2))
-    if options.out:
-        if options.before:
-            found["before"]["commit"] = commit(options.before / "robustjax" / "__init__.py")
-        origin = report.provenance(report.command_line(), options.seed, began)
-        files.write_json(options.out, found | {"count": options.count, "provenance": origin})
+    passed = ["--count", str(options.count), "--seed", str(options.seed)]
+    before_after.compare(options, lambda at: before_after.alone(__file__, at, *passed))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,14 @@ the file's size beside what it has; `tests/hostile.py` makes the files. Counts a
 `hang`, `crash` and `code` (code from the file ran). With --before, also by an older checkout.
 """
 
-import argparse
 import collections
 import sys
-import time
 from pathlib import Path
 
-from robustjax import files, report
-from robustjax.report.provenance import commit
+import before_after
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-sys.path.append(str(Path(__file__).parents[1]))
 import hostile
-import origins
 
 
 def counts(seed, count, package):
@@ -34,23 +29,8 @@ def counts(seed, count, package):
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--before", type=Path, help="a checkout of an older version")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
-    origins.add_flag(parser)
-    options, began = parser.parse_args(words), time.time()
-    origins.check(options.out, options.dirty)
-    packages = {"now": hostile.ROOT} | ({"before": options.before} if options.before else {})
-    found = {name: counts(options.seed, options.count, path) for name, path in packages.items()}
-    for name, rows in found.items():
-        print(name, rows["all"])
-    if options.out:
-        if options.before:
-            found["before"]["commit"] = commit(options.before / "robustjax" / "__init__.py")
-        origin = report.provenance(report.command_line(), options.seed, began)
-        files.write_json(options.out, found | {"count": options.count, "provenance": origin})
+    options = before_after.parser(__doc__.splitlines()[0], 3000).parse_args(words)
+    before_after.compare(options, lambda at: counts(options.seed, options.count, at))
 
 
 if __name__ == "__main__":

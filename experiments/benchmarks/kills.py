@@ -10,31 +10,24 @@ temporary file is still there), `changed` (other content than without the kill),
 process ends in an error). With --before, also by an older checkout.
 """
 
-import argparse
 import collections
 import functools
 import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 
+import before_after
 import jax.numpy as jnp
 import numpy as np
 
 from robustjax import cli, data, files, report
 from robustjax.checkpoint import Checkpoints
-from robustjax.report.provenance import commit
 
-sys.path.append(str(Path(__file__).parents[1]))
-import origins
-
-ROOT = Path(__file__).parents[2]
 RUN = "natural --width 2 --epochs 3 --batch-size 64 --examples 256 --checkpoint-every 2"
 RUN += " --validation-attack none"
 ATTACKS = ["--attacks", "fgsm", "square-20", "--n", "64", "--curve", "none"]
@@ -220,38 +213,16 @@ def counts(seed, count, kinds):
     return {kind: dict(sorted(row.items())) for kind, row in found.items()}
 
 
-def by(package, options):
-    """The counts of a checkout, in a process of its own."""
-    words = [sys.executable, __file__, "--alone", "--count", str(options.count)]
-    words += ["--seed", str(options.seed), "--kinds", *options.kinds]
-    env = os.environ | {"PYTHONPATH": str(package), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(words, env=env, check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(words=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=300, help="kills, over all kinds")
+    parser = before_after.parser(__doc__.splitlines()[0], 300)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--before", type=Path, help="a checkout of an older version")
     parser.add_argument("--alone", action="store_true", help="print the counts of this one as JSON")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
-    origins.add_flag(parser)
-    options, began = parser.parse_args(words), time.time()
+    options = parser.parse_args(words)
     if options.alone:
         print(json.dumps(counts(options.seed, options.count, options.kinds)))
         return
-    origins.check(options.out, options.dirty)
-    found = {"now": by(ROOT, options)} | (
-        {"before": by(options.before, options)} if options.before else {}
-    )
-    print(json.dumps(found, indent=2))
-    if options.out:
-        if options.before:
-            found["before"]["commit"] = commit(options.before / "robustjax" / "__init__.py")
-        origin = report.provenance(report.command_line(), options.seed, began)
-        files.write_json(options.out, found | {"count": options.count, "provenance": origin})
+    passed = ["--count", str(options.count), "--seed", str(options.seed), "--kinds", *options.kinds]
+    before_after.compare(options, lambda at: before_after.alone(__file__, at, *passed))
 
 
 if __name__ == "__main__":

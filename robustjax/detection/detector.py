@@ -13,7 +13,9 @@ from jax.tree_util import Partial
 
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.inputs import Examples, check_request, one_example
+from robustjax.attacks._engine.examples import Examples
+from robustjax.attacks._engine.inputs import check_request
+from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum

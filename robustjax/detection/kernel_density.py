@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from typing_extensions import override
 
-from robustjax.attacks._engine.inputs import Examples, num_classes
+from robustjax.attacks._engine.examples import Examples
+from robustjax.attacks._engine.model import num_classes
 from robustjax.config import config, number, static
 from robustjax.detection.detector import Detector, collect
 from robustjax.detection.distances import squared_distances

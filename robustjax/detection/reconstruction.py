@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from typing_extensions import override
 
-from robustjax.attacks._engine.inputs import Examples, one_example
+from robustjax.attacks._engine.examples import Examples
+from robustjax.attacks._engine.model import one_example
 from robustjax.config import config, number, static
 from robustjax.detection.autoencoder import Autoencoder
 from robustjax.detection.detector import Detector

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from robustjax.attacks._core.randomized import Randomized, redraw
-from robustjax.attacks._engine.inputs import Examples
+from robustjax.attacks._engine.examples import Examples
 from robustjax.config import config, number
 from robustjax.detection.detector import Detector
 from robustjax.deterministic import log_probabilities, ordered_sum

@@ -11,7 +11,8 @@ import numpy as np
 
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
-from robustjax.attacks._engine.inputs import Examples, check_attack, check_request
+from robustjax.attacks._engine.examples import Examples
+from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
 from robustjax.detection import (
     Rates,

@@ -1,4 +1,4 @@
-"""`evaluate`, `curve`, `zero_gradient`: run attacks on what the model gets right, and count."""
+"""`evaluate` and `zero_gradient`: run attacks on what the model gets right, and count."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from robustjax.attacks._core.ensemble import leaves, with_eps
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import (
@@ -23,20 +22,16 @@ from robustjax.attacks._engine.craft import (
     judge,
     programs,
 )
-from robustjax.attacks._engine.inputs import (
-    Examples,
-    are_classes,
-    check_attack,
-    check_request,
-    num_classes,
-)
+from robustjax.attacks._engine.examples import Examples, are_classes
+from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
+from robustjax.attacks._engine.model import num_classes
 from robustjax.checks import check_number
-from robustjax.evaluation import diagnostics
+from robustjax.evaluation import diagnostics, model_diagnostics
 from robustjax.evaluation.journal import Journal, fingerprint
-from robustjax.evaluation.report import Report, check_radii, describe, points
+from robustjax.evaluation.report import Report, describe
 from robustjax.evaluation.setting import setting_of
-from robustjax.evaluation.worst_case import accuracies, common_threat, counted, own_threats, stderr
+from robustjax.evaluation.worst_case import accuracies, common_threat, counted, stderr
 from robustjax.typing import Attack, Threat
 
 
@@ -75,7 +70,7 @@ def evaluate(
         stop there and nowhere else, and `Report.reached` counts the images that are there. For
         losses that are compared with other arrays, these, (N, ...).
       indices: (N,) integers that name the examples; None: 0 to N - 1.
-      batch_size: images at once, all devices together; does not change the result.
+      batch_size: the most images at once, all devices together: see `attacks.perturb`.
       success: (output, label) -> bool: the model is wrong there. The default compares the largest
         logit with the label; with a detector it is 'wrong and not detected'. Attacks that stop at
         success have a field of the same name. With a success of your own, and a loss of your own
@@ -134,67 +129,35 @@ def evaluate(
     if levels is not None:
         check_levels(levels, data.image)
     setting = Setting(model, key, success, batch_size, Ledger())
-    clean = _clean(setting, data)
-    ledger_of = _ledgers(journal, setting, data, clean)
+    clean = clean_of(setting, data)
+    ledger_of = ledgers(journal, setting, data, clean)
     threat = common_threat(attacks) if threat is None else threat
-    right, classes = ~clean.fooled, num_classes(model, data)
+    right, classes = ~clean.fooled, num_classes(model, data) if are_classes(data.label) else 0
     table: dict[str, Any] = {"index": data.index, "label": data.label}
     if clean.logits is not None:
         table["prediction"] = clean.prediction
     if are_classes(data.target):
         table["target"] = data.target
-    notes = diagnostics.of_model(setting, data, clean) if diagnose else []
-    adversarial, stages, zero_gradient, over, rounded = {}, {}, {}, [], {}
+    notes = model_diagnostics.of_model(setting, data, clean) if diagnose else []
+    outcomes = {}
     for name, attack in attacks.items():
         own = dataclasses.replace(setting, ledger=ledger_of(attack))
-        verdict = _nothing(data, clean)
-        if right.any():
-            part = craft(attack, own, data[right], name if progress else None)
-            for column, values in zip(verdict, part, strict=True):
-                column[right] = values
-            if diagnose:
-                found, blind = diagnostics.of_attack(
-                    attack, own, data[right], part, own.ledger.stages, len(data)
-                )
-                notes += [f"{name}: {text}" for text in found]
-                if blind is not None:
-                    zero_gradient[name] = blind
-            else:
-                notes += [f"{name}: {text}" for text in met_nan(own.ledger.stages)]
-        counts = counted(attack, threat, classes, verdict.inside, verdict.distance)
-        if counts is None:
-            notes.append(f"{name}: {diagnostics.outside(attack, threat)}")
-        else:
-            over.append(name)
-        broken = right & verdict.fooled
-        table[name] = {
-            "fooled": ~right | (verdict.fooled & verdict.inside),
-            "counts": np.zeros(len(data), bool) if counts is None else broken & counts,
-            "distance": verdict.distance,
-            "stage": verdict.stage,
-        }
-        if clean.logits is not None:
-            table[name]["prediction"] = verdict.prediction
-        if are_classes(data.target):
-            there = clean.prediction == data.target
-            table[name]["reached"] = np.where(right, verdict.stage >= 0, there)
+        title = name if progress else None
+        outcomes[name] = found = _attacked(attack, own, data, clean, threat, diagnose, title)
+        table[name] = found.row
         if levels is not None:
-            won = broken & verdict.inside
-            survives = won & _rounded(setting, data, verdict.image, levels).fooled
-            table[name]["survives"] = survives
-            share = float(survives.sum() / won.sum()) if won.any() else None
-            rounded[name] = {"levels": levels, "survive": share}
-        adversarial[name] = verdict.image
-        stages[name] = _table(own.ledger.stages, int(right.sum()), len(data))
+            survives = _rounded(setting, data, found.verdict.image, levels).fooled
+            table[name]["survives"] = survives & found.won
+        notes += [f"{name}: {text}" for text in found.notes]
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
-    found = accuracies(table, right, list(attacks), classes if are_classes(data.label) else 0)
+    found = accuracies(table, right, list(attacks), classes)
     about = setting_of({"model": model}, key, data)
     return Report(
         clean=found["accuracy"]["clean"],
         robust={name: found["accuracy"][name] for name in attacks},
         worst_case=found["accuracy"]["worst_case"],
-        worst_case_over=over,
+        worst_case_over=[name for name, outcome in outcomes.items() if outcome.enters],
         reached={
             name: float(table[name]["reached"].mean())
             for name in attacks
@@ -203,99 +166,23 @@ def evaluate(
         stderr=found["stderr"],
         per_class=found["per_class"],
         balanced=found["balanced"],
-        rounded=rounded,
-        zero_gradient=zero_gradient,
+        rounded={
+            name: {"levels": levels, "survive": _share(table[name]["survives"], outcome.won)}
+            for name, outcome in outcomes.items()
+            if levels is not None
+        },
+        zero_gradient={
+            name: outcome.blind for name, outcome in outcomes.items() if outcome.blind is not None
+        },
         warnings=notes,
-        stages=stages,
+        stages={name: outcome.stages for name, outcome in outcomes.items()},
         minimum_norm=[name for name, a in attacks.items() if isinstance(a, MinimumNorm)],
         setting=about,
         key=about["key"],
         examples=table,
-        adversarial=adversarial,
+        adversarial={name: outcome.verdict.image for name, outcome in outcomes.items()},
         attacks={name: describe(attack) for name, attack in attacks.items()},
     )
-
-
-def curve(
-    logits_fn: Callable,
-    images: Any,
-    labels: Any,
-    attack: Attack,
-    eps: Sequence[float],
-    key: jax.Array,
-    *,
-    indices: Any = None,
-    batch_size: int | None = None,
-    success: Success = fooled,
-    journal: str | os.PathLike | Journal | None = None,
-    progress: bool = False,
-) -> dict[str, list[float]]:
-    """Accuracy under one attack over radii of its threat, in one compilation.
-
-    Args:
-      attack: a minimum-norm attack is run once; another once for each radius. Give it no fixed
-        step size then, so that its steps follow eps.
-      eps: the radii; 0 gives the clean accuracy. An eps per feature keeps its proportions, and its
-        largest entry becomes the radius; instead of an eps per example all get the same.
-      logits_fn, images, labels, key, indices, batch_size, success, journal, progress: as for
-        `evaluate`.
-
-    Returns:
-      {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
-
-    Raises:
-      ValueError: as for `evaluate`, a radius that is negative or NaN, or an attack without one.
-
-    >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]
-    >>> def model(images):  # two pixels, two logits
-    ...     return images[:, 0, 0]
-    >>> attack, key = rj.attacks.FGSM(rj.threats.Linf(0.1)), jax.random.key(0)
-    >>> found = rj.evaluation.curve(model, images, labels, attack, [0, 0.2, 0.3], key)
-    >>> found["accuracy"]
-    [1.0, 0.5, 0.0]
-    """
-    check_curve(attack)
-    check_radii(eps)
-    model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, None, attack, success
-    )
-    setting = Setting(model, key, success, batch_size, Ledger())
-    clean = _clean(setting, data)
-    right, ledger_of = data[~clean.fooled], _ledgers(journal, setting, data, clean)
-    distances = np.zeros((len(eps), len(data)))
-    stages: list[Stage] = []
-
-    def run(there, title):
-        own = dataclasses.replace(setting, ledger=ledger_of(there))
-        verdict = craft(there, own, right, title if progress else None)
-        stages.extend(own.ledger.stages)
-        return verdict
-
-    once = isinstance(attack, MinimumNorm)
-    if once and len(right):  # its eps may say where it starts: it stays
-        distances[:, : len(right)] = run(attack, type(attack).__name__).distance
-    for i, radius in enumerate(() if once or not len(right) else map(float, eps)):
-        verdict = run(with_eps(attack, radius), f"eps {radius:g}")
-        distances[i, : len(right)] = np.where(verdict.stage >= 0, 0, np.inf)
-    for text in met_nan(stages):
-        warnings.warn(text, UserWarning, stacklevel=2)
-    return points(eps, distances)
-
-
-def check_curve(attack: Attack, classes: int = 10) -> None:
-    """Raise ValueError unless every stage of an attack has a radius that `curve` can change.
-
-    >>> rj.evaluation.check_curve(rj.attacks.Spatial())
-    Traceback (most recent call last):
-    ValueError: a curve needs an attack with a radius, such as PGD, and Spatial has no threat...
-    """
-    check_attack(attack)
-    if not own_threats(attack, classes):
-        names = dict.fromkeys(type(leaf).__name__ for leaf in leaves(attack, classes))
-        raise ValueError(
-            f"a curve needs an attack with a radius, such as PGD, and {', '.join(names)} has no "
-            "threat or has a stage without one"
-        )
 
 
 def zero_gradient(
@@ -334,11 +221,76 @@ def zero_gradient(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
     setting = Setting(model, key, success, batch_size, Ledger())
-    right = data[~_clean(setting, data).fooled]
+    right = data[~clean_of(setting, data).fooled]
     return float(diagnostics.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
 
 
-def _clean(setting: Setting, data: Examples) -> Judgement:
+class Outcome(NamedTuple):
+    """Results of one attack on N images; those that the model has wrong were not attacked.
+
+    Attributes:
+      verdict: on every image.
+      won: (N,) bool: the model was right, and the attack fooled it inside its threat.
+      row: the attack's columns in `Report.examples`.
+      stages: the accuracy after each stage, and its cost.
+      notes: what makes it doubtful, as sentences.
+      blind: see `diagnostics.of_attack`.
+      enters: whether it enters the worst case.
+    """
+
+    verdict: Verdict
+    won: np.ndarray
+    row: dict[str, np.ndarray]
+    stages: list[dict[str, Any]]
+    notes: list[str]
+    blind: float | None
+    enters: bool
+
+
+def _attacked(
+    attack: Attack,
+    setting: Setting,
+    data: Examples,
+    clean: Judgement,
+    threat: Threat | None,
+    diagnose: bool,
+    title: str | None,
+) -> Outcome:
+    right, verdict = ~clean.fooled, _nothing(data, clean)
+    ledger, notes, blind = setting.ledger, [], None
+    if right.any():
+        part = craft(attack, setting, data[right], title)
+        for column, values in zip(verdict, part, strict=True):
+            column[right] = values
+        if diagnose:
+            notes, blind = diagnostics.of_attack(
+                attack, setting, data[right], part, ledger.stages, len(data)
+            )
+        else:
+            notes = list(met_nan(ledger.stages))
+    counts = counted(
+        attack, threat, num_classes(setting.model, data), verdict.inside, verdict.distance
+    )
+    if counts is None:
+        notes.append(diagnostics.outside(attack, threat))
+    broken = right & verdict.fooled
+    row = {
+        "fooled": ~right | (verdict.fooled & verdict.inside),
+        "counts": np.zeros(len(data), bool) if counts is None else broken & counts,
+        "distance": verdict.distance,
+        "stage": verdict.stage,
+    }
+    if clean.logits is not None:
+        row["prediction"] = verdict.prediction
+    if are_classes(data.target):
+        row["reached"] = np.where(right, verdict.stage >= 0, clean.prediction == data.target)
+    stages = _table(ledger.stages, int(right.sum()), len(data))
+    won = broken & verdict.inside
+    return Outcome(verdict, won, row, stages, notes, blind, counts is not None)
+
+
+def clean_of(setting: Setting, data: Examples) -> Judgement:
+    """Model outputs for the clean images; ValueError if they are NaN."""
     clean = judge(setting, data)
     if clean.nan.any():
         output = "output is" if clean.logits is None else "logits are"
@@ -386,12 +338,16 @@ def check_levels(levels: int, images: np.ndarray) -> None:
         raise ValueError("levels divide pixels in [0, 1], and these images have others")
 
 
+def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.any() else None
+
+
 def _rounded(setting: Setting, data: Examples, images: np.ndarray, levels: int) -> Judgement:
     """Model outputs for images whose pixels are rounded to multiples of 1 / levels."""
     return judge(setting, data, np.round(images * np.float32(levels)) / np.float32(levels))
 
 
-def _ledgers(
+def ledgers(
     journal: str | os.PathLike | Journal | None, setting: Setting, data: Examples, clean: Judgement
 ) -> Callable[[Attack], Ledger]:
     """The ledger of every attack: in the journal, under an address of all that decides its result.

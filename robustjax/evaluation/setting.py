@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks._engine.inputs import Examples
+from robustjax.attacks._engine.examples import Examples
 from robustjax.environment import devices, versions
 
 

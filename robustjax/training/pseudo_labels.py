@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from robustjax.attacks._engine.inputs import one_example
+from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.data.augment import to_float
 from robustjax.data.pools import chunks

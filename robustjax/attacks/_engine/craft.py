@@ -23,15 +23,10 @@ from robustjax.attacks._core.iterative import (
 )
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import Success, fooled, prediction, won_by
-from robustjax.attacks._engine.inputs import (
-    Examples,
-    are_classes,
-    check_attack,
-    check_request,
-    num_classes,
-    one_example,
-)
+from robustjax.attacks._engine.examples import Examples, are_classes
+from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
+from robustjax.attacks._engine.model import num_classes, one_example
 from robustjax.attacks._engine.slots import Crafted, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.outputs import has_logits, logits_of

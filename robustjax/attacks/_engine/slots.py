@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import redraw
-from robustjax.attacks._engine.inputs import Examples, one_example
+from robustjax.attacks._engine.examples import Examples
+from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import single, tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
 from robustjax.promotion import promoting
@@ -187,7 +188,7 @@ class Machine:
     ) -> tuple[Any, Any, Crafted]:
         """(state, done or idle, result) after some steps of every slot.
 
-        It returns when all slots of a device are done, or when those that are have rested for
+        It returns when all slots are done, or when those of a device that are have rested for
         `patience` steps, all together; and before, for the host's progress bar and journal.
         """
         called = time.monotonic()
