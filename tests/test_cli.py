@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import jax
@@ -846,3 +847,14 @@ def test_documented_python_runs():
     for block in re.findall(r"^```python\n(.*?)^```", PAGES["docs/command_line.md"], re.M | re.S):
         exec(block, names)
     assert {"my-attack"} <= attacks.ATTACKS.keys() and "my-method" in training.METHODS
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    def command(words):
+        print(warnings.formatwarning("so it is", UserWarning, "train.py", 3), end="")
+
+    monkeypatch.setattr("robustjax.cli.methods.command", command)
+    usual = warnings.formatwarning
+    cli.main(["methods"])
+    assert capsys.readouterr().out == "warning: so it is\n"
+    assert warnings.formatwarning is usual

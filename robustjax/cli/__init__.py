@@ -7,6 +7,7 @@ import importlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -47,10 +48,13 @@ class Stopped(Exception):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point; prints errors in one line, with `--debug` as tracebacks."""
+    """Entry point; prints errors and warnings in one line, with `--debug` where they are from."""
     words = typed = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
+    usual = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         words = import_modules(words)
         name = words[0] if words else ""
@@ -72,6 +76,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if debug:
             raise
         sys.exit(f"robustjax: {one_line(error)}")
+    finally:
+        warnings.formatwarning = usual
 
 
 def import_modules(words: Sequence[str]) -> list[str]:
