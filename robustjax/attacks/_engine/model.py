@@ -90,6 +90,12 @@ def num_classes(model: Callable, examples: Examples) -> int:
     return outputs.num_classes(_output_of(model, examples))
 
 
+def convolves(model: Callable, examples: Examples) -> bool:
+    """Whether there is a convolution in a checked model."""
+    images = jax.ShapeDtypeStruct((2, *examples.image.shape[1:]), np.float32)
+    return "conv_general_dilated[" in str(_one_by_one.trace(model, images).jaxpr)
+
+
 def one_example(logits_fn: Callable) -> Callable:
     """A model of a batch -> the same model of one image."""
     if isinstance(logits_fn, Randomized):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.examples import Examples
-from robustjax.attacks._engine.model import one_example
+from robustjax.attacks._engine.model import convolves, one_example
 from robustjax.attacks._engine.tiles import single, tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
 from robustjax.promotion import promoting
@@ -112,7 +112,9 @@ def over_slots(
     devices = tuple(jax.local_devices())
     shared = attack, model, key, np.asarray(path, np.int32)
     shared = place(jax.tree.map(single, shared), None)
-    machine, n = Machine(devices, attack), len(examples)
+    cpu = devices[0].platform == "cpu"
+    machine = Machine(devices, cpu and attack.differentiates and convolves(model, examples))
+    n = len(examples)
     no_calls: Any = np.zeros((2, n), np.int32)  # of NumPy, where a step's are of JAX
     nothing = Crafted(
         np.zeros_like(examples.image), Cost(*no_calls), np.zeros(n, bool), np.zeros(n, bool)
@@ -172,15 +174,15 @@ class Machine:
     """The compiled programs of a set of devices, and how many steps the host asks for at a time.
 
     Steps are a loop on the device, with one exception: on the CPU the host calls one step after
-    another of an attack that follows gradients. XLA lays convolutions out well only outside of
+    another where the gradient passes through convolutions. XLA lays these out well only outside of
     loops there, and inside, the input gradient of a network that does not use our convolution costs
     three to six times as much.
     """
 
-    def __init__(self, devices: tuple[Device, ...], attack: Iterative):
-        """Compile nothing yet."""
+    def __init__(self, devices: tuple[Device, ...], straight: bool):
+        """Compile nothing yet; `straight`: steps are called by the host."""
         self.begin, self.choose, self._one, self._many = _compiled(devices)
-        self._straight = devices[0].platform == "cpu" and attack.differentiates
+        self._straight = straight
         self._steps = 1
 
     def advance(
