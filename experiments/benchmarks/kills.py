@@ -7,7 +7,11 @@ Processes that write a result, a figure, a cached data set, a snapshot or a chec
 train or evaluate a small model, get SIGKILL after a random time; then another process does the
 same, and is not killed. Counts of each kind: `clean` (as if nothing had happened), `left` (a
 temporary file is still there), `changed` (other content than without the kill), `failed` (the next
-process ends in an error). With --before, also by an older checkout.
+process ends in an error). With --before, also by an older checkout; what it writes through another
+interface `fails without a kill`.
+
+Measured: experiments/results/kills.json, 10 kills of each kind: 70 of 70 clean; before, results,
+figures and caches left temporary files behind in 18 of 30.
 """
 
 import collections
