@@ -20,7 +20,7 @@ from robustjax.attacks import (
     WorstOf,
 )
 from robustjax.config import config
-from robustjax.evaluation import evaluate
+from robustjax.evaluation import diagnostics, evaluate
 from robustjax.losses import dlr, margin
 from robustjax.threats import Linf
 from robustjax.typing import Cost
@@ -182,6 +182,22 @@ def test_an_attack_without_gradients_that_beats_those_with_them():
     assert not any(
         "sees no gradient" in flag for flag in flags(attacks={"b": WorstOf((tiny, Known()))})
     )
+
+
+def test_attacks_apart_are_compared_where_the_gradients_had_their_chance():
+    """Two images in a hundred may be luck; nobody expects everything of one step."""
+
+    def told(count, steps):
+        won = {"pgd": np.arange(100) < 40, "square": np.arange(100) < 40 + count}
+        stages = {
+            name: [{"attacked": 100, "backwards": calls}]
+            for name, calls in (("pgd", 100 * steps), ("square", 0))
+        }
+        return diagnostics.side_by_side(won, stages)
+
+    (flag,) = told(2, steps=10)
+    assert flag.startswith("square sees no gradient, and broke 2.0%") and "bpda" in flag
+    assert told(1, steps=10) == told(2, steps=1) == []
 
 
 def test_more_restarts_would_help():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._core.ensemble import leaves
-from robustjax.attacks._core.iterative import Example, MinimumNorm
+from robustjax.attacks._core.iterative import Example, Iterative, MinimumNorm
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._engine.craft import Setting, Verdict
 from robustjax.attacks._engine.examples import Examples
@@ -28,6 +28,10 @@ ZERO_GRADIENT = 0.01
 """A larger fraction of examples without a gradient makes the accuracy untrustworthy."""
 BLACK_BOX = 0.002
 """The fraction of all examples that an attack without gradients may win after those with one."""
+BESIDE = 0.01
+"""The same for attacks apart, none of which saw what the others had won."""
+SEARCHED = 10
+"""The fewest gradients an image after which an attack should have found what there is."""
 RESTART = 0.005
 """The fraction of all examples that the last restart may still win."""
 UNMOVED = 0.1
@@ -100,7 +104,8 @@ def of_attack(
         found.append(
             f"the loss gradient is exactly zero at {blind:.1%} of the attacked images, so the "
             "attack is blind there and its accuracy says nothing about robustness (masked "
-            "gradients); try a margin loss (PGD(loss=margin)) or an attack without gradients"
+            "gradients); try a margin loss (PGD(loss=margin)), bpda around the part without a "
+            "derivative, or an attack without gradients (Square)"
         )
     elif not failures:
         failures = _unmoved(parts, stages)
@@ -238,6 +243,43 @@ def _black_box(stages, total):
                 "failed on them: gradients are masked somewhere; find the part that saturates or "
                 "has no derivative, and attack it with bpda or a loss of its own"
             )
+
+
+def differentiates(attack: Attack, classes: int) -> bool:
+    """Whether a stage of the attack, on a model with K classes, differentiates the model."""
+    return any(
+        isinstance(part, FollowsGradient) or (isinstance(part, Iterative) and part.differentiates)
+        for part in leaves(attack, classes)
+    )
+
+
+def side_by_side(
+    won: Mapping[str, np.ndarray], stages: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[str]:
+    """Flags of attacks under one threat that were run apart: without gradients, and with them.
+
+    Args:
+      won: per attack (N,) bool, its successes.
+      stages: per attack what its stages cost, as in `Report.stages`.
+    """
+    blind = [name for name, rows in stages.items() if all(row["backwards"] == 0 for row in rows)]
+    thorough = [
+        name
+        for name, rows in stages.items()
+        if sum(row["backwards"] for row in rows) >= SEARCHED * max(rows[0]["attacked"], 1)
+    ]
+    if not thorough:
+        return []
+    found = np.any([won[name] for name in thorough], axis=0)
+    more = {name: (won[name] & ~found).sum() for name in blind}
+    return [
+        f"{name} sees no gradient, and broke {count / len(found):.1%} of the images that "
+        f"{', '.join(thorough)} with gradients did not: gradients are masked somewhere; find the "
+        "part that saturates or has no derivative, and attack through bpda with a smooth stand-in "
+        "for it, or with a loss that does not saturate (margin)"
+        for name, count in more.items()
+        if count > max(BESIDE * len(found), 1)
+    ]
 
 
 def _threat(stage):

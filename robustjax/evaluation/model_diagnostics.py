@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._core.randomized import Randomized, redraw
@@ -14,7 +15,11 @@ from robustjax.attacks._engine.craft import Judgement, Setting, judge
 from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.losses import margin
 from robustjax.outputs import part
+from robustjax.threats import radius
+from robustjax.threats._trees import of_example
+from robustjax.typing import Threat
 
 FEW = 256
 """How many images the checks of the model look at."""
@@ -24,15 +29,30 @@ CONSTANT = 0.95
 """The fraction of the images that one class may be predicted on, if the others occur as often."""
 LEAST = 20
 """How few images do not say whether a model is constant."""
+DIRECTIONS = 16
+"""How many random directions a gradient has to beat, at `STEEP` images."""
+STEEP = 32
+"""How many images the check of gradients looks at."""
+MISLED = 0.1
+"""The fraction of them at which a gradient may lead less far uphill than a random direction."""
 
 
-def of_model(setting: Setting, examples: Examples, clean: Judgement) -> list[str]:
-    """Flags of the model, before any attack: looks at the first few images only."""
+def of_model(
+    setting: Setting, examples: Examples, clean: Judgement, threat: Threat | None = None
+) -> list[str]:
+    """Flags of the model, before any attack: looks at the first few images only.
+
+    Args:
+      setting, examples: of the evaluation.
+      clean: what the model makes of the examples.
+      threat: in whose ball gradients should lead uphill; None: nobody follows them.
+    """
     few = examples[np.arange(min(len(examples), FEW))]
     known = jax.tree.map(lambda column: column[: len(few)], clean)
     checks = (_probabilities, _scale, _random, _batch, _no_logits)
     found = [check(setting, few, known) for check in checks]
     found.append(_constant(examples, clean))
+    found.append(_misleading(setting, examples[~clean.fooled], clean, threat))
     return [text for text in found if text]
 
 
@@ -168,3 +188,46 @@ def _constant(examples, clean):
         "the accuracies say how often that class occurs; look at those per class, and at the "
         "balanced ones"
     )
+
+
+def _misleading(setting, right, clean, threat):
+    """Whether random steps raise the margin more than a step along its gradient does.
+
+    In n dimensions a random step gains about a sqrt(n)-th of the gradient's, wherever the margin is
+    smooth on the scale of the step, a quarter of the radius.
+    """
+    if threat is None or clean.logits is None or not are_classes(right.label) or not len(right):
+        return None
+    some = right[np.arange(min(len(right), STEEP))]
+    if some.image[0].size < DIRECTIONS or not 0 < float(radius(threat)) < np.inf:
+        return None
+    shared = threat, setting.model, setting.key
+    misled = over_tiles(_misled_one, shared, some.rows() | {"target": None}, setting.batch_size)
+    if misled.sum() <= max(MISLED * len(some), 2):
+        return None
+    return (
+        f"at {misled.mean():.0%} of the images a random step raises the margin more than a step "
+        "along its gradient: the gradient leads nowhere (masked gradients); find the part that "
+        "breaks it and attack through bpda with a smooth stand-in for that part, or with the mean "
+        "gradient over noise (Randomized and eot), or without gradients (Square)"
+    )
+
+
+def _misled_one(threat, model, key, row):
+    threat, x = of_example(threat, row["position"]), row["image"]
+    key = jax.random.fold_in(key, row["index"])
+    logits_fn = redraw(one_example(model), jax.random.fold_in(key, DIRECTIONS))
+
+    def value(z):
+        return margin(logits_fn(z), row["label"]).astype(x.dtype)
+
+    def gain(direction):
+        return value(threat.step(x, direction, radius(threat) / 4, x)) - start
+
+    def of_chance(i):
+        return gain(jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype))
+
+    start, gradient = jax.value_and_grad(value)(x)
+    luck = jnp.max(jax.vmap(of_chance)(jnp.arange(DIRECTIONS)))
+    slack = 1e-3 * jnp.maximum(jnp.abs(start), 1e-6)  # rounding
+    return jnp.any(gradient != 0) & (luck > gain(gradient) + slack)

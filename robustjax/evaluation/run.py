@@ -138,7 +138,9 @@ def evaluate(
         table["prediction"] = clean.prediction
     if are_classes(data.target):
         table["target"] = data.target
-    notes = model_diagnostics.of_model(setting, data, clean) if diagnose else []
+    k, tried = num_classes(model, data), attacks.values()
+    steep = threat if any(diagnostics.differentiates(attack, k) for attack in tried) else None
+    notes = model_diagnostics.of_model(setting, data, clean, steep) if diagnose else []
     outcomes = {}
     for name, attack in attacks.items():
         own = dataclasses.replace(setting, ledger=ledger_of(attack))
@@ -149,6 +151,12 @@ def evaluate(
             survives = _rounded(setting, data, found.verdict.image, levels).fooled
             table[name]["survives"] = survives & found.won
         notes += [f"{name}: {text}" for text in found.notes]
+    if diagnose:
+        under = {name: o for name, o in outcomes.items() if o.enters}
+        notes += diagnostics.side_by_side(
+            {name: o.won for name, o in under.items()},
+            {name: o.stages for name, o in under.items()},
+        )
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
     found = accuracies(table, right, list(attacks), classes)

@@ -1,0 +1,1 @@
+"""Twenty defences that are known to be broken, and ten sound networks, on 8x8 digits."""
