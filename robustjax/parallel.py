@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -189,6 +190,62 @@ def any_process(flag: bool) -> bool:
     False
     """
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def share(tree: Any) -> Any:
+    """This process's rows of arrays that all processes have: every P-th of P processes.
+
+    All shares are of one size; where the rows do not divide evenly, some repeat the last row.
+
+    >>> rj.parallel.share({"label": np.arange(3)})  # one process has them all
+    {'label': array([0, 1, 2])}
+    """
+    processes, process = jax.process_count(), jax.process_index()
+    if processes == 1:
+        return tree
+    count = len(jax.tree.leaves(tree)[0])
+    rows = np.minimum(np.arange(-(-count // processes)) * processes + process, count - 1)
+    return jax.tree.map(lambda a: a[rows], tree)
+
+
+def join(tree: Any, count: int) -> Any:
+    """The inverse of `share`: all `count` rows, on every process.
+
+    >>> rj.parallel.join({"label": np.arange(3)}, 3)
+    {'label': array([0, 1, 2])}
+    """
+    if jax.process_count() == 1:
+        return tree
+    shares = multihost_utils.process_allgather(tree)
+    return jax.tree.map(lambda a: np.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])[:count], shares)
+
+
+def check_same(about: dict[str, Any]) -> None:
+    """Raise ValueError on every process unless all of them have the same arrays.
+
+    >>> rj.parallel.check_same({"images": np.zeros((2, 4, 4, 1))})  # one process agrees with itself
+    """
+    if jax.process_count() == 1:
+        return
+    digests = np.int32([_digest(tree) for tree in about.values()])
+    same = (multihost_utils.process_allgather(digests) == digests).all(0)
+    everywhere = multihost_utils.process_allgather(same).all(0)
+    wrong = [name for name, agreed in zip(about, everywhere, strict=True) if not agreed]
+    if wrong:
+        raise ValueError(
+            f"the processes of this run were given different {', '.join(wrong)}: give all of them "
+            "the same, each takes its share by itself"
+        )
+
+
+def _digest(tree: Any) -> int:
+    """31 bits that depend on every byte of the arrays of a tree."""
+    found = 0
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        found = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), found)
+    return found >> 1
 
 
 def use_all_cores(batch_size: int = 16) -> None:

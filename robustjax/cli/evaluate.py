@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from tyro.conf import Positional
 
 import robustjax as rj
-from robustjax.cli.flags import AttackOptions, read
+from robustjax.cli.flags import AttackOptions, ProcessOptions, read
 from robustjax.keys import seeded
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateOptions(AttackOptions):
+class EvaluateOptions(AttackOptions, ProcessOptions):
     """Attack a trained model on test images; write a report and figures.
 
     The run's folder then holds report.json, examples.npz and up to three figures. Evaluate it again
@@ -59,6 +60,7 @@ def command(words: Sequence[str]) -> None:
     """`robustjax evaluate` with these words."""
     options = read(EvaluateOptions, "evaluate", words)
     rj.parallel.use_all_cores()
+    options.connect()
     try:
         evaluate(options)
     except KeyboardInterrupt:
@@ -103,15 +105,19 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     columns = found.flat_examples()
     result |= {"provenance": rj.report.provenance(rj.report.command_line(), options.seed, started)}
     content = record.join(result, columns)
-    print_tables(run, settings, content, list(named))
-    record.write(content, columns, found.adversarial if options.keep_images else None)
-    images = np.asarray(rj.data.to_float(test.images))
-    draw_examples(found, images, settings["class_names"], run / "examples.png")
+    first = jax.process_index() == 0
+    if first:
+        print_tables(run, settings, content, list(named))
+        record.write(content, columns, found.adversarial if options.keep_images else None)
+        images = np.asarray(rj.data.to_float(test.images))
+        draw_examples(found, images, settings["class_names"], run / "examples.png")
     if over_eps is not None:
         radii = radii_around(threat)
         content["curves"][chosen] = rj.evaluation.curve(*subject, over_eps, radii, key, **how)
-        record.write(content, columns)
-    draw_curves(content, type(threat).__name__, run / "accuracy_over_eps.png")
+        if first:
+            record.write(content, columns)
+    if first:
+        draw_curves(content, type(threat).__name__, run / "accuracy_over_eps.png")
     journal.clear()
     return found
 

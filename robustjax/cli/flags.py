@@ -100,6 +100,39 @@ class AttackOptions:
         return choose_threat(self.threat, self.eps, trained)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """Options of the commands that several processes can share.
+
+    Args:
+      coordinator: host:port of process 0, for a run of several processes (jax.distributed).
+      processes: the number of processes; each does its share of the work.
+      process: the index of this process.
+      distributed: detect these three from the environment, as on TPU pods and under Slurm.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    distributed: bool = False
+
+    def connect(self) -> None:
+        """Connect to the run's other processes, if the flags say that there are any.
+
+        Raises:
+          ValueError: the flags are incomplete, or contradict --distributed.
+        """
+        flags = (self.coordinator, self.processes, self.process)
+        named = sum(flag is not None for flag in flags)
+        if named not in (0, 3) or (named and self.distributed):
+            raise ValueError(
+                "a run of several processes needs all of --coordinator, --processes and --process, "
+                "or only --distributed, which detects them"
+            )
+        if named or self.distributed:
+            rj.parallel.initialize(*flags)
+
+
 def choose_threat(
     text: str | None, eps: float | None, default: rj.typing.Threat
 ) -> rj.typing.Threat:

@@ -18,11 +18,11 @@ from tyro.constructors import StructConstructorSpec, StructTypeInfo
 import robustjax as rj
 from robustjax.checks import check_number
 from robustjax.cli import Stopped
-from robustjax.cli.flags import REGISTRY, choose_threat, read
+from robustjax.cli.flags import REGISTRY, ProcessOptions, choose_threat, read
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(ProcessOptions):
     """The network, data, threat and run directory; all methods share these options.
 
     Args:
@@ -61,10 +61,6 @@ class TrainOptions:
         accuracy chooses it. None: 'none' for a method that trains on clean images, margin-un-10 for
         a distance head, whose softmax may hide its gradient, else pgd-10.
       checkpoint_every: training steps between checkpoints; each epoch also ends with one.
-      coordinator: host:port of process 0, for a run of several processes (jax.distributed).
-      processes: the number of processes; each reads its own part of every batch.
-      process: the index of this process.
-      distributed: detect these three from the environment, as on TPU pods and under Slurm.
     """
 
     out: Path
@@ -91,10 +87,6 @@ class TrainOptions:
     resume: bool = False
     validation_attack: str | None = None
     checkpoint_every: int | None = None
-    coordinator: str | None = None
-    processes: int | None = None
-    process: int | None = None
-    distributed: bool = False
 
     def __post_init__(self):
         check_number("--examples", self.examples, 1)
@@ -108,7 +100,7 @@ def train(
     """Train a model and leave a run directory."""
     started = time.time()
     rj.parallel.use_all_cores(recipe.batch_size // recipe.accumulate)
-    join(options)
+    options.connect()
     first = jax.process_index() == 0
     train_set = rj.data.load(options.data, "train", options.data_dir)
     train_set = train_set if options.examples is None else train_set.head(options.examples)
@@ -179,23 +171,6 @@ def warn_of_short_steps(method: rj.training.Method) -> None:
                 "--attack.step-size, or None, which scales with eps",
                 stacklevel=2,
             )
-
-
-def join(options: TrainOptions) -> None:
-    """Connect to the run's other processes, if the flags say that there are any.
-
-    Raises:
-      ValueError: the flags are incomplete, or contradict --distributed.
-    """
-    flags = (options.coordinator, options.processes, options.process)
-    named = sum(flag is not None for flag in flags)
-    if named not in (0, 3) or (named and options.distributed):
-        raise ValueError(
-            "a run of several processes needs all of --coordinator, --processes and --process, or "
-            "only --distributed, which detects them"
-        )
-    if named or options.distributed:
-        rj.parallel.initialize(*flags)
 
 
 def write_record(result: rj.training.Result, options: TrainOptions, started: float) -> None:

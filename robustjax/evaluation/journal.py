@@ -55,7 +55,12 @@ class Journal:
         return FileLedger(self.folder / fingerprint)
 
     def clear(self) -> None:
-        """Remove the snapshots of every attack whose ledger was asked for; all others stay."""
+        """Remove the snapshots of every attack whose ledger was asked for; all others stay.
+
+        Of several processes the first does it, for all.
+        """
+        if jax.process_index() > 0:
+            return
         for folder in self._asked:
             shutil.rmtree(folder, ignore_errors=True)  # missing if nothing was attacked
         with contextlib.suppress(OSError):  # others are there, or there is no folder
@@ -65,7 +70,8 @@ class Journal:
 class FileLedger(Ledger):
     """A ledger whose stages leave snapshots in a folder.
 
-    Every stage has its own file, replaced whole; a complete stage is read instead of run.
+    Every stage has its own file, replaced whole, and of several processes each has its own; a
+    complete stage is read instead of run.
     """
 
     def __init__(self, folder: Path):
@@ -75,7 +81,10 @@ class FileLedger(Ledger):
 
     @override
     def store(self, path: tuple[int, ...]) -> SnapshotStore:
-        return FileStore(self.folder / f"{','.join(map(str, ('stage', *path)))}.npz")
+        name = ",".join(map(str, ("stage", *path)))
+        if jax.process_count() > 1:
+            name += f".{jax.process_index()}-of-{jax.process_count()}"
+        return FileStore(self.folder / f"{name}.npz")
 
 
 class FileStore(SnapshotStore):

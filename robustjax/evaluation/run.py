@@ -56,7 +56,8 @@ def evaluate(
 
     Only images that the model gets right are attacked. Every returned image is checked to be
     finite, in its box and in its ball before it counts; a minimum-norm attack counts where its
-    distance is at most the eps of its threat.
+    distance is at most the eps of its threat. Of several processes each attacks its share, and all
+    return the whole report: see `attacks.perturb`.
 
     Args:
       logits_fn: a batch (B, H, W, C) -> logits (B, K); best a `jax.tree_util.Partial(apply,
@@ -93,7 +94,7 @@ def evaluate(
 
     Raises:
       ValueError: unusable attacks, images, labels, model, key, batch size, levels or names, NaN
-        logits on clean images, or a torn snapshot.
+        logits on clean images, a torn snapshot, or processes that were given different arguments.
       RuntimeError: an attack left its ball or its box.
 
     >>> images, labels = np.float32([0.75, 0.25, 0.25, 0.5]).reshape(2, 1, 1, 2), [0, 1]

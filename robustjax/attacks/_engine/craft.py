@@ -115,6 +115,9 @@ def perturb(
 ) -> np.ndarray:
     """Adversarial images for any number of images, on all devices.
 
+    Of several processes (`parallel.initialize`) each takes its share of the images, and all return
+    the whole: call it on every one with the same arguments.
+
     Args:
       attack: any attack; each stage of an ensemble sees only the examples that still resist.
       logits_fn: a batch (B, H, W, C) -> logits (B, K); see `check_model`.

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from robustjax import keys
+from robustjax import keys, parallel
 from robustjax.attacks._core.success import Success
 from robustjax.attacks._engine.examples import Examples, check_examples
 from robustjax.attacks._engine.model import check_model
@@ -51,7 +51,11 @@ def check_request(
     if not whole or (batch_size is not None and batch_size < 1):
         raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     examples = check_examples(images, labels, indices, targets, attacks, success)
-    return check_model(logits_fn, examples, success), key, examples, batch_size
+    model = check_model(logits_fn, examples, success)
+    same = {"images": examples.image, "labels": examples.label, "targets": examples.target}
+    same |= {"indices": examples.index, "weights": model, "keys": key, "attacks": attacks}
+    parallel.check_same(same)
+    return model, key, examples, batch_size
 
 
 def check_attack(attack: Any) -> None:

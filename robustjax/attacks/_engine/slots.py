@@ -8,6 +8,7 @@ neither does the moment at which it enters.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from tqdm import tqdm
 
+from robustjax import parallel
 from robustjax.attacks._core.iterative import Example, Iterative
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._engine.examples import Examples
@@ -100,6 +102,8 @@ def over_slots(
 ) -> tuple[Crafted, float]:
     """The attack on every example, and the seconds it took.
 
+    Every process of a run attacks its share of the examples, and returns the results of all.
+
     Args:
       attack, model, key: data of the compiled programs; example i has the key fold_in(key,
         index_i), then fold_in for each number of `path`.
@@ -109,6 +113,12 @@ def over_slots(
       progress: the title of a progress bar; None: no bar.
       store: where the run is saved, and found again after a kill.
     """
+    own = dataclasses.replace(examples, **parallel.share(examples.rows()))
+    crafted, seconds = _on_this_process(attack, model, key, path, own, batch_size, progress, store)
+    return parallel.join(crafted, len(examples)), parallel.broadcast(seconds)
+
+
+def _on_this_process(attack, model, key, path, examples, batch_size, progress, store):
     devices = tuple(jax.local_devices())
     shared = attack, model, key, np.asarray(path, np.int32)
     shared = place(jax.tree.map(single, shared), None)
@@ -143,7 +153,8 @@ def over_slots(
         seconds = np.float64(time.monotonic() - begun)
         return Snapshot(crafted, finished, slot, merge(jax.device_get(state)), seconds)
 
-    with tqdm(total=n, initial=finished.sum(), desc=progress, disable=not progress) as bar:
+    quiet = not progress or jax.process_index() > 0
+    with tqdm(total=n, initial=finished.sum(), desc=progress, disable=quiet) as bar:
         while not finished.all():
             fresh = np.flatnonzero(slot < 0)[: len(waiting)]
             slot[fresh], waiting = waiting[: len(fresh)], waiting[len(fresh) :]

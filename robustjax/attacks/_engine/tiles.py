@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from robustjax import parallel
 from robustjax.parallel import Device, data_parallel, merge, place, split
 
 CPU_TILE = 16
@@ -43,9 +44,15 @@ def over_tiles(
       progress: the title of a progress bar; None: no bar.
 
     Returns:
-      NumPy arrays with a leading axis N. In a multi-process run every process computes all of them
-      on its own devices.
+      NumPy arrays with a leading axis N. Every process of a run computes its share of them, and
+      returns them all.
     """
+    count = len(jax.tree.leaves(rows)[0])
+    found = _on_this_process(function, shared, parallel.share(rows), batch_size, progress)
+    return parallel.join(found, count)
+
+
+def _on_this_process(function, shared, rows, batch_size, progress):
     devices = tuple(jax.local_devices())
     run, shared = _compiled(function, devices), place(jax.tree.map(single, shared), None)
     count = len(jax.tree.leaves(rows)[0])
