@@ -15,7 +15,7 @@ Measured:  mnist-pgd-7: 98.8 % and 91.6 %; 90.4 % under AutoAttack, whose Square
 Source:    Madry et al., ICLR 2018 (the setting). Wong et al., ICLR 2020, train MNIST by a single
            step; their code takes its gradient outside the box (`--attack.start unclipped`), with
            another network, rate and schedule: `train fast-at --card mnist`, rows
-           mnist-fast-at-seed-*: not measured yet.
+           mnist-fast-at-seed-*: 74.7, 80.6 and 62.3 % under AutoAttack on one CPU device.
 
 Most pixels of MNIST are 0 or 1, so a clipped start leaves about half of them where they were.
 """

@@ -137,6 +137,7 @@ LAWS = {
     "custom_objectives": "objectives and success of a user's own",
     "detection_attacks": "attacks on classifier and detector, against the exact optimum",
     "detection_contract": "what every detector obeys",
+    "evaluating_processes": "several processes return what one returns",
     "distance_heads": "attacks on a head of distances, where the truth is known",
     "doctests": "every example of a docstring",
     "evaluation_invariance": "an evaluation is the same, bit for bit, however it is run",
