@@ -23,7 +23,6 @@ FLAGGED = {
     "bit depth": "exactly zero at 100.0%",
     "ripples": "a random step raises the margin more",
     "distillation": "square sees no gradient, and broke",
-    "noise": "output is random",
 }
 
 

@@ -2,6 +2,7 @@
 
 from robustjax.evaluation.curve import check_curve, curve
 from robustjax.evaluation.detection import DetectionReport, detect
+from robustjax.evaluation.draws import wilson
 from robustjax.evaluation.journal import Journal
 from robustjax.evaluation.record import Record
 from robustjax.evaluation.report import Report
@@ -19,5 +20,6 @@ __all__ = [
     "detect",
     "evaluate",
     "transfer",
+    "wilson",
     "zero_gradient",
 ]

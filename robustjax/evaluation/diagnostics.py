@@ -11,7 +11,7 @@ import numpy as np
 
 from robustjax.attacks._core.ensemble import leaves
 from robustjax.attacks._core.iterative import Example, Iterative, MinimumNorm
-from robustjax.attacks._core.randomized import Randomized
+from robustjax.attacks._core.randomized import Randomized, averaged
 from robustjax.attacks._engine.craft import Setting, Verdict
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.ledger import Stage, met_nan
@@ -137,7 +137,7 @@ def no_gradient(
 
 
 def _no_gradient_one(attack, model, key, rows):
-    row, logits_fn = rows["row"], one_example(model)
+    row, logits_fn = rows["row"], averaged(one_example(model))
     key = jax.random.fold_in(key, row["index"])
     example = Example(key, row["image"], row["label"], row["target"])
     goal = goal_of(attack, logits_fn, key, example)
@@ -209,12 +209,13 @@ def _unmoved(parts, stages):
 
 def _one_draw(parts, model):
     names = dict.fromkeys(type(part).__name__ for part in parts if not isinstance(part, Draws))
-    if not isinstance(model, Randomized) or not names:
+    if not isinstance(model, Randomized) or model.eot > 1 or not names:
         return []
     return [
         f"one fixed draw of the randomised model is all that {', '.join(names)} looked at, and the "
-        "verdict is another draw's, so its accuracy is too high: trust attacks that draw anew at "
-        "every step (PGD and APGD with the field eot, SPSA, NES)"
+        "verdict is over others, so its accuracy is too high: give it the mean of many, "
+        "Randomized(function, eot=20), or trust attacks that draw at every step (PGD and APGD with "
+        "the field eot, SPSA, NES)"
     ]
 
 

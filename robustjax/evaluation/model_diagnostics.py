@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks._core.randomized import Randomized, redraw
-from robustjax.attacks._engine.craft import Judgement, Setting, judge
+from robustjax.attacks._core.randomized import Randomized, averaged, redraw
+from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.examples import Examples, are_classes
+from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.losses import margin
@@ -100,12 +101,14 @@ def _scale(setting, few, clean):
 
 
 def _random(setting, few, clean):
+    setting = dataclasses.replace(setting, draws=1, vote=False)
     other = dataclasses.replace(setting, key=jax.random.fold_in(setting.key, 1))
     if _differ(_outputs(other, few, clean), _outputs(setting, few, clean)):
         wrap = "" if isinstance(setting.model, Randomized) else "wrap it in attacks.Randomized and "
         return (
             f"the model's output is random: the same images gave another one; {wrap}attack the "
-            "mean over draws (AutoAttack version 'rand', or the field eot of PGD and APGD)"
+            "mean over draws (Randomized(function, eot=20), the field eot of PGD and APGD, or "
+            "AutoAttack version 'rand')"
         )
     return None
 
@@ -216,7 +219,7 @@ def _misleading(setting, right, clean, threat):
 def _misled_one(threat, model, key, row):
     threat, x = of_example(threat, row["position"]), row["image"]
     key = jax.random.fold_in(key, row["index"])
-    logits_fn = redraw(one_example(model), jax.random.fold_in(key, DIRECTIONS))
+    logits_fn = redraw(averaged(one_example(model)), jax.random.fold_in(key, DIRECTIONS))
 
     def value(z):
         return margin(logits_fn(z), row["label"]).astype(x.dtype)

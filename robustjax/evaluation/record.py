@@ -181,9 +181,10 @@ def _joined(
     found["warnings"] = _union(kept, new["warnings"])
     found["earlier_provenance"] = [*old.get("earlier_provenance", []), old.get("provenance")]
     names = list(found["attacks"])
-    table: dict[str, Any] = {"label": columns["label"]}
+    table: dict[str, Any] = {k: columns[k] for k in ("label", "wrong", "seen") if k in columns}
     for name in names:
-        table[name] = {part: columns[f"{name}/{part}"] for part in ("fooled", "counts")}
+        parts = ("fooled", "counts", "wrong", "seen")
+        table[name] = {k: columns[f"{name}/{k}"] for k in parts if f"{name}/{k}" in columns}
     right = columns["prediction"] == columns["label"]
     numbers = accuracies(table, right, names, len(new["per_class"]["clean"]))
     accuracy = numbers.pop("accuracy")

@@ -37,6 +37,10 @@ class Report:
       zero_gradient: per gradient attack, the fraction of the attacked examples at which its
         gradient is exactly zero: at the clean image, or at the returned one if that still resists;
         of an ensemble, those at which the gradients of all of its objectives are.
+      draws: of a model that draws, 'n' for each verdict, 'vote', and under 'accuracy' for 'clean',
+        'worst_case' and each attack: 'fresh', with other draws for every image; its 95 % 'interval'
+        (over the draws, on these images); and beside it 'fixed', where model, attack and verdict
+        share the one draw that the model holds, None without diagnostics. {} for other models.
       warnings: sentences that a reader of the numbers must see.
       stages: per attack, what its stages did, in order: 'attack' (its configuration), 'path' (stage
         of stage of an ensemble), 'attacked' (images that still resisted), 'accuracy' and 'stderr'
@@ -50,7 +54,9 @@ class Report:
       examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
         'counts' (fooled by an image that counts in the worst case), 'prediction', 'distance',
         'stage' (N,), without predictions where the model returns no logits; given targets also
-        'target' and 'reached', given levels 'survives'. The
+        'target' and 'reached', given levels 'survives'. Of a model that draws 'fooled' and 'counts'
+        are those of most draws, and the table and every attack have 'wrong', the fraction of wrong
+        answers, and 'seen', the same over the draws that chose the images of the worst case. The
         distance is in the norm of the attack's own threat (with an eps per feature in units of its
         largest entry: see `typing.Threat`), and inf where a minimum-norm attack found nothing; an
         image that is misclassified clean is not attacked, counts as fooled, and has distance 0. The
@@ -77,6 +83,7 @@ class Report:
     balanced: dict[str, float] = dataclasses.field(repr=False)
     rounded: dict[str, dict[str, Any]]
     zero_gradient: dict[str, float]
+    draws: dict[str, Any] = dataclasses.field(repr=False)
     warnings: list[str]
     stages: dict[str, list[dict[str, Any]]] = dataclasses.field(repr=False)
     minimum_norm: list[str] = dataclasses.field(repr=False)

@@ -13,21 +13,25 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robustjax.attacks._core.iterative import MinimumNorm
+from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import (
-    Judgement,
     Setting,
     Verdict,
+    check_draws,
     craft,
     judge,
     programs,
+    verdict_draws,
 )
 from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.inputs import check_attack, check_request
+from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.attacks._engine.model import num_classes
 from robustjax.checks import check_number
 from robustjax.evaluation import diagnostics, model_diagnostics
+from robustjax.evaluation.draws import attack_columns, clean_columns, compared, frozen, parted
 from robustjax.evaluation.journal import Journal, fingerprint
 from robustjax.evaluation.report import Report, describe
 from robustjax.evaluation.setting import setting_of
@@ -48,6 +52,8 @@ def evaluate(
     success: Success = fooled,
     threat: Threat | None = None,
     levels: int | None = None,
+    draws: int | None = None,
+    vote: bool = False,
     journal: str | os.PathLike | Journal | None = None,
     diagnose: bool = True,
     progress: bool = False,
@@ -84,12 +90,18 @@ def evaluate(
       levels: round the images of successful attacks to multiples of 1 / levels, 255 for 8 bits, and
         report how many of them still win (`Report.rounded`). Whether they are still in the ball is
         not asked. An attack that sees the rounding must have it inside the model: see `bpda`.
+      draws: how often a `Randomized` model is asked about each image; None: 20. Accuracies are then
+        mean probabilities of a right answer. An image is attacked if most answers are right, and an
+        attack has won where most are wrong. So many draws choose between stages and attacks, and
+        as many others make the numbers.
+      vote: the model's answer is the class of most draws, of `draws` each time.
       journal: a folder for snapshots. After a kill the same call resumes from them and gives the
         same report. Every attack has its own, which another call finds if nothing that decides its
         result differs, the code of a loss included. Delete the folder when the report is safe;
         given a `Journal`, its `clear` deletes what was used.
-      diagnose: look for what makes the numbers doubtful (`evaluation.diagnostics`); False: only for
-        NaN in the attacks' losses and gradients, at no cost.
+      diagnose: look for what makes the numbers doubtful (`evaluation.diagnostics`), which includes
+        attacks on a `Randomized` model with a fixed draw; False: only for NaN in the attacks'
+        losses and gradients, at no cost.
       progress: show progress bars.
 
     Raises:
@@ -113,7 +125,8 @@ def evaluate(
         )
     for attack in attacks.values():
         check_attack(attack)
-    reserved = {"clean", "worst_case", "index", "label", "prediction", "target"} & set(attacks)
+    reserved = {"clean", "worst_case", "index", "label", "prediction", "target", "wrong", "seen"}
+    reserved &= set(attacks)
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
     model, key, data, batch_size = check_request(
@@ -129,7 +142,11 @@ def evaluate(
     )
     if levels is not None:
         check_levels(levels, data.image)
-    setting = Setting(model, key, success, batch_size, Ledger())
+    drawn = isinstance(model, Randomized)
+    if vote and (success is not fooled or not num_classes(model, data) or not drawn):
+        raise ValueError("a vote is over the classes that a Randomized model predicts")
+    draws = check_draws(draws, model)
+    setting = Setting(model, key, success, batch_size, Ledger(), draws, vote)
     clean = clean_of(setting, data)
     ledger_of = ledgers(journal, setting, data, clean)
     threat = common_threat(attacks) if threat is None else threat
@@ -139,6 +156,8 @@ def evaluate(
         table["prediction"] = clean.prediction
     if are_classes(data.target):
         table["target"] = data.target
+    if drawn:
+        table |= clean_columns(setting, data, clean)
     k, tried = num_classes(model, data), attacks.values()
     steep = threat if any(diagnostics.differentiates(attack, k) for attack in tried) else None
     notes = model_diagnostics.of_model(setting, data, clean, steep) if diagnose else []
@@ -148,6 +167,9 @@ def evaluate(
         title = name if progress else None
         outcomes[name] = found = _attacked(attack, own, data, clean, threat, diagnose, title)
         table[name] = found.row
+        if drawn:
+            usable = right & found.verdict.inside
+            table[name] |= attack_columns(setting, data, found.verdict, usable, found.counts, table)
         if levels is not None:
             survives = _rounded(setting, data, found.verdict.image, levels).fooled
             table[name]["survives"] = survives & found.won
@@ -158,9 +180,31 @@ def evaluate(
             {name: o.won for name, o in under.items()},
             {name: o.stages for name, o in under.items()},
         )
+    found = accuracies(table, right, list(attacks), classes)
+    fixed: dict[str, float] = {}
+    if drawn and diagnose:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # they are those of the model as it is
+            same = evaluate(
+                frozen(model),
+                images,
+                labels,
+                attacks,
+                key,
+                targets=targets,
+                indices=indices,
+                batch_size=batch_size,
+                success=success,
+                threat=threat,
+                journal=journal,
+                diagnose=False,
+                progress=progress,
+            )
+        fixed = same.robust | {"clean": same.clean, "worst_case": same.worst_case}
+    parts = compared(setting, found["accuracy"], fixed, len(data)) if drawn else {}
+    notes += parted(parts, len(data)) if drawn else []
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
-    found = accuracies(table, right, list(attacks), classes)
     about = setting_of({"model": model}, key, data)
     return Report(
         clean=found["accuracy"]["clean"],
@@ -183,6 +227,7 @@ def evaluate(
         zero_gradient={
             name: outcome.blind for name, outcome in outcomes.items() if outcome.blind is not None
         },
+        draws=parts,
         warnings=notes,
         stages={name: outcome.stages for name, outcome in outcomes.items()},
         minimum_norm=[name for name, a in attacks.items() if isinstance(a, MinimumNorm)],
@@ -244,7 +289,8 @@ class Outcome(NamedTuple):
       stages: the accuracy after each stage, and its cost.
       notes: what makes it doubtful, as sentences.
       blind: see `diagnostics.of_attack`.
-      enters: whether it enters the worst case.
+      counts: (N,) bool: the images that may enter the worst case.
+      enters: whether any does.
     """
 
     verdict: Verdict
@@ -253,6 +299,7 @@ class Outcome(NamedTuple):
     stages: list[dict[str, Any]]
     notes: list[str]
     blind: float | None
+    counts: np.ndarray
     enters: bool
 
 
@@ -283,9 +330,10 @@ def _attacked(
     if counts is None:
         notes.append(diagnostics.outside(attack, threat))
     broken = right & verdict.fooled
+    usable = np.zeros(len(data), bool) if counts is None else right & counts
     row = {
         "fooled": ~right | (verdict.fooled & verdict.inside),
-        "counts": np.zeros(len(data), bool) if counts is None else broken & counts,
+        "counts": broken & usable,
         "distance": verdict.distance,
         "stage": verdict.stage,
     }
@@ -295,7 +343,7 @@ def _attacked(
         row["reached"] = np.where(right, verdict.stage >= 0, clean.prediction == data.target)
     stages = _table(ledger.stages, int(right.sum()), len(data))
     won = broken & verdict.inside
-    return Outcome(verdict, won, row, stages, notes, blind, counts is not None)
+    return Outcome(verdict, won, row, stages, notes, blind, usable, counts is not None)
 
 
 def clean_of(setting: Setting, data: Examples) -> Judgement:
@@ -315,7 +363,8 @@ def _nothing(data: Examples, clean: Judgement) -> Verdict:
         distance=np.zeros(n, np.float32),
         inside=np.ones(n, bool),
         prediction=clean.prediction.copy(),
-        fooled=clean.fooled.copy(),
+        wrong=clean.wrong.copy(),
+        hits=clean.hits.copy(),
         stage=np.full(n, -1),
     )
 
@@ -371,7 +420,7 @@ def ledgers(
 
     def ledger_of(attack):
         numbers = [leaf for leaf in jax.tree.leaves(attack) if isinstance(leaf, ArrayLike)]
-        text = [about, describe(attack)]
+        text = [about, describe(attack), verdict_draws(setting), setting.vote]
         return kept.ledger(fingerprint(numbers, text, programs([attack], setting, data)))
 
     return ledger_of

@@ -76,7 +76,8 @@ def accuracies(
     """Accuracies of the clean images, under each attack and in the worst case.
 
     Args:
-      table: 'label' (N,) and per attack a dict of 'fooled' and 'counts', (N,) bool.
+      table: 'label' (N,) and per attack a dict of 'fooled' and 'counts', (N,) bool. Of a model that
+        draws also 'wrong' and 'seen' (N,), of the clean images and per attack: see `Report`.
       right: (N,) bool, the clean images.
       names: the attacks.
       classes: K; 0 where the labels are no classes, which leaves out what is per class.
@@ -85,10 +86,16 @@ def accuracies(
       'accuracy', its 'stderr', 'per_class' and 'balanced', each a dict with the keys 'clean',
       'worst_case' and the attacks.
     """
-    masks = {"clean": right, "worst_case": right.copy()}
+
+    def stacked(column):
+        rows = (table[name].get(column, table[name]["counts"]) for name in names)
+        return np.stack([table.get(column, ~right), *rows])
+
+    worst = stacked("seen").argmax(0)  # of equals the first, which are the clean images
+    masks = {"clean": 1 - table.get("wrong", ~right)}
+    masks["worst_case"] = 1 - np.take_along_axis(stacked("wrong"), worst[None], 0)[0]
     for name in names:
-        masks[name] = ~table[name]["fooled"]
-        masks["worst_case"] &= ~table[name]["counts"]
+        masks[name] = 1 - table[name].get("wrong", table[name]["fooled"])
     rows = [table["label"] == k for k in range(classes)]
     per_class = (
         {}

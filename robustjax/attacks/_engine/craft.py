@@ -21,10 +21,11 @@ from robustjax.attacks._core.iterative import (
     iterative,
     threat_of,
 )
-from robustjax.attacks._core.randomized import redraw
+from robustjax.attacks._core.randomized import Randomized, draws_of, redraw
 from robustjax.attacks._core.success import Success, fooled, prediction, won_by
 from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.inputs import check_attack, check_request
+from robustjax.attacks._engine.judgement import Judgement, by_vote, over_draws
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
 from robustjax.attacks._engine.model import num_classes, one_example
 from robustjax.attacks._engine.slots import Crafted, over_slots, program
@@ -44,7 +45,9 @@ class Verdict(NamedTuple):
         minimum-norm attack found none.
       inside: (N,) bool: the image is inside that threat model (a minimum-norm attack may leave it).
       prediction: (N,) the model's, on that image; -1 for a model without logits.
-      fooled: (N,) bool: the setting's `success` for that image.
+      wrong: (N,) whether the setting's `success` holds for that image, or in which fraction of the
+        draws.
+      hits: (N,) the same where a target class is given: where the prediction is that class.
       stage: (N,) the stage that won, as an index into the ledger; -1: the example resists them all.
         A stage wins if it succeeds and, where a target class is given, reaches it.
     """
@@ -53,26 +56,14 @@ class Verdict(NamedTuple):
     distance: np.ndarray
     inside: np.ndarray
     prediction: np.ndarray
-    fooled: np.ndarray
+    wrong: np.ndarray
+    hits: np.ndarray
     stage: np.ndarray
 
-
-class Judgement(NamedTuple):
-    """Model outputs for N images, as NumPy arrays.
-
-    Attributes:
-      logits: (N, K); None for a model without.
-      prediction: (N,) the class; -1, which is never right, where a logit is NaN or there is none.
-      nan: (N,) bool: a logit, or for a model without logits any number that it returns, is NaN.
-      fooled: (N,) bool: the setting's `success`.
-      won: (N,) bool: fooled and, where a target class is given, of that class.
-    """
-
-    logits: np.ndarray | None
-    prediction: np.ndarray
-    nan: np.ndarray
-    fooled: np.ndarray
-    won: np.ndarray
+    @property
+    def fooled(self) -> np.ndarray:
+        """(N,) bool: the setting's `success` holds, in most draws."""
+        return self.wrong > 0.5
 
 
 class Measured(NamedTuple):
@@ -91,13 +82,15 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The arguments that all stages of one run share: see `perturb`."""
+    """The arguments that all stages of one run share: see `perturb` and `evaluate`."""
 
     model: Callable
     key: jax.Array
     success: Success
     batch_size: int | None
     ledger: Ledger
+    draws: int | None = None
+    vote: bool = False
 
 
 def perturb(
@@ -111,6 +104,7 @@ def perturb(
     indices: Any = None,
     batch_size: int | None = None,
     success: Success | None = None,
+    draws: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Adversarial images for any number of images, on all devices.
@@ -133,6 +127,8 @@ def perturb(
         a device. The CPU takes 16 a device, whatever is given.
       success: (output, label) -> bool: whether a stage of an ensemble has won; None: its own.
         Labels that are no classes need one, for any attack.
+      draws: on a `Randomized` model a stage of an ensemble has won where it succeeds in most of so
+        many draws; None: 20.
       progress: show a progress bar.
 
     Returns:
@@ -168,7 +164,7 @@ def perturb(
     model, key, examples, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, targets, attack, read
     )
-    setting = Setting(model, key, own, batch_size, Ledger())
+    setting = Setting(model, key, own, batch_size, Ledger(), check_draws(draws, model))
     title = type(attack).__name__ if progress else None
     if isinstance(attack, Ensemble):
         image = craft(attack, setting, examples, title).image
@@ -203,40 +199,70 @@ def craft(
         np.zeros(n, np.float32),
         np.zeros(n, bool),
         np.full(n, -1),
-        np.zeros(n, bool),
+        np.zeros(n, np.float32),
+        np.zeros(n, np.float32),
         np.full(n, -1),
     )
     alive = np.arange(n)
     for i, stage in enumerate(stages):
         title = progress and f"{progress} {i + 1}/{len(stages)}"
         new = craft(stage, setting, examples[alive], title, (*path, i))
+        better = new.inside & (new.hits >= verdict.hits[alive])
         for column, values in zip(verdict, new, strict=True):
-            column[alive[new.inside]] = values[new.inside]
+            column[alive[better]] = values[better]
         alive = alive[new.stage < 0]
         if not alive.size:
             break
     untouched = ~verdict.inside  # every stage left its threat model: the clean image stays
     if untouched.any():
         clean = judge(setting, examples[untouched])
-        verdict.prediction[untouched], verdict.fooled[untouched] = clean.prediction, clean.fooled
+        verdict.prediction[untouched], verdict.wrong[untouched] = clean.prediction, clean.wrong
     return verdict._replace(inside=np.ones(n, bool))
 
 
-def judge(setting: Setting, examples: Examples, images: np.ndarray | None = None) -> Judgement:
-    """Model outputs for the images, by default the examples' own."""
+def judge(
+    setting: Setting, examples: Examples, images: np.ndarray | None = None, again: bool = False
+) -> Judgement:
+    """Model outputs for the images, by default the examples' own; of `again` with other draws."""
     target = examples.target if are_classes(examples.target) else None
     rows = examples.rows() | {"target": target}
     if images is not None:
         rows["image"] = images
     shared = (setting.model, setting.key, jax.tree_util.Partial(setting.success))
-    return over_tiles(_judge_one, shared, rows, setting.batch_size)
+
+    def one(draw: int) -> Judgement:
+        drawn = rows | {"draw": np.full(len(examples), draw, np.int32)}
+        return over_tiles(_judge_one, shared, drawn, setting.batch_size)
+
+    n = verdict_draws(setting)
+    judged = over_draws(one(draw) for draw in range(again * n, again * n + n))
+    return by_vote(judged, examples.label, target) if setting.vote else judged
+
+
+def check_draws(draws: int | None, model: Callable) -> int | None:
+    """Raise ValueError unless the model draws, and is to draw so often."""
+    if draws is None:
+        return None
+    if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
+        raise ValueError(f"draws must be an integer of at least 1, got {draws!r}")
+    if not isinstance(model, Randomized):
+        raise ValueError(
+            "the model has no key to draw with: give attacks.Randomized(function), of a key and "
+            "images, or leave out draws and vote"
+        )
+    return draws
+
+
+def verdict_draws(setting: Setting) -> int:
+    """The draws of a verdict: as many as the setting says, 1 for a model that does not draw."""
+    return (setting.draws or DRAWS) if isinstance(setting.model, Randomized) else 1
 
 
 def programs(
     attacks: Iterable[Attack], setting: Setting, examples: Examples
 ) -> Iterator[ClosedJaxpr]:
     """The programs for one example: the verdict, and a step of every kind of attack."""
-    row = jax.tree.map(lambda a: a[0], examples.rows() | {"target": None})
+    row = jax.tree.map(lambda a: a[0], examples.rows()) | {"target": None, "draw": np.int32(0)}
     success = jax.tree_util.Partial(setting.success)
     yield jax.make_jaxpr(_judge_one)(setting.model, setting.key, success, row)
     classes = num_classes(setting.model, examples)
@@ -246,9 +272,8 @@ def programs(
 
 
 def _judge_one(model, key, success, row):
-    logits_fn = redraw(
-        one_example(model), jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
-    )
+    draw = jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
+    logits_fn = redraw(one_example(model), jax.random.fold_in(draw, row["draw"]))
     output = logits_fn(row["image"])
     example = Example(key, row["image"], row["label"], row["target"])
     fooled, won = success(output, row["label"]), won_by(success, output, example)
@@ -265,7 +290,9 @@ def _nan(output: Any) -> jax.Array:
 
 
 VERDICT = 2**31 - 2
-"""Folded into the key of a randomised model's draw for the verdict, which no attack has seen."""
+"""Folded into the key of a randomised model's draws for the verdict, which no attack has seen."""
+DRAWS = 20
+"""The draws of a verdict on a randomised model, unless the caller says."""
 
 
 def _craft_leaf(attack, setting, examples, progress, path):
@@ -278,15 +305,16 @@ def _craft_leaf(attack, setting, examples, progress, path):
         inside = inside & judged.won
     won = judged.won & inside
     stages = setting.ledger.stages
-    columns = map(np.asarray, crafted.cost)
-    cost = Cost(*(-1 if (calls < 0).any() else int(calls.sum()) for calls in columns))
+    columns, each = map(np.asarray, crafted.cost), draws_of(setting.model)
+    cost = Cost(*(-1 if (calls < 0).any() else each * int(calls.sum()) for calls in columns))
     unmoved = (crafted.image == examples.image).all((1, 2, 3))
     marks = crafted.unfinished, crafted.broken, unmoved
     unfinished, broken, still = (int((mark & ~won).sum()) for mark in marks)
     counts = len(examples), int(won.sum()), unfinished, broken, still
     stages.append(Stage(attack, path, *counts, cost, seconds))
     number = np.where(won, len(stages) - 1, -1)
-    return Verdict(crafted.image, distance, inside, judged.prediction, judged.fooled, number)
+    said = judged.prediction, judged.wrong, judged.hits
+    return Verdict(crafted.image, distance, inside, *said, number)
 
 
 def _run(attack, setting, examples, progress, path) -> tuple[Crafted, Measured, float]:

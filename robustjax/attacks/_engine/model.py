@@ -99,7 +99,7 @@ def convolves(model: Callable, examples: Examples) -> bool:
 def one_example(logits_fn: Callable) -> Callable:
     """A model of a batch -> the same model of one image."""
     if isinstance(logits_fn, Randomized):
-        return Randomized(lambda key, x: _first(logits_fn.function(key, x[None])), logits_fn.key)
+        return logits_fn.with_function(lambda key, x: _first(logits_fn.function(key, x[None])))
     return lambda x: _first(logits_fn(x[None]))
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from robustjax import parallel
 from robustjax.attacks._core.iterative import Example, Iterative
-from robustjax.attacks._core.randomized import redraw
+from robustjax.attacks._core.randomized import averaged, redraw
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.model import convolves, one_example
 from robustjax.attacks._engine.tiles import single, tile_size
@@ -284,7 +284,7 @@ def _problem(shared, row):
     key = jax.random.fold_in(key, row["index"])
     for i in path:
         key = jax.random.fold_in(key, i)
-    logits_fn = redraw(one_example(model), jax.random.fold_in(key, DRAW))
+    logits_fn = redraw(averaged(one_example(model)), jax.random.fold_in(key, DRAW))
     example = Example(key, row["image"], row["label"], row["target"])
     return of_example(attack, row["position"]), logits_fn, example
 
