@@ -28,7 +28,9 @@ from robustjax.attacks import (
     RFGSM,
     SINIFGSM,
     SPSA,
+    AdaptiveRestarts,
     DeepFool,
+    PatientSquare,
     Restarts,
     Square,
     WorstOf,
@@ -88,6 +90,12 @@ ROWS = {
         functools.partial(APGD, steps=30, larger_radii=True), norms="l1", adaptive=True
     ),
     "square": Row(functools.partial(Square, queries=500), "linf", norms="linf l2", adaptive=True),
+    "adaptive-restarts": Row(
+        functools.partial(AdaptiveRestarts, steps=10, runs=6), "linf l2", "linf l2", adaptive=True
+    ),
+    "patient-square": Row(
+        functools.partial(PatientSquare, queries=500), norms="linf", adaptive=True
+    ),
     "fab": Row(functools.partial(FAB, steps=20), norms="linf l1", minimum=True),
     "deepfool": Row(DeepFool, norms="l2", minimum=True),
     "ddn": Row(functools.partial(DDN, steps=20), norms="l2", minimum=True),

@@ -8,6 +8,7 @@ from test_attacks_apgd import IMAGES, THREATS, W, gap, linear, optimum
 from robustjax.attacks import (
     APGD,
     AutoAttack,
+    FastAutoAttack,
     MultiTargeted,
     Restarts,
     Square,
@@ -71,6 +72,18 @@ def test_few_classes_have_few_targets_and_settings_reach_every_stage():
     assert all(s.success is won for s in plus if isinstance(s, Restarts))
 
 
+def test_fast_stages_come_before_those_of_the_version():
+    for version in ("standard", "plus"):
+        attack = AutoAttack(L2(0.5), version, success=cheated, first="fast")
+        fast, *rest = attack.stages(10)
+        assert fast == FastAutoAttack(L2(0.5), success=cheated)
+        assert tuple(rest) == AutoAttack(L2(0.5), version, success=cheated).stages(10)
+
+
+def cheated(output, y):
+    return output[0] > 0
+
+
 @pytest.mark.parametrize("norm", THREATS)
 def test_robust_exactly_where_the_closed_form_says(norm):
     """Four classes; up to points within 0.1 % of the boundary. The same bits in another order."""
@@ -92,5 +105,9 @@ def test_robust_exactly_where_the_closed_form_says(norm):
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="version must be one of"):
         AutoAttack(version="custom")
+    with pytest.raises(ValueError, match="leave first at None"):
+        AutoAttack(L1(3.0), first="fast")
+    with pytest.raises(ValueError, match="leave first at None"):
+        AutoAttack(version="rand", first="fast")
     with pytest.raises(ValueError, match="not L0"):
         AutoAttack(L0(3))

@@ -7,6 +7,7 @@ The parts of a gradient attack have modules of their own: `starts`, `steps`, `st
 from robustjax.attacks import starts, steps, stops, targets, transforms
 from robustjax.attacks._black_box.gaussian_noise import GaussianNoise
 from robustjax.attacks._black_box.hop_skip_jump import HopSkipJump
+from robustjax.attacks._black_box.patient_square import PatientSquare
 from robustjax.attacks._black_box.spatial import Draws, Grid, Spatial
 from robustjax.attacks._black_box.square import Square
 from robustjax.attacks._black_box.zeroth_order import NES, SPSA, ZerothOrder
@@ -23,7 +24,9 @@ from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._engine.craft import perturb
 from robustjax.attacks._ensembles.adaptive import Adaptive, distance_head_attacks, mmc_paper_attacks
 from robustjax.attacks._ensembles.autoattack import AutoAttack
+from robustjax.attacks._ensembles.fast_autoattack import FastAutoAttack
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted, MultiTargetedPGD
+from robustjax.attacks._gradient.adaptive_restarts import AdaptiveRestarts
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._gradient.pgd import (
     BIM,
@@ -68,12 +71,14 @@ __all__ = [
     "SPSA",
     "TIM",
     "Adaptive",
+    "AdaptiveRestarts",
     "AutoAttack",
     "CarliniWagnerL2",
     "CarliniWagnerLinf",
     "DeepFool",
     "Draws",
     "Ensemble",
+    "FastAutoAttack",
     "GaussianNoise",
     "Grid",
     "HopSkipJump",
@@ -81,6 +86,7 @@ __all__ = [
     "MinimumNorm",
     "MultiTargeted",
     "MultiTargetedPGD",
+    "PatientSquare",
     "Randomized",
     "Restarts",
     "Spatial",

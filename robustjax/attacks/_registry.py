@@ -16,6 +16,7 @@ from robustjax.attacks._black_box.zeroth_order import NES, SPSA
 from robustjax.attacks._core.ensemble import Restarts
 from robustjax.attacks._ensembles.adaptive import OBJECTIVES, Adaptive
 from robustjax.attacks._ensembles.autoattack import AutoAttack
+from robustjax.attacks._ensembles.fast_autoattack import FastAutoAttack
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._gradient.pgd import (
@@ -123,6 +124,9 @@ ATTACKS = spec.Names(
         ),
         "autoattack-rand": Row(
             partial(AutoAttack, version="rand"), "Croce & Hein 2020", "2 FB", threats=DENSE
+        ),
+        "autoattack-fast": Row(
+            FastAutoAttack, "Liu et al. 2022", "20 FB", budget="runs", threats=(Linf, L2)
         ),
         "deepfool": Row(DeepFool, "Moosavi-Dezfooli et al. 2016", "1 F + 9 B", threats=(Linf, L2)),
         "ddn": Row(DDN, "Rony et al. 2019", threats=(L2,)),

@@ -10,6 +10,7 @@ from typing_extensions import override
 from robustjax.attacks._black_box.square import Square
 from robustjax.attacks._core.ensemble import Ensemble, Restarts
 from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._ensembles.fast_autoattack import FastAutoAttack
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted
 from robustjax.attacks._gradient.apgd import APGD
 from robustjax.attacks._minimum_norm.fab import FAB
@@ -40,7 +41,12 @@ class AutoAttack(Ensemble):
       version: 'standard', 'plus' or 'rand'.
       steps: of APGD and FAB.
       queries: of Square.
+      first: 'fast' runs `FastAutoAttack` first, in Linf and L2; the stages above then meet only
+        what resists it.
       success: (output, label) -> bool.
+
+    Raises:
+      ValueError: `first` with L1, or with 'rand': its models need means over draws at every step.
 
     References:
       Croce & Hein, "Reliable evaluation of adversarial robustness", 2020.
@@ -49,19 +55,31 @@ class AutoAttack(Ensemble):
     >>> attack = rj.attacks.AutoAttack(rj.threats.Linf(8 / 255))
     >>> [type(stage).__name__ for stage in attack.stages(num_classes=10)]
     ['APGD', 'MultiTargeted', 'MultiTargeted', 'Square']
+    >>> type(rj.attacks.AutoAttack(first="fast").stages(num_classes=10)[0]).__name__
+    'FastAutoAttack'
     """
 
     threat: Threat = Linf()
     version: Version = static(default="standard")
     steps: int = number(default=100)
     queries: int = number(default=5000)
+    first: Literal["fast"] | None = static(default=None)
     success: Success = static(default=fooled)
 
     def __post_init__(self):
         check_norm(self, Linf, L2, L1)
+        if self.first and (self.version == "rand" or isinstance(self.threat, L1)):
+            raise ValueError(
+                "first='fast' is for models without randomness, in Linf and L2: leave first at None"
+            )
 
     @override
     def stages(self, num_classes: int) -> tuple[Attack, ...]:
+        if self.first:
+            return FastAutoAttack(self.threat, success=self.success), *self._stages()
+        return self._stages()
+
+    def _stages(self) -> tuple[Attack, ...]:
         if self.version == "rand":
             return self._apgd(eot=20), self._apgd(loss=dlr, eot=20)
         square = Square(self.threat, self.queries, success=self.success)
