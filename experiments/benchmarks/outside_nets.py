@@ -1,4 +1,4 @@
-"""Three networks as users write them, in plain lax and nn.Conv, and their twins in PyTorch.
+"""Networks as users write them, in plain lax and nn.Conv, and twins of three of them in PyTorch.
 
 `train` makes a run of each with `training.fit`: a single-step attack, a few epochs, so that a part
 of the images resists. Nothing here uses robustjax's own layers.
@@ -31,6 +31,16 @@ class PlainLax(nn.Module):
             )
             x = nn.relu(x)
         return nn.Dense(10, name="out")(nn.relu(nn.Dense(100, name="hidden")(_flat(x))))
+
+
+class Dense(nn.Module):
+    """Two hidden layers of 100 units: MNIST."""
+
+    @nn.compact
+    def __call__(self, x):
+        for i in range(2):
+            x = nn.relu(nn.Dense(100, name=f"hidden{i}")(_flat(x)))
+        return nn.Dense(10, name="out")(x)
 
 
 class Conv(nn.Module):

@@ -10,6 +10,7 @@ from robustjax.report.figures import (
 )
 from robustjax.report.provenance import command_line, provenance
 from robustjax.report.tables import (
+    calls_an_image,
     detection_table,
     format_eps,
     read_run,
@@ -22,6 +23,7 @@ from robustjax.report.tables import (
 
 __all__ = [
     "accuracy_over_eps",
+    "calls_an_image",
     "command_line",
     "detection_table",
     "example_grid",

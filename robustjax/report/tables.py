@@ -215,7 +215,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
         threat = f"{row['threat']} {format_eps(row['eps'])}"
         about = [row["run"], row["method"], row["data"], row["model"], threat]
         cells.append([*about, _percent(report["clean"]), *robust, worst])
-        notes += _survivors(row)
+        notes += [*_survivors(row), *_calls_an_image(row)]
         notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
     gap = [""] if markdown and notes else []  # or they would be rows
     return "\n".join([align(cells, numbers_from=5, markdown=markdown), *gap, *notes])
@@ -242,6 +242,39 @@ def _survivors(row: Mapping[str, Any]) -> list[str]:
         f"{row['run']}: % of successes that survive rounding to {levels} levels: {', '.join(found)}"
         for levels, found in by_levels.items()
     ]
+
+
+def _calls_an_image(row: Mapping[str, Any]) -> list[str]:
+    """What each attack of a row took, where it says so; reports of older versions have no n."""
+    report, found = row["report"], []
+    for name, stages in report.get("stages", {}).items():
+        forwards, backwards = calls_an_image(stages, report.get("n", 0))
+        if forwards is not None and backwards is not None:
+            found.append(f"{name} {forwards:.0f} forward {backwards:.0f} backward")
+    return [f"{row['run']}: model calls an image: {', '.join(found)}"] if found else []
+
+
+def calls_an_image(
+    stages: Sequence[Mapping[str, Any]], n: int
+) -> tuple[float | None, float | None]:
+    """The forward and backward passes of an attack, divided by the number of evaluated images.
+
+    Args:
+      stages: the rows of the attack in a report's 'stages'.
+      n: the report's 'n'.
+
+    Returns:
+      (forwards, backwards), each None where a stage does not say.
+
+    >>> stages = [{"forwards": 40, "backwards": 20}, {"forwards": 60, "backwards": 0}]
+    >>> rj.report.calls_an_image(stages, n=10)
+    (10.0, 2.0)
+    """
+    if n < 1:
+        return None, None
+    totals = ([row[kind] for row in stages] for kind in ("forwards", "backwards"))
+    forwards, backwards = (None if min(t, default=0) < 0 else sum(t) / n for t in totals)
+    return forwards, backwards
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:

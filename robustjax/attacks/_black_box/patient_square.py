@@ -8,30 +8,30 @@ import jax
 from typing_extensions import override
 
 from robustjax.attacks._black_box.square import Square, SquareState
-from robustjax.attacks._core.effort import deserved, goal_margin
+from robustjax.attacks._core.effort import effort
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._core.success import logits_of
 from robustjax.config import config, number, static
 from robustjax.typing import Cost, LogitsFn
 
 
 class PatientState(NamedTuple):
-    """The state of the search, and the margin of the clean image."""
+    """The state of the search, and the loss at the clean image."""
 
     search: SquareState
-    margin_clean: jax.Array
+    value_clean: jax.Array
 
 
 @config
 class PatientSquare(Square):
-    """`Square` on the margin, with fewer queries where they lead nowhere.
+    """`Square` that gives up early on images far from the boundary.
 
     After q queries it ends where q >= least + (queries - least) (1 - h)^patience, with h the margin
-    reached divided by that of the clean image. The squares shrink as fast as for `queries` queries.
+    that is left, divided by that of the clean image. The squares shrink as for `queries` queries
+    (`rescale`). The loss is one that is negative until the attack succeeds, such as `margin`.
 
     Args:
       least: the fewest queries of an image that resists.
-      patience: 0 gives every image all queries.
+      patience: the larger it is, the fewer images have all queries; 0 gives them to every image.
 
     Guarantees:
       The result lies in the ball and in the box.
@@ -45,14 +45,14 @@ class PatientSquare(Square):
     [0.625 0.75 ]
     """
 
-    least: int = number(default=50, low=1)
-    patience: float = number(default=4.0)
+    least: int = number(default=350, low=1)
+    patience: float = number(default=12.0)
     rescale: bool = static(default=True)
 
     @override
     def begin(self, logits_fn: LogitsFn, example: Example) -> PatientState:
-        clean = goal_margin(example, logits_of(logits_fn(example.x)))
-        return PatientState(super().begin(logits_fn, example), clean)
+        search = super().begin(logits_fn, example)
+        return PatientState(search, search.goal(logits_fn(example.x)).astype(example.x.dtype))
 
     @override
     def step(self, logits_fn: LogitsFn, example: Example, state: PatientState) -> PatientState:
@@ -61,7 +61,7 @@ class PatientSquare(Square):
     @override
     def done(self, state: PatientState) -> jax.Array:
         search, clean = state
-        enough = deserved(self.least, self.queries, search.value_best, clean, self.patience)
+        enough = effort(self.least, self.queries, search.value_best, clean, self.patience)
         return super().done(search) | (search.queries >= enough)
 
     @override

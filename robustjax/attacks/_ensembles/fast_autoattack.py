@@ -21,11 +21,16 @@ class FastAutoAttack(Ensemble):
     For model selection and ablations. A figure to publish is that of `AutoAttack(threat,
     first="fast")`, which runs these stages first and the standard ones on what is left.
 
+    In L1 there is none: ascents need sparse steps of adaptive size there (`APGD`).
+
     Args:
-      threat: the ball.
+      threat: the ball, of Linf or L2.
       runs: the most ascents of an image, of 20 steps each.
       queries: the most queries of an image.
       success: (output, label) -> bool.
+
+    References:
+      Liu et al., "Practical evaluation of adversarial robustness via adaptive auto attack", 2022.
 
     >>> attack = rj.attacks.FastAutoAttack(rj.threats.Linf(8 / 255))
     >>> [type(stage).__name__ for stage in attack.stages(num_classes=10)]
@@ -33,8 +38,8 @@ class FastAutoAttack(Ensemble):
     """
 
     threat: Threat = Linf()
-    runs: int = number(default=40, low=2)
-    queries: int = number(default=4500, low=1)
+    runs: int = number(default=15, low=2)
+    queries: int = number(default=5000, low=1)
     success: Success = static(default=fooled)
 
     def __post_init__(self):
