@@ -242,7 +242,7 @@ def _digest(tree: Any) -> int:
     """31 bits that depend on every byte of the arrays of a tree."""
     found = 0
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         found = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), found)
     return found >> 1

@@ -303,12 +303,15 @@ def test_train_evaluate_report(run, capsys):
     assert "pgd-4x2" in table and "PGDAT" in table and f"{100 * report['clean']:.1f}" in table
 
 
-def test_evaluate_against_another_threat(copy, capsys):
-    found = evaluate(
-        EvaluateOptions(copy, ("fgsm",), threat="l2", eps=0.5, n=400, curve="none", weights="last")
-    )
+def test_evaluate_against_another_threat_in_fewer_bits(copy, capsys):
+    options = {"threat": "l2", "eps": 0.5, "n": 400, "curve": "none", "weights": "last"}
+    found = evaluate(EvaluateOptions(copy, ("fgsm",), dtype="bfloat16", **options))
     assert found.attacks["fgsm"]["fields"]["threat"] == config.encode(L2(0.5))
-    assert "digits has only 359 test images" in capsys.readouterr().out
+    out, [row] = capsys.readouterr().out, found.stages["fgsm"]
+    assert "digits has only 359 test images" in out
+    line = f"bfloat16 and float32 disagree on {row['differed']} of {row['attacked']} images"
+    assert f"fgsm: {line} attacked; float32 counts" in out
+    assert json.loads((copy / "report.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_a_distance_head_is_attacked_on_its_distances(copy, monkeypatch, capsys):

@@ -367,3 +367,26 @@ def test_the_numbers_say_what_they_depend_on(result):
     assert closure.setting["weights_sha256"] == {"model": None}
     changed = evaluate(model(), IMAGES, np.roll(LABELS, 1), {}, jax.random.key(0), diagnose=False)
     assert changed.setting["data_sha256"] != about["data_sha256"]
+
+
+def test_the_model_judges_what_attacks_find_on_a_surrogate():
+    """Its bias is another one, its slope is not: FGSM makes the same images."""
+    shift = np.float32([1.5 * EPS * np.abs(SLOPE).sum(), 0])
+    other = jax.tree_util.Partial(apply, {"scale": jnp.float32(1), "w": W, "b": B + shift})
+    attacks = {"fgsm": FGSM(Linf(EPS))}
+    found = report(attacks, surrogate=other)
+    assert found.robust["fgsm"] == pytest.approx(robust_linf(EPS))
+    x = found.adversarial["fgsm"]
+    wrong = [np.asarray(judge(x)).argmax(-1) != LABELS for judge in (model(), other)]
+    differed = int((RIGHT & (wrong[0] != wrong[1])).sum())
+    assert found.stages["fgsm"][0]["differed"] == differed > 5
+    assert set(found.setting["weights_sha256"]) == {"model", "surrogate"}
+    assert "differed" not in report(attacks).stages["fgsm"][0]
+    eps = [EPS, 2 * EPS]
+    key, subject = jax.random.key(0), (model(), IMAGES, LABELS, attacks["fgsm"], eps)
+    assert curve(*subject, key, surrogate=other) == curve(*subject, key)
+
+
+def test_a_surrogate_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match=r"surrogate: logits_fn must be a JAX function of a batch"):
+        report({"fgsm": FGSM(Linf(EPS))}, surrogate=lambda x: x @ np.ones((3, 2)))

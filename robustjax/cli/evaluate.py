@@ -32,7 +32,8 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
       attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
       data: a set of the same image size and classes whose test split is attacked, e.g. cifar10_1 or
         cifar10_corrupted/fog_3; None: the one of the training.
-      dtype: of the computation; None: as in training.
+      dtype: of the attacks' computation; every verdict is in float32, and a line says how many
+        differ. None: both as in training.
       curve: the attack for the curve of accuracy over eps (a minimum-norm attack runs once for all
         radii, others once per radius); None: pgd-20, or margin-un-20 for a distance head; 'none'
         skips the curve.
@@ -77,7 +78,9 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     After an interruption, the same command resumes.
     """
     started, run = time.time(), options.run
-    logits_fn, settings = options.load(run, options.dtype)
+    logits_fn, settings = options.load(run, options.dtype and "float32")
+    low = options.dtype not in (None, "float32")
+    surrogate = options.load(run, options.dtype)[0] if low else None
     threat = options.threat_of(settings)
     named = {name: rj.attacks.parse(name, threat) for name in options.attacks}
     distances = settings["model"].get("head") in rj.models.DISTANCE_HEADS
@@ -90,7 +93,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     record, journal = rj.evaluation.Record(run), rj.evaluation.Journal(run / "evaluation")
     subject, key = (logits_fn, test.images, test.labels), seeded(options.seed)
     tiles: dict[str, Any] = {"indices": test.indices, "batch_size": options.batch_size}
-    how: dict[str, Any] = tiles | {"journal": journal, "progress": True}
+    how: dict[str, Any] = tiles | {"surrogate": surrogate, "journal": journal, "progress": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the table below shows them
         found = rj.evaluation.evaluate(
@@ -168,6 +171,13 @@ def print_tables(
     for name in attacks:
         if len(rows := content["stages"][name]) > 1:
             print(f"{name}, stage by stage", rj.report.stage_table(rows), "", sep="\n")
+        if any("differed" in row for row in rows):
+            differed = sum(row["differed"] for row in rows)
+            tried = sum(row["attacked"] for row in rows)
+            print(
+                f"{name}: {content['dtype']} and float32 disagree on {differed} of {tried} images "
+                "attacked; float32 counts\n"
+            )
     blind = content.get("cross_entropy_without_gradient")
     if blind is not None:
         print(

@@ -15,7 +15,7 @@ from robustjax.attacks._core.ensemble import leaves, with_eps
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import Setting, craft
-from robustjax.attacks._engine.inputs import check_attack, check_request
+from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.evaluation.journal import Journal
 from robustjax.evaluation.report import check_radii, points
@@ -35,6 +35,7 @@ def curve(
     indices: Any = None,
     batch_size: int | None = None,
     success: Success = fooled,
+    surrogate: Callable | None = None,
     journal: str | os.PathLike | Journal | None = None,
     progress: bool = False,
 ) -> dict[str, list[float]]:
@@ -45,8 +46,8 @@ def curve(
         step size then, so that its steps follow eps.
       eps: the radii; 0 gives the clean accuracy. An eps per feature keeps its proportions, and its
         largest entry becomes the radius; instead of an eps per example all get the same.
-      logits_fn, images, labels, key, indices, batch_size, success, journal, progress: as for
-        `evaluate`.
+      logits_fn, images, labels, key, indices, batch_size, success, surrogate, journal, progress: as
+        for `evaluate`.
 
     Returns:
       {'eps': radii, 'accuracy': fractions, 'stderr': their standard errors}.
@@ -67,7 +68,8 @@ def curve(
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
-    setting = Setting(model, key, success, batch_size, Ledger())
+    surrogate = check_surrogate(surrogate, data, success)
+    setting = Setting(model, key, success, batch_size, Ledger(), surrogate=surrogate)
     clean = clean_of(setting, data)
     right, ledger_of = data[~clean.fooled], ledgers(journal, setting, data, clean)
     distances = np.zeros((len(eps), len(data)))

@@ -132,7 +132,7 @@ def no_gradient(
 ) -> np.ndarray:
     """(N,) bool: the attack's gradient is exactly zero at the images, by default the clean ones."""
     rows = {"row": examples.rows(), "at": examples.image if images is None else images}
-    shared = (attack, setting.model, setting.key)
+    shared = (attack, setting.crafted_on, setting.key)
     return over_tiles(_no_gradient_one, shared, rows, setting.batch_size)
 
 

@@ -25,7 +25,7 @@ from robustjax.attacks._engine.craft import (
     verdict_draws,
 )
 from robustjax.attacks._engine.examples import Examples, are_classes
-from robustjax.attacks._engine.inputs import check_attack, check_request
+from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
 from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.attacks._engine.model import num_classes
@@ -50,6 +50,7 @@ def evaluate(
     indices: Any = None,
     batch_size: int | None = None,
     success: Success = fooled,
+    surrogate: Callable | None = None,
     threat: Threat | None = None,
     levels: int | None = None,
     draws: int | None = None,
@@ -83,6 +84,9 @@ def evaluate(
         success have a field of the same name. With a success of your own, and a loss of your own
         in the attack, the model may return any arrays (B, ...); the checks that read logits are
         then left out, which `Report.warnings` says.
+      surrogate: another model of these images and classes, which the attacks see instead: the same
+        one in bfloat16, or another network. Verdicts are `logits_fn`'s alone, and the rows of
+        `Report.stages` say on how many images the surrogate's was another one ('differed').
       threat: the worst case is under this threat. Attacks that have another one or none do not
         enter it, but for minimum-norm attacks whose threat differs in eps alone, whose images count
         up to this eps. None: the threat of the attacks if they share one, apart from those without;
@@ -146,7 +150,8 @@ def evaluate(
     if vote and (success is not fooled or not num_classes(model, data) or not drawn):
         raise ValueError("a vote is over the classes that a Randomized model predicts")
     draws = check_draws(draws, model)
-    setting = Setting(model, key, success, batch_size, Ledger(), draws, vote)
+    surrogate = check_surrogate(surrogate, data, success)
+    setting = Setting(model, key, success, batch_size, Ledger(), draws, vote, surrogate)
     clean = clean_of(setting, data)
     ledger_of = ledgers(journal, setting, data, clean)
     threat = common_threat(attacks) if threat is None else threat
@@ -195,6 +200,7 @@ def evaluate(
                 indices=indices,
                 batch_size=batch_size,
                 success=success,
+                surrogate=surrogate,
                 threat=threat,
                 journal=journal,
                 diagnose=False,
@@ -205,7 +211,8 @@ def evaluate(
     notes += parted(parts, len(data)) if drawn else []
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
-    about = setting_of({"model": model}, key, data)
+    models = {"model": model} if surrogate is None else {"model": model, "surrogate": surrogate}
+    about = setting_of(models, key, data)
     return Report(
         clean=found["accuracy"]["clean"],
         robust={name: found["accuracy"][name] for name in attacks},
@@ -386,6 +393,8 @@ def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, An
                 "seconds": round(stage.seconds, 3),
             }
         )
+        if stage.differed is not None:
+            rows[-1]["differed"] = stage.differed
     return rows
 
 
@@ -415,7 +424,8 @@ def ledgers(
     if journal is None:
         return lambda attack: Ledger()
     kept = journal if isinstance(journal, Journal) else Journal(journal)
-    arrays = data.rows(), setting.key, jax.tree.leaves(setting.model), clean.logits
+    weights = jax.tree.leaves((setting.model, setting.surrogate))
+    arrays = data.rows(), setting.key, weights, clean.logits
     about = fingerprint(arrays, None, ())
 
     def ledger_of(attack):

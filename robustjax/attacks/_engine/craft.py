@@ -91,6 +91,12 @@ class Setting:
     ledger: Ledger
     draws: int | None = None
     vote: bool = False
+    surrogate: Callable | None = None
+
+    @property
+    def crafted_on(self) -> Callable:
+        """The model that attacks see; the other one judges what they find."""
+        return self.model if self.surrogate is None else self.surrogate
 
 
 def perturb(
@@ -268,7 +274,7 @@ def programs(
     classes = num_classes(setting.model, examples)
     parts = [iterative(leaf) for attack in attacks for leaf in leaves(attack, classes)]
     for part in {jax.tree.structure(part): part for part in parts}.values():
-        yield program(part, setting.model, setting.key, examples)
+        yield program(part, setting.crafted_on, setting.key, examples)
 
 
 def _judge_one(model, key, success, row):
@@ -311,16 +317,25 @@ def _craft_leaf(attack, setting, examples, progress, path):
     marks = crafted.unfinished, crafted.broken, unmoved
     unfinished, broken, still = (int((mark & ~won).sum()) for mark in marks)
     counts = len(examples), int(won.sum()), unfinished, broken, still
-    stages.append(Stage(attack, path, *counts, cost, seconds))
+    differed = _differed(setting, examples, judged, crafted)
+    stages.append(Stage(attack, path, *counts, cost, seconds, differed))
     number = np.where(won, len(stages) - 1, -1)
     said = judged.prediction, judged.wrong, judged.hits
     return Verdict(crafted.image, distance, inside, *said, number)
 
 
+def _differed(setting, examples, judged, crafted) -> int | None:
+    """On how many images the surrogate's verdict is another one than the model's."""
+    if setting.surrogate is None:
+        return None
+    seen = judge(dataclasses.replace(setting, model=setting.surrogate), examples, crafted.image)
+    return int((seen.won != judged.won).sum())
+
+
 def _run(attack, setting, examples, progress, path) -> tuple[Crafted, Measured, float]:
     crafted, seconds = over_slots(
         iterative(attack),
-        setting.model,
+        setting.crafted_on,
         setting.key,
         path,
         examples,

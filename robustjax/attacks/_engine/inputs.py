@@ -58,6 +58,24 @@ def check_request(
     return model, key, examples, batch_size
 
 
+def check_surrogate(
+    surrogate: Callable | None, examples: Examples, success: Success
+) -> jax.tree_util.Partial | None:
+    """Check the model that attacks see in place of the one that judges; None if there is none.
+
+    Raises:
+      ValueError: as `check_model`.
+    """
+    if surrogate is None:
+        return None
+    try:
+        checked = check_model(surrogate, examples, success)
+    except ValueError as error:
+        raise ValueError(f"surrogate: {error}") from error
+    parallel.check_same({"surrogates": checked})
+    return checked
+
+
 def check_attack(attack: Any) -> None:
     """Raise ValueError unless `attack` looks like one; JAX would say less, and much later."""
     name = type(attack).__name__

@@ -23,6 +23,7 @@ class Stage(NamedTuple):
       unmoved: the number on which it did not win and returned the clean image.
       cost: model calls of all of them together; -1 where the attack does not say.
       seconds: wall time.
+      differed: the number on which the surrogate and the model disagree; None without a surrogate.
     """
 
     attack: Attack
@@ -34,6 +35,7 @@ class Stage(NamedTuple):
     unmoved: int
     cost: Cost
     seconds: float
+    differed: int | None = None
 
 
 class Ledger:
