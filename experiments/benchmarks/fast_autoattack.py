@@ -27,6 +27,7 @@ from typing import NamedTuple
 import harness
 import jax
 import numpy as np
+import outside_nets
 
 from robustjax import data, evaluation, files, models, report
 from robustjax.attacks import AutoAttack, FastAutoAttack
@@ -70,6 +71,7 @@ SUBJECTS = {
     ),
     "mnist-mmc": Subject(f"mmc {CNN}--examples 20000 --epochs 4", Linf(0.1)),
 }
+MODULES = {"mnist-dense": outside_nets.Dense(), "mnist-plain-lax": outside_nets.PlainLax()}
 TRAINING = {name: subject.training for name, subject in SUBJECTS.items()}
 WHEEL = {
     "wheel-mnist": (nets.mnist_net, nets.MNIST),
@@ -85,7 +87,8 @@ def trained(name, options):
         path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "robustjax.cli", "train", *map(str, words)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
-    logits_fn, _, config = models.load(run, dtype="float32")
+    module = MODULES.get(name)
+    logits_fn, _, config = models.load(run, module=module)
     test = data.load(config["data"]["name"], "test", options.data_dir).head(options.n)
     return logits_fn, np.asarray(data.to_float(test.images)), test.labels
 
