@@ -5,11 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_attacks_apgd import IMAGES, THREATS, W, gap, linear, optimum
+from test_evaluation_diagnostics import IMAGES as OTHERS
+from test_evaluation_diagnostics import THREAT, flags
+from test_evaluation_diagnostics import linear as model
 
-from robustjax.attacks import AdaptiveRestarts, PatientSquare, perturb
+from robustjax.attacks import (
+    AdaptiveRestarts,
+    FastAutoAttack,
+    PatientSquare,
+    Randomized,
+    perturb,
+)
 from robustjax.attacks._core.effort import effort
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._gradient.adaptive_restarts import CLASS
+from robustjax.evaluation import diagnostics
 from robustjax.threats import L1, Linf
 
 X = jnp.full((2, 2, 1), 0.5)
@@ -125,6 +135,28 @@ def test_patient_square_gives_up_where_nothing_is_gained():
         return attack.spent(state).forwards
 
     assert queries(0.0) == 21 and 21 < queries(0.6) < queries(0.9) < 201
+
+
+def test_a_lucky_draw_ends_nothing_and_every_draw_costs():
+    attack, example = AdaptiveRestarts(Linf(0.1), eot=2), Example(KEY, X + 0.1, 0)
+    drawn = Randomized(lambda key, x: resisted(20.0)(x))
+    state = jax.jit(lambda state: attack.step(drawn, example, state))(attack.begin(drawn, example))
+    assert state.margin_best > 0 and not state.won
+    assert attack.spent(state) == (2, 2)
+
+
+def test_flags_know_masked_gradients_and_draws():
+    """As with AutoAttack, the stage without gradients wins where they are masked."""
+
+    def quantised(x):
+        return model(jnp.round(x * 64) / 64)
+
+    fast = {"fast": FastAutoAttack(THREAT, runs=2, queries=30)}
+    found = flags(quantised, fast, np.asarray(quantised(OTHERS)).argmax(-1))
+    assert any("gradient is exactly zero at 100.0%" in flag for flag in found)
+    assert any("fast: PatientSquare, which sees no gradient, broke" in flag for flag in found)
+    assert isinstance(AdaptiveRestarts(), diagnostics.Draws)
+    assert not isinstance(PatientSquare(), diagnostics.Draws)
 
 
 def test_what_makes_no_sense_is_refused():

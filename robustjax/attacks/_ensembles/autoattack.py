@@ -70,7 +70,7 @@ class AutoAttack(Ensemble):
         check_norm(self, Linf, L2, L1)
         if self.first and (self.version == "rand" or isinstance(self.threat, L1)):
             raise ValueError(
-                "first='fast' is for models without randomness, in Linf and L2: leave first at None"
+                "first='fast' goes with 'standard' and 'plus', in Linf and L2: leave first at None"
             )
 
     @override
