@@ -227,10 +227,10 @@ def check_same(about: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    digests = np.int32([_digest(tree) for tree in about.values()])
-    same = (multihost_utils.process_allgather(digests) == digests).all(0)
-    everywhere = multihost_utils.process_allgather(same).all(0)
-    wrong = [name for name, agreed in zip(about, everywhere, strict=True) if not agreed]
+    digests = np.asarray([_digest(tree) for tree in about.values()], np.int32)
+    found = multihost_utils.process_allgather(digests)
+    same = (found == found[0]).all(0)
+    wrong = [name for name, agreed in zip(about, same, strict=True) if not agreed]
     if wrong:
         raise ValueError(
             f"the processes of this run were given different {', '.join(wrong)}: give all of them "
