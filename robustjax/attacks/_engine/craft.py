@@ -311,7 +311,7 @@ def _craft_leaf(attack, setting, examples, progress, path):
         inside = inside & judged.won
     won = judged.won & inside
     stages = setting.ledger.stages
-    columns, each = map(np.asarray, crafted.cost), draws_of(setting.model)
+    columns, each = map(np.asarray, crafted.cost), draws_of(setting.crafted_on)
     cost = Cost(*(-1 if (calls < 0).any() else each * int(calls.sum()) for calls in columns))
     unmoved = (crafted.image == examples.image).all((1, 2, 3))
     marks = crafted.unfinished, crafted.broken, unmoved
