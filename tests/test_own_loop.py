@@ -41,7 +41,10 @@ def start():
     }
 
 
-@pytest.mark.parametrize("name", ["pgd_step", "trades_step", "mart_step", "awp_step"])
+STEPS = ["pgd_step", "trades_step", "mart_step", "awp_step", "step_on_a_cpu"]
+
+
+@pytest.mark.parametrize("name", STEPS)
 def test_a_step_of_the_page_learns(page, name):
     params, opt_state = start(), page["tx"].init(start())
     values = []
@@ -59,7 +62,7 @@ def test_under_jit_the_images_are_those_of_perturb(page):
 
 
 def test_examples_are_short():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     for block in BLOCKS[2:]:
         body = block[block.index("@jax.jit") :].strip().splitlines()
         assert len(body) <= 10

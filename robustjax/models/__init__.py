@@ -10,6 +10,7 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 from robustjax.models.activations import activations, with_dropout, with_layers
 from robustjax.models.adapt import adapt, describe, is_own
 from robustjax.models.classifier import Classifier
+from robustjax.models.convolution import conv2d
 from robustjax.models.exported import from_exported
 from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
 from robustjax.models.foreign import Foreign, Network, check_classes, is_random
@@ -30,6 +31,7 @@ __all__ = [
     "adapt",
     "apply",
     "check_classes",
+    "conv2d",
     "create",
     "describe",
     "from_exported",

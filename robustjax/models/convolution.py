@@ -36,6 +36,9 @@ def conv2d(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
     Guarantees:
       Values and first and second derivatives equal those of `lax.conv_general_dilated`.
       Lowered for any platform but the CPU, it is `lax.conv_general_dilated` and its transposes.
+
+    >>> rj.models.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 16)), stride=2).shape
+    (1, 4, 4, 16)
     """
     return lax.platform_dependent(
         x, w, cpu=partial(_forward, stride=stride), default=partial(_plain, stride=stride)

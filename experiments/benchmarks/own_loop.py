@@ -1,0 +1,94 @@
+"""A PGD-AT step in a loop of one's own on the CPU: under jit, or crafted by `perturb`.
+
+Command:   python experiments/benchmarks/own_loop.py --one-core
+           --out experiments/results/own_loop_one_core.json
+Needs:     the package. `--one-core` counts CPU seconds on one core, which a busy machine hardly
+           changes; without it, wall seconds on all devices.
+Claim:     with `nn.Conv` a step under jit costs a multiple of one whose images `perturb` crafts,
+           and with `models.conv2d` there is no difference: docs/own_loop.md.
+Measured:  on one core 3.3 times, and 1.0 (results/own_loop_one_core.json).
+
+Four convolutions, batch 64, 32x32x3, ten steps of PGD, random weights and images.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import flax.linen as nn
+import harness
+import jax
+import numpy as np
+
+from robustjax import losses, models
+from robustjax.attacks import PGD, perturb
+from robustjax.threats import Linf
+
+PGD_10 = PGD(Linf(8 / 255), steps=10)
+
+
+class Net(nn.Module):
+    """The convolutions are `models.conv2d`, or `nn.Conv`."""
+
+    ours: bool
+
+    @nn.compact
+    def __call__(self, x):
+        for i, (channels, stride) in enumerate(((32, 1), (64, 2), (64, 1), (64, 2))):
+            if self.ours:
+                shape = (3, 3, x.shape[-1], channels)
+                x = models.conv2d(
+                    x, self.param(f"conv{i}", nn.initializers.he_normal(), shape), stride
+                )
+            else:
+                x = nn.Conv(channels, (3, 3), stride, padding=1, use_bias=False)(x)
+            x = nn.relu(x)
+        return nn.Dense(10)(x.reshape(len(x), -1))
+
+
+def contenders(ours: bool) -> dict:
+    """Both ways to make one step, as functions of nothing."""
+    rng, key, name = np.random.default_rng(0), jax.random.key(0), "conv2d" if ours else "nn.Conv"
+    x, y = rng.uniform(size=(64, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, 64)
+    net = Net(ours)
+    params = net.init(key, x[:1])
+
+    @jax.jit
+    def descend(params, x, y):
+        def loss(params):
+            return jax.vmap(losses.cross_entropy)(net.apply(params, x), y).mean()
+
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, jax.grad(loss)(params))
+
+    @jax.jit
+    def under_jit(params, key, x, y):
+        attack = functools.partial(PGD_10, lambda image: net.apply(params, image[None])[0])
+        return descend(params, jax.vmap(attack)(jax.random.split(key, len(x)), x, y), y)
+
+    def by_perturb(params, key, x, y):
+        model = jax.tree_util.Partial(net.apply, params)
+        return descend(params, perturb(PGD_10, model, key, x, y), y)
+
+    def run(step):
+        jax.block_until_ready(step(params, key, x, y))
+
+    steps = {f"{name}, under jit": under_jit, f"{name}, perturb": by_perturb}
+    return {title: functools.partial(run, step) for title, step in steps.items()}
+
+
+def main():
+    parser = harness.parser(__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    options, began = parser.parse_args(), time.time()
+    clock = harness.start(options)
+    rounds = harness.race(contenders(False) | contenders(True), options.repeats, clock)
+    best = {name: min(seconds) for name, seconds in rounds.items()}
+    ratios = {name: seconds / best["conv2d, under jit"] for name, seconds in best.items()}
+    for name, ratio in ratios.items():
+        print(f"{name:28s} {ratio:.2f} of conv2d under jit")
+    harness.keep(options, began, seconds=rounds, ratios=ratios)
+
+
+if __name__ == "__main__":
+    main()
