@@ -1,12 +1,12 @@
 """A PGD-AT step in a loop of one's own on the CPU: under jit, or crafted by `perturb`.
 
-Command:   python experiments/benchmarks/own_loop.py --one-core
-           --out experiments/results/own_loop_one_core.json
+Command:   python experiments/benchmarks/under_jit.py --one-core
+           --out experiments/results/under_jit_one_core.json
 Needs:     the package. `--one-core` counts CPU seconds on one core, which a busy machine hardly
            changes; without it, wall seconds on all devices.
 Claim:     with `nn.Conv` a step under jit costs a multiple of one whose images `perturb` crafts,
            and with `models.conv2d` there is no difference: docs/own_loop.md.
-Measured:  on one core 3.3 times, and 1.0 (results/own_loop_one_core.json).
+Measured:  on one core 3.3 times, and 1.0 (results/under_jit_one_core.json).
 
 Four convolutions, batch 64, 32x32x3, ten steps of PGD, random weights and images.
 """
