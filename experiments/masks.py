@@ -34,6 +34,7 @@ KINDS = {
     "output is random": "random",
     "exactly zero": "zero gradient",
     "a random step raises": "gradient leads nowhere",
+    "does not change with the image": "logit saturates",
     "sees no gradient": "black box wins",
     "one fixed draw": "one draw",
     "fresh draws": "fixed and fresh part",

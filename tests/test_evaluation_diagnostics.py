@@ -142,6 +142,19 @@ def test_one_mask_of_dropout_for_a_whole_batch():
     assert any("place in the batch" in flag and "dropout" in flag for flag in found)
 
 
+def test_a_logit_that_saturates():
+    """Clipped from above, the label's does not move; one that others are compared with may."""
+    attack = {"bim": dataclasses.replace(BIM(THREAT, 4), loss=margin)}
+    found = flags(lambda x: jnp.minimum(linear(x), 0.5), attack)
+    (flag,) = (flag for flag in found if "the logit of the label does not change" in flag)
+    assert "bpda" in flag
+
+    def compared(x):
+        return linear(x) - linear(x)[:, :1]
+
+    assert flags(compared, attack) == []
+
+
 def test_few_classes():
     def some(k):
         return lambda x: linear(x)[:, :k]

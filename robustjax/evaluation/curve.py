@@ -41,6 +41,8 @@ def curve(
 ) -> dict[str, list[float]]:
     """Accuracy under one attack over radii of its threat, in one compilation.
 
+    A `Randomized` model has an image wrong where most of 20 draws are.
+
     Args:
       attack: a minimum-norm attack is run once; another once for each radius. Give it no fixed
         step size then, so that its steps follow eps.

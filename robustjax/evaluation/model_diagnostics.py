@@ -17,7 +17,7 @@ from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.losses import margin
-from robustjax.outputs import part
+from robustjax.outputs import logits_of, part
 from robustjax.threats import radius
 from robustjax.threats._trees import of_example
 from robustjax.typing import Threat
@@ -53,7 +53,7 @@ def of_model(
     checks = (_probabilities, _scale, _random, _batch, _no_logits)
     found = [check(setting, few, known) for check in checks]
     found.append(_constant(examples, clean))
-    found.append(_misleading(setting, examples[~clean.fooled], clean, threat))
+    found += _slopes(setting, examples[~clean.fooled], clean, threat)
     return [text for text in found if text]
 
 
@@ -193,30 +193,38 @@ def _constant(examples, clean):
     )
 
 
-def _misleading(setting, right, clean, threat):
-    """Whether random steps raise the margin more than a step along its gradient does.
+def _slopes(setting, right, clean, threat):
+    """Whether random steps beat the gradient of the margin, or the label's logit has none.
 
     In n dimensions a random step gains about a sqrt(n)-th of the gradient's, wherever the margin is
     smooth on the scale of the step, a quarter of the radius.
     """
     if threat is None or clean.logits is None or not are_classes(right.label) or not len(right):
-        return None
+        return
     some = right[np.arange(min(len(right), STEEP))]
     if some.image[0].size < DIRECTIONS or not 0 < float(radius(threat)) < np.inf:
-        return None
+        return
     shared = threat, setting.model, setting.key
-    misled = over_tiles(_misled_one, shared, some.rows() | {"target": None}, setting.batch_size)
-    if misled.sum() <= max(MISLED * len(some), 2):
-        return None
-    return (
-        f"at {misled.mean():.0%} of the images a random step raises the margin more than a step "
-        "along its gradient: the gradient leads nowhere (masked gradients); find the part that "
-        "breaks it and attack through bpda with a smooth stand-in for that part, or with the mean "
-        "gradient over noise (Randomized and eot), or without gradients (Square)"
-    )
+    rows = some.rows() | {"target": None}
+    misled, flat = over_tiles(_slope_one, shared, rows, setting.batch_size)
+    fixed = (clean.logits == clean.logits[:1]).all(0)  # of a class that others are compared with
+    flat, most = flat & ~fixed[some.label], max(MISLED * len(some), 2)
+    if misled.sum() > most:
+        yield (
+            f"at {misled.mean():.0%} of the images a random step raises the margin more than a "
+            "step along its gradient: the gradient leads nowhere (masked gradients); find the part "
+            "that breaks it and attack through bpda with a smooth stand-in for that part, or with "
+            "the mean gradient over noise (Randomized and eot), or without gradients (Square)"
+        )
+    if flat.sum() > most:
+        yield (
+            f"at {flat.mean():.0%} of the images the logit of the label does not change with the "
+            "image, though others do: it saturates (clipping, a sigmoid, rounding), and attacks "
+            "can only raise the others; return what goes into that part, or put bpda around it"
+        )
 
 
-def _misled_one(threat, model, key, row):
+def _slope_one(threat, model, key, row):
     threat, x = of_example(threat, row["position"]), row["image"]
     key = jax.random.fold_in(key, row["index"])
     logits_fn = redraw(averaged(one_example(model)), jax.random.fold_in(key, DIRECTIONS))
@@ -233,4 +241,6 @@ def _misled_one(threat, model, key, row):
     start, gradient = jax.value_and_grad(value)(x)
     luck = jnp.max(jax.vmap(of_chance)(jnp.arange(DIRECTIONS)))
     slack = 1e-3 * jnp.maximum(jnp.abs(start), 1e-6)  # rounding
-    return jnp.any(gradient != 0) & (luck > gain(gradient) + slack)
+    own = jax.grad(lambda z: logits_of(logits_fn(z))[row["label"]])(x)
+    slopes = jnp.any(gradient != 0)
+    return slopes & (luck > gain(gradient) + slack), slopes & jnp.all(own == 0)

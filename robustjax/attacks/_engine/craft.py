@@ -82,7 +82,7 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The arguments that all stages of one run share: see `perturb` and `evaluate`."""
+    """The arguments that all stages of one run share: see `perturb`, and for `vote` `evaluate`."""
 
     model: Callable
     key: jax.Array

@@ -56,8 +56,8 @@ def nan_in(attack: Attack, share: float) -> Iterator[str]:
         yield (
             f"the loss of {type(attack).__name__} or its gradient is NaN or infinite at "
             f"{share:.1%} of the images that resist it, so it finds nothing there, which is no "
-            "robustness: look for a root, a logarithm or a quotient at 0, also in the branch of a "
-            "jnp.where that is not taken"
+            "robustness: look for numbers that overflow, and for a root, a logarithm or a quotient "
+            "at 0, also in the branch of a jnp.where that is not taken"
         )
 
 
