@@ -389,3 +389,22 @@ def test_something_measured_is_measured_once(tmp_path):
 
     found = [runner.once(tmp_path / "new" / "a.json", measure) for _ in range(2)]
     assert found == [{"a": 0.5}] * 2 and len(calls) == 1
+
+
+def test_the_readme_shows_the_fast_autoattack_as_measured():
+    """And four networks keep the claim: no image more, at a tenth of the calls."""
+    rows = json.loads((FOLDER / "results/fast_autoattack.json").read_text())["rows"]
+    readme, kept = (FOLDER.parent / "README.md").read_text(), 0
+    for name, row in rows.items():
+        whole, shorter, fast = row["autoattack"], row["shorter"], row["fast"]
+        calls = [f"{v['forwards']:,.0f} + {v['backwards']:,.0f}" for v in (whole, fast[0])]
+        resist = ", ".join(str(v["robust"]) for v in fast)
+        cells = name, whole["robust"], calls[0], shorter["robust"], resist, calls[1]
+        assert f"| {' | '.join(map(str, cells))} |" in readme
+        kept += all(
+            v["robust"] <= whole["robust"]
+            and v["forwards"] <= whole["forwards"] / 10
+            and v["backwards"] <= whole["backwards"] / 10
+            for v in fast
+        )
+    assert kept == 4

@@ -1,4 +1,4 @@
-"""AutoAttack's verdict with a tenth of its model calls."""
+"""Close to AutoAttack's verdict, with about a tenth of its model calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class FastAutoAttack(Ensemble):
     """`AdaptiveRestarts`, then `PatientSquare` on what is left: the budget goes where it may help.
 
     For model selection and ablations. A figure to publish is that of `AutoAttack(threat,
-    first="fast")`, which runs these stages first and the standard ones on what is left.
+    first="fast")`, which runs these stages first and the standard ones on what is left. It can
+    leave more images, most where the margins fall late: experiments/benchmarks/fast_autoattack.py.
 
     In L1 there is none: ascents need sparse steps of adaptive size there (`APGD`).
 
