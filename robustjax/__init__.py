@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from robustjax import (
         attacks,
         centers,
-        checks,
         config,
         data,
         detection,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "attacks",
     "centers",
-    "checks",
     "config",
     "data",
     "detection",

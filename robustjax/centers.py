@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 from robustjax.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ else:
     distance = Lazy("scipy.spatial.distance")
 
 
+@checked(host=True, num_classes=(2, INF), dim=(1, INF))
 def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarray:
     """Max-Mahalanobis centers: a regular simplex, as far apart as a ball allows.
 
@@ -68,6 +69,7 @@ def max_mahalanobis(num_classes: int, dim: int, radius: float = 1.0) -> np.ndarr
     return centers
 
 
+@checked(host=True)
 def packing(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np.ndarray:
     """Centers of equal norm, spread as far apart as is known, for any number of classes.
 
@@ -136,6 +138,7 @@ def packing(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> n
     return (radius * centers).astype(np.float32)
 
 
+@checked(host=True)
 def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np.ndarray:
     """Centers of equal norm in uniformly random directions: the ablation "MMC (rand)".
 
@@ -169,6 +172,7 @@ def random(num_classes: int, dim: int, radius: float = 1.0, seed: int = 0) -> np
     return (radius * _unit(centers)).astype(np.float32)
 
 
+@checked(host=True)
 def pairwise_distances(centers: np.ndarray) -> np.ndarray:
     """Euclidean distances of all pairs: (L, dim) -> (L, L) float64, zero on the diagonal.
 
@@ -182,6 +186,7 @@ def pairwise_distances(centers: np.ndarray) -> np.ndarray:
     return distance.squareform(distance.pdist(_checked(centers)))
 
 
+@checked(host=True)
 def smallest_distance(centers: np.ndarray) -> float:
     """The distance of the closest pair, which Max-Mahalanobis centers maximise.
 

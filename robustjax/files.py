@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jax.core import Tracer
+
+from robustjax.checks import checked, shown
 from robustjax.writing import replacing
 
 LARGEST = 1 << 26
@@ -41,6 +44,7 @@ def from_json(text: str) -> Any:
     return _numbers(json.loads(text))
 
 
+@checked
 def write_json(path: str | os.PathLike, data: Any) -> None:
     """Write `data` as indented strict JSON (`to_json`); the file is replaced whole or not at all.
 
@@ -62,6 +66,7 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
         file.write(text.encode())
 
 
+@checked
 def digest(data: Any) -> str:
     """The SHA-256 of a JSON value, as 64 hex digits; the order of an object's keys is the same.
 
@@ -72,6 +77,7 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@checked
 def read_json(path: str | os.PathLike, keys: dict[str, Any] | None = None) -> Any:
     """Read a JSON file.
 
@@ -158,6 +164,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+@checked
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; an incomplete last line (the writer was killed) is skipped.
 
@@ -205,12 +212,12 @@ def _strict(value: Any) -> Any:
         return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_strict(item) for item in value]
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist") and not isinstance(value, Tracer):
         return _strict(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)  # NaN, Infinity or -Infinity
     if not isinstance(value, str | int | float | None):
-        raise TypeError(f"JSON cannot hold a {type(value).__name__}: {value!r}")
+        raise TypeError(f"data must be JSON, which cannot hold {shown(value)}")
     return value
 
 

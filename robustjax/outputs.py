@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
 
+from robustjax.checks import INF, check_arrays, checked, is_real, shown
+
 P = ParamSpec("P")
 
 
+@checked
 def part(output: Any, name: str, place: int | None = None) -> Any:
     """A part of an output, of one example or of a batch; None where there is none.
 
@@ -114,7 +118,9 @@ def layers_of(output: Any) -> tuple[jax.Array, ...]:
             "the model returns logits alone, and its features are needed; let it return "
             "{'logits': (B, K), 'features': (B, D) or a tuple of the layers' activations}"
         )
-    return tuple(layers) if isinstance(layers, tuple | list) else (layers,)
+    layers = tuple(layers) if isinstance(layers, tuple | list) else (layers,)
+    check_arrays("the features of the output", layers, axes=1)
+    return layers
 
 
 def features_of(output: Any) -> jax.Array:
@@ -159,23 +165,33 @@ def float_logits(output: Any) -> jax.Array:
     >>> str(float_logits(jnp.array([1, 2], jnp.bfloat16)).dtype)
     'float32'
     """
-    logits = jnp.asarray(logits_of(output))
+    if not is_real(found := logits_of(output)):
+        raise TypeError(f"logits must be real numbers, got {shown(found)}")
+    logits = jnp.asarray(found)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
+@checked(outputs=(1, INF))
 def of_logits(
-    loss: Callable[Concatenate[jax.Array, Any, P], jax.Array],
+    loss: Callable[Concatenate[jax.Array, Any, P], jax.Array], outputs: int = 1
 ) -> Callable[Concatenate[Any, Any, P], jax.Array]:
     """A loss of the logits, whatever else the model returns beside them, in float32 at least.
 
     Eight or eleven bits tell few losses apart, and 1e-12 is 0 in float16.
 
+    Args:
+      loss: (logits, target, ...) -> scalar.
+      outputs: how many of its first arguments are logits.
+
     >>> float(of_logits(lambda logits, y: logits[y])({"logits": jnp.array([1, 2])}, 1))
     2.0
     """
+    names = list(inspect.signature(loss).parameters)[:outputs]
 
     @functools.wraps(loss)
-    def reading(output: Any, target: Any, *args: P.args, **options: P.kwargs) -> jax.Array:
-        return loss(float_logits(output), target, *args, **options)
+    def reading(*args: Any, **options: Any) -> jax.Array:
+        first = map(float_logits, args[:outputs])
+        named = {n: float_logits(v) if n in names else v for n, v in options.items()}
+        return loss(*first, *args[outputs:], **named)
 
     return reading

@@ -8,6 +8,7 @@ written.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import zlib
@@ -19,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from robustjax.checks import INF, check_arrays, checked, shown
 from robustjax.promotion import promoting
 
 Device = Any
@@ -28,6 +30,16 @@ AXIS = "batch"
 """The name of the device axis, over which collectives inside a per-device function reduce."""
 
 
+def _check_axes(name: str, axes: Any) -> None:
+    """Raise ValueError unless axes are None and 0, alone or in a pytree."""
+    if isinstance(axes, list) and not axes:
+        raise ValueError(f"{name} must be None, 0 or a pytree of these, got []")
+    for axis in jax.tree.leaves(axes):
+        if axis is False or not isinstance(axis, int) or axis:
+            raise ValueError(f"{name} must be None, 0 or a pytree of these, got {shown(axis)}")
+
+
+@checked(in_axes=_check_axes, out_axes=_check_axes)
 def data_parallel(
     function: Callable,
     in_axes: Any,
@@ -50,6 +62,10 @@ def data_parallel(
     >>> float(mean(jnp.full(jax.device_count(), 3.0)))  # one number for each device
     3.0
     """
+    if devices is not None and not (
+        len(devices) and all(isinstance(device, jax.Device) for device in devices)
+    ):
+        raise ValueError(f"devices must be a list such as jax.devices(), got {shown(devices)}")
     return jax.pmap(
         promoting(function),
         axis_name=AXIS,
@@ -60,6 +76,7 @@ def data_parallel(
     )
 
 
+@checked(in_axes=_check_axes, out_axes=_check_axes)
 def emulate(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
     """The same program on one device: `jit(vmap)` over the shard axis, with the same axes.
 
@@ -73,6 +90,7 @@ def emulate(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
     return jax.jit(jax.vmap(function, in_axes=in_axes, out_axes=out_axes, axis_name=AXIS))
 
 
+@checked(tree=functools.partial(check_arrays, axes=1), shards=(1, INF))
 def split(tree: Any, shards: int) -> Any:
     """Reshape every leaf (N, ...) to (shards, N / shards, ...).
 
@@ -95,6 +113,7 @@ def split(tree: Any, shards: int) -> Any:
     return jax.tree.map(reshape, tree)
 
 
+@checked(tree=functools.partial(check_arrays, axes=2))
 def merge(tree: Any) -> Any:
     """The inverse of `split`: (shards, n, ...) -> (shards * n, ...).
 
@@ -104,6 +123,7 @@ def merge(tree: Any) -> Any:
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
 
+@checked(tree=check_arrays, axes=_check_axes)
 def place(tree: Any, axes: Any) -> Any:
     """Put a tree where `data_parallel` leaves its outputs, so that the first call compiles once.
 
@@ -122,6 +142,7 @@ def place(tree: Any, axes: Any) -> Any:
     return _with_mesh(jax.local_devices(), put, tree, axes)
 
 
+@checked(tree=check_arrays, axes=_check_axes)
 def to_global(tree: Any, axes: Any) -> Any:
     """Join each process's part of what `data_parallel` returns into global arrays, as Orbax needs.
 
@@ -133,6 +154,7 @@ def to_global(tree: Any, axes: Any) -> Any:
     return _with_mesh(jax.devices(), multihost_utils.host_local_array_to_global_array, tree, axes)
 
 
+@checked(tree=check_arrays, axes=_check_axes)
 def to_local(tree: Any, axes: Any) -> Any:
     """The inverse of `to_global`: this process's part of global arrays.
 
@@ -143,12 +165,15 @@ def to_local(tree: Any, axes: Any) -> Any:
     return _with_mesh(jax.devices(), multihost_utils.global_array_to_host_local_array, tree, axes)
 
 
+@checked
 def gather(array: jax.Array) -> np.ndarray:
     """All of a global array, on every process.
 
     >>> rj.parallel.gather(jnp.arange(3)).tolist()
     [0, 1, 2]
     """
+    if isinstance(array, np.ndarray):
+        return array
     if array.is_fully_replicated:
         return np.asarray(array.addressable_data(0))
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
@@ -160,11 +185,16 @@ def _with_mesh(devices: Sequence[Device], function: Callable, tree: Any, axes: A
 
     def visit(axis, subtree):
         spec = PartitionSpec() if axis is None else PartitionSpec(AXIS)
+        check_arrays("tree", subtree, axes=0 if axis is None else 1)
         return jax.tree.map(lambda leaf: function(leaf, mesh, spec), subtree)
 
-    return jax.tree.map(visit, axes, tree, is_leaf=lambda axis: axis is None)
+    try:
+        return jax.tree.map(visit, axes, tree, is_leaf=lambda axis: axis is None)
+    except ValueError as error:
+        raise ValueError(f"axes must be a prefix of the tree: {error}") from error
 
 
+@checked
 def barrier(name: str) -> None:
     """Wait until every process has reached this call.
 
@@ -173,6 +203,7 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+@checked(host=True, value=(-INF, INF))
 def broadcast(value: float) -> float:
     """Process 0's value, on every process.
 
@@ -182,6 +213,7 @@ def broadcast(value: float) -> float:
     return float(multihost_utils.broadcast_one_to_all(np.float64(value)))
 
 
+@checked
 def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process.
 
@@ -192,6 +224,7 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
+@checked(tree=functools.partial(check_arrays, axes=1))
 def share(tree: Any) -> Any:
     """This process's rows of arrays that all processes have: every P-th of P processes.
 
@@ -208,6 +241,7 @@ def share(tree: Any) -> Any:
     return jax.tree.map(lambda a: a[rows], tree)
 
 
+@checked(tree=functools.partial(check_arrays, axes=1), count=(1, INF))
 def join(tree: Any, count: int) -> Any:
     """The inverse of `share`: all `count` rows, on every process.
 
@@ -220,6 +254,7 @@ def join(tree: Any, count: int) -> Any:
     return jax.tree.map(lambda a: np.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])[:count], shares)
 
 
+@checked
 def check_same(about: dict[str, Any]) -> None:
     """Raise ValueError on every process unless all of them have the same arrays.
 
@@ -248,6 +283,7 @@ def _digest(tree: Any) -> int:
     return found >> 1
 
 
+@checked(batch_size=(1, INF))
 def use_all_cores(batch_size: int = 16) -> None:
     """Make one CPU device per core, which is faster than one device with many threads.
 
@@ -276,6 +312,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@checked
 def initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Join a run of several processes (`jax.distributed`), before any other use of JAX.
 

@@ -30,7 +30,8 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
-from robustjax.config import format_number, hint, parse_number
+from robustjax.checks import checked, hint, shown
+from robustjax.config import format_number, parse_number
 
 T = TypeVar("T")
 Settings = list[tuple[str, str]]
@@ -52,10 +53,12 @@ class Names(dict[str, T], Generic[T]):
       known: those that come with robustjax.
     """
 
+    @checked
     def __init__(self, kind: str, known: Mapping[str, T]):
         super().__init__(known)
         self.kind, self._owners = kind, dict[str, str]()
 
+    @checked
     def find(self, name: str) -> T:
         """The value of this name.
 
@@ -66,6 +69,7 @@ class Names(dict[str, T], Generic[T]):
             raise ValueError(_unknown(self.kind, name, self))
         return self[name]
 
+    @checked
     def register(self, name: str, value: T) -> None:
         """Add `value` under this name.
 
@@ -110,6 +114,7 @@ def _unknown(kind: str, word: str, known: Iterable[str], meant: Sequence[str] = 
     return f"unknown {kind} {word!r}; {question}known: {', '.join(known) or 'none'}"
 
 
+@checked
 def split(text: str) -> tuple[str, Settings]:
     """'name:path=value:path=value' -> the name and the settings.
 
@@ -129,6 +134,7 @@ def split(text: str) -> tuple[str, Settings]:
     return name, settings
 
 
+@checked
 def parse(text: str, names: Names[T]) -> T:
     """The config that a text describes.
 
@@ -149,6 +155,7 @@ def parse(text: str, names: Names[T]) -> T:
     return change(names.find(name), settings, name)
 
 
+@checked
 def change(config: Any, settings: Settings, name: str) -> Any:
     """A copy of a config with these settings, applied together since they may depend on each other.
 
@@ -183,6 +190,7 @@ def change(config: Any, settings: Settings, name: str) -> Any:
     return dataclasses.replace(config, **changes) if changes else config
 
 
+@checked
 def write(config: Any, names: Mapping[str, Any]) -> str:
     """The inverse of `parse`, starting from the name that needs the fewest settings.
 
@@ -200,7 +208,7 @@ def write(config: Any, names: Mapping[str, Any]) -> str:
             settings = _differences(config, known)
             texts.append([name, *(f"{path}={value}" for path, value in settings)])
     if not texts:
-        raise ValueError(f"{config!r} has no name")
+        raise ValueError(f"config must be made of named parts; {shown(config)} has no name")
     return ":".join(min(texts, key=len))
 
 
@@ -222,8 +230,9 @@ def _differences(config: Any, base: Any, path: str = "") -> Settings:
     return found
 
 
+@checked
 def settings_of(config: Any, path: str = "") -> Settings:
-    """All settings that a text can change, with their current values.
+    """All settings that a text can change, with their current values; none of what is no config.
 
     >>> from robustjax.attacks.stops import Misclassified
     >>> settings_of(Misclassified())

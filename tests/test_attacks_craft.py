@@ -170,10 +170,10 @@ KEYS = (jax.random.PRNGKey(0), jax.random.key(0))
 
 def test_unusable_keys_batch_sizes_and_partials_are_refused():
     for key in (0, jax.random.split(jax.random.key(0), 2)):
-        with pytest.raises(ValueError, match="key must be one PRNG key"):
+        with pytest.raises(ValueError, match="key must be a PRNG key"):
             perturb(ATTACK, MODEL, key, IMAGES, LABELS)
     for size in (0, 2.5, "8"):
-        with pytest.raises(ValueError, match="batch_size must be an integer"):
+        with pytest.raises(ValueError, match=r"batch_size must (be a whole number|lie in)"):
             run(batch_size=size)
     with pytest.raises(ValueError, match="arrays and numbers only, not str"):
         run(model=jax.tree_util.Partial(batch, {"w": W, "name": "linear"}))

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import wrong_lines
 
 import robustjax
 from robustjax import (
@@ -861,3 +862,12 @@ def test_a_warning_is_one_line(monkeypatch, capsys):
     cli.main(["methods"])
     assert capsys.readouterr().out == "warning: so it is\n"
     assert warnings.formatwarning is usual
+
+
+def test_wrong_lines_end_in_one_line(run, tmp_path, monkeypatch):
+    """60 of the generated ones, but those that name a folder for results after a compilation."""
+    monkeypatch.chdir(tmp_path)
+    paths = wrong_lines.places(tmp_path, run)
+    lines = [line for line in wrong_lines.lines(seed=0, count=80) if "quickstart" not in line]
+    found = [(*wrong_lines.outcome(line, paths), line) for line in lines[:60]]
+    assert [entry for entry in found if entry[0] != "refused"] == []

@@ -120,7 +120,7 @@ def test_fields_are_checked_whether_annotations_are_postponed_or_not(future):
 
 
 def test_a_loss_by_its_name_is_refused_in_python():
-    with pytest.raises(ValueError, match="loss must be a function, got 'dlr'"):
+    with pytest.raises(ValueError, match="loss must be a function of 2 arguments, got 'dlr'"):
         PGD(loss="dlr")
 
 

@@ -205,7 +205,7 @@ def test_bad_data_are_refused(field, value, message):
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(ValueError, match="no examples"):
+    with pytest.raises(ValueError, match="images must not be empty"):
         data.load("digits").take(slice(0))
 
 
@@ -627,9 +627,9 @@ def test_a_batch_cannot_be_written_into():
     [
         ((0, 0, 10, 11), r"batch size must lie in \[1, 10\]"),
         ((0, 0, 10, 0), r"batch size must lie in \[1, 10\]"),
-        ((0, -1, 10, 5), "got step -1"),
-        ((-1, 0, 10, 5), "seed -1"),
-        ((2**32, 0, 10, 5), "seed 4294967296"),
+        ((0, -1, 10, 5), "step must lie in"),
+        ((-1, 0, 10, 5), "seed must be .* got -1"),
+        ((2**32, 0, 10, 5), "seed must be .* got 4294967296"),
     ],
 )
 def test_impossible_batches_are_refused(arguments, message):
@@ -718,11 +718,11 @@ def test_vmap_is_the_loop_and_the_key_decides():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "edge"}, "unknown padding mode 'edge'; choose reflect or zero"),
+        ({"mode": "edge"}, "mode must be one of reflect, zero, got 'edge'"),
         ({"pad": 4}, r"cannot pad an image of shape \(4, 6, 2\) by 4 with mode 'reflect'"),
-        ({"pad": -1, "mode": "zero"}, "by -1"),
+        ({"pad": -1, "mode": "zero"}, "pad must lie in .* got -1"),
         ({"pad": 0, "shift": 1.5}, "shift must lie in"),
-        ({"pad": 1, "shift": 0.1}, "with pad 0, got shift 0.1 and pad 1"),
+        ({"pad": 1, "shift": 0.1}, "needs pad 0, got shift 0.1 and pad 1"),
     ],
 )
 def test_impossible_augmentation_is_refused(arguments, message):
@@ -731,7 +731,7 @@ def test_impossible_augmentation_is_refused(arguments, message):
 
 
 def test_a_batch_is_no_image():
-    with pytest.raises(AssertionError, match="rank"):
+    with pytest.raises(ValueError, match="must have the shape"):
         data.augment(jax.random.key(0), jnp.zeros((2, H, W, 2)))
 
 

@@ -264,7 +264,7 @@ def test_unusable_requests_are_refused():
         report(ATTACKS, batch_size=0)
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got -3"):
         curve(model(), IMAGES, LABELS, FGSM(), [0.1], jax.random.key(0), batch_size=-3)
-    with pytest.raises(ValueError, match=r"key must be one PRNG key, such as jax.random.key\(0\)"):
+    with pytest.raises(ValueError, match=r"key must be a PRNG key such as jax.random.key\(0\)"):
         evaluate(model(), IMAGES, LABELS, ATTACKS, 0)
     with pytest.raises(ValueError, match="cannot be named clean"):
         report({"clean": ATTACKS["fgsm"]})

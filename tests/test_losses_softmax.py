@@ -135,7 +135,7 @@ def test_a_distribution_is_smoothed_class_by_class():
 
 
 def test_smoothing_refuses_an_unknown_convention():
-    with pytest.raises(ValueError, match="'wrong' or 'all'"):
+    with pytest.raises(ValueError, match="over must be one of wrong, all"):
         losses.smooth(1, 4, 0.3, "some")
 
 

@@ -203,7 +203,7 @@ def test_no_class_is_written_for_nan(monkeypatch, tmp_path, label, names, shown)
     ("clean", "adversarial", "labels", "message"),
     [
         ((2, 4, 4, 2), (2, 4, 4, 2), 2, r"images must be \(N, H, W, 1 or 3\)"),
-        ((0, 4, 4, 1), (0, 4, 4, 1), 0, r"images must be"),
+        ((0, 4, 4, 1), (0, 4, 4, 1), 0, r"clean must not be empty"),
         ((2, 4, 4, 1), (2, 4, 5, 1), 2, "do not match"),
         ((2, 4, 4, 1), (2, 4, 4, 1), 3, "do not match"),
     ],

@@ -39,6 +39,7 @@ from robustjax.attacks._minimum_norm.fab import FAB
 from robustjax.attacks._minimum_norm.fmn import FMN
 from robustjax.attacks._minimum_norm.jsma import JSMA
 from robustjax.attacks.starts import OutputDiversified
+from robustjax.checks import checked
 from robustjax.losses import dlr, targeted_dlr
 from robustjax.threats import L0, L1, L2, Linf
 from robustjax.typing import Attack, Threat
@@ -162,6 +163,7 @@ def names() -> tuple[str, ...]:
     return tuple(ATTACKS)
 
 
+@checked
 def register(
     name: str,
     make: Callable[..., Attack],
@@ -195,6 +197,7 @@ def register(
     ATTACKS.register(name, Row(make, paper, cost, budget, threats))
 
 
+@checked
 def parse(text: str, threat: Threat) -> Attack:
     """Build an attack from its name and settings: NAME[-BUDGET][xRESTARTS][:FIELD=VALUE ...].
 

@@ -1,8 +1,9 @@
-"""Checks of single values, in messages that name the argument and say what to do."""
+"""Checks of one value, by its range or kind, and how messages show it."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
@@ -14,6 +15,8 @@ from jax.core import Tracer
 Check = Callable[[str, Any], None]
 """Raises ValueError or TypeError unless the value of this name is right."""
 INF = math.inf
+LARGEST = 2**31 - 1
+"""The largest int of JAX, which computes in 32 bits."""
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = INF) -> None:
@@ -31,7 +34,7 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = INF) -> 
         raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
     if not is_real(value):
         raise ValueError(f"{name} must be a number such as 0.1, got {shown(value)}")
-    wrong = [entry for entry in _entries(value) if not low <= entry <= high]
+    wrong = [entry for entry in entries_of(value) if not low <= entry <= high]
     if wrong:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {shown(wrong[0])}")
 
@@ -45,12 +48,12 @@ def check_finite(name: str, value: Any) -> None:
     """
     if isinstance(value, Tracer) or not is_real(value):
         return
-    wrong = [entry for entry in _entries(value) if not -INF < entry < INF]
+    wrong = [entry for entry in entries_of(value) if not -INF < entry < INF]
     if wrong:
         raise ValueError(f"{name} must be finite, got {shown(wrong[0])}")
 
 
-def _entries(value: Any) -> list[Any]:
+def entries_of(value: Any) -> list[Any]:
     """A number, or the least and the largest of an array's; NaN if there is one.
 
     None of an array without values here: a tracer, one that is deleted, or on other hosts.
@@ -77,6 +80,42 @@ def check_seed(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a whole number in [0, {2**32 - 1}], got {shown(value)}")
 
 
+def check_key(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is one PRNG key.
+
+    >>> rj.checks.check_key("key", 0)
+    Traceback (most recent call last):
+    ValueError: key must be a PRNG key such as jax.random.key(0), got 0
+    """
+    typed = isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+    raw = isinstance(value, jax.Array | np.ndarray) and value.dtype == np.uint32
+    if not (typed or raw) or value.ndim != (0 if typed else 1):
+        raise ValueError(f"{name} must be a PRNG key such as jax.random.key(0), got {shown(value)}")
+
+
+def check_image_shape(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is (H, W, C), three whole numbers.
+
+    >>> rj.checks.check_image_shape("image_shape", (28, 28))
+    Traceback (most recent call last):
+    ValueError: image_shape must be (H, W, C), three whole numbers of at least 1, got (28, 28)
+    """
+    kinds = int | np.integer
+    sizes = value if isinstance(value, tuple | list) else ()
+    if len(sizes) != 3 or not all(isinstance(size, kinds) and size > 0 for size in sizes):
+        raise ValueError(
+            f"{name} must be (H, W, C), three whole numbers of at least 1, got {shown(value)}"
+        )
+
+
+BY_NAME: dict[str, Check] = {
+    "key": check_key,
+    "seed": check_seed,
+    "image_shape": check_image_shape,
+}
+"""What some names ask, wherever they stand, whatever their type."""
+
+
 def check_kind(name: str, value: Any, kind: type) -> None:
     """Raise ValueError unless `value` is an instance of this class.
 
@@ -85,8 +124,12 @@ def check_kind(name: str, value: Any, kind: type) -> None:
     ValueError: attack must be a PGD, got 'pgd'
     """
     if not isinstance(value, kind):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise ValueError(f"{name} must be {article} {kind.__name__}, got {shown(value)}")
+        raise ValueError(f"{name} must be {a(kind)}, got {shown(value)}")
+
+
+def a(kind: type) -> str:
+    """The name of a class with its article."""
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
@@ -136,8 +179,15 @@ def shown(value: Any) -> str:
         return f"an array of {value.dtype} of shape {value.shape}"
     if isinstance(value, int) and abs(value) > 2**128:
         return "a number of more than 38 digits"
+    if inspect.isfunction(value):
+        return f"the function {value.__qualname__}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of NumPy or JAX, or a scalar of NumPy."""
+    return isinstance(value, np.ndarray | np.generic | jax.Array)
 
 
 def is_real(value: Any) -> bool:
@@ -146,6 +196,6 @@ def is_real(value: Any) -> bool:
     >>> [rj.checks.is_real(value) for value in (1, 0.5, jnp.ones(3), True, 1j, "1")]
     [True, True, True, False, False, False]
     """
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return jax.numpy.issubdtype(value.dtype, np.floating) or value.dtype.kind in "iu"
+    if hasattr(value, "dtype"):
+        return any(jax.numpy.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer))
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -55,6 +55,8 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
     def __post_init__(self):
         super().__post_init__()
         rj.checks.check_number("--levels", self.levels, 1)
+        if not self.attacks:
+            raise ValueError("--attacks needs a name at least, such as pgd-20")
 
 
 def command(words: Sequence[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import importlib
 import inspect
+import io
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -45,14 +48,38 @@ def read(kind: Any, command: str, words: collections.abc.Sequence[str]) -> Any:
     # As a part, not as the whole: tyro prints a page for errors of the whole.
     parsed.__annotations__ = {"options": Annotated[kind, arg(name="")]}
     about = re.split(SECTION, inspect.getdoc(kind) or "")[0]
-    return tyro.cli(
-        parsed,
-        prog=f"robustjax {command}",
-        description="\n\n".join(textwrap.fill(part, 80) for part in about.split("\n\n")),
-        args=list(words),
-        config=(tyro.conf.AvoidSubcommands,),
-        registry=REGISTRY,
-    )
+    page = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(page):
+            return tyro.cli(
+                parsed,
+                prog=f"robustjax {command}",
+                description="\n\n".join(textwrap.fill(part, 80) for part in about.split("\n\n")),
+                args=list(words),
+                config=(tyro.conf.AvoidSubcommands,),
+                registry=REGISTRY,
+            )
+    except SystemExit as end:
+        if end.code:
+            print(f"robustjax: {one_line(page.getvalue(), command)}", file=sys.stderr)
+        raise
+
+
+def one_line(page: str, command: str) -> str:
+    """What tyro's page about an error says, in one line: its reasons, and the flag that is meant.
+
+    >>> page = "| Unrecognized options: --epoch, 3 |\\n| ----- |\\n| Perhaps you meant: |"
+    >>> page += "\\n|     --epochs INT |\\n|         passes over the training set |"
+    >>> one_line(page, "train natural")
+    'Unrecognized options: --epoch, 3; did you mean --epochs? see robustjax train natural --help'
+    """
+    lines = [line.strip("│| ") for line in page.splitlines() if line[:1] in ("│", "|")]
+    parts = re.split(r"\n[─-]+\n", "\n".join(lines))
+    aside = ("Argument helptext", "For full helptext", "Perhaps you meant")
+    reasons = [" ".join(part.split()) for part in parts if not part.startswith(aside)]
+    meant = re.search(r"\nPerhaps you meant:\n(--\S+)", "\n".join(lines))
+    question = f"did you mean {meant[1]}? " if meant else ""
+    return f"{'; '.join(reasons)}; {question}see robustjax {command} --help"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,6 +189,26 @@ def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         is_instance=lambda value: isinstance(value, int | float),
         str_from_instance=lambda value: [config.format_number(value)],
     )
+
+
+@REGISTRY.primitive_rule
+def path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Read a path, which is not empty: `Path('')` would be the current folder."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: _path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("a path cannot be empty; write . for the current folder")
+    return Path(text)
 
 
 @REGISTRY.primitive_rule

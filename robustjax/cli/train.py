@@ -240,6 +240,9 @@ def command(words: Sequence[str]) -> None:
     else:
         rj.training.CATALOGUE.find(name)
         run = read(flags(name, rest), f"train {name}", rest)
+        more = [word for word in rest if word.startswith(("--extra-", "--extra_"))]
+        if more and run.options.extra is None:
+            raise ValueError(f"{more[0]} needs --extra, a pool of extra images")
         train(run.method, run.recipe, run.options)
 
 

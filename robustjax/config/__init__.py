@@ -6,7 +6,7 @@ declared `static(...)`: functions, names and flags, which change the program. `n
 the range of a number.
 """
 
-from robustjax.config.declare import config, hint, number, static, type_name
+from robustjax.config.declare import config, number, static, type_name
 from robustjax.config.encoding import decode, encode, rewrites_older
 from robustjax.config.numbers import format_number, parse_number
 
@@ -15,7 +15,6 @@ __all__ = [
     "decode",
     "encode",
     "format_number",
-    "hint",
     "number",
     "parse_number",
     "rewrites_older",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import sys
-from typing import Any, TypeVar, dataclass_transform, get_args
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
 
-from robustjax.checks import Check, check_finite, check_number, of_type
+from robustjax.checks import INF, arguments, check_fields, checked
 
 T = TypeVar("T")
 CLASSES: dict[str, type] = {}
@@ -31,6 +30,7 @@ def static(*, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
+@checked(low=(-INF, INF), high=(-INF, INF))
 def number(
     *,
     default: Any = dataclasses.MISSING,
@@ -55,6 +55,7 @@ def number(
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, number, dataclasses.field))
+@checked
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree that `decode` finds by its name.
 
@@ -79,15 +80,14 @@ def config(cls: type[T]) -> type[T]:
 
     def __post_init__(self):
         if type(self) is cls:  # once, not again when a subclass calls super()
-            for name, checks in _checks(cls).items():
-                for check in checks:
-                    check(name, getattr(self, name))
+            check_fields(self)
         own(self)
 
     declared: Any = cls
     declared.__post_init__ = __post_init__
     cls = dataclasses.dataclass(frozen=True)(cls)
     cls.__eq__ = _equal
+    _say_names(cls)
     _register(cls)
     name = type_name(cls)
     known = CLASSES.get(name)
@@ -97,6 +97,23 @@ def config(cls: type[T]) -> type[T]:
     return cls
 
 
+def _say_names(cls: Any) -> None:
+    """Let a call with an unknown or missing field say which, and what it may mean."""
+    made = cls.__init__
+    signature = inspect.signature(made)
+
+    @functools.wraps(made)
+    def __init__(*args, **options):
+        try:
+            made(*args, **options)
+        except TypeError:
+            arguments(signature, "__init__", args, options)
+            raise
+
+    cls.__init__ = __init__
+
+
+@checked
 def type_name(cls: type) -> str:
     """The name of a config class in JSON, with its module unless that is robustjax.
 
@@ -119,58 +136,6 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray | jax.Array) or isinstance(b, np.ndarray | jax.Array):
         return np.array_equal(a, b)
     return a is b or a == b
-
-
-@functools.cache
-def _checks(cls: type) -> dict[str, tuple[Check, ...]]:
-    """What the type and the range of each field ask."""
-    found = {}
-    for field in dataclasses.fields(cls):
-        kind, limits = hint(cls, field), field.metadata.get("range")
-        fixed = bool(field.metadata.get("static"))
-        checks = [] if kind is None else [of_type(kind, fixed)]
-        if limits is not None:
-            checks.append(functools.partial(_check_range, limits))
-        if not field.metadata.get("infinite") and float in _numbers(kind):
-            checks.append(_check_finite)
-        found[field.name] = tuple(check for check in checks if check is not None)
-    return found
-
-
-def _numbers(kind: Any) -> tuple[Any, ...]:
-    """The types of a field's numbers: of a tuple's those inside; none if it can hold arrays."""
-    options = get_args(kind) or (kind,)
-    return () if jax.Array in options else options
-
-
-def _check_range(limits: tuple[float, float], name: str, value: Any) -> None:
-    for one in value if isinstance(value, tuple) else (value,):
-        if not isinstance(one, str):  # a word, which the type allows
-            check_number(name, one, *limits)
-
-
-def _check_finite(name: str, value: Any) -> None:
-    for one in value if isinstance(value, tuple) else (value,):
-        check_finite(name, one)
-
-
-def hint(cls: type, field: dataclasses.Field) -> Any:
-    """A field's type, even if annotations are postponed; None if it cannot be resolved.
-
-    >>> @rj.config.config
-    ... class Power:
-    ...     exponent: int = 2
-    >>> rj.config.hint(Power, dataclasses.fields(Power)[0])
-    <class 'int'>
-    """
-    if not isinstance(field.type, str):
-        return field.type
-    owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
-    scope = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
-    try:
-        return eval(field.type, dict(scope))
-    except NameError:  # a local name, or one imported for type checkers only
-        return None
 
 
 def _register(cls: type) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustjax.checks import checked
 from robustjax.config.declare import CLASSES, type_name
 
 Rewrite = Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any]]
@@ -81,6 +82,7 @@ def _name(function: Callable) -> str:
     return function.__name__ if ours else f"{module}.{function.__qualname__}"
 
 
+@checked
 def rewrites_older(rewrite: Rewrite) -> Rewrite:
     """Register what `decode` makes of fields that an older version wrote.
 
@@ -95,6 +97,7 @@ def rewrites_older(rewrite: Rewrite) -> Rewrite:
     return rewrite
 
 
+@checked
 def decode(data: Any, functions: Mapping[str, Callable]) -> Any:
     """Rebuild what `encode` wrote; `functions` resolves the fields that hold a function.
 

@@ -6,7 +6,10 @@ import math
 import re
 from fractions import Fraction
 
+from robustjax.checks import INF, checked
 
+
+@checked(host=True)
 def parse_number(text: str | float) -> float:
     """Read a number written as a decimal or as a fraction.
 
@@ -28,6 +31,7 @@ def parse_number(text: str | float) -> float:
     return value
 
 
+@checked(host=True, value=(-INF, INF))
 def format_number(value: float) -> str:
     """The inverse of `parse_number`: an exact short decimal or fraction, else all digits.
 

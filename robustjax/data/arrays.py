@@ -83,6 +83,12 @@ class Arrays:
                 f"{self.name}: {file} has {len(numbered)} labels up to "
                 f"{numbered.max()}; number the classes from 0, with examples of each"
             )
+        like = self._array("train", "images") if trained else images
+        if images.shape[1:] != like.shape[1:]:
+            raise ValueError(
+                f"{self.name}: {split}_images.npy has images of shape {images.shape[1:]}, "
+                f"train_images.npy of {like.shape[1:]}; resize one of them"
+            )
         return Dataset(
             images=images,
             labels=labels,

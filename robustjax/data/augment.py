@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 
-from robustjax.config import config, static
+from robustjax.checks import INF, checked, shown
+from robustjax.config import config, number, static
 from robustjax.spec import Names
 
 PADS = {"reflect": "reflect", "zero": "constant"}
 
 
+def _check_bytes(name: str, value: Any) -> None:
+    if np.dtype(getattr(value, "dtype", float)) != np.uint8:
+        raise TypeError(f"{name} must be uint8 of [0, 255], got {shown(value)}")
+
+
+@checked(images=_check_bytes)
 def to_float(images: ArrayLike) -> jax.Array:
     """uint8 of any shape -> float32 in [0, 1].
 
@@ -27,6 +34,7 @@ def to_float(images: ArrayLike) -> jax.Array:
     return jnp.asarray(images, jnp.float32) / 255
 
 
+@checked(image="H W C", pad=(0, INF), shift=(0, 1), cutout=(0, INF))
 def augment(
     key: jax.Array,
     image: jax.Array,
@@ -54,9 +62,9 @@ def augment(
       An image of the same shape and dtype.
 
     Raises:
-      AssertionError: the image does not have three axes; use `jax.vmap` for a batch.
-      ValueError: a negative pad or cutout, an unknown mode, more reflected rows than the image
-        has, a shift outside [0, 1], or a shift together with a pad.
+      ValueError: an image that does not have three axes (`jax.vmap` makes a batch), a negative pad,
+        an unknown mode, more reflected rows than the image has, a shift outside [0, 1], a shift
+        together with a pad, or a cutout larger than the image.
 
     References:
       He et al. (2016), section 4.2: pad 4, random crop, horizontal flip on CIFAR-10.
@@ -67,15 +75,15 @@ def augment(
     >>> jax.jit(jax.vmap(rj.data.augment))(keys, images).shape
     (5, 8, 8, 3)
     """
-    chex.assert_rank(image, 3)
-    if mode not in PADS:
-        raise ValueError(f"unknown padding mode {mode!r}; choose reflect or zero")
-    if pad < 0 or (mode == "reflect" and pad >= min(image.shape[:2])):
+    if mode == "reflect" and pad >= min(image.shape[:2]):
         raise ValueError(f"cannot pad an image of shape {image.shape} by {pad} with mode {mode!r}")
-    if not 0 <= shift <= 1 or (shift and pad):
-        raise ValueError(f"shift must lie in [0, 1], with pad 0, got shift {shift} and pad {pad}")
-    if cutout < 0:
-        raise ValueError(f"cutout must be the side of a square in pixels, got {cutout}")
+    if shift and pad:
+        raise ValueError(f"a shift needs pad 0, got shift {shift} and pad {pad}")
+    if cutout > max(image.shape[:2]):
+        raise ValueError(
+            f"cutout is the side of a square in pixels, and {cutout} is larger than the image, of "
+            f"shape {image.shape}"
+        )
     keys = jax.random.split(key, 3 if cutout else 2)
     crop_key, flip_key = keys[:2]
     if pad:
@@ -122,11 +130,11 @@ class Augment:
     [0.0, 1.0]
     """
 
-    pad: int = static(default=4)
+    pad: int = number(default=4, static=True)
     mode: Literal["reflect", "zero"] = static(default="reflect")
     flip: bool = static(default=True)
-    shift: float = static(default=0.0)
-    cutout: int = static(default=0)
+    shift: float = number(default=0.0, high=1, static=True)
+    cutout: int = number(default=0, static=True)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """One example (H, W, C) -> one of the same shape."""
@@ -149,6 +157,7 @@ AUGMENTATIONS = Names(
 """By the names of `train --augment`."""
 
 
+@checked
 def default_augment(
     name: str, image_shape: tuple[int, int, int], usual: Augment = CROP_FLIP
 ) -> Augment:

@@ -6,7 +6,10 @@ import functools
 
 import numpy as np
 
+from robustjax.checks import INF, checked
 
+
+@checked(host=True)
 def steps_per_epoch(size: int, batch: int) -> int:
     """The number of full batches in an epoch; the remainder is dropped, other examples each epoch.
 
@@ -23,6 +26,7 @@ def steps_per_epoch(size: int, batch: int) -> int:
     return size // batch
 
 
+@checked(host=True, step=(0, INF))
 def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
     """The rows of the data set that a step trains on: (batch,) int32.
 
@@ -71,6 +75,7 @@ def draw(seed: int, step: int, size: int, count: int) -> np.ndarray:
     return np.random.RandomState([seed, step, 1]).randint(size, size=count, dtype=np.int32)
 
 
+@checked(host=True, indices="N")
 def shard(indices: np.ndarray, process: int, processes: int) -> np.ndarray:
     """The block of a batch that this process reads; in order, the blocks make up the batch.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from robustjax.checks import checked
 
+
+@checked(image="H W C", other="H W C")
 def cutmix(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Paste a random box of `other` into `image`, at the same place.
 
@@ -35,7 +37,6 @@ def cutmix(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Arra
     >>> bool(mixed.mean() == kept)
     True
     """
-    chex.assert_rank([image, other], 3)
     size = jnp.array(image.shape[:2])
     size_key, place_key = jax.random.split(key)
     half = jnp.floor(size * jnp.sqrt(jax.random.uniform(size_key)) / 2).astype(jnp.int32)

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from robustjax.checks import check_number
+from robustjax.checks import check_fields, check_layout, check_number, checked, shown
 
 CHUNK = 1024
 """Examples that are read at a time."""
@@ -48,24 +48,34 @@ class Dataset:
     targets: np.ndarray | None = None
 
     def __post_init__(self):
+        check_fields(self)
+        for field in ("images", "labels", "indices"):
+            if not isinstance(array := getattr(self, field), np.ndarray):
+                raise TypeError(f"{field} must be an array of NumPy, got {shown(array)}")
         images, labels, what = self.images, self.labels, f"{self.name} ({self.split})"
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
                 f"{what}: images must be uint8 of shape (N, H, W, C), "
                 f"got {images.dtype} of shape {images.shape}"
             )
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"{what}: labels must be {len(images)} integers, one for each image, "
-                f"got {labels.dtype} of shape {labels.shape}"
-            )
-        if not len(labels):
-            raise ValueError(f"{what}: there are no examples")
+        check_layout(f"{what}: images", images.shape)
+        for field in ("labels", "indices"):
+            array = getattr(self, field)
+            if array.dtype.kind not in "iu" or array.shape != images.shape[:1]:
+                raise ValueError(
+                    f"{what}: {field} must be {len(images)} integers, one for each image, "
+                    f"got {array.dtype} of shape {array.shape}"
+                )
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.num_classes:
             raise ValueError(
                 f"{what}: labels must lie in [0, {self.num_classes}), got {low} to {high}"
                 + (" (this split comes without labels)" if low == high == -1 else "")
+            )
+        low, high = int(self.indices.min()), int(self.indices.max())
+        if low < 0 or high >= 2**31:
+            raise ValueError(
+                f"{what}: indices must be rows of the source, in [0, 2^31), got {low} to {high}"
             )
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(
@@ -101,6 +111,7 @@ class Dataset:
                 found.update(array[start : start + CHUNK].tobytes())
         return found.hexdigest()
 
+    @checked(host=True)
     def take(self, rows: np.ndarray | slice) -> Dataset:
         """The examples at these rows, with their labels, indices and targets."""
         return dataclasses.replace(

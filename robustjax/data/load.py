@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from robustjax.checks import checked
 from robustjax.data.arrays import Arrays, Digits
 from robustjax.data.dataset import Dataset
 from robustjax.data.tfds import TFDS, prepared
@@ -49,12 +50,17 @@ class Registered:
         return dataclasses.replace(found, name=self.name, split=split)
 
 
-SOURCES: Names[Callable[[str], Source]] = Names(
-    "data set", {"digits": lambda name: Digits(), "arrays": Arrays}
-)
+def _digits(name: str) -> Source:
+    if name != "digits":
+        raise ValueError(f"the data set digits has no settings: write 'digits', not {name!r}")
+    return Digits()
+
+
+SOURCES: Names[Callable[[str], Source]] = Names("data set", {"digits": _digits, "arrays": Arrays})
 """What stands before the colon of a name -> how its source is made."""
 
 
+@checked
 def register(
     name: str,
     read: Callable[[str, str], Dataset],
@@ -89,6 +95,7 @@ _LINES: dict[str, str] = {}
 """What `available` says of registered sets."""
 
 
+@checked
 def load(name: str, split: str = "train", data_dir: str | None = None) -> Dataset:
     """Load one split of a data set.
 
@@ -144,6 +151,7 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
     return dataclasses.replace(train.take(rows), split=split)
 
 
+@checked
 def available(data_dir: str | None = None) -> dict[str, str]:
     """The data sets that `load` can read now: name -> a line about it, for `robustjax data list`.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import chex
 import jax
 
+from robustjax.checks import INF, check_finite, checked
 
+
+@checked(image="H W C", other="H W C", alpha=[(0, INF), check_finite])
 def mixup(
     key: jax.Array, image: jax.Array, other: jax.Array, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
@@ -34,6 +36,5 @@ def mixup(
     >>> bool((mixed == kept).all())
     True
     """
-    chex.assert_rank([image, other], 3)
     kept = jax.random.beta(key, alpha, alpha)
     return kept * image + (1 - kept) * other, kept

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from robustjax.checks import check_number
+from robustjax.checks import check_fields, check_number, check_seed
 from robustjax.data.batches import batch_indices, draw, shard, steps_per_epoch
 from robustjax.data.dataset import Dataset
 
@@ -50,6 +50,9 @@ class Plan:
     fraction: float = 0.5
 
     def __post_init__(self):
+        check_fields(self)
+        check_seed("seed", self.seed)
+        check_number("batch_size", self.batch_size, 1)
         check_number("extra_fraction", self.fraction, 0, 1)
         if self.extra is None:
             return

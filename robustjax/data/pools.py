@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robustjax.archives import map_array, map_arrays
+from robustjax.checks import INF, checked
 from robustjax.data.arrays import ARRAYS
 from robustjax.data.dataset import Dataset
 
@@ -15,6 +16,7 @@ KINDS = ("images", "labels", "targets")
 CHUNK = 4096
 
 
+@checked
 def open_pool(name: str) -> dict[str, np.ndarray]:
     """Map the arrays of a pool: 'images', and 'labels' and 'targets' if it has them.
 
@@ -44,6 +46,7 @@ def open_pool(name: str) -> dict[str, np.ndarray]:
     return found
 
 
+@checked(num_classes=(2, INF))
 def load_extra(name: str, num_classes: int) -> Dataset:
     """Load a pool with labels, soft targets or both as a data set of extra training examples.
 

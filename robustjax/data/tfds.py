@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from robustjax.checks import checked
 from robustjax.data.arrays import ARRAYS, Digits
 from robustjax.data.cache import cached
 from robustjax.data.dataset import Dataset
@@ -118,6 +119,7 @@ class TFDS:
             raise ValueError(f"image {row} of {self.name} cannot be read: {error}") from error
 
 
+@checked
 def prepare(name: str, data_dir: str | None = None) -> Path:
     """Download a TFDS set and write it as array_record.
 

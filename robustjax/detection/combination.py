@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robustjax.checks import INF, check_finite, checked
 from robustjax.config import config
 from robustjax.detection.detector import Fitted, over_images
 from robustjax.deterministic import ordered_sum
@@ -51,6 +52,9 @@ class Combined:
         return self.bias + ordered_sum(self.weights * (joined(self.parts, x) - self.shift))
 
 
+@checked(
+    normal=["N H W C", check_finite], adversarial=["M H W C", check_finite], batch_size=(1, INF)
+)
 def combine(
     parts: Sequence[Fitted],
     normal: Any,
@@ -83,6 +87,8 @@ def combine(
     True
     """
     parts = tuple(parts)
+    if not parts:
+        raise ValueError("parts must hold a fitted detector at least")
     table = [over_images(joined, parts, images, batch_size) for images in (normal, adversarial)]
     is_normal = np.repeat([1, 0], [len(rows) for rows in table])
     statistics = np.concatenate(table).astype(np.float64)

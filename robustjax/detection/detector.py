@@ -17,6 +17,7 @@ from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_request
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.checks import INF, checked
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum
 from robustjax.outputs import logits_of
@@ -93,7 +94,10 @@ class Fitted:
         return ordered_sum(self.statistics(x))
 
 
-def scores(fitted: Callable, images: Any, *, batch_size: int | None = None) -> np.ndarray:
+@checked(images="N H W C", batch_size=(1, INF))
+def scores(
+    fitted: Callable[[jax.Array], Any], images: Any, *, batch_size: int | None = None
+) -> np.ndarray:
     """The score of any number of images, on all devices.
 
     Args:
@@ -134,7 +138,10 @@ def collect(
     return over_tiles(_read_one, shared, {"image": images}, batch_size)
 
 
-def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:
+@checked
+def with_score(
+    fitted: Callable[[jax.Array], Any], threshold: float | np.ndarray | jax.Array = 0.0
+) -> Partial:
     """A model for attacks: images (B, H, W, C) -> {'logits': (B, K), 'score': (B,)}.
 
     A loss (output, target) -> scalar that reads both attacks classifier and detector together; a
@@ -160,6 +167,7 @@ def with_score(fitted: Callable, threshold: Any = 0.0) -> Partial:
     return Partial(_batched, Partial(_logits_and_score), (fitted, least))
 
 
+@checked(y="< K")
 def accepted_and_wrong(output: Any, y: jax.Array) -> jax.Array:
     """Success against `with_score`: the classifier is wrong and the detector accepts the image.
 

@@ -16,6 +16,7 @@ from robustjax.attacks._gradient.pgd import LINF
 from robustjax.attacks.starts import Start, Uniform
 from robustjax.attacks.steps import Rule, Steepest
 from robustjax.attacks.targets import Target, TrueLabel
+from robustjax.checks import checked
 from robustjax.config import config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
@@ -164,6 +165,7 @@ class JointPGD(Ascent):
         return jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide))
 
 
+@checked
 def AdaptivePGD(threat: Threat = LINF, steps: int = 100) -> WorstOf:
     """`JointPGD` under each constraint in turn, on the images that are not yet accepted and wrong.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustjax import spec
+from robustjax.checks import checked
 from robustjax.detection.detector import Detector
 from robustjax.detection.feature_squeezing import FeatureSqueezing
 from robustjax.detection.gaussian import Mahalanobis
@@ -62,6 +63,7 @@ PAPERS = {
 """The sources of the detectors."""
 
 
+@checked
 def parse(text: str) -> Detector:
     """Build a detector from its name and settings: NAME[:FIELD=VALUE ...].
 
@@ -74,6 +76,7 @@ def parse(text: str) -> Detector:
     return spec.parse(text, DETECTORS)
 
 
+@checked
 def register(name: str, detector: Detector) -> None:
     """Register a detector for `parse` and the command line (`--import my_package`).
 

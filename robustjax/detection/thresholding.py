@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 from robustjax.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ NOT_SURE = -1
 """The answer to an image that is rejected."""
 
 
+@checked(host=True, clean_scores="N", false_rejection=(0, 1))
 def threshold_at(clean_scores: Any, false_rejection: float) -> float:
     """The largest threshold that rejects at most this fraction of clean validation images.
 
@@ -43,6 +44,7 @@ def threshold_at(clean_scores: Any, false_rejection: float) -> float:
     return float(ordered[rejected]) if rejected < ordered.size else float("inf")
 
 
+@checked(host=True, predictions="N", scores="N", threshold=(-INF, INF))
 def decide(predictions: Any, scores: Any, threshold: float) -> np.ndarray:
     """The prediction where score >= threshold, elsewhere NOT_SURE: (N,) integers.
 
@@ -53,6 +55,7 @@ def decide(predictions: Any, scores: Any, threshold: float) -> np.ndarray:
     return np.where(_checked(scores, "scores") >= threshold, np.asarray(predictions), NOT_SURE)
 
 
+@checked(host=True, positives="N>-1", negatives="M>-1")
 def auc(positives: Any, negatives: Any) -> float:
     """P(positive > negative) + P(equal) / 2, the area under the ROC curve; nan if one is empty.
 
@@ -73,6 +76,7 @@ def auc(positives: Any, negatives: Any) -> float:
     return float((ranks[:p].sum() - p * (p + 1) / 2) / (p * q))
 
 
+@checked(host=True, positives="N>-1", negatives="M>-1")
 def roc(positives: Any, negatives: Any) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve (fpr, tpr): the fractions accepted at every threshold, from none to all.
 
@@ -97,6 +101,7 @@ def roc(positives: Any, negatives: Any) -> tuple[np.ndarray, np.ndarray]:
     return accepted(negatives), accepted(positives)
 
 
+@checked(host=True, positives="N>-1", negatives="M>-1", fpr=(0, 1))
 def tpr_at_fpr(positives: Any, negatives: Any, fpr: float) -> float:
     """The largest fraction of positives accepted by a threshold that accepts <= fpr negatives.
 
@@ -154,6 +159,16 @@ class Rates:
     reasons: dict[str, str]
 
 
+@checked(
+    host=True,
+    labels="N>-1",
+    clean_predictions="N>-1",
+    clean_scores="N>-1",
+    adv_predictions="N>-1",
+    adv_scores="N>-1",
+    threshold=(-INF, INF),
+    fpr_limit=(0, 1),
+)
 def rates(
     labels: Any,
     clean_predictions: Any,
@@ -195,11 +210,6 @@ def rates(
         np.asarray, (labels, clean_predictions, adv_predictions)
     )
     clean, adv = _checked(clean_scores, "clean_scores"), _checked(adv_scores, "adv_scores")
-    if len({a.shape for a in (labels, clean_predictions, adv_predictions, clean, adv)}) > 1:
-        raise ValueError("labels, predictions and scores must be arrays (N,) of one length")
-    check_number("threshold", threshold, -np.inf)
-    if population not in ("fooled", "all"):
-        raise ValueError(f"population must be 'fooled' or 'all', got {population!r}")
     right, fooled = clean_predictions == labels, adv_predictions != labels
     kept = right & fooled if population == "fooled" else np.ones(labels.shape, bool)
     accepted = clean >= threshold

@@ -17,6 +17,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import Setting, craft
 from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
+from robustjax.checks import checked, in_body
 from robustjax.evaluation.journal import Journal
 from robustjax.evaluation.report import check_radii, points
 from robustjax.evaluation.run import clean_of, ledgers
@@ -24,6 +25,7 @@ from robustjax.evaluation.worst_case import own_threats
 from robustjax.typing import Attack
 
 
+@checked(attack=in_body)
 def curve(
     logits_fn: Callable,
     images: Any,
@@ -94,6 +96,7 @@ def curve(
     return points(eps, distances)
 
 
+@checked(attack=in_body)
 def check_curve(attack: Attack, classes: int = 10) -> None:
     """Raise ValueError unless every stage of an attack has a radius that `curve` can change.
 

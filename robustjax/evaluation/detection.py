@@ -14,6 +14,7 @@ from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
+from robustjax.checks import checked
 from robustjax.detection import (
     Rates,
     accepted_and_wrong,
@@ -91,6 +92,7 @@ class DetectionReport:
         }
 
 
+@checked
 def detect(
     logits_fn: Callable,
     detectors: Mapping[str, Callable],

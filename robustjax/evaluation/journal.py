@@ -20,6 +20,7 @@ from typing_extensions import override
 from robustjax.archives import read_arrays
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.slots import Snapshot, SnapshotStore
+from robustjax.checks import checked
 from robustjax.evaluation.setting import digest
 from robustjax.writing import replacing
 
@@ -45,6 +46,7 @@ class Journal:
     >>> journal.clear()  # the report is safe
     """
 
+    @checked
     def __init__(self, folder: str | os.PathLike):
         """Nothing is read or written yet."""
         self.folder, self._asked = Path(folder), set()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from robustjax.archives import read_arrays, write_arrays
+from robustjax.checks import checked
 from robustjax.evaluation.worst_case import accuracies
 from robustjax.files import check_content, digest, read_json, write_json
 from robustjax.writing import check_writable
@@ -50,6 +51,7 @@ class Record:
     ({'fgsm': 0.5, 'pgd-2': 0.5}, ['fgsm', 'pgd-2'])
     """
 
+    @checked
     def __init__(self, run: str | os.PathLike):
         """Read what is there, and try the paths, before an hour is spent on a new result.
 

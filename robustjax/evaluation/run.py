@@ -29,7 +29,7 @@ from robustjax.attacks._engine.inputs import check_attack, check_request, check_
 from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.attacks._engine.model import num_classes
-from robustjax.checks import check_number
+from robustjax.checks import check_number, checked, in_body
 from robustjax.evaluation import diagnostics, model_diagnostics
 from robustjax.evaluation.draws import attack_columns, clean_columns, compared, frozen, parted
 from robustjax.evaluation.journal import Journal, fingerprint
@@ -39,6 +39,7 @@ from robustjax.evaluation.worst_case import accuracies, common_threat, counted, 
 from robustjax.typing import Attack, Threat
 
 
+@checked(attacks=in_body)
 def evaluate(
     logits_fn: Callable,
     images: Any,
@@ -246,6 +247,7 @@ def evaluate(
     )
 
 
+@checked(attack=in_body)
 def zero_gradient(
     logits_fn: Callable,
     images: Any,

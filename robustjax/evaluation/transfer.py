@@ -13,6 +13,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
+from robustjax.checks import checked, in_body
 from robustjax.evaluation.report import describe
 from robustjax.evaluation.setting import setting_of
 from robustjax.evaluation.worst_case import stderr
@@ -75,6 +76,7 @@ class Transfer:
         }
 
 
+@checked(attack=in_body)
 def transfer(
     attack: Attack,
     sources: Mapping[str, Callable],

@@ -7,18 +7,17 @@ the Max-Mahalanobis heads, h_i = -1/2 ||z - mu_i||^2: the largest logit is the n
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, checked
 from robustjax.deterministic import ordered_sum, spread
 from robustjax.losses.softmax import TemperedCrossEntropy, cross_entropy
-from robustjax.outputs import float_logits
+from robustjax.outputs import of_logits
 
 
+@checked(z="D", centers="K D", precisions="K | K D | K D D", biases="K")
 def gsce_logits(
     z: jax.Array, centers: jax.Array, precisions: jax.Array, biases: jax.Array
 ) -> jax.Array:
@@ -55,6 +54,7 @@ def gsce_logits(
     return biases - squares
 
 
+@checked(weights="K D", biases="K")
 def sce_as_gsce(weights: jax.Array, biases: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Centers, precisions and biases whose logits are W z + b, up to the constant -||z||^2.
 
@@ -73,11 +73,13 @@ def sce_as_gsce(weights: jax.Array, biases: jax.Array) -> tuple[jax.Array, jax.A
     return weights / 2, jnp.ones_like(biases), biases + jnp.sum(weights**2, -1) / 4
 
 
-def mmc(output: Any, target: jax.Array) -> jax.Array:
+@of_logits
+@checked(logits="K>1", target="< K | K")
+def mmc(logits: jax.Array, target: jax.Array) -> jax.Array:
     """1/2 ||z - mu_y||^2, the Max-Mahalanobis center loss: -h_y, without softmax or other classes.
 
     Args:
-      output: the logits -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
+      logits: -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
       target: a label (), or a distribution (K,), over which the loss is averaged.
 
     References: Pang et al., "Rethinking softmax cross-entropy loss", 2020; the authors' code omits
@@ -86,17 +88,18 @@ def mmc(output: Any, target: jax.Array) -> jax.Array:
     >>> float(mmc(jnp.array([-0.5, -2.0]), 1))
     2.0
     """
-    logits = float_logits(output)
     return -(logits[target] if jnp.ndim(target) == 0 else jnp.sum(target * logits))
 
 
-def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array:
+@of_logits
+@checked(logits="K>1", target="< K | K", temperature=(1e-6, INF))
+def mmlda(logits: jax.Array, target: jax.Array, temperature: float = 1.0) -> jax.Array:
     """-log softmax(h / T)_y, the Max-Mahalanobis linear discriminant analysis loss.
 
     For centers of equal norm and h_i = -1/2 ||z - mu_i||^2, the softmax is that of z.mu / T.
 
     Args:
-      output: logits (K,), or a pytree that holds them.
+      logits: (K,), or a pytree that holds them.
       target: a label (), or a distribution (K,).
       temperature: T; 1 in the paper, 1/2 in the authors' code, whose logits lack the 1/2.
 
@@ -105,11 +108,19 @@ def mmlda(output: Any, target: jax.Array, temperature: float = 1.0) -> jax.Array
     >>> bool(mmlda(jnp.array([-0.5, -2.0]), 0) < mmlda(jnp.array([-0.5, -2.0]), 1))
     True
     """
-    return TemperedCrossEntropy(temperature)(output, target)
+    return TemperedCrossEntropy(temperature)(logits, target)
 
 
+@of_logits
+@checked(
+    logits="K>1",
+    target="< K | K",
+    margin=(0, INF),
+    weight=(0, INF),
+    biases=" | K",
+)
 def lgm(
-    output: Any,
+    logits: jax.Array,
     target: jax.Array,
     margin: float = 0.3,
     weight: float = 0.1,
@@ -121,7 +132,7 @@ def lgm(
     label's center has to be that much smaller. The second term is the likelihood, up to constants.
 
     Args:
-      output: the logits -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
+      logits: -1/2 ||z - mu_i||^2, (K,), or a pytree that holds them.
       target: a label (), or a distribution (K,), whose classes share the margin.
       margin: alpha >= 0.
       weight: lambda >= 0.
@@ -135,15 +146,13 @@ def lgm(
     >>> bool(lgm(logits, 0) > cross_entropy(logits, 0))
     True
     """
-    check_number("margin", margin)
-    check_number("weight", weight)
-    logits = float_logits(output)
     if jnp.ndim(target) == 0:
         target = jax.nn.one_hot(target, logits.size, dtype=logits.dtype)
     shifted = logits * (1 + margin * target) - margin * target * biases
     return cross_entropy(shifted, target) + weight * mmc(logits, target)
 
 
+@checked(z="D", centers="K D", label="< K")
 def center_pull(z: jax.Array, centers: jax.Array, label: jax.Array) -> jax.Array:
     """1/2 ||z - c_y||^2, the term that the center loss adds to the cross-entropy.
 

@@ -8,11 +8,14 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
+from robustjax.checks import check_classes, checked
+
 Compared = Literal["label", "pair", "reference"]
 """A class (or a distribution over them), a pair (label, class), or any arrays."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@checked
 def compares_with(kind: Compared) -> Callable[[F], F]:
     """Decorate a loss (output, target) -> scalar with the kind of target that it takes.
 
@@ -37,6 +40,7 @@ def compares_with(kind: Compared) -> Callable[[F], F]:
     return mark
 
 
+@checked
 def compared_with(loss: Callable[..., Any]) -> Compared:
     """The kind of target of a loss, even inside `functools.partial` or `jax.jit`.
 
@@ -51,17 +55,20 @@ def compared_with(loss: Callable[..., Any]) -> Compared:
     return kind
 
 
-def pair_of(target: Any) -> tuple[jax.Array, jax.Array]:
-    """The two halves of a pair (label, class).
+def pair_of(target: Any, num_classes: int) -> tuple[jax.Array, jax.Array]:
+    """The two halves of a pair (label, class), each below `num_classes`.
 
     Raises:
-      TypeError: it is not a pair.
+      TypeError: it is not a pair of integers.
+      ValueError: there is no such class.
     """
     if not isinstance(target, tuple | list) or len(target) != 2:
         raise TypeError(
             "this loss takes a pair (label, class) as its target; decorate a loss that calls it "
             "with @losses.compares_with('pair')"
         )
+    for position, half in enumerate(target):
+        check_classes(f"target[{position}]", half, num_classes)
     return target[0], target[1]
 
 

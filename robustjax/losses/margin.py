@@ -6,15 +6,19 @@ cross-entropy, their gradient does not vanish when the model is confident.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from robustjax.checks import INF, checked
 from robustjax.deterministic import largest
 from robustjax.losses.compared import compares_with, pair_of
 from robustjax.outputs import of_logits
 
 
 @of_logits
+@checked(logits="K>1", label="< K")
 def best_wrong(logits: jax.Array, label: jax.Array) -> jax.Array:
     """max_{j != y} z_j: the logit of the best wrong class, whatever the label's logit.
 
@@ -25,6 +29,7 @@ def best_wrong(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 @of_logits
+@checked(logits="K>1", label="< K")
 def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     """max_{j != y} z_j - z_y: how far the best wrong class is ahead of the label.
 
@@ -37,6 +42,7 @@ def margin(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 @of_logits
+@checked(logits="K>1", label="< K")
 def soft_margin(logits: jax.Array, label: jax.Array) -> jax.Array:
     """log sum_{j != y} exp z_j - z_y, a smooth margin: negative exactly where p_y > 1/2.
 
@@ -51,6 +57,7 @@ def soft_margin(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 @of_logits
+@checked(logits="K>1", label="< K", least=(0, INF))
 def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
     """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ... the sorted logits.
 
@@ -79,7 +86,8 @@ def dlr(logits: jax.Array, label: jax.Array, least: float = 0.0) -> jax.Array:
 
 @compares_with("pair")
 @of_logits
-def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+@checked(logits="K>1")
+def targeted_dlr(logits: jax.Array, target: Any) -> jax.Array:
     """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): how far class t is ahead of the label.
 
     With three classes above -inf the divisor is z_(1) - z_(3), with two it is 1 (see `dlr`).
@@ -104,7 +112,8 @@ def targeted_dlr(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
 
 @compares_with("pair")
 @of_logits
-def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+@checked(logits="K>1")
+def targeted_margin(logits: jax.Array, target: Any) -> jax.Array:
     """z_t - z_y: how far class t is ahead of the label.
 
     Args:
@@ -116,7 +125,7 @@ def targeted_margin(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> j
     >>> float(targeted_margin(jnp.array([3.0, 1.0, 2.0]), (0, 2)))
     -1.0
     """
-    label, aim = pair_of(target)
+    label, aim = pair_of(target, logits.size)
     return logits[aim] - logits[label]
 
 

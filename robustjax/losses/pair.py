@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from robustjax.checks import INF, check_finite, checked
 from robustjax.losses.softmax import cross_entropy, kl
-from robustjax.outputs import float_logits
+from robustjax.outputs import of_logits
 from robustjax.typing import Loss
 
 
+@functools.partial(of_logits, outputs=2)
+@checked(
+    clean="K>1",
+    adversarial="K",
+    beta=["", (0, INF)],
+    target="< K | K",
+    margin=[" | K", check_finite],
+)
 def trades(
-    clean: Any,
-    adversarial: Any,
+    clean: jax.Array,
+    adversarial: jax.Array,
     target: jax.Array,
     beta: float | jax.Array = 6.0,
     *,
@@ -38,13 +47,22 @@ def trades(
     >>> float(trades(z, z, 0)) == float(cross_entropy(z, 0))
     True
     """
-    natural = cross_entropy(float_logits(clean) - margin, target)
+    natural = cross_entropy(clean - margin, target)
     return natural + beta * consistency(adversarial, clean)
 
 
+@functools.partial(of_logits, outputs=2)
+@checked(
+    clean="K>1",
+    adversarial="K",
+    beta=["", (0, INF)],
+    label="< K",
+    target="K",
+    margin=[" | K", check_finite],
+)
 def mart(
-    clean: Any,
-    adversarial: Any,
+    clean: jax.Array,
+    adversarial: jax.Array,
     label: jax.Array,
     beta: float | jax.Array = 6.0,
     *,
@@ -70,8 +88,8 @@ def mart(
     >>> bool(mart(z, z, 0) > cross_entropy(z, 0))
     True
     """
-    z = float_logits(adversarial)
-    boosted = cross_entropy(z - margin, label if target is None else target) + boost(z, label)
+    wanted = label if target is None else target
+    boosted = cross_entropy(adversarial - margin, wanted) + boost(adversarial, label)
     doubt = 1 - jnp.exp(-cross_entropy(clean, label))
     return boosted + beta * kl(adversarial, clean) * doubt
 

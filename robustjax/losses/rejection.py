@@ -5,9 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from robustjax.checks import checked
 from robustjax.deterministic import largest, log_sum_exp, others
 
 
+@checked(logits="K>1")
 def confidence_odds(logits: jax.Array) -> jax.Array:
     """log(F_m / (1 - F_m)), F_m = max_i softmax(logits)_i: (K,) -> ().
 
@@ -17,6 +19,7 @@ def confidence_odds(logits: jax.Array) -> jax.Array:
     return largest(logits) - log_sum_exp(others(logits))
 
 
+@checked(confidence="", auxiliary="")
 def rectified_odds(confidence: jax.Array, auxiliary: jax.Array) -> jax.Array:
     """log(R / (1 - R)) of the rectified confidence R = sigmoid(confidence) sigmoid(auxiliary).
 

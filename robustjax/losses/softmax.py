@@ -10,12 +10,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from robustjax.checks import INF, checked
 from robustjax.config import config, number
 from robustjax.losses.compared import compares_with, pair_of
 from robustjax.outputs import float_logits, of_logits
 
 
 @of_logits
+@checked(logits="K>1", target="< K | K")
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-sum_k t_k log softmax(logits)_k.
 
@@ -38,7 +40,8 @@ def distribution(target: jax.Array, num_classes: int) -> jax.Array:
 
 @compares_with("pair")
 @of_logits
-def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+@checked(logits="K>1")
+def multi_target(logits: jax.Array, target: Any) -> jax.Array:
     """log p_t, which leads towards class t; -log p_y, away from the label, if t is the label.
 
     Args:
@@ -52,11 +55,12 @@ def multi_target(logits: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.
     >>> float(multi_target(logits, (0, 0))), float(multi_target(logits, (0, 1)))
     (0.693..., -0.693...)
     """
-    label, aim = pair_of(target)
+    label, aim = pair_of(target, logits.size)
     return jnp.where(aim == label, 1, -1) * cross_entropy(logits, aim)
 
 
 @of_logits
+@checked(logits="K>1", target="< K | K")
 def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-1/(K - 1) sum_{i != y} log softmax(-h)_i, the reverse cross-entropy of test logits h.
 
@@ -84,6 +88,7 @@ def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     return cross_entropy(-logits, wrong / (logits.size - 1))
 
 
+@checked(cross_entropy="...", gamma=(0, INF))
 def focal(cross_entropy: jax.Array, gamma: float | jax.Array) -> jax.Array:
     """(1 - p)^gamma CE with p = exp(-CE): confident examples count less; gamma 0 is CE.
 
@@ -120,6 +125,7 @@ class TemperedCrossEntropy:
 
 @compares_with("reference")
 @of_logits
+@checked(logits="K>1", reference_logits="K")
 def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     """KL(softmax(reference_logits) || softmax(logits)), the regulariser of TRADES.
 
@@ -137,6 +143,7 @@ def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
 
 
 @of_logits
+@checked(logits="K>1", target="< K | K")
 def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
     """||softmax(logits) - t||^2, the Brier score.
 
@@ -151,6 +158,7 @@ def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 
 @compares_with("reference")
+@checked(output="...", target="...")
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
     """sum (output - target)^2 over all entries of two arrays of the same shape.
 
@@ -160,6 +168,7 @@ def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.sum((output - target) ** 2)
 
 
+@checked(label="< num_classes | num_classes", num_classes=(2, INF), s=(0, 1))
 def smooth(
     label: jax.Array,
     num_classes: int,
@@ -178,8 +187,6 @@ def smooth(
     >>> smooth(jnp.int32(0), 3, 0.25).tolist()
     [0.75, 0.125, 0.125]
     """
-    if over not in ("wrong", "all"):
-        raise ValueError(f"over must be 'wrong' or 'all', got {over!r}")
     hot = distribution(label, num_classes)
     spread = (1 - hot) / (num_classes - 1) if over == "wrong" else 1 / num_classes
     return (1 - s) * hot + s * spread

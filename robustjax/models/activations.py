@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import linen as nn
 from jax.tree_util import Partial
 
+from robustjax.checks import checked
 from robustjax.models.blocks import MaxPool
 from robustjax.models.classifier import Classifier
 from robustjax.models.foreign import Foreign
@@ -52,7 +54,8 @@ class _Told:
         return self.model.layers(variables, images)
 
 
-def activations(model: Classifier | Foreign, variables: Any) -> Partial:
+@checked
+def activations(model: Classifier | Foreign, variables: Mapping[str, Any]) -> Partial:
     """Bind weights: images (B, H, W, C) -> {'logits': (B, K), 'features': a tuple of layers}.
 
     The layers are, in order, the stem, each block (or each convolution of a network without
@@ -76,6 +79,7 @@ def activations(model: Classifier | Foreign, variables: Any) -> Partial:
     return Partial(_Layers(model), variables)
 
 
+@checked
 def with_layers(logits_fn: Partial) -> Partial:
     """`activations` of a network that `apply`, `load` or `from_torch` has bound to its weights.
 
@@ -108,6 +112,7 @@ class _Draw:
         return {"logits": logits, "drawn": drawn}
 
 
+@checked
 def with_dropout(logits_fn: Partial) -> Partial:
     """A network with its dropout left on, for `attacks.Randomized`.
 

@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 from flax import nnx
 
+from robustjax.checks import INF, checked
 from robustjax.files import from_json, to_json
 from robustjax.models.classifier import Classifier
 from robustjax.models.foreign import Foreign, Network
@@ -25,6 +26,7 @@ FACTORIES: Names[Factory] = Names("model", {})
 """What `models.register` has been given, by name."""
 
 
+@checked(mean="C", std="C")
 def adapt(
     module: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Network:
@@ -59,7 +61,7 @@ def adapt(
         adapter = importlib.import_module("robustjax.models.foreign_equinox").Equinox
         return adapter(module, mean=scale[0], std=scale[1])
     raise TypeError(
-        "a network is a module of Flax (linen or NNX) or Equinox, a name or "
+        "a model is a module of Flax (linen or NNX) or Equinox, a name or "
         f"'package.module:factory', got {type(module).__name__}"
     )
 
@@ -71,6 +73,7 @@ def _is_equinox(module: Any) -> bool:
     return equinox is not None and len(parts) > 0 and isinstance(parts[0], equinox.Module)
 
 
+@checked
 def is_own(name: str) -> bool:
     """Whether a name is an import path, or was registered.
 
@@ -131,6 +134,7 @@ def imported(path: str) -> Callable[..., Any]:
     return found
 
 
+@checked(num_classes=(2, INF))
 def describe(network: Network, num_classes: int) -> dict[str, Any]:
     """The entry of config.json for a network that `fit` was given as an object.
 

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 from jax import export
 from jax.custom_batching import custom_vmap
 
+from robustjax.checks import checked
 
+
+@checked
 def from_exported(exported: export.Exported) -> Callable[[jax.Array], Any]:
     """An exported or deserialised network as a model: all that is mapped becomes one batch.
 

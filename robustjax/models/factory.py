@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.tree_util import Partial
 
+from robustjax.checks import INF, checked
 from robustjax.models import layers
 from robustjax.models.adapt import FACTORIES, Factory, adapt, build, is_own
 from robustjax.models.classifier import Classifier
@@ -132,6 +133,7 @@ def names() -> tuple[str, ...]:
     return (*(architecture.name for architecture in ARCHITECTURES), *FACTORIES)
 
 
+@checked
 def register(name: str, factory: Factory) -> None:
     """Make a network of your own known by name, to `training.fit`, `load` and the command line.
 
@@ -152,6 +154,7 @@ def register(name: str, factory: Factory) -> None:
     FACTORIES.register(name, factory)
 
 
+@checked(num_classes=(2, INF))
 def network(model: Mapping[str, Any] | str | Any, num_classes: int) -> Network:
     """The network that `training.fit(model=...)` is given.
 
@@ -175,6 +178,7 @@ def network(model: Mapping[str, Any] | str | Any, num_classes: int) -> Network:
     return build(**settings) if is_own(settings.get("name", "")) else create(**settings)
 
 
+@checked(num_classes=(2, INF), width=(1, INF))
 def create(
     name: str,
     *,
@@ -302,6 +306,7 @@ def adapted(name: str, body: nn.Module) -> Residual:
     return body.clone(norm=layers.AdaptiveNorm)
 
 
+@checked
 def init(model: Network, key: jax.Array, image_shape: Sequence[int]) -> dict[str, Any]:
     """Draw variables: {'params': ...} and the network's other collections (batch_stats, centers).
 
@@ -332,7 +337,8 @@ class _Forward:
         return self.model.apply(variables, images, BN("running"), method=self.method)
 
 
-def apply(model: Network, variables: Any) -> tuple[Partial, Partial]:
+@checked
+def apply(model: Network, variables: Mapping[str, Any]) -> tuple[Partial, Partial]:
     """Bind weights: (logits_fn, features_fn), images (B, H, W, C) -> (B, K) and (B, D).
 
     Guarantees:

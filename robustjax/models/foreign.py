@@ -10,13 +10,14 @@ import abc
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from robustjax.checks import INF, checked
 from robustjax.models.layers import BN
 from robustjax.models.trees import flatten, unflatten
 from robustjax.outputs import part
@@ -253,7 +254,8 @@ def _settled(before: Any, after: Any, synchronised: tuple[str, ...], bn: BN) -> 
     return unflatten(after)
 
 
-def is_random(network: Any, image_shape: tuple[int, ...]) -> bool:
+@checked
+def is_random(network: Network, image_shape: tuple[int, ...]) -> bool:
     """Whether a network draws random numbers while it trains, as dropout does.
 
     >>> from robustjax import models
@@ -270,8 +272,9 @@ def _draws(network: Foreign, image_shape: tuple[int, ...]) -> bool:
     return network.draws(image_shape)
 
 
+@checked(num_classes=(2, INF))
 def check_classes(
-    network: Network, variables: Any, image_shape: Sequence[int], num_classes: int
+    network: Network, variables: Mapping[str, Any], image_shape: Sequence[int], num_classes: int
 ) -> None:
     """Raise ValueError unless a network of your own has this many classes.
 

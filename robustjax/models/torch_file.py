@@ -59,7 +59,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       The arrays are those of `torch.load(path, weights_only=True)`.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no weights file at {path}")
+        raise FileNotFoundError(f"the source {str(path)!r} is no weights file")
     data = Path(path).read_bytes()
     try:
         if Path(path).suffix == ".safetensors":

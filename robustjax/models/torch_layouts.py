@@ -17,6 +17,7 @@ import numpy as np
 from flax import traverse_util
 from jax.tree_util import Partial
 
+from robustjax.checks import checked
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, init
 from robustjax.models.heads import LinearHead
@@ -56,6 +57,7 @@ WIDE = Layout("WideResNet", "block{}.layer.{}", "bn1", "fc", "convShortcut")
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
+@checked
 def from_torch(
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,

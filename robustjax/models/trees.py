@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from flax import traverse_util
 
+from robustjax.checks import checked
+
 
 def flatten(variables: Any) -> dict[str, Any]:
     """Nested dictionaries -> one, of names such as 'params/head/kernel'.
@@ -23,7 +25,8 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
-def shapes(variables: Any) -> dict[str, str]:
+@checked
+def shapes(variables: Mapping[str, Any]) -> dict[str, str]:
     """Name -> type and shape.
 
     >>> import numpy as np

@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from robustjax.archives import read_arrays, write_arrays
+from robustjax.checks import checked
 from robustjax.files import digest, read_json
 from robustjax.models.adapt import adapt
 from robustjax.models.factory import apply, init, network
@@ -36,7 +37,12 @@ DIGEST = "config_sha256"
 """The array of a weights file that says which config.json it belongs to; no variable's name."""
 
 
-def save_weights(path: str | os.PathLike[str], variables: Any, config: Any = None) -> None:
+@checked
+def save_weights(
+    path: str | os.PathLike[str],
+    variables: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Write `variables` as arrays named 'params/body/.../kernel'.
 
     Args:
@@ -59,7 +65,10 @@ def save_weights(path: str | os.PathLike[str], variables: Any, config: Any = Non
     write_arrays(path, arrays)
 
 
-def load_weights(path: str | os.PathLike[str], config: Any = None) -> dict[str, Any]:
+@checked
+def load_weights(
+    path: str | os.PathLike[str], config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Read what `save_weights` wrote: {'params': ..., 'batch_stats': ...} of NumPy arrays.
 
     Args:
@@ -102,6 +111,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
         ) from error
 
 
+@checked
 def load(
     run_dir: str | os.PathLike[str],
     weights: Literal["best", "last"] = "best",
@@ -158,6 +168,7 @@ def load(
     return *apply(model, jax.tree.map(jnp.asarray, variables)), config
 
 
+@checked
 def transplant(run_dir: str | os.PathLike[str], variables: dict[str, Any]) -> dict[str, Any]:
     """Replace variables by another run's best weights and statistics, except those of the heads.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from robustjax.checks import check_number, checked
 from robustjax.files import check_content, read_metrics
 from robustjax.lazy import Lazy
 from robustjax.report.tables import format_eps
@@ -47,6 +48,7 @@ STYLE: dict[Any, Any] = {
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
+@checked(host=True)
 def training_curves(metrics: str | Path, png: str | Path) -> None:
     """Draw a run's metrics.jsonl over epochs, with a panel for each kind of quantity.
 
@@ -90,6 +92,7 @@ def training_curves(metrics: str | Path, png: str | Path) -> None:
             ax.remove()
 
 
+@checked(host=True)
 def accuracy_over_eps(
     curves: Mapping[str, Mapping[str, Sequence[float]]], png: str | Path, norm: str = "linf"
 ) -> None:
@@ -131,6 +134,7 @@ def accuracy_over_eps(
         ax.legend()
 
 
+@checked(host=True)
 def roc_curves(
     curves: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], png: str | Path
 ) -> None:
@@ -182,6 +186,7 @@ def radius_unit(norm: str, largest: float) -> tuple[float, str]:
     return (255, " in 1/255") if norm.lower() == "linf" and largest <= 32 / 255 else (1, "")
 
 
+@checked(host=True, clean=(0, 1), adversarial=(0, 1))
 def example_grid(
     clean: np.ndarray,
     adversarial: np.ndarray,
@@ -224,6 +229,9 @@ def example_grid(
             f"clean {clean.shape}, adversarial {adversarial.shape}, labels {labels.shape} and "
             f"predictions {predictions.shape} do not match"
         )
+    if class_names is not None:
+        check_number("labels", labels, 0, len(class_names) - 1)
+        check_number("predictions", predictions, -1, len(class_names) - 1)
     change = adversarial - clean
     scale = float(np.abs(change).max())
     signed = change / scale if scale else change

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from robustjax.checks import INF, checked
 from robustjax.environment import devices, versions
 
 
+@checked(host=True, started=(0, INF))
 def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
     """The origin of a result, for every report.json and results file.
 

@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from robustjax.checks import check_number, checked, in_body
 from robustjax.files import check_content, read_json
 
+MAYBE = (float, type(None))
+"""A number, or null where there are no images to count."""
 METHOD = {"type": str, "fields": Mapping}
 THREAT = {"type": str, "fields": {"eps": (float, str, Mapping)}}
 CONFIG = {"method": METHOD, "data": {"name": str}, "model": {"name": str}, "threat": THREAT}
@@ -21,6 +24,7 @@ REPORT = {
 }
 
 
+@checked(host=True)
 def read_run(path: str | Path) -> dict[str, Any]:
     """Read a run directory, or a results file with the same content, into one dictionary.
 
@@ -71,6 +75,7 @@ def _read_rows(path: str | Path) -> list[dict[str, Any]]:
     )
 
 
+@checked(host=True, config=in_body, report=in_body)
 def run_rows(
     run: str,
     config: Mapping[str, Any],
@@ -151,6 +156,7 @@ DIFFERENCES: dict[str, Callable[[Any], str]] = {
 """An entry of a setting -> how a row names one that differs from the first row's."""
 
 
+@checked(host=True)
 def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
     """One aligned table of several runs, followed by missing reports and warnings, a line each.
 
@@ -192,6 +198,7 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
     return "\n".join([rows_table(rows, markdown), *missing])
 
 
+@checked(host=True)
 def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The table of `table` for rows of `run_rows`.
 
@@ -254,6 +261,7 @@ def _calls_an_image(row: Mapping[str, Any]) -> list[str]:
     return [f"{row['run']}: model calls an image: {', '.join(found)}"] if found else []
 
 
+@checked(host=True)
 def calls_an_image(
     stages: Sequence[Mapping[str, Any]], n: int
 ) -> tuple[float | None, float | None]:
@@ -277,6 +285,7 @@ def calls_an_image(
     return forwards, backwards
 
 
+@checked(host=True)
 def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The results of an ensemble's stages, in order; the inner stages of a stage share a row.
 
@@ -303,6 +312,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     return align(cells, numbers_from=1, markdown=markdown)
 
 
+@checked(host=True)
 def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     """Success rates of transferred images: a row for each source model, a column for each target.
 
@@ -316,7 +326,11 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     ----------  ----------  ----------
     cnn         97.0 ± 1.0  21.0 ± 2.0
     """
+    check_content("found", found, {"success": Mapping})
     matrix = found["success"]
+    for source, row in matrix.items():
+        rates = {name: {"value": MAYBE, "stderr": MAYBE} for name in next(iter(matrix.values()))}
+        check_content(f"found: {source}", row, rates)
     targets = list(next(iter(matrix.values())))
     cells = [["crafted on", *targets]]
     for source, row in matrix.items():
@@ -325,6 +339,7 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     return align(cells, numbers_from=1, markdown=markdown)
 
 
+@checked(host=True)
 def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     """AUC / accepted and wrong, in percent: a row for each detector, a column for each attack.
 
@@ -338,6 +353,7 @@ def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     ---------  --------------  -----------
     k-density            95.0  93.0 / 12.0
     """
+    check_content("found", found, {"found": Mapping})
     rows = found["found"]
     attacks = list(next(iter(rows.values())))
     cells = [["detector", "clean accepted", *attacks]]
@@ -366,7 +382,8 @@ def _stage_name(encoded: Any, count: int) -> str:
     return " ".join(word for word in words if word)
 
 
-def format_eps(eps: Any) -> str:
+@checked(host=True)
+def format_eps(eps: float | str | Mapping[str, Any]) -> str:
     """A small multiple of 1/255 as a fraction, any other radius with three digits.
 
     An array, as `config.encode` writes it, by its shape.
@@ -374,8 +391,11 @@ def format_eps(eps: Any) -> str:
     >>> rj.report.format_eps(8 / 255), rj.report.format_eps(0.3)
     ('8/255', '0.3')
     """
+    if isinstance(eps, Mapping):
+        check_content("eps", eps, {"shape": list})
     if not isinstance(eps, float | int):
         return f"of shape {tuple(eps['shape'])}" if isinstance(eps, Mapping) else str(eps)
+    check_number("eps", eps)
     if not eps < 0.2:  # inf too
         return f"{eps:.3g}"
     levels = eps * 255

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 
 
 class GSCE(NamedTuple):
@@ -70,6 +70,7 @@ class Hyperplane(NamedTuple):
     offset: float
 
 
+@checked(host=True)
 def contour(model: GSCE, label: int, rival: int, loss: float) -> Sphere:
     """The sphere on which log(1 + exp(h_rival - h_label)) is `loss`, C.
 
@@ -108,6 +109,7 @@ def contour(model: GSCE, label: int, rival: int, loss: float) -> Sphere:
     return Sphere((s_y * m_y - s_r * m_r) / (s_y - s_r), float(squared))
 
 
+@checked(host=True, points=(1, INF))
 def contour_deviation(
     model: GSCE, label: int, rival: int, loss: float, points: int = 100, seed: int = 0
 ) -> float:
@@ -137,6 +139,7 @@ def contour_deviation(
     return float(np.abs(losses - loss).max())
 
 
+@checked(host=True)
 def extreme_loss(model: GSCE, label: int, rival: int) -> float:
     """The loss at the center M of the spheres: the smallest loss if s_y > s_r, else the largest.
 
@@ -153,6 +156,7 @@ def extreme_loss(model: GSCE, label: int, rival: int) -> float:
     return float(np.logaddexp(0, -(model.scales[label] - model.scales[rival]) * at_log_2))
 
 
+@checked(host=True)
 def hyperplane(model: GSCE, label: int, rival: int, loss: float) -> Hyperplane:
     """The hyperplane on which log(1 + exp(h_rival - h_label)) is `loss`, for equal scales s.
 
@@ -191,6 +195,7 @@ def hyperplane(model: GSCE, label: int, rival: int, loss: float) -> Hyperplane:
     return Hyperplane(normal / length, float(level / length))
 
 
+@checked(host=True, points=(1, INF))
 def hyperplane_deviation(
     model: GSCE, label: int, rival: int, loss: float, points: int = 100, seed: int = 0
 ) -> float:
@@ -214,6 +219,7 @@ def hyperplane_deviation(
     return float(np.abs(model.pair_loss(found, label, rival) - loss).max())
 
 
+@checked(host=True, logits="L>1")
 def strongest_rival_slack(logits: np.ndarray, label: int) -> float:
     """Eq. 6 keeps one of the L - 1 rivals; the error this makes lies in [0, log(L - 1)].
 

@@ -24,7 +24,7 @@ from scipy.special import digamma, gammaln
 from sklearn.neighbors import NearestNeighbors
 
 from robustjax.centers import pairwise_distances
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 from robustjax.theory.contours import GSCE, contour
 
 
@@ -40,6 +40,7 @@ class Shell(NamedTuple):
     thickness: np.ndarray | float
 
 
+@checked(host=True, loss="...")
 def mmc_shell(loss: np.ndarray | float) -> Shell:
     """The shell of MMC, |z - m_y|^2 / 2 = C, around the center: R = sqrt(2 C), dR/dC = 1 / R.
 
@@ -56,6 +57,7 @@ def mmc_shell(loss: np.ndarray | float) -> Shell:
     return Shell(radius, 1 / radius)
 
 
+@checked(host=True)
 def gsce_shell(model: GSCE, label: int, rival: int, loss: float) -> Shell:
     """The shell of g-SCE with different scales: R of `contour`, dR/dC as below.
 
@@ -77,6 +79,7 @@ def gsce_shell(model: GSCE, label: int, rival: int, loss: float) -> Shell:
     return Shell(radius, 1 / (-np.expm1(-loss) * 2 * radius * apart))
 
 
+@checked(host=True, mass=(0, INF), dim=(1, INF))
 def density_exact(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarray | float:
     """Features per unit of volume, if they fill their shell evenly.
 
@@ -103,6 +106,7 @@ def density_exact(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarra
     return density_paper(mass, shell, dim) / shell.thickness
 
 
+@checked(host=True, mass=(0, INF), dim=(1, INF))
 def density_paper(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarray | float:
     """The density as the paper states it: `density_exact` without the thickness of the shell.
 
@@ -124,6 +128,7 @@ def density_paper(mass: np.ndarray | float, shell: Shell, dim: int) -> np.ndarra
     return mass * np.exp(-surface - (dim - 1) * np.log(shell.radius))
 
 
+@checked(host=True, center="d", samples=(1, INF))
 def shell_deviation(
     loss: Callable[[np.ndarray], np.ndarray],
     shell: Callable[[float], Shell],
@@ -167,6 +172,7 @@ def shell_deviation(
     return float(density_exact(mass, shell((low + high) / 2), dim) / np.exp(truth) - 1)
 
 
+@checked(host=True, features="N d", queries="M d")
 def knn_log_density(features: np.ndarray, queries: np.ndarray | None = None, k: int = 20):
     """log SD at some points, from the distance to the k-th nearest feature.
 
@@ -204,6 +210,7 @@ def knn_log_density(features: np.ndarray, queries: np.ndarray | None = None, k: 
         return digamma(k) - _log_ball(dim) - dim * np.log(distances[:, -1])
 
 
+@checked(host=True, features="N d", labels="N")
 def unit_distance(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Features (N, d) divided by the mean distance between class means, to compare densities.
 

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 
 # C = 1000 is hardly a penalty; without one, a separable sample has no solution.
 RULES = {
@@ -56,6 +56,7 @@ class Mixture(NamedTuple):
         return float(self.weights @ ndtr(np.where(self.classes == 1, -margin, margin)))
 
 
+@checked(host=True, dim=(1, INF))
 def two_normals(delta: float, dim: int) -> Mixture:
     """Two equally likely classes N(+-Delta / 2 e_1, I): the model that LDA assumes.
 
@@ -69,6 +70,7 @@ def two_normals(delta: float, dim: int) -> Mixture:
     return Mixture(means, np.full(2, 0.5), np.arange(2))
 
 
+@checked(host=True)
 def error_rate(delta: float) -> float:
     """The Bayes error of two equally likely normal classes at Mahalanobis distance Delta.
 
@@ -79,6 +81,7 @@ def error_rate(delta: float) -> float:
     return float(ndtr(-delta / 2))
 
 
+@checked(host=True, sizes=(2, INF), repeats=(1, INF))
 def learned_errors(
     mixture: Mixture, sizes: Sequence[int], repeats: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
@@ -109,6 +112,7 @@ def learned_errors(
     return errors
 
 
+@checked(host=True)
 def efron_efficiency(delta: float) -> float:
     """The number of examples that LDA needs for each one of logistic regression; normal classes.
 
@@ -144,6 +148,13 @@ def efron_efficiency(delta: float) -> float:
     return float((2 + delta**2 / 2) * quad(integrand, -30, 30)[0] / np.sqrt(2 * np.pi))
 
 
+@checked(
+    host=True,
+    delta=(0, INF),
+    dim=(1, INF),
+    size=(2, INF),
+    repeats=(2, INF),
+)
 def sampled_efficiency(
     delta: float, dim: int, size: int, repeats: int, seed: int = 0
 ) -> tuple[float, float]:
@@ -167,6 +178,13 @@ def sampled_efficiency(
     return float(ratio), float(spread / np.sqrt(repeats))
 
 
+@checked(
+    host=True,
+    delta=(0, INF),
+    dim=(1, INF),
+    size=(2, INF),
+    repeats=(2, INF),
+)
 def efron_deviation(delta: float, dim: int, size: int, repeats: int, seed: int = 0) -> float:
     """Efron 1975: `sampled_efficiency` minus `efron_efficiency`, in standard errors.
 

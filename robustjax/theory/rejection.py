@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from robustjax.checks import check_distributions, checked
 
+
+@checked(
+    host=True,
+    probabilities=["... L>1", check_distributions],
+    labels="... < L",
+    auxiliary=["...", (0, 1)],
+)
 def auxiliary_error(
     probabilities: np.ndarray, labels: np.ndarray, auxiliary: np.ndarray
 ) -> np.ndarray:
@@ -35,6 +43,7 @@ def auxiliary_error(
     return 2 * np.abs(auxiliary - true / probabilities.max(-1))
 
 
+@checked(host=True, error=["...", (0, 2)])
 def sufficient_confidence(error: np.ndarray) -> np.ndarray:
     """1 / (2 - xi): above it, an error of at most xi cannot move R across 1/2.
 
@@ -44,6 +53,12 @@ def sufficient_confidence(error: np.ndarray) -> np.ndarray:
     return 1 / (2 - np.asarray(error, float))
 
 
+@checked(
+    host=True,
+    probabilities=["... L>1", check_distributions],
+    labels="... < L",
+    auxiliary=["...", (0, 1)],
+)
 def rejection_slack(
     probabilities: np.ndarray, labels: np.ndarray, auxiliary: np.ndarray
 ) -> np.ndarray:

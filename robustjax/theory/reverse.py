@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_distributions, check_number, checked
 
 
+@checked(host=True, probabilities=["... L>1", check_distributions])
 def reversed_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """G = softmax(-Z) from F = softmax(Z): 1 / F, normalised to sum to one.
 
@@ -31,6 +32,7 @@ def reversed_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return odds / odds.sum(-1, keepdims=True)
 
 
+@checked(host=True, probabilities=["... L>1", check_distributions], labels="... < L")
 def reverse_error(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """alpha = ||F - R_y||_inf: how far training is from its optimum.
 
@@ -45,6 +47,7 @@ def reverse_error(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.abs(probabilities - (1 - hot) / (hot.shape[-1] - 1)).max(-1)
 
 
+@checked(host=True, probabilities=["... L>1", check_distributions], labels="... < L")
 def one_hot_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """alpha (L - 1)^2 - ||G - 1_y||_inf: the classifier approaches the label's one-hot vector.
 
@@ -79,6 +82,7 @@ def one_hot_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return _bound(probabilities, labels) - distance
 
 
+@checked(host=True, probabilities=["... L>2", check_distributions], labels="... < L")
 def uniformity_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """2 alpha^2 (L - 1)^2 - max_{j, k != y} |G_j - G_k|: the wrong classes become equal faster.
 
@@ -111,6 +115,7 @@ def uniformity_slack(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     return 2 * reverse_error(probabilities, labels) * _bound(probabilities, labels) - spread
 
 
+@checked(host=True, num_classes=(3, INF))
 def extreme_probabilities(num_classes: int, alpha: float) -> np.ndarray:
     """The F of error alpha for which both bounds become equalities as alpha goes to zero.
 
@@ -141,6 +146,7 @@ def extreme_probabilities(num_classes: int, alpha: float) -> np.ndarray:
     return np.array([alpha, even - alpha, even + alpha, *rest])
 
 
+@checked(host=True, num_classes=(3, INF), samples=(1, INF))
 def sampled_probabilities(
     num_classes: int, alpha: float, samples: int, seed: int = 0
 ) -> np.ndarray:

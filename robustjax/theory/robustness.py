@@ -10,9 +10,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from robustjax.centers import smallest_distance
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 
 
+@checked(host=True, delta="...")
 def expected_distance(delta: np.ndarray | float) -> np.ndarray | float:
     """The mean distance of a sample of two classes to their boundary.
 
@@ -45,6 +46,7 @@ def expected_distance(delta: np.ndarray | float) -> np.ndarray | float:
     return np.sqrt(2 / np.pi) * np.exp(-(delta**2) / 8) + delta / 2 * (1 - 2 * ndtr(-delta / 2))
 
 
+@checked(host=True, means="2 d", covariance="d d", samples=(2, INF))
 def sampled_distance(
     means: np.ndarray,
     covariance: np.ndarray,
@@ -101,6 +103,7 @@ def sampled_distance(
     return float(distances.mean()), float(distances.std(ddof=1) / np.sqrt(samples))
 
 
+@checked(host=True, means="2 d", covariance="d d", samples=(2, INF))
 def distance_deviation(
     means: np.ndarray,
     covariance: np.ndarray,
@@ -125,6 +128,7 @@ def distance_deviation(
     return (sampled - float(expected_distance(smallest_distance(whitened)))) / error
 
 
+@checked(host=True, centers="L>1 d")
 def robustness(centers: np.ndarray) -> float:
     """RB = min_ij E d_ij of whitened class means (L, d): the distance of the closest pair decides.
 
@@ -135,6 +139,7 @@ def robustness(centers: np.ndarray) -> float:
     return float(expected_distance(smallest_distance(centers)))
 
 
+@checked(host=True, centers="L>1 d")
 def approximate_robustness(centers: np.ndarray) -> float:
     """RBbar = min_ij Delta_ij / 2, the paper's approximation of RB, which it never exceeds.
 
@@ -145,6 +150,7 @@ def approximate_robustness(centers: np.ndarray) -> float:
     return smallest_distance(centers) / 2
 
 
+@checked(host=True, num_classes=(2, INF))
 def robustness_bound(num_classes: int, radius: float) -> float:
     """The largest RBbar of L centers of norm at most `radius`: radius sqrt(L / (2 (L - 1))).
 
@@ -162,6 +168,7 @@ def robustness_bound(num_classes: int, radius: float) -> float:
     return radius * float(np.sqrt(num_classes / (2 * (num_classes - 1))))
 
 
+@checked(host=True, centers="L>1 d")
 def bound_slack(centers: np.ndarray) -> float:
     """`robustness_bound` at the largest norm of the centers (L, d), minus their RBbar.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, check_number, checked
 
 
 class Course(NamedTuple):
@@ -37,6 +37,14 @@ def _start(centers: np.ndarray, points: int, seed: int = 0) -> tuple[np.ndarray,
     return width * rng.standard_normal((points, centers.shape[1])), labels
 
 
+@checked(
+    host=True,
+    centers="L>1 d",
+    points=(1, INF),
+    batch_size=(1, INF),
+    passes=(0, INF),
+    lr=(0, 1),
+)
 def mmc_course(
     centers: np.ndarray, points: int, batch_size: int, passes: int, lr: float = 0.1, seed: int = 0
 ) -> Course:
@@ -71,6 +79,14 @@ def mmc_course(
     return Course(np.stack(positions), labels)
 
 
+@checked(
+    host=True,
+    centers="L>1 d",
+    points=(1, INF),
+    batch_size=(1, INF),
+    passes=(0, INF),
+    lr=(0, 1),
+)
 def center_loss_course(
     centers: np.ndarray,
     points: int,
@@ -127,6 +143,7 @@ def center_loss_course(
     return Course(np.stack(positions), labels)
 
 
+@checked(host=True, centers="L>1 d", lr=(0, 1))
 def contraction_deviation(course: Course, centers: np.ndarray, lr: float = 0.1) -> float:
     """The largest | |z' - m_y| / |z - m_y| - (1 - lr) | of any point and pass of an `mmc_course`.
 
@@ -145,6 +162,7 @@ def contraction_deviation(course: Course, centers: np.ndarray, lr: float = 0.1) 
     return float(np.abs(distances[1:][far] / distances[:-1][far] - (1 - lr)).max())
 
 
+@checked(host=True)
 def path_ratio(course: Course) -> np.ndarray:
     """The length of each point's path divided by that of its chord: (N,), 1 on a straight line.
 

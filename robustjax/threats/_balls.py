@@ -18,6 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from typing_extensions import override
 
+from robustjax.checks import shown
 from robustjax.config import config, number
 from robustjax.spec import Names
 from robustjax.threats.numerics import (
@@ -79,6 +80,7 @@ class Ball(abc.ABC):
     def __post_init__(self):
         _check_eps(self.eps, self.per_feature)
         _check_bounds(self.bounds)
+        _check_mask(self.mask)
         if isinstance(self.bounds, tuple) and all(map(_is_number, self.bounds)):
             object.__setattr__(self, "bounds", _Constants(map(float, self.bounds)))
 
@@ -457,6 +459,19 @@ def _check_bounds(bounds: object) -> None:
     low, high = (b if _is_number(b) else _entries(b) for b in bounds)
     if low is not None and high is not None and not np.all(low <= high):
         raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds!r}")
+
+
+def _check_mask(mask: object) -> None:
+    """Raise ValueError unless it is None, or an array of bool or 0 and 1."""
+    if mask is None or isinstance(mask, Tracer):
+        return
+    if np.ndim(mask) not in (3, 4):  # pyright: ignore[reportArgumentType]
+        raise ValueError(
+            f"mask must be an array (H, W, C), or (N, H, W, C) with one per example, got "
+            f"{shown(mask)}"
+        )
+    if (entries := _entries(mask)) is not None and not np.isin(entries, (0, 1)).all():
+        raise ValueError(f"mask must hold bools, or 0 and 1, got {shown(mask)} with other entries")
 
 
 THREATS: Names[Threat] = Names("threat", {"linf": Linf(), "l2": L2(), "l1": L1(), "l0": L0()})

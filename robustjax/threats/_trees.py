@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robustjax.checks import checked
 from robustjax.typing import Box, Eps, Scalar, Threat
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Bounded(Protocol):
         ...
 
 
+@checked(x="H W C")
 def box_of(threat: Threat | None, x: jax.Array) -> Box:
     """The pixel bounds (low, high) of a threat around x; (0, 1) if it defines none.
 
@@ -38,6 +40,7 @@ def box_of(threat: Threat | None, x: jax.Array) -> Box:
     return threat.box(x) if isinstance(threat, Bounded) else (0.0, 1.0)
 
 
+@checked
 def radius(threat: Threat) -> Any:
     """The radius of the ball: eps, or the largest entry of an eps per feature.
 
@@ -52,6 +55,7 @@ def scaled(threat: Threat, factor: Scalar) -> Threat:
     return _replace(threat, threat.eps * factor)
 
 
+@checked
 def with_radius(threat: Threat, radius: Scalar) -> Threat:
     """A copy of a threat with this radius, or these (B,); an eps per feature keeps its proportions.
 

@@ -23,6 +23,7 @@ import jax
 
 from robustjax.attacks import PGD
 from robustjax.attacks.starts import UnclippedUniform, Uniform, Zero
+from robustjax.checks import checked
 from robustjax.data import Augment
 from robustjax.threats import Linf
 from robustjax.training import recipes
@@ -292,6 +293,7 @@ SOURCES = {
 }
 
 
+@checked
 def cards_of(method: str) -> dict[str, Card]:
     """The method's cards by their names, bot first.
 
@@ -306,6 +308,7 @@ def cards_of(method: str) -> dict[str, Card]:
     return {"bot": BOT.get(method) or Card(known), **found}
 
 
+@checked
 def card(method: str, name: str | None = None) -> Card:
     """The method's card of this name; None: its row of the catalogue.
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from robustjax import checks, config, data, files, models, parallel
 from robustjax.checkpoint import EXTENDED, Checkpoints, DamagedCheckpoint
+from robustjax.checks import checked
 from robustjax.evaluation import evaluate
 from robustjax.keys import seeded
 from robustjax.threats import Linf
@@ -57,6 +58,7 @@ class Result:
     start: int
 
 
+@checked
 def fit(
     method: Method,
     train: data.Dataset,
@@ -345,6 +347,7 @@ def place(state: TrainState) -> TrainState:
     return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
 
 
+@checked
 def threat_of(method: Method) -> Threat:
     """The threat that a method trains against; Linf(8/255) if it has none.
 
@@ -355,6 +358,7 @@ def threat_of(method: Method) -> Threat:
     return next(iter(threats_of(method)), Linf())
 
 
+@checked
 def with_threat(method: Method, threat: Threat) -> Method:
     """A copy of a method that trains against another threat.
 

@@ -78,7 +78,9 @@ def kernels(params: Any) -> Any:
 
     found = jax.tree.map_with_path(is_kernel, params)
     if not any(jax.tree.leaves(found)):
-        raise ValueError(f"no weight of two or more axes is named {' or '.join(KERNELS)}")
+        raise ValueError(
+            f"of the params no weight of two or more axes is named {' or '.join(KERNELS)}"
+        )
     return found
 
 

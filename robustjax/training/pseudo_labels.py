@@ -14,11 +14,13 @@ from tqdm import tqdm
 
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.checks import INF, checked
 from robustjax.data.augment import to_float
 from robustjax.data.pools import chunks
 from robustjax.writing import locked, replacing
 
 
+@checked(images="N H W C", batch_size=(1, INF))
 def pseudo_label(
     logits_fn: Callable,
     images: np.ndarray,

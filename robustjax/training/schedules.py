@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
+from robustjax.checks import checked
 from robustjax.config import config, number
 from robustjax.spec import KINDS, Names
 
@@ -141,6 +142,7 @@ SCHEDULES = KINDS[Schedule] = Names(
 """The schedules by name; `register` adds one."""
 
 
+@checked
 def register(name: str, schedule: Schedule) -> None:
     """Register a schedule of your own for the command line and `robustjax.spec`.
 
@@ -154,6 +156,11 @@ def register(name: str, schedule: Schedule) -> None:
     SCHEDULES.register(name, schedule)
 
 
+@checked(t=["", (0, 1)], fraction=(0, 1))
 def warm_up(t: jax.Array, fraction: float) -> jax.Array:
-    """t / fraction, at most 1; 1 throughout if fraction is 0."""
+    """t / fraction, at most 1; 1 throughout if fraction is 0.
+
+    >>> [float(warm_up(jnp.float32(t), 0.5)) for t in (0.25, 0.75)]
+    [0.5, 1.0]
+    """
     return jnp.minimum(1.0, t / jnp.maximum(fraction, 1e-9))  # shorter than any step

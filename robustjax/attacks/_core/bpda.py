@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 
+from robustjax.checks import checked
+
 
 def identity(x: Any) -> Any:
     """x: the straight-through gradient, for a defence that changes its input little."""
     return x
 
 
+@checked
 def bpda(
     forward: Callable[[Any], Any], backward: Callable[[Any], Any] = identity
 ) -> Callable[[Any], Any]:

@@ -18,6 +18,7 @@ from typing_extensions import override
 from robustjax.attacks._core.direct import on_one_image
 from robustjax.attacks._core.iterative import Example, in_threat, threat_of
 from robustjax.attacks._core.success import Success, fooled, won_by
+from robustjax.checks import INF, checked
 from robustjax.config import config, static
 from robustjax.outputs import num_classes
 from robustjax.promotion import promoting
@@ -127,6 +128,7 @@ class WorstOf(Ensemble):
         return self.attacks
 
 
+@checked
 def worst_of_losses(attack: Attack, losses: Sequence[Loss]) -> WorstOf:
     """The attack once for each objective, reduced to the worst case per example.
 
@@ -164,6 +166,7 @@ def leaves(attack: Attack, num_classes: int) -> tuple[Attack, ...]:
     return tuple({id(leaf): leaf for leaf in found}.values())
 
 
+@checked(eps=(0, INF))
 def with_eps(attack: Attack, eps: float) -> Attack:
     """The same attack with this radius in every threat: the same program, other data.
 

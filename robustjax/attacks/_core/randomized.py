@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustjax.checks import check_number
+from robustjax.checks import INF, checked
 from robustjax.deterministic import ordered_sum
 from robustjax.keys import seeded, threefry
 
@@ -42,8 +42,8 @@ class Randomized:
     True
     """
 
+    @checked(eot=(1, INF))
     def __init__(self, function: Callable, key: jax.Array | None = None, eot: int = 1):
-        check_number("eot", eot, 1)
         is_partial = isinstance(function, jax.tree_util.Partial)
         self.function = function if is_partial else jax.tree_util.Partial(function)
         self.key = seeded(0) if key is None else threefry(key)

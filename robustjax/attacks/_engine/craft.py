@@ -30,6 +30,7 @@ from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
 from robustjax.attacks._engine.model import num_classes, one_example
 from robustjax.attacks._engine.slots import Crafted, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
+from robustjax.checks import INF, checked, in_body
 from robustjax.outputs import has_logits, logits_of
 from robustjax.threats import radius
 from robustjax.threats._trees import of_example
@@ -99,6 +100,7 @@ class Setting:
         return self.model if self.surrogate is None else self.surrogate
 
 
+@checked(attack=in_body, batch_size=(1, INF))
 def perturb(
     attack: Attack,
     logits_fn: Callable,

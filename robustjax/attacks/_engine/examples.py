@@ -11,6 +11,7 @@ import numpy as np
 
 from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.success import Success, fooled
+from robustjax.checks import check_layout
 from robustjax.threats import box_of
 from robustjax.threats._trees import check_threats, of_example, threats_of
 from robustjax.typing import Threat
@@ -74,7 +75,7 @@ def check_examples(
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or not images.size:
         raise ValueError(f"images must have the shape (N, H, W, C), N >= 1; got {images.shape}")
-    _check_layout(images.shape)
+    check_layout("images", images.shape)
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / np.float32(255)
     if images.dtype.kind not in "fV":  # V: bfloat16
@@ -107,17 +108,6 @@ def check_examples(
         targets = targets.astype(np.int32)
     position = np.arange(len(images), dtype=np.int32)
     return Examples(images, labels, indices.astype(np.int32), position, targets)
-
-
-def _check_layout(shape: tuple[int, ...]) -> None:
-    """Raise ValueError for square images, or such of 3 channels, that have the channels first."""
-    _, first, height, width = shape
-    if min(height, width) >= 8 and (first == 3 or (first == 1 and height == width)):
-        raise ValueError(
-            f"images of shape {shape} have their channels first, and they are read as (N, H, W, C):"
-            " give images.transpose(0, 2, 3, 1), and if the model wants channels first, "
-            "lambda x: model(x.transpose(0, 3, 1, 2))"
-        )
 
 
 def _check_integers(name: str, values: np.ndarray, count: int) -> None:

@@ -27,6 +27,7 @@ from robustjax.attacks._core.ensemble import Restarts, WorstOf
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted, MultiTargetedPGD
 from robustjax.attacks._gradient.pgd import LINF, PGD
 from robustjax.attacks.targets import Prediction, Random, Ranked
+from robustjax.checks import INF, checked
 from robustjax.losses import TemperedCrossEntropy, best_wrong, margin, mmc
 from robustjax.threats import Linf
 from robustjax.typing import Attack, Loss, Threat
@@ -50,6 +51,7 @@ OBJECTIVES: dict[str, Callable[..., Attack]] = {
 """(threat, steps=) -> an attack, by name; the strongest first, to leave the others less work."""
 
 
+@checked
 def distance_head_attacks(
     threat: Threat = LINF, steps: int = 100, restarts: int = 5
 ) -> dict[str, Attack]:
@@ -72,6 +74,7 @@ def distance_head_attacks(
     }
 
 
+@checked
 def Adaptive(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> WorstOf:
     """The attacks of `distance_head_attacks` in turn, each on the images that still resist.
 
@@ -86,6 +89,7 @@ def Adaptive(threat: Threat = LINF, steps: int = 100, restarts: int = 5) -> Wors
     return WorstOf(tuple(distance_head_attacks(threat, steps, restarts).values()))
 
 
+@checked(eps=(0, INF))
 def mmc_paper_attacks(eps: float, loss: Loss = mmc) -> dict[str, PGD]:
     """The white-box columns of Pang et al. (2020) at one radius: PGD of 10 and 50 steps.
 

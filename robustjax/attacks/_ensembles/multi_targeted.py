@@ -8,6 +8,7 @@ from robustjax.attacks._core.ensemble import Ensemble, WorstOf, replace
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._gradient.pgd import LINF, PGD
 from robustjax.attacks.targets import Ranked
+from robustjax.checks import checked
 from robustjax.config import config, static
 from robustjax.losses import targeted_margin
 from robustjax.typing import Attack, Threat
@@ -54,6 +55,7 @@ class MultiTargeted(Ensemble):
         return WorstOf((self.attack,), self.success)
 
 
+@checked
 def MultiTargetedPGD(threat: Threat = LINF, steps: int = 20, n: int = 9) -> MultiTargeted:
     """PGD on z_t - z_y for each of the n most likely wrong classes t (Gowal et al. 2019).
 

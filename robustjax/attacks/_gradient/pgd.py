@@ -33,6 +33,7 @@ from robustjax.attacks.transforms import (
     TranslationInvariant,
     through,
 )
+from robustjax.checks import checked
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import Linf, radius
@@ -224,6 +225,7 @@ class PGD(Ascent):
         return expected(slope, logits_fn, key, self.eot)
 
 
+@checked
 def FGSM(threat: Threat = LINF) -> PGD:
     """One step of length eps from the clean image (Goodfellow et al. 2015).
 
@@ -237,6 +239,7 @@ def FGSM(threat: Threat = LINF) -> PGD:
     return PGD(threat, steps=1, rel_step=1.0, start=Zero())
 
 
+@checked
 def RFGSM(threat: Threat = LINF) -> PGD:
     """R+FGSM: a random step of eps / 2, then a gradient step of eps / 2 (Tramer et al. 2018).
 
@@ -249,6 +252,7 @@ def RFGSM(threat: Threat = LINF) -> PGD:
     return PGD(threat, steps=1, rel_step=0.5, start=Corner(0.5))
 
 
+@checked
 def BIM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """The basic iterative method: `steps` steps of eps / steps (Kurakin et al. 2017).
 
@@ -262,6 +266,7 @@ def BIM(threat: Threat = LINF, steps: int = 10) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero())
 
 
+@checked
 def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     """MI-FGSM: BIM along an accumulated gradient (Dong et al. 2018).
 
@@ -273,6 +278,7 @@ def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Momentum(decay))
 
 
+@checked
 def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """BIM towards the class that is least likely on the clean image (Kurakin et al. 2017).
 
@@ -286,6 +292,7 @@ def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), target=LeastLikely())
 
 
+@checked
 def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     """NI-FGSM: MI-FGSM with the gradient taken one step ahead (Lin et al. 2020).
 
@@ -297,6 +304,7 @@ def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Nesterov(decay))
 
 
+@checked
 def SINIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, copies: int = 5) -> PGD:
     """SI-NI-FGSM: NI-FGSM on the mean over scaled copies of the image (Lin et al. 2020).
 
@@ -308,6 +316,7 @@ def SINIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, copies:
     return replace(NIFGSM(threat, steps, decay), transforms=(ScaleInvariant(copies),))
 
 
+@checked
 def DIM(
     threat: Threat = LINF, steps: int = 10, decay: float = 1.0, p: float = 0.5, low: float = 0.9
 ) -> PGD:
@@ -319,6 +328,7 @@ def DIM(
     return replace(MIFGSM(threat, steps, decay), transforms=(DiverseInput(p, low),))
 
 
+@checked
 def TIM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, size: int = 15) -> PGD:
     """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019).
 

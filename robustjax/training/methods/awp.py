@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
+from robustjax.checks import INF, check_arrays, checked
 from robustjax.config import config, number
 from robustjax.training.methods.base import Aux, Batch, Crafted, Descend, Gradients, Method
 from robustjax.training.methods.wrapper import Wrapper
@@ -61,6 +62,7 @@ class AWP(Wrapper):
         return Method.update(self, net, descend, state, batch, keys)
 
 
+@checked(params=check_arrays, gradients=check_arrays, gamma=(0, INF))
 def awp_step(params: Any, gradients: Any, gamma: float | jax.Array = 5e-3) -> Any:
     """The weights after AWP's step: w + gamma ||w|| g / ||g|| for every kernel, all else as it is.
 
@@ -84,4 +86,6 @@ def awp_step(params: Any, gradients: Any, gamma: float | jax.Array = 5e-3) -> An
             return w
         return w + gamma * jnp.linalg.norm(w) * g / (jnp.linalg.norm(g) + 1e-12)
 
+    if jax.tree.structure(gradients) != jax.tree.structure(params):
+        raise ValueError("gradients must be a pytree like params")
     return jax.tree.map(move, params, gradients, kernels(params))
