@@ -387,6 +387,8 @@ NUMBERS = ("-1", "0", "2.5", "-2.5", "2**31", "2**63", "jax -1")
 SIGNED = {"auxiliary", "biases", "confidence", "high", "low", "margin", "text", "threshold"}
 SIGNED |= {"value"}
 """Numbers that may be negative."""
+ENDLESS = {"eps", "text", "threshold", "value"}
+"""Numbers that may be infinite: everywhere, or never."""
 REAL = {"centers", "features", "logits", "output", "queries", "target", "weights", "x", "z"}
 REAL |= {"image", "other"}
 REAL |= {"losses.mart.adversarial", "losses.trades.adversarial", "reference_logits"}
