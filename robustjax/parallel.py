@@ -32,8 +32,8 @@ AXIS = "batch"
 
 def _check_axes(name: str, axes: Any) -> None:
     """Raise ValueError unless axes are None and 0, alone or in a pytree."""
-    if isinstance(axes, list) and not axes:
-        raise ValueError(f"{name} must be None, 0 or a pytree of these, got []")
+    if isinstance(axes, list | dict) and not axes:
+        raise ValueError(f"{name} must be None, 0 or a pytree of these, got {axes}")
     for axis in jax.tree.leaves(axes):
         if axis is False or not isinstance(axis, int) or axis:
             raise ValueError(f"{name} must be None, 0 or a pytree of these, got {shown(axis)}")

@@ -337,7 +337,7 @@ def fits(name, parameter, kind, how, old, new):
         return True
     if how == "a class" and "type" in words:
         return True
-    if how in CALLABLE and "Callable" in words:  # it takes as many arguments
+    if how in CALLABLE and words & {"Callable", "Factory"}:  # it takes as many arguments
         return True
     if how in ("inf", "-inf") and parameter in (
         "eps",
@@ -346,7 +346,8 @@ def fits(name, parameter, kind, how, old, new):
         "value",
     ):  # everywhere, or never
         return True
-    if parameter in ("positives", "negatives") and np.size(new) == 0:  # NaN, as is said
+    empty = new == [] if isinstance(new, list) else is_array(new) and not new.size
+    if parameter in ("positives", "negatives") and empty:  # NaN, as is said
         return name.startswith("detection.")
     if isinstance(new, str):
         if name.endswith("register") and parameter == "name":
@@ -359,6 +360,8 @@ def fits(name, parameter, kind, how, old, new):
         return all(is_array(leaf) or isinstance(leaf, int | float) for leaf in leaves)
     if parameter in REAL and how in ("a matrix", "a jax matrix"):
         return np.ndim(old) == 2
+    if how == "one axis more" and name == "data.to_float":  # of any shape
+        return True
     if how == "minus it" and new.dtype == np.uint8:  # 8 bits, which are pixels
         return True
     if how == "halves of it" and np.asarray(old).max() <= 0.5:  # they are pixels still
@@ -390,7 +393,7 @@ SIGNED |= {"value"}
 ENDLESS = {"eps", "text", "threshold", "value"}
 """Numbers that may be infinite: everywhere, or never."""
 REAL = {"centers", "features", "logits", "output", "queries", "target", "weights", "x", "z"}
-REAL |= {"image", "other"}
+REAL |= {"image", "means", "other"}
 REAL |= {"losses.mart.adversarial", "losses.trades.adversarial", "reference_logits"}
 """Arrays of numbers that may have any size and sign."""
 FREE = {
@@ -467,6 +470,7 @@ SPOKEN = {
     **dict.fromkeys(("output", "logits", "logits_fn", "clean", "adversarial"), "model"),
     "name": "extra data",
     "config": "unknown field",
+    "output": "model|logits",
     "radius": "eps",
 }
 """What messages call an argument."""

@@ -156,8 +156,13 @@ def _check_real(name: str, value: Any, fixed: bool, host: bool) -> None:
         return
     if isinstance(value, str):
         raise ValueError(f"{name} must be a number, such as 8 / 255, not the text {value!r}")
-    several = np.ndim(value) > (0 if fixed or host else 1) or not np.size(value)
-    if isinstance(value, Tracer) or not is_real(value) or several:  # one per example may be
+    most = 0 if fixed or host else 1  # one per example
+    if (
+        isinstance(value, Tracer)
+        or not is_real(value)
+        or not np.size(value)
+        or np.ndim(value) > most
+    ):
         raise ValueError(f"{name} must be a number such as 0.1, got {shown(value)}")
     if any(entry != entry for entry in entries_of(value)):
         raise ValueError(f"{name} must be a number such as 0.1, got nan")

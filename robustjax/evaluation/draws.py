@@ -13,12 +13,14 @@ from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._engine.craft import Setting, Verdict, judge, verdict_draws
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.judgement import Judgement
+from robustjax.checks import INF, checked
 from robustjax.evaluation.worst_case import stderr
 
 PARTED = 0.05
 """How far apart the accuracies with fixed and with fresh draws may be."""
 
 
+@checked(host=True, wins=["...", (0, INF)], trials=["...", (1, INF)], deviations=(0, INF))
 def wilson(wins: ArrayLike, trials: ArrayLike, deviations: float = 1.96) -> np.ndarray:
     """Wilson's interval for a probability: wins (...) of trials -> (2, ...), its two ends.
 

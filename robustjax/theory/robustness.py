@@ -92,7 +92,7 @@ def sampled_distance(
     rng = np.random.default_rng(seed)
     classes = (rng.random(samples) >= prior).astype(int)
     noise = rng.standard_normal((samples, means.shape[1]))
-    root = np.linalg.cholesky(covariance)
+    root = _root(covariance)
     features = means[classes] + noise @ root.T
     # log odds = normal . (x - middle) + log(prior / (1 - prior)), where the Mahalanobis length of
     # normal is Delta.
@@ -124,7 +124,7 @@ def distance_deviation(
     True
     """
     sampled, error = sampled_distance(means, covariance, prior, samples, seed)
-    whitened = np.linalg.solve(np.linalg.cholesky(covariance), np.asarray(means, float).T).T
+    whitened = np.linalg.solve(_root(covariance), np.asarray(means, float).T).T
     return (sampled - float(expected_distance(smallest_distance(whitened)))) / error
 
 
@@ -183,3 +183,11 @@ def bound_slack(centers: np.ndarray) -> float:
     half = approximate_robustness(centers)
     radius = float(np.linalg.norm(centers, axis=1).max())
     return robustness_bound(len(centers), radius) - half
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """The Cholesky factor."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        raise ValueError("covariance must be symmetric and positive definite") from None
