@@ -266,11 +266,13 @@ def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):
     assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
-class Once:
+class Once(int):
     """A number of steps, for `log_every`: does something at one of them."""
 
-    def __init__(self, step, action):
-        self.step, self.action = step, action
+    def __new__(cls, step, action):
+        made = super().__new__(cls, 1)
+        made.step, made.action = step, action
+        return made
 
     def __rmod__(self, step):
         if step == self.step:
