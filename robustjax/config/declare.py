@@ -10,7 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import numpy as np
 
-from robustjax.checks import INF, arguments, check_fields, checked
+from robustjax.checks import INF, arguments, check_fields, checked, shown
 
 T = TypeVar("T")
 CLASSES: dict[str, type] = {}
@@ -55,7 +55,6 @@ def number(
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, number, dataclasses.field))
-@checked
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree that `decode` finds by its name.
 
@@ -76,6 +75,8 @@ def config(cls: type[T]) -> type[T]:
     >>> jax.jit(lambda f, x: f(x))(Twice(3.0), 5).item()  # an argument of a compiled program
     15.0
     """
+    if not isinstance(cls, type):
+        raise TypeError(f"cls must be a class, got {shown(cls)}")
     own = cls.__dict__.get("__post_init__") or getattr(cls, "__post_init__", lambda self: None)
 
     def __post_init__(self):

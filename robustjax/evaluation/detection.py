@@ -14,7 +14,7 @@ from robustjax.attacks._engine.craft import Setting, craft, judge
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
-from robustjax.checks import checked
+from robustjax.checks import checked, in_body
 from robustjax.detection import (
     Rates,
     accepted_and_wrong,
@@ -92,7 +92,7 @@ class DetectionReport:
         }
 
 
-@checked
+@checked(attacks=in_body)
 def detect(
     logits_fn: Callable,
     detectors: Mapping[str, Callable],

@@ -20,7 +20,7 @@ PARTED = 0.05
 """How far apart the accuracies with fixed and with fresh draws may be."""
 
 
-@checked(host=True, wins=["...", (0, INF)], trials=["...", (1, INF)], deviations=(0, INF))
+@checked(host=True, wins=(0, INF), trials=(1, INF), deviations=(0, INF))
 def wilson(wins: ArrayLike, trials: ArrayLike, deviations: float = 1.96) -> np.ndarray:
     """Wilson's interval for a probability: wins (...) of trials -> (2, ...), its two ends.
 
