@@ -323,7 +323,11 @@ def fits(name, parameter, kind, how, old, new):
     words, module = set(re.findall(r"\w+", kind)), name.partition(".")[0]
     arrays = bool(words & {"Array", "ndarray", "ArrayLike", "Any", "Eps", "Scalar"})
     if how == "traced":  # numbers are data; a class's whole numbers too, unless they are static
-        return arrays or "float" in words or ("int" in words and inspect.isclass(public()[name]))
+        return (
+            arrays
+            or "float" in words
+            or ("int" in words and (parameter == "steps" or inspect.isclass(public()[name])))
+        )
     if how in KINDS and words & KINDS[how]:
         return True
     if module == "outputs" and parameter == "output":  # any pytree, as a model may return

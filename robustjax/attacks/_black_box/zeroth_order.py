@@ -20,7 +20,7 @@ from robustjax.attacks._gradient.pgd import LINF, PGD
 from robustjax.attacks.starts import Start, Uniform, Zero
 from robustjax.attacks.steps import Adam, Momentum, Rule, Steepest
 from robustjax.attacks.targets import Goal, Target, TrueLabel
-from robustjax.checks import checked
+from robustjax.checks import checked, in_body
 from robustjax.config import config, number, static
 from robustjax.losses import margin
 from robustjax.threats import box_of
@@ -147,7 +147,7 @@ class ZerothOrder(Ascent):
         return rise / jnp.where(run > 0, run, 1)
 
 
-@checked
+@checked(steps=in_body)
 def SPSA(
     threat: Threat = LINF,
     steps: int = 100,
@@ -173,7 +173,7 @@ def SPSA(
     )
 
 
-@checked
+@checked(steps=in_body)
 def NES(
     threat: Threat = LINF,
     steps: int = 100,

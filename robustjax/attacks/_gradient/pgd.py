@@ -33,7 +33,7 @@ from robustjax.attacks.transforms import (
     TranslationInvariant,
     through,
 )
-from robustjax.checks import checked
+from robustjax.checks import checked, in_body
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy
 from robustjax.threats import Linf, radius
@@ -252,7 +252,7 @@ def RFGSM(threat: Threat = LINF) -> PGD:
     return PGD(threat, steps=1, rel_step=0.5, start=Corner(0.5))
 
 
-@checked
+@checked(steps=in_body)
 def BIM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """The basic iterative method: `steps` steps of eps / steps (Kurakin et al. 2017).
 
@@ -266,7 +266,7 @@ def BIM(threat: Threat = LINF, steps: int = 10) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero())
 
 
-@checked
+@checked(steps=in_body)
 def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     """MI-FGSM: BIM along an accumulated gradient (Dong et al. 2018).
 
@@ -278,7 +278,7 @@ def MIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Momentum(decay))
 
 
-@checked
+@checked(steps=in_body)
 def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     """BIM towards the class that is least likely on the clean image (Kurakin et al. 2017).
 
@@ -292,7 +292,7 @@ def ILCM(threat: Threat = LINF, steps: int = 10) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), target=LeastLikely())
 
 
-@checked
+@checked(steps=in_body)
 def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     """NI-FGSM: MI-FGSM with the gradient taken one step ahead (Lin et al. 2020).
 
@@ -304,7 +304,7 @@ def NIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0) -> PGD:
     return PGD(threat, steps=steps, rel_step=1.0, start=Zero(), rule=Nesterov(decay))
 
 
-@checked
+@checked(steps=in_body)
 def SINIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, copies: int = 5) -> PGD:
     """SI-NI-FGSM: NI-FGSM on the mean over scaled copies of the image (Lin et al. 2020).
 
@@ -316,7 +316,7 @@ def SINIFGSM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, copies:
     return replace(NIFGSM(threat, steps, decay), transforms=(ScaleInvariant(copies),))
 
 
-@checked
+@checked(steps=in_body)
 def DIM(
     threat: Threat = LINF, steps: int = 10, decay: float = 1.0, p: float = 0.5, low: float = 0.9
 ) -> PGD:
@@ -328,7 +328,7 @@ def DIM(
     return replace(MIFGSM(threat, steps, decay), transforms=(DiverseInput(p, low),))
 
 
-@checked
+@checked(steps=in_body)
 def TIM(threat: Threat = LINF, steps: int = 10, decay: float = 1.0, size: int = 15) -> PGD:
     """TI-MI-FGSM: MI-FGSM along gradients blurred by a Gaussian (Dong et al. 2019).
 
