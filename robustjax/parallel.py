@@ -256,7 +256,7 @@ def join(tree: Any, count: int) -> Any:
 
 @checked
 def check_same(about: dict[str, Any]) -> None:
-    """Raise ValueError on every process unless all of them have the same arrays.
+    """Raise ValueError on every process unless all of them have the same arrays and texts.
 
     >>> rj.parallel.check_same({"images": np.zeros((2, 4, 4, 1))})  # one process agrees with itself
     """
@@ -274,7 +274,7 @@ def check_same(about: dict[str, Any]) -> None:
 
 
 def _digest(tree: Any) -> int:
-    """31 bits that depend on every byte of the arrays of a tree."""
+    """31 bits that depend on every byte of the arrays and texts of a tree."""
     found = 0
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -310,8 +310,8 @@ def test_evaluate_against_another_threat_in_fewer_bits(copy, capsys):
     assert found.attacks["fgsm"]["fields"]["threat"] == config.encode(L2(0.5))
     out, [row] = capsys.readouterr().out, found.stages["fgsm"]
     assert "digits has only 359 test images" in out
-    line = f"bfloat16 and float32 disagree on {row['differed']} of {row['attacked']} images"
-    assert f"fgsm: {line} attacked; float32 counts" in out
+    line = f"bfloat16 and float32 disagree in {row['differed']} of {row['attacked']} verdicts"
+    assert f"fgsm: {line}; float32 counts" in out
     assert json.loads((copy / "report.json").read_text())["dtype"] == "bfloat16"
 
 

@@ -1,5 +1,6 @@
 """Several processes on one machine share an evaluation, and return what one returns."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,9 @@ from evaluating_processes import found
 from jax.experimental import multihost_utils
 
 from robustjax import parallel
+from robustjax.attacks import PGD, Randomized
+from robustjax.evaluation import evaluate, run
+from robustjax.losses import cross_entropy, margin
 
 SCRIPT = Path(__file__).with_name("evaluating_processes.py")
 
@@ -93,3 +97,29 @@ def test_processes_with_different_images_are_told_so(monkeypatch):
         parallel.check_same(ours)
     as_one_of(monkeypatch, 0, 2, lambda mine: np.stack([mine, mine]))
     parallel.check_same(ours)
+
+
+def test_processes_with_other_functions_or_draws_are_told_so(monkeypatch):
+    """These are no arrays, yet shares by different ones would be no evaluation."""
+    model = Randomized(lambda key, x: x.reshape(len(x), -1))
+    subject = model, np.zeros((2, 1, 2, 1), np.float32), np.zeros(2, int)
+
+    def agreed(loss=cross_entropy, **options):
+        digests = []
+
+        def gathered(mine):
+            digests.append(mine)
+            return np.stack([mine, mine])
+
+        with monkeypatch.context() as patched, contextlib.suppress(StopIteration):
+            as_one_of(patched, 0, 2, gathered)
+            patched.setattr(run, "clean_of", lambda *_: next(iter(())))  # nothing is attacked
+            evaluate(*subject, {"pgd": PGD(loss=loss)}, jax.random.key(0), **options)
+        return np.concatenate(digests).tolist()
+
+    same = agreed()
+    assert agreed() == same
+    surrogate, success = subject[0], lambda output, label: label > 0
+    others = {"draws": 3}, {"vote": True}, {"diagnose": False}, {"success": success}
+    for options in ({"loss": margin}, {"surrogate": surrogate}, *others):
+        assert agreed(**options) != same

@@ -388,5 +388,7 @@ def test_the_model_judges_what_attacks_find_on_a_surrogate():
 
 
 def test_a_surrogate_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="the surrogate has 3 classes and the model 2"):
+        report({}, surrogate=lambda x: x.reshape(len(x), -1)[:, :3])
     with pytest.raises(ValueError, match=r"surrogate: logits_fn must be a JAX function of a batch"):
         report({"fgsm": FGSM(Linf(EPS))}, surrogate=lambda x: x @ np.ones((3, 2)))

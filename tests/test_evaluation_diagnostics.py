@@ -55,6 +55,20 @@ def test_an_honest_evaluation_has_no_flags(honest):
     assert honest == []
 
 
+def test_a_model_that_gets_nothing_right_leaves_nothing_to_attack():
+    wrong = (LABELS + 1) % K
+    said = flags(attacks={"bim": BIM(THREAT), "square": Square(THREAT)}, labels=wrong)
+    assert len(said) == 1 and "[-1, 1]" in said[0]  # it is sometimes right there
+
+
+def test_whole_numbers_as_logits_have_no_gradient():
+    def rounded(x):
+        return jnp.round(10 * linear(x)).astype(jnp.int32)
+
+    said = flags(rounded, {"bim": BIM(THREAT, steps=1)}, np.asarray(rounded(IMAGES)).argmax(-1))
+    assert any("the loss gradient is exactly zero at 100.0%" in text for text in said)
+
+
 def test_a_gradient_of_nan_is_told():
     """A minimum-norm attack that follows it finds nothing and reports full robustness."""
 

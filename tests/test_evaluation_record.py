@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustjax import files
-from robustjax.attacks import BIM, FGSM, PGD
+from robustjax.attacks import BIM, FGSM, PGD, Randomized, Square
 from robustjax.evaluation import Record, evaluate
 from robustjax.evaluation.record import identity, read_tables
 from robustjax.threats import L2, Linf
@@ -28,6 +28,12 @@ ATTACKS = {
 
 def apply(w, x):
     return x.reshape(len(x), -1) @ w
+
+
+DICTIONARIES = ("robust", "reached", "rounded", "zero_gradient", "attacks", "setting", "per_class")
+RESULT = {name: {} for name in DICTIONARIES}
+RESULT |= {"worst_case_over": ["a"], "minimum_norm": [], "warnings": []}
+RESULT |= {"stages": {"a": [{"attacked": 1, "backwards": 0}]}}
 
 
 @pytest.fixture
@@ -73,7 +79,7 @@ def test_two_calls_are_one(add, tmp_path):
     assert [p["command"] for p in both["earlier_provenance"]] == [f"{first} {third}"]
     table = read_tables(tmp_path / "examples.npz")[identity(both)]
     parts = {"fooled", "counts", "prediction", "distance", "stage", "survives"}
-    assert set(table) == {"index", "label", "prediction"} | {
+    assert set(table) == {"index", "label", "prediction", "wrong"} | {
         f"{name}/{part}" for name in ATTACKS for part in parts
     }
 
@@ -135,6 +141,8 @@ def test_killed_between_its_two_files(add, tmp_path, monkeypatch):
         ("{", "damaged"),
         ('{"others": 3}', "its others is 3, not a list"),
         ('{"setting": {}}', "it has no robust"),
+        (json.dumps(RESULT | {"stages": {"a": [{}]}}), r"its stages.a.0..attacked is missing"),
+        (json.dumps(RESULT | {"draws": {"n": 2}}), "its draws.vote is missing"),
     ],
 )
 def test_a_damaged_report_is_told_before_the_attack(tmp_path, content, message):
@@ -148,3 +156,66 @@ def test_a_path_is_tried_before_the_attack(tmp_path):
     with pytest.raises(OSError, match=r"cannot write .*examples.npz: Is a directory"):
         Record(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["examples.npz"]
+
+
+def joined(folder, *calls, **arguments):
+    """The report of calls of `evaluate` with some attacks each, as it is written and read again."""
+    for attacks in calls:
+        found = evaluate(attacks=attacks, key=jax.random.key(0), **arguments)
+        record, columns = Record(folder), found.flat_examples()
+        record.write(record.join(found.to_json() | {"curves": {}}, columns), columns)
+    report = files.read_json(folder / "report.json")
+    assert report.pop("others") == []
+    return report
+
+
+def drawn(w, key, x):
+    return apply(w, x) + 0.1 * jax.random.normal(key, (len(x), 3))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_two_calls_are_one_for_a_model_that_draws(tmp_path):
+    """A verdict of other draws, or by vote, is another setting."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    model = Randomized(jax.tree_util.Partial(drawn, W))
+    subject = {"logits_fn": model, "images": IMAGES, "labels": LABELS, "draws": 3}
+    first, second = ({str(steps): PGD(THREAT, steps=steps)} for steps in (1, 2))
+    one, two = joined(whole, first | second, **subject), joined(parts, first, second, **subject)
+    assert one["draws"]["accuracy"]["worst_case"].pop("fixed") is not None
+    assert two["draws"]["accuracy"]["worst_case"].pop("fixed") is None
+    assert comparable(one) == comparable(two)
+    with pytest.raises(AssertionError):  # it stands beside
+        joined(parts, first, **subject, vote=True)
+
+
+def further(output, label):
+    return output["value"] < label
+
+
+def ascend(output, target):
+    return -output["value"]
+
+
+def test_two_calls_are_one_for_a_model_without_logits(tmp_path):
+    def model(x):
+        return {"value": apply(W, x)[:, 0]}
+
+    labels = np.asarray(model(IMAGES)["value"]) - np.linspace(0, 0.5, N)
+    labels[:4] += 1
+    subject = {"logits_fn": model, "images": IMAGES, "labels": labels, "success": further}
+    calls = [{f"pgd-{steps}": PGD(THREAT, steps=steps, loss=ascend)} for steps in (1, 2)]
+    subject |= {"diagnose": False}
+    one = joined(tmp_path / "whole", calls[0] | calls[1], **subject)
+    assert comparable(one) == comparable(joined(tmp_path / "parts", *calls, **subject))
+    assert 0 < one["worst_case"] < one["clean"] == 0.9 and "further" in one["setting"]["success"]
+
+
+def test_attacks_of_two_calls_are_compared(tmp_path):
+    """A flag that needs both attacks comes when the second one does, and goes with it."""
+    model = jax.tree_util.Partial(lambda w, x: 1e4 * apply(w, x), W)
+    subject = {"logits_fn": model, "images": IMAGES, "labels": LABELS, "diagnose": False}
+    pgd, square = {"pgd": PGD(Linf(0.3), steps=10)}, {"square": Square(Linf(0.3), queries=20)}
+    flag = "square sees no gradient, and broke"
+    assert any(flag in text for text in joined(tmp_path, pgd, square, **subject)["warnings"])
+    again = joined(tmp_path, square, **subject)
+    assert sum(flag in text for text in again["warnings"]) == 1

@@ -177,8 +177,8 @@ def print_tables(
             differed = sum(row["differed"] for row in rows)
             tried = sum(row["attacked"] for row in rows)
             print(
-                f"{name}: {content['dtype']} and float32 disagree on {differed} of {tried} images "
-                "attacked; float32 counts\n"
+                f"{name}: {content['dtype']} and float32 disagree in {differed} of {tried} "
+                "verdicts; float32 counts\n"
             )
     blind = content.get("cross_entropy_without_gradient")
     if blind is not None:

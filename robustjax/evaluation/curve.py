@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustjax import parallel
 from robustjax.attacks._core.ensemble import leaves, with_eps
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
@@ -72,7 +73,8 @@ def curve(
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
-    surrogate = check_surrogate(surrogate, data, success)
+    parallel.check_same({"eps": [float(radius) for radius in eps]})
+    surrogate = check_surrogate(surrogate, model, data, success)
     setting = Setting(model, key, success, batch_size, Ledger(), surrogate=surrogate)
     clean = clean_of(setting, data)
     right, ledger_of = data[~clean.fooled], ledgers(journal, setting, data, clean)

@@ -267,7 +267,7 @@ def side_by_side(
     thorough = [
         name
         for name, rows in stages.items()
-        if sum(row["backwards"] for row in rows) >= SEARCHED * max(rows[0]["attacked"], 1)
+        if rows and sum(row["backwards"] for row in rows) >= SEARCHED * rows[0]["attacked"] > 0
     ]
     if not thorough:
         return []

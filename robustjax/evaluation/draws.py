@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robustjax.attacks._core.randomized import Randomized
-from robustjax.attacks._engine.craft import Setting, Verdict, judge, verdict_draws
+from robustjax.attacks._engine.craft import Setting, Verdict, judge
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.judgement import Judgement
 from robustjax.checks import INF, checked
@@ -84,15 +84,20 @@ def attack_columns(
 
 
 def compared(
-    setting: Setting,
+    draws: Mapping[str, Any],
     fresh: Mapping[str, float],
-    fixed: Mapping[str, float],
+    fixed: Mapping[str, float | None],
     n: int,
 ) -> dict[str, Any]:
-    """`Report.draws`, from the accuracies on n images with fresh draws and with a fixed one."""
-    draws = verdict_draws(setting)
-    trials = n if setting.vote else n * draws
-    rows = {
+    """'accuracy' of `Report.draws`.
+
+    Args:
+      draws: 'n' and 'vote'.
+      fresh, fixed: the accuracies on n images with fresh draws and with a fixed one.
+      n: the number of images.
+    """
+    trials = n if draws["vote"] else n * draws["n"]
+    return {
         name: {
             "fresh": accuracy,
             "interval": wilson(accuracy * trials, trials).tolist(),
@@ -100,7 +105,6 @@ def compared(
         }
         for name, accuracy in fresh.items()
     }
-    return {"n": draws, "vote": setting.vote, "accuracy": rows}
 
 
 def parted(found: Mapping[str, Any], n: int) -> list[str]:

@@ -17,7 +17,7 @@ from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.losses import margin
-from robustjax.outputs import logits_of, part
+from robustjax.outputs import float_logits, part
 from robustjax.threats import radius
 from robustjax.threats._trees import of_example
 from robustjax.typing import Threat
@@ -241,6 +241,6 @@ def _slope_one(threat, model, key, row):
     start, gradient = jax.value_and_grad(value)(x)
     luck = jnp.max(jax.vmap(of_chance)(jnp.arange(DIRECTIONS)))
     slack = 1e-3 * jnp.maximum(jnp.abs(start), 1e-6)  # rounding
-    own = jax.grad(lambda z: logits_of(logits_fn(z))[row["label"]])(x)
+    own = jax.grad(lambda z: float_logits(logits_fn(z))[row["label"]])(x)
     slopes = jnp.any(gradient != 0)
     return slopes & (luck > gain(gradient) + slack), slopes & jnp.all(own == 0)

@@ -17,6 +17,8 @@ import numpy as np
 
 from robustjax.archives import read_arrays, write_arrays
 from robustjax.checks import checked
+from robustjax.evaluation.diagnostics import side_by_side
+from robustjax.evaluation.draws import compared
 from robustjax.evaluation.worst_case import accuracies
 from robustjax.files import check_content, digest, read_json, write_json
 from robustjax.writing import check_writable
@@ -31,6 +33,8 @@ IDENTITY = ("threat", "weights", "dtype", "data", "setting")
 ENTRY = {name: Mapping for name in (*PER_ATTACK[:-1], "setting", "per_class")}
 ENTRY |= {name: [str] for name in (*NAMES, "warnings")}
 """Entries that two results need to be joined; there need not be curves."""
+DRAWS = {"n": int, "vote": bool, "accuracy": Mapping}
+"""Those of 'draws' of a model that draws."""
 
 
 class Record:
@@ -114,8 +118,18 @@ class Record:
         check_content(self.report, {"others": others}, {"others": [Mapping]})
         for entry in (content, *others):
             if "setting" in entry:  # an older version's stands beside the others as it is
-                check_content(self.report, entry, ENTRY)
+                self._check(entry)
         return [content, *others]
+
+    def _check(self, entry: dict[str, Any]) -> None:
+        """Raise ValueError unless a result has what joining it with another one reads."""
+        check_content(self.report, entry, ENTRY)
+        rows = [{"attacked": int, "backwards": int}]
+        check_content(self.report, entry, {"stages": dict.fromkeys(entry["worst_case_over"], rows)})
+        if entry.get("draws"):  # older results of models that do not draw have no such entry
+            check_content(self.report, entry, {"draws": DRAWS})
+            rows = {name: {"fixed": (float, type(None))} for name in entry["draws"]["accuracy"]}
+            check_content(self.report, entry, {"draws": {"accuracy": rows}})
 
 
 def identity(entry: Mapping[str, Any]) -> str:
@@ -125,6 +139,8 @@ def identity(entry: Mapping[str, Any]) -> str:
     older robustjax wrote, which does not say.
     """
     about = {name: entry.get(name) for name in IDENTITY}
+    if draws := entry.get("draws"):
+        about |= {"draws": draws["n"], "vote": draws["vote"]}
     setting = about["setting"]
     if isinstance(setting, Mapping):
         devices = {k: v for k, v in setting.get("devices", {}).items() if k != "count"}
@@ -169,7 +185,8 @@ def _fits(entry: Mapping[str, Any], result: Mapping[str, Any], table: Mapping[st
     """Whether two results of one setting can be joined: no attack differs, no column is missing."""
     shared = set(entry["attacks"]) & set(result["attacks"])
     same = all(entry["attacks"][name] == result["attacks"][name] for name in shared)
-    return same and all(f"{name}/counts" in table for name in entry["attacks"])
+    columns = ["wrong", *(f"{name}/counts" for name in entry["attacks"])]
+    return same and all(column in table for column in columns)
 
 
 def _joined(
@@ -180,17 +197,30 @@ def _joined(
     found |= {name: _union(old[name], new[name]) for name in NAMES}
     again = tuple(f"{name}: " for name in new["attacks"])
     kept = [text for text in old["warnings"] if not text.startswith(again)]
-    found["warnings"] = _union(kept, new["warnings"])
+    beside = {text for entry in (old, new) for text in _side_by_side(entry, columns)}
+    kept = [text for text in _union(kept, new["warnings"]) if text not in beside]
+    found["warnings"] = kept + _side_by_side(found, columns)
     found["earlier_provenance"] = [*old.get("earlier_provenance", []), old.get("provenance")]
     names = list(found["attacks"])
     table: dict[str, Any] = {k: columns[k] for k in ("label", "wrong", "seen") if k in columns}
     for name in names:
         parts = ("fooled", "counts", "wrong", "seen")
         table[name] = {k: columns[f"{name}/{k}"] for k in parts if f"{name}/{k}" in columns}
-    right = columns["prediction"] == columns["label"]
-    numbers = accuracies(table, right, names, len(new["per_class"]["clean"]))
+    numbers = accuracies(table, names, len(new["per_class"].get("clean", ())))
     accuracy = numbers.pop("accuracy")
+    if draws := new["draws"]:
+        rows = old["draws"]["accuracy"] | draws["accuracy"]
+        fixed = {name: row["fixed"] for name, row in rows.items() if name != "worst_case"}
+        rows = compared(draws, accuracy, fixed, len(columns["label"]))
+        found["draws"] = {**draws, "accuracy": rows}
     return found | numbers | {"worst_case": accuracy["worst_case"]}
+
+
+def _side_by_side(entry: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> list[str]:
+    """The flags of attacks beside each other, which depend on which attacks a result has."""
+    right = columns.get("seen", columns["wrong"]) <= 0.5
+    won = {name: columns[f"{name}/fooled"] & right for name in entry["worst_case_over"]}
+    return side_by_side(won, {name: entry["stages"][name] for name in won})
 
 
 def _union(old: Iterable[str], new: Iterable[str]) -> list[str]:

@@ -40,23 +40,26 @@ class Report:
       draws: of a model that draws, 'n' for each verdict, 'vote', and under 'accuracy' for 'clean',
         'worst_case' and each attack: 'fresh', with other draws for every image; its 95 % 'interval'
         (over the draws, on these images); and beside it 'fixed', where model, attack and verdict
-        share the one draw that the model holds, None without diagnostics. {} for other models.
+        share the one draw that the model holds, None without diagnostics and for the worst case of
+        a joined report (`Record`). {} for other models.
       warnings: sentences that a reader of the numbers must see.
       stages: per attack, what its stages did, in order: 'attack' (its configuration), 'path' (stage
         of stage of an ensemble), 'attacked' (images that still resisted), 'accuracy' and 'stderr'
         after it (given targets, the fraction not there yet), 'forwards' and 'backwards' (model
         calls for all images together, -1 where the attack does not say; those of an attack without
-        'backwards' are its queries), 'seconds'.
+        'backwards' are its queries), 'seconds', and given a surrogate 'differed' (images on which
+        its verdict was another one).
       minimum_norm: the attacks whose distances give the accuracy at any radius: `curve`.
       setting: what the numbers depend on beside the attacks: 'n', 'data_sha256', 'weights_sha256'
-        (of the arrays of a `Partial`; None for another function), 'key', 'devices', 'versions'.
+        (of the arrays of a `Partial`; None for another function), 'key', 'devices', 'versions', and
+        the name of a 'success' of your own.
       key: the numbers of the PRNG key.
-      examples: 'index', 'label', 'prediction' (N,), and per attack name a dict of 'fooled',
-        'counts' (fooled by an image that counts in the worst case), 'prediction', 'distance',
-        'stage' (N,), without predictions where the model returns no logits; given targets also
-        'target' and 'reached', given levels 'survives'. Of a model that draws 'fooled' and 'counts'
-        are those of most draws, and the table and every attack have 'wrong', the fraction of wrong
-        answers, and 'seen', the same over the draws that chose the images of the worst case. The
+      examples: 'index', 'label', 'prediction', 'wrong' (N,), and per attack name a dict of
+        'fooled', 'counts' (fooled by an image that counts in the worst case), 'prediction',
+        'distance', 'stage' (N,), without predictions where the model returns no logits; given
+        targets also 'target' and 'reached', given levels 'survives'. Of a model that draws 'fooled'
+        and 'counts' are those of most draws, 'wrong' is the fraction of wrong answers, also under
+        every attack, and so is 'seen', over the draws that chose the images of the worst case. The
         distance is in the norm of the attack's own threat (with an eps per feature in units of its
         largest entry: see `typing.Threat`), and inf where a minimum-norm attack found nothing; an
         image that is misclassified clean is not attacked, counts as fooled, and has distance 0. The
@@ -95,6 +98,8 @@ class Report:
 
     def curve(self, name: str, eps: Sequence[float]) -> dict[str, list[float]]:
         """The accuracy at other radii, from the distances that a minimum-norm attack found.
+
+        A `Randomized` model has an image wrong where most draws are.
 
         Raises:
           ValueError: the attack of this name was given its radius, so its distances say nothing.

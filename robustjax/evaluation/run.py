@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from robustjax import parallel
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
@@ -30,6 +31,7 @@ from robustjax.attacks._engine.judgement import Judgement
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.attacks._engine.model import num_classes
 from robustjax.checks import check_number, checked, in_body
+from robustjax.config import encode
 from robustjax.evaluation import diagnostics, model_diagnostics
 from robustjax.evaluation.draws import attack_columns, clean_columns, compared, frozen, parted
 from robustjax.evaluation.journal import Journal, fingerprint
@@ -151,13 +153,14 @@ def evaluate(
     if vote and (success is not fooled or not num_classes(model, data) or not drawn):
         raise ValueError("a vote is over the classes that a Randomized model predicts")
     draws = check_draws(draws, model)
-    surrogate = check_surrogate(surrogate, data, success)
+    parallel.check_same({"votes": vote, "levels": levels, "threats": threat, "diagnose": diagnose})
+    surrogate = check_surrogate(surrogate, model, data, success)
     setting = Setting(model, key, success, batch_size, Ledger(), draws, vote, surrogate)
     clean = clean_of(setting, data)
     ledger_of = ledgers(journal, setting, data, clean)
     threat = common_threat(attacks) if threat is None else threat
     right, classes = ~clean.fooled, num_classes(model, data) if are_classes(data.label) else 0
-    table: dict[str, Any] = {"index": data.index, "label": data.label}
+    table: dict[str, Any] = {"index": data.index, "label": data.label, "wrong": clean.wrong}
     if clean.logits is not None:
         table["prediction"] = clean.prediction
     if are_classes(data.target):
@@ -186,7 +189,7 @@ def evaluate(
             {name: o.won for name, o in under.items()},
             {name: o.stages for name, o in under.items()},
         )
-    found = accuracies(table, right, list(attacks), classes)
+    found = accuracies(table, list(attacks), classes)
     fixed: dict[str, float] = {}
     if drawn and diagnose:
         with warnings.catch_warnings():
@@ -208,12 +211,17 @@ def evaluate(
                 progress=progress,
             )
         fixed = same.robust | {"clean": same.clean, "worst_case": same.worst_case}
-    parts = compared(setting, found["accuracy"], fixed, len(data)) if drawn else {}
-    notes += parted(parts, len(data)) if drawn else []
+    parts: dict[str, Any] = {}
+    if drawn:
+        parts = {"n": verdict_draws(setting), "vote": vote}
+        parts["accuracy"] = compared(parts, found["accuracy"], fixed, len(data))
+        notes += parted(parts, len(data))
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
     models = {"model": model} if surrogate is None else {"model": model, "surrogate": surrogate}
     about = setting_of(models, key, data)
+    if success is not fooled:
+        about["success"] = encode(success)
     return Report(
         clean=found["accuracy"]["clean"],
         robust={name: found["accuracy"][name] for name in attacks},

@@ -71,14 +71,13 @@ def counted(
 
 
 def accuracies(
-    table: Mapping[str, Any], right: np.ndarray, names: Sequence[str], classes: int
+    table: Mapping[str, Any], names: Sequence[str], classes: int
 ) -> dict[str, dict[str, Any]]:
     """Accuracies of the clean images, under each attack and in the worst case.
 
     Args:
-      table: 'label' (N,) and per attack a dict of 'fooled' and 'counts', (N,) bool. Of a model that
-        draws also 'wrong' and 'seen' (N,), of the clean images and per attack: see `Report`.
-      right: (N,) bool, the clean images.
+      table: 'label' and 'wrong' (N,), and per attack a dict of 'fooled' and 'counts', (N,) bool. Of
+        a model that draws also 'seen' (N,), and both 'wrong' and 'seen' per attack: see `Report`.
       names: the attacks.
       classes: K; 0 where the labels are no classes, which leaves out what is per class.
 
@@ -89,13 +88,14 @@ def accuracies(
 
     def stacked(column):
         rows = (table[name].get(column, table[name]["counts"]) for name in names)
-        return np.stack([table.get(column, ~right), *rows])
+        return np.stack([table.get(column, table["wrong"]), *rows])
 
     worst = stacked("seen").argmax(0)  # of equals the first, which are the clean images
-    masks = {"clean": 1 - table.get("wrong", ~right)}
-    masks["worst_case"] = 1 - np.take_along_axis(stacked("wrong"), worst[None], 0)[0]
+    masks = {"clean": table["wrong"]}
+    masks["worst_case"] = np.take_along_axis(stacked("wrong"), worst[None], 0)[0]
     for name in names:
-        masks[name] = 1 - table[name].get("wrong", table[name]["fooled"])
+        masks[name] = table[name].get("wrong", table[name]["fooled"])
+    masks = {name: 1 - np.asarray(wrong, float) for name, wrong in masks.items()}
     rows = [table["label"] == k for k in range(classes)]
     per_class = (
         {}
@@ -108,7 +108,7 @@ def accuracies(
     accuracy = {name: float(mask.mean()) for name, mask in masks.items()}
     return {
         "accuracy": accuracy,
-        "stderr": {name: stderr(p, len(right)) for name, p in accuracy.items()},
+        "stderr": {name: stderr(p, len(worst)) for name, p in accuracy.items()},
         "per_class": per_class,
         "balanced": {
             name: float(np.mean([p for p in values if p is not None]))

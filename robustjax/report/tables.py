@@ -135,11 +135,26 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
         return []
     if "setting" not in other:
         return ["of an older version"]
-    then, now = ({**e, **e.get("setting", {})} for e in (other, first))
+    then, now = map(_about, (other, first))
     differs = [name for name in DIFFERENCES if then.get(name) != now.get(name)]
-    if {"n", "data"} & set(differs):
-        differs = [name for name in differs if name != "data_sha256"]
+    for name, said in {"data_sha256": {"n", "data"}, "surrogate": {"dtype"}}.items():
+        if name in differs and said & set(differs):
+            differs.remove(name)
     return [DIFFERENCES[name](then.get(name)) for name in differs]
+
+
+def _about(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result depends on, as `DIFFERENCES` names it."""
+    about = {**entry, **entry.get("setting", {})}
+    weights, draws = about.get("weights_sha256"), about.get("draws") or {}
+    if isinstance(weights, Mapping):
+        about["weights_sha256"] = weights.get("model")
+        about["surrogate"] = weights.get("surrogate", NONE)
+    return about | {"draws": draws.get("n", 0), "vote": bool(draws.get("vote"))}
+
+
+NONE = "no surrogate"
+"""In the place of the digest of the weights of one, which may be null."""
 
 
 DIFFERENCES: dict[str, Callable[[Any], str]] = {
@@ -147,6 +162,10 @@ DIFFERENCES: dict[str, Callable[[Any], str]] = {
     "key": lambda key: f"seed {key[-1]}",
     "weights": lambda weights: f"{weights} weights",
     "dtype": str,
+    "surrogate": lambda digest: NONE if digest == NONE else "on a surrogate",
+    "draws": lambda n: f"{n} draws",
+    "vote": lambda vote: "by vote" if vote else "no vote",
+    "success": lambda success: f"success {success or 'fooled'}",
     "data": lambda data: f"on {data['name']}",
     "data_sha256": lambda _: "other images",
     "weights_sha256": lambda _: "other weights",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from robustjax import parallel
 from robustjax.attacks._core.ensemble import Ensemble, leaves, stages_of
 from robustjax.attacks._core.iterative import (
     Example,
@@ -248,7 +249,8 @@ def judge(
 
 
 def check_draws(draws: int | None, model: Callable) -> int | None:
-    """Raise ValueError unless the model draws, and is to draw so often."""
+    """Raise ValueError unless the model draws, and is to draw so often, in every process."""
+    parallel.check_same({"draws": draws})
     if draws is None:
         return None
     if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:

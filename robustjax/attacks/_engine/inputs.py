@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 from robustjax import keys, parallel
 from robustjax.attacks._core.success import Success
 from robustjax.attacks._engine.examples import Examples, check_examples
-from robustjax.attacks._engine.model import check_model
+from robustjax.attacks._engine.model import check_model, num_classes
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
 
@@ -53,25 +54,39 @@ def check_request(
     examples = check_examples(images, labels, indices, targets, attacks, success)
     model = check_model(logits_fn, examples, success)
     same = {"images": examples.image, "labels": examples.label, "targets": examples.target}
-    same |= {"indices": examples.index, "weights": model, "keys": key, "attacks": attacks}
+    same |= {"indices": examples.index, "weights": model, "keys": key}
+    same |= {"attacks": (attacks, _printed(jax.tree.structure(attacks)))}
+    same |= {"functions `success`": _printed(success)}
     parallel.check_same(same)
     return model, key, examples, batch_size
 
 
+def _printed(what: Any) -> str:
+    """What Python prints of it, without addresses, which processes do not share."""
+    return re.sub("0x[0-9a-f]+", "", str(what))
+
+
 def check_surrogate(
-    surrogate: Callable | None, examples: Examples, success: Success
+    surrogate: Callable | None, model: Callable, examples: Examples, success: Success
 ) -> jax.tree_util.Partial | None:
     """Check the model that attacks see in place of the one that judges; None if there is none.
 
     Raises:
-      ValueError: as `check_model`.
+      ValueError: as `check_model`, or it has other classes than the model.
     """
+    parallel.check_same({"surrogates": np.asarray(surrogate is None)})
     if surrogate is None:
         return None
     try:
         checked = check_model(surrogate, examples, success)
     except ValueError as error:
         raise ValueError(f"surrogate: {error}") from error
+    ours, theirs = num_classes(model, examples), num_classes(checked, examples)
+    if ours != theirs:
+        raise ValueError(
+            f"the surrogate has {theirs} classes and the model {ours}: let it return the logits of "
+            "the model's classes, in their order"
+        )
     parallel.check_same({"surrogates": checked})
     return checked
 
