@@ -78,7 +78,8 @@ class Record:
           columns: `Report.flat_examples()`.
 
         Guarantees:
-          Attacks of one setting in two calls give the report of one call with all of them.
+          Attacks of one setting in two calls give the report of one call with all of them, except
+          that nobody attacked all of them with a fixed draw (`Report.draws`).
           No earlier result is dropped but that of the same attack in the same setting.
         """
         entries, tables = self._entries(), read_tables(self.examples)
