@@ -249,7 +249,7 @@ def test_the_table_is_saved_flat(result, tmp_path):
     result.save_examples(tmp_path / "examples.npz")
     with np.load(tmp_path / "examples.npz") as saved:
         parts = {f"{name}/{part}" for name in ATTACKS for part in result.examples[name]}
-        assert set(saved) == {"index", "label", "prediction"} | parts
+        assert set(saved) == {"index", "label", "prediction", "wrong"} | parts
         np.testing.assert_array_equal(saved["label"], LABELS)
         for name in parts:
             attack, part = name.split("/")
