@@ -27,6 +27,7 @@ def test_wilson_s_interval_is_that_of_scipy():
         said = binomtest(wins, 10).proportion_ci(0.95, "wilson")
         np.testing.assert_allclose(wilson(wins, 10, norm.ppf(0.975)), said, atol=1e-12)
     assert wilson([1, 2], 4).shape == (2, 2)
+    assert wilson(51, 51)[1] == 1  # rounding left the fraction itself outside
 
 
 def coin(p, key, x):

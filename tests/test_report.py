@@ -281,6 +281,8 @@ def test_what_two_settings_of_a_run_differ_in(tmp_path):
     first = json.loads((run / "report.json").read_text())
     first |= {"n": 100, "key": [0, 0], "data": {"name": "cifar10", "split": "test"}}
     first |= {"setting": {"data_sha256": "a", "versions": {"jax": "1"}, "devices": {"kind": "cpu"}}}
+    first["setting"]["weights_sha256"] = {"model": "a"}
+    first |= {"draws": {"n": 20, "vote": False}}
     first |= {"weights": "best", "rounded": {"fgsm": {"levels": 255, "survive": 0.5}}}
 
     def beside(**entries):
@@ -292,11 +294,14 @@ def test_what_two_settings_of_a_run_differ_in(tmp_path):
         beside(data={"name": "cifar10_1"}, setting={"data_sha256": "b"}),
         beside(setting={"data_sha256": "b", "versions": {"jax": "2"}}),
         beside(setting={"devices": {"kind": "H200"}}),
+        beside(setting={"weights_sha256": {"model": "a", "surrogate": None}}, draws={"n": 9}),
+        beside(setting={"weights_sha256": {"model": "b", "surrogate": "c"}}, dtype="bfloat16"),
+        beside(draws={"n": 20, "vote": True}),
         {name: first[name] for name in ("clean", "robust", "worst_case", "stderr", "warnings")},
     ]
     files.write_json(run / "report.json", first | {"others": others})
     lines = report.table([run]).splitlines()
-    names = [line.partition("  ")[0] for line in lines[2:9]]
+    names = [line.partition("  ")[0] for line in lines[2:12]]
     assert names == [
         "a",
         "a (seed 3, last weights)",
@@ -304,9 +309,12 @@ def test_what_two_settings_of_a_run_differ_in(tmp_path):
         "a (on cifar10_1)",
         "a (other images, other versions)",
         "a (on H200)",
+        "a (on a surrogate, 9 draws)",
+        "a (bfloat16, other weights)",
+        "a (by vote)",
         "a (of an older version)",
     ]
-    assert lines[9] == "worst case over pgd-10"
+    assert lines[12] == "worst case over pgd-10"
     assert "a: % of successes that survive rounding to 255 levels: fgsm 50.0" in lines
     assert report.read_run(run)["report"]["n"] == 100
 

@@ -40,7 +40,7 @@ def wilson(wins: ArrayLike, trials: ArrayLike, deviations: float = 1.96) -> np.n
     p = np.asarray(wins) / n
     half = deviations * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2))
     low, high = ((p + z2 / (2 * n) + side * half) / (1 + z2 / n) for side in (-1, 1))
-    return np.clip(np.stack([low, high]), 0, 1)
+    return np.clip(np.stack([np.minimum(low, p), np.maximum(high, p)]), 0, 1)  # but for rounding
 
 
 def frozen(model: Randomized) -> Callable:

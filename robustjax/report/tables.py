@@ -146,10 +146,11 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
 def _about(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What a result depends on, as `DIFFERENCES` names it."""
     about = {**entry, **entry.get("setting", {})}
-    weights, draws = about.get("weights_sha256"), about.get("draws") or {}
-    if isinstance(weights, Mapping):
-        about["weights_sha256"] = weights.get("model")
-        about["surrogate"] = weights.get("surrogate", NONE)
+    weights, draws = about.get("weights_sha256"), about.get("draws")
+    weights = weights if isinstance(weights, Mapping) else {"model": weights}
+    draws = draws if isinstance(draws, Mapping) else {}
+    about["weights_sha256"] = weights.get("model")
+    about["surrogate"] = weights.get("surrogate", NONE)
     return about | {"draws": draws.get("n", 0), "vote": bool(draws.get("vote"))}
 
 
