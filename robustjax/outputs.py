@@ -186,12 +186,13 @@ def of_logits(
     >>> float(of_logits(lambda logits, y: logits[y])({"logits": jnp.array([1, 2])}, 1))
     2.0
     """
+    read: Callable[..., jax.Array] = loss
     names = list(inspect.signature(loss).parameters)[:outputs]
 
     @functools.wraps(loss)
     def reading(*args: Any, **options: Any) -> jax.Array:
         first = map(float_logits, args[:outputs])
         named = {n: float_logits(v) if n in names else v for n, v in options.items()}
-        return loss(*first, *args[outputs:], **named)
+        return read(*first, *args[outputs:], **named)
 
     return reading

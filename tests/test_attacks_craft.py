@@ -19,10 +19,11 @@ from robustjax.attacks import (
     perturb,
 )
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.examples import check_examples
+from robustjax.attacks._engine.judgement import judge
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.model import check_model
+from robustjax.attacks._engine.setting import Setting
 from robustjax.config import config
 from robustjax.evaluation import curve, detect, evaluate, transfer, zero_gradient
 from robustjax.losses import targeted_dlr

@@ -11,10 +11,11 @@ from counting import counting
 from robustjax.attacks import HopSkipJump, perturb
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.craft import Setting, craft
+from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.examples import check_examples
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.model import check_model
+from robustjax.attacks._engine.setting import Setting
 from robustjax.threats import L1, L2, Linf
 
 N, SHAPE, K = 24, (6, 6, 1), 3

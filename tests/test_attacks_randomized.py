@@ -16,10 +16,11 @@ from robustjax.attacks import (
 )
 from robustjax.attacks._core.randomized import expected, redraw
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.examples import check_examples
+from robustjax.attacks._engine.judgement import judge
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.model import check_model
+from robustjax.attacks._engine.setting import Setting
 from robustjax.attacks.starts import Zero
 from robustjax.attacks.targets import Goal
 from robustjax.config import config

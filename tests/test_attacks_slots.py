@@ -8,9 +8,10 @@ import pytest
 
 from robustjax.attacks import Iterative, perturb
 from robustjax.attacks._core.success import fooled
-from robustjax.attacks._engine.craft import Setting, craft
+from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.inputs import check_request
 from robustjax.attacks._engine.ledger import Ledger
+from robustjax.attacks._engine.setting import Setting
 from robustjax.attacks._engine.slots import Crafted, Snapshot, SnapshotStore, over_slots
 from robustjax.config import config
 from robustjax.threats import Linf

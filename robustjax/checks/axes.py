@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from robustjax.checks.kinds import as_array, check_array
-from robustjax.checks.values import LARGEST, check_number, entries_of, shown
+from robustjax.checks.values import LARGEST, check_number, entries_of, is_array, shown
 
 
 class Axes:
@@ -87,9 +86,9 @@ def check_classes(name: str, value: Any, most: int) -> None:
     Traceback (most recent call last):
     ValueError: label must lie in [0, 2], got 3
     """
-    if not isinstance(value, int | float | np.ndarray | np.generic | jax.Array):
+    if not (isinstance(value, int | float) or is_array(value)):
         raise TypeError(f"{name} must be of an integer type, a class, got {shown(value)}")
-    kind = (value if hasattr(value, "dtype") else np.asarray(value)).dtype
+    kind = (value if is_array(value) else np.asarray(value)).dtype
     if not np.issubdtype(kind, np.integer):
         raise TypeError(f"{name} must be of an integer type, a class, got {shown(value)}")
     for entry in entries_of(value):

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import jax
 import numpy as np
@@ -185,7 +185,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: Any) -> TypeGuard[np.ndarray | np.generic | jax.Array]:
     """Whether it is an array of NumPy or JAX, or a scalar of NumPy."""
     return isinstance(value, np.ndarray | np.generic | jax.Array)
 

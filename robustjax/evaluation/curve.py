@@ -15,13 +15,14 @@ from robustjax import parallel
 from robustjax.attacks._core.ensemble import leaves, with_eps
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._engine.craft import Setting, craft
+from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
+from robustjax.attacks._engine.setting import Setting
 from robustjax.checks import checked, in_body
+from robustjax.evaluation.attacked import clean_of, ledgers
 from robustjax.evaluation.journal import Journal
 from robustjax.evaluation.report import check_radii, points
-from robustjax.evaluation.run import clean_of, ledgers
 from robustjax.evaluation.worst_case import own_threats
 from robustjax.typing import Attack
 

@@ -12,10 +12,11 @@ import numpy as np
 from robustjax.attacks._core.ensemble import leaves
 from robustjax.attacks._core.iterative import Example, Iterative, MinimumNorm
 from robustjax.attacks._core.randomized import Randomized, averaged
-from robustjax.attacks._engine.craft import Setting, Verdict
+from robustjax.attacks._engine.craft import Verdict
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.ledger import Stage, met_nan
 from robustjax.attacks._engine.model import num_classes, one_example
+from robustjax.attacks._engine.setting import Setting
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.attacks._gradient.ascent import Ascent
 from robustjax.attacks.targets import Goal, Target, goal_of

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.attacks._core.randomized import Randomized, averaged, redraw
-from robustjax.attacks._engine.craft import Setting, judge
 from robustjax.attacks._engine.examples import Examples, are_classes
-from robustjax.attacks._engine.judgement import Judgement
+from robustjax.attacks._engine.judgement import Judgement, judge
 from robustjax.attacks._engine.model import one_example
+from robustjax.attacks._engine.setting import Setting
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.losses import margin
 from robustjax.outputs import float_logits, part

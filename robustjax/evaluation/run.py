@@ -1,43 +1,35 @@
-"""`evaluate` and `zero_gradient`: run attacks on what the model gets right, and count."""
+"""`evaluate`: run attacks on what the model gets right, and count."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from robustjax import parallel
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._engine.craft import (
-    Setting,
-    Verdict,
-    check_draws,
-    craft,
-    judge,
-    programs,
-    verdict_draws,
-)
 from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
-from robustjax.attacks._engine.judgement import Judgement
-from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
+from robustjax.attacks._engine.judgement import Judgement, judge
+from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.model import num_classes
+from robustjax.attacks._engine.setting import Setting, check_draws, verdict_draws
 from robustjax.checks import check_number, checked, in_body
 from robustjax.config import encode
 from robustjax.evaluation import diagnostics, model_diagnostics
+from robustjax.evaluation.attacked import attacked, clean_of, ledgers
 from robustjax.evaluation.draws import attack_columns, clean_columns, compared, frozen, parted
-from robustjax.evaluation.journal import Journal, fingerprint
+from robustjax.evaluation.journal import Journal
 from robustjax.evaluation.report import Report, describe
 from robustjax.evaluation.setting import setting_of
-from robustjax.evaluation.worst_case import accuracies, common_threat, counted, stderr
+from robustjax.evaluation.worst_case import accuracies, common_threat
 from robustjax.typing import Attack, Threat
 
 
@@ -174,7 +166,7 @@ def evaluate(
     for name, attack in attacks.items():
         own = dataclasses.replace(setting, ledger=ledger_of(attack))
         title = name if progress else None
-        outcomes[name] = found = _attacked(attack, own, data, clean, threat, diagnose, title)
+        outcomes[name] = found = attacked(attack, own, data, clean, threat, diagnose, title)
         table[name] = found.row
         if drawn:
             usable = right & found.verdict.inside
@@ -255,159 +247,6 @@ def evaluate(
     )
 
 
-@checked(attack=in_body)
-def zero_gradient(
-    logits_fn: Callable,
-    images: Any,
-    labels: Any,
-    attack: diagnostics.FollowsGradient,
-    key: jax.Array,
-    *,
-    indices: Any = None,
-    batch_size: int | None = None,
-    success: Success = fooled,
-) -> float:
-    """The fraction of the images that the model gets right at which an attack has no gradient.
-
-    Exactly zero, at the clean image: there sign(0) = 0 and an attack without a random start does
-    not move at all. 0 where the model gets nothing right.
-
-    Args:
-      attack: one objective of a gradient attack; `PGD()` is the plain cross-entropy.
-      logits_fn, images, labels, key, indices, batch_size, success: as for `evaluate`.
-
-    Logits this large saturate the softmax:
-
-    >>> images, labels = np.float32([0.75, 0.25]).reshape(1, 1, 1, 2), [0]
-    >>> def model(images):
-    ...     return 1e4 * images[:, 0, 0]
-    >>> attack, key = rj.attacks.PGD(), jax.random.key(0)
-    >>> rj.evaluation.zero_gradient(model, images, labels, attack, key)
-    1.0
-    """
-    check_attack(attack)
-    if not isinstance(attack, diagnostics.FollowsGradient):
-        raise ValueError(f"{type(attack).__name__} follows no gradient; give one such as PGD()")
-    model, key, data, batch_size = check_request(
-        logits_fn, key, images, labels, indices, batch_size, None, attack, success
-    )
-    setting = Setting(model, key, success, batch_size, Ledger())
-    right = data[~clean_of(setting, data).fooled]
-    return float(diagnostics.no_gradient(attack, setting, right).mean()) if len(right) else 0.0
-
-
-class Outcome(NamedTuple):
-    """Results of one attack on N images; those that the model has wrong were not attacked.
-
-    Attributes:
-      verdict: on every image.
-      won: (N,) bool: the model was right, and the attack fooled it inside its threat.
-      row: the attack's columns in `Report.examples`.
-      stages: the accuracy after each stage, and its cost.
-      notes: what makes it doubtful, as sentences.
-      blind: see `diagnostics.of_attack`.
-      counts: (N,) bool: the images that may enter the worst case.
-      enters: whether any does.
-    """
-
-    verdict: Verdict
-    won: np.ndarray
-    row: dict[str, np.ndarray]
-    stages: list[dict[str, Any]]
-    notes: list[str]
-    blind: float | None
-    counts: np.ndarray
-    enters: bool
-
-
-def _attacked(
-    attack: Attack,
-    setting: Setting,
-    data: Examples,
-    clean: Judgement,
-    threat: Threat | None,
-    diagnose: bool,
-    title: str | None,
-) -> Outcome:
-    right, verdict = ~clean.fooled, _nothing(data, clean)
-    ledger, notes, blind = setting.ledger, [], None
-    if right.any():
-        part = craft(attack, setting, data[right], title)
-        for column, values in zip(verdict, part, strict=True):
-            column[right] = values
-        if diagnose:
-            notes, blind = diagnostics.of_attack(
-                attack, setting, data[right], part, ledger.stages, len(data)
-            )
-        else:
-            notes = list(met_nan(ledger.stages))
-    counts = counted(
-        attack, threat, num_classes(setting.model, data), verdict.inside, verdict.distance
-    )
-    if counts is None:
-        notes.append(diagnostics.outside(attack, threat))
-    broken = right & verdict.fooled
-    usable = np.zeros(len(data), bool) if counts is None else right & counts
-    row = {
-        "fooled": ~right | (verdict.fooled & verdict.inside),
-        "counts": broken & usable,
-        "distance": verdict.distance,
-        "stage": verdict.stage,
-    }
-    if clean.logits is not None:
-        row["prediction"] = verdict.prediction
-    if are_classes(data.target):
-        row["reached"] = np.where(right, verdict.stage >= 0, clean.prediction == data.target)
-    stages = _table(ledger.stages, int(right.sum()), len(data))
-    won = broken & verdict.inside
-    return Outcome(verdict, won, row, stages, notes, blind, usable, counts is not None)
-
-
-def clean_of(setting: Setting, data: Examples) -> Judgement:
-    """Model outputs for the clean images; ValueError if they are NaN."""
-    clean = judge(setting, data)
-    if clean.nan.any():
-        output = "output is" if clean.logits is None else "logits are"
-        raise ValueError(f"the model's {output} NaN on {clean.nan.sum()} clean images")
-    return clean
-
-
-def _nothing(data: Examples, clean: Judgement) -> Verdict:
-    """The verdict on images that were not attacked, since the model has them wrong."""
-    n = len(data)
-    return Verdict(
-        image=data.image.copy(),
-        distance=np.zeros(n, np.float32),
-        inside=np.ones(n, bool),
-        prediction=clean.prediction.copy(),
-        wrong=clean.wrong.copy(),
-        hits=clean.hits.copy(),
-        stage=np.full(n, -1),
-    )
-
-
-def _table(stages: Sequence[Stage], right: int, total: int) -> list[dict[str, Any]]:
-    """The accuracy after each stage, and what the stage cost."""
-    rows = []
-    for stage in stages:
-        right -= stage.succeeded
-        rows.append(
-            {
-                "attack": describe(stage.attack),
-                "path": list(stage.path),
-                "attacked": stage.attacked,
-                "accuracy": right / total,
-                "stderr": stderr(right / total, total),
-                "forwards": stage.cost.forwards,
-                "backwards": stage.cost.backwards,
-                "seconds": round(stage.seconds, 3),
-            }
-        )
-        if stage.differed is not None:
-            rows[-1]["differed"] = stage.differed
-    return rows
-
-
 def check_levels(levels: int, images: np.ndarray) -> None:
     """Raise ValueError unless pixels can be rounded to so many levels above 0."""
     check_number("levels", levels, 1)
@@ -422,25 +261,3 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
 def _rounded(setting: Setting, data: Examples, images: np.ndarray, levels: int) -> Judgement:
     """Model outputs for images whose pixels are rounded to multiples of 1 / levels."""
     return judge(setting, data, np.round(images * np.float32(levels)) / np.float32(levels))
-
-
-def ledgers(
-    journal: str | os.PathLike | Journal | None, setting: Setting, data: Examples, clean: Judgement
-) -> Callable[[Attack], Ledger]:
-    """The ledger of every attack: in the journal, under an address of all that decides its result.
-
-    The address of an attack alone: what else is attacked, and by which name, does not enter it.
-    """
-    if journal is None:
-        return lambda attack: Ledger()
-    kept = journal if isinstance(journal, Journal) else Journal(journal)
-    weights = jax.tree.leaves((setting.model, setting.surrogate))
-    arrays = data.rows(), setting.key, weights, clean.logits
-    about = fingerprint(arrays, None, ())
-
-    def ledger_of(attack):
-        numbers = [leaf for leaf in jax.tree.leaves(attack) if isinstance(leaf, ArrayLike)]
-        text = [about, describe(attack), verdict_draws(setting), setting.vote]
-        return kept.ledger(fingerprint(numbers, text, programs([attack], setting, data)))
-
-    return ledger_of

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._engine.craft import Setting, craft, judge
+from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.inputs import check_attack, check_request
+from robustjax.attacks._engine.judgement import judge
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
+from robustjax.attacks._engine.setting import Setting
 from robustjax.checks import checked, in_body
 from robustjax.evaluation.report import describe
 from robustjax.evaluation.setting import setting_of

@@ -263,7 +263,7 @@ def is_random(network: Network, image_shape: tuple[int, ...]) -> bool:
     True
     """
     if not isinstance(network, Foreign):
-        return bool(network.dropout)
+        return bool(getattr(network, "dropout", 0))
     return _draws(network.without_weights(), image_shape)
 
 

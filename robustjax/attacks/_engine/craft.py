@@ -12,27 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from robustjax import parallel
 from robustjax.attacks._core.ensemble import Ensemble, leaves, stages_of
 from robustjax.attacks._core.iterative import (
-    Example,
     MinimumNorm,
     in_box,
     in_threat,
     iterative,
     threat_of,
 )
-from robustjax.attacks._core.randomized import Randomized, draws_of, redraw
-from robustjax.attacks._core.success import Success, fooled, prediction, won_by
-from robustjax.attacks._engine.examples import Examples, are_classes
+from robustjax.attacks._core.randomized import draws_of
+from robustjax.attacks._core.success import Success, fooled
+from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_attack, check_request
-from robustjax.attacks._engine.judgement import Judgement, by_vote, over_draws
+from robustjax.attacks._engine.judgement import judge, judge_one
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
-from robustjax.attacks._engine.model import num_classes, one_example
+from robustjax.attacks._engine.model import num_classes
+from robustjax.attacks._engine.setting import Setting, check_draws
 from robustjax.attacks._engine.slots import Crafted, over_slots, program
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.checks import INF, checked, in_body
-from robustjax.outputs import has_logits, logits_of
 from robustjax.threats import radius
 from robustjax.threats._trees import of_example
 from robustjax.typing import Attack, Cost
@@ -80,25 +78,6 @@ class Measured(NamedTuple):
     distance: np.ndarray
     inside: np.ndarray
     in_box: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """The arguments that all stages of one run share: see `perturb`, and for `vote` `evaluate`."""
-
-    model: Callable
-    key: jax.Array
-    success: Success
-    batch_size: int | None
-    ledger: Ledger
-    draws: int | None = None
-    vote: bool = False
-    surrogate: Callable | None = None
-
-    @property
-    def crafted_on(self) -> Callable:
-        """The model that attacks see; the other one judges what they find."""
-        return self.model if self.surrogate is None else self.surrogate
 
 
 @checked(attack=in_body, batch_size=(1, INF))
@@ -229,80 +208,17 @@ def craft(
     return verdict._replace(inside=np.ones(n, bool))
 
 
-def judge(
-    setting: Setting, examples: Examples, images: np.ndarray | None = None, again: bool = False
-) -> Judgement:
-    """Model outputs for the images, by default the examples' own; of `again` with other draws."""
-    target = examples.target if are_classes(examples.target) else None
-    rows = examples.rows() | {"target": target}
-    if images is not None:
-        rows["image"] = images
-    shared = (setting.model, setting.key, jax.tree_util.Partial(setting.success))
-
-    def one(draw: int) -> Judgement:
-        drawn = rows | {"draw": np.full(len(examples), draw, np.int32)}
-        return over_tiles(_judge_one, shared, drawn, setting.batch_size)
-
-    n = verdict_draws(setting)
-    judged = over_draws(one(draw) for draw in range(again * n, again * n + n))
-    return by_vote(judged, examples.label, target) if setting.vote else judged
-
-
-def check_draws(draws: int | None, model: Callable) -> int | None:
-    """Raise ValueError unless the model draws, and is to draw so often, in every process."""
-    parallel.check_same({"draws": draws})
-    if draws is None:
-        return None
-    if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
-        raise ValueError(f"draws must be an integer of at least 1, got {draws!r}")
-    if not isinstance(model, Randomized):
-        raise ValueError(
-            "the model has no key to draw with: give attacks.Randomized(function), of a key and "
-            "images, or leave out draws and vote"
-        )
-    return draws
-
-
-def verdict_draws(setting: Setting) -> int:
-    """The draws of a verdict: as many as the setting says, 1 for a model that does not draw."""
-    return (setting.draws or DRAWS) if isinstance(setting.model, Randomized) else 1
-
-
 def programs(
     attacks: Iterable[Attack], setting: Setting, examples: Examples
 ) -> Iterator[ClosedJaxpr]:
     """The programs for one example: the verdict, and a step of every kind of attack."""
     row = jax.tree.map(lambda a: a[0], examples.rows()) | {"target": None, "draw": np.int32(0)}
     success = jax.tree_util.Partial(setting.success)
-    yield jax.make_jaxpr(_judge_one)(setting.model, setting.key, success, row)
+    yield jax.make_jaxpr(judge_one)(setting.model, setting.key, success, row)
     classes = num_classes(setting.model, examples)
     parts = [iterative(leaf) for attack in attacks for leaf in leaves(attack, classes)]
     for part in {jax.tree.structure(part): part for part in parts}.values():
         yield program(part, setting.crafted_on, setting.key, examples)
-
-
-def _judge_one(model, key, success, row):
-    draw = jax.random.fold_in(jax.random.fold_in(key, row["index"]), VERDICT)
-    logits_fn = redraw(one_example(model), jax.random.fold_in(draw, row["draw"]))
-    output = logits_fn(row["image"])
-    example = Example(key, row["image"], row["label"], row["target"])
-    fooled, won = success(output, row["label"]), won_by(success, output, example)
-    logits = logits_of(output) if has_logits(output) else None
-    predicted = jnp.asarray(-1) if logits is None else prediction(output)
-    nan = _nan(output if logits is None else logits)
-    columns: tuple[Any, ...] = logits, predicted, nan, fooled, won
-    return Judgement(*columns)  # here of JAX, on the host of NumPy
-
-
-def _nan(output: Any) -> jax.Array:
-    """Whether any number of an output is NaN."""
-    return jnp.any(jnp.stack([jnp.any(jnp.isnan(leaf)) for leaf in jax.tree.leaves(output)]))
-
-
-VERDICT = 2**31 - 2
-"""Folded into the key of a randomised model's draws for the verdict, which no attack has seen."""
-DRAWS = 20
-"""The draws of a verdict on a randomised model, unless the caller says."""
 
 
 def _craft_leaf(attack, setting, examples, progress, path):
