@@ -10,6 +10,7 @@ import dataclasses
 import dis
 import doctest
 import functools
+import importlib
 import inspect
 import io
 import json
@@ -44,11 +45,21 @@ MEMORY = 6 << 30
 
 
 def modules():
-    """Public modules by the name that users write."""
-    found = {name: getattr(rj, name) for name in rj.__all__}
-    parts = ("starts", "steps", "stops", "targets", "transforms")
-    found |= {f"attacks.{name}": getattr(rj.attacks, name) for name in parts}
-    return found | {"training.schedules": sys.modules["robustjax.training.schedules"]}
+    """Public modules by the name that users write; an older checkout may lack some."""
+    names = [*rj.__all__, *(f"attacks.{part}" for part in PARTS), "training.schedules"]
+    found = {name: _module(f"robustjax.{name}") for name in names}
+    return {name: module for name, module in found.items() if module}
+
+
+def _module(path):
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        return None
+
+
+PARTS = ("starts", "steps", "stops", "targets", "transforms")
+"""Modules of the attacks that users name."""
 
 
 @functools.cache
@@ -378,7 +389,7 @@ def fits(name, parameter, kind, how, old, new):
         return np.asarray(old).dtype.kind == "f"
     if how in NUMBERS and ("float" in words or (arrays and np.ndim(old) == 0)):
         return new >= 0 or parameter in SIGNED  # ranges are declared beside the types
-    return how == "0" and parameter == "steps"  # an attack without steps returns its start
+    return how == "0" and parameter in ("cutout", "pad", "steps")  # without it
 
 
 KINDS = {
@@ -397,7 +408,7 @@ SIGNED |= {"value"}
 ENDLESS = {"eps", "text", "threshold", "value"}
 """Numbers that may be infinite: everywhere, or never."""
 REAL = {"centers", "features", "logits", "output", "queries", "target", "weights", "x", "z"}
-REAL |= {"image", "means", "other"}
+REAL |= {"image", "means", "other", "precisions"}
 REAL |= {"losses.mart.adversarial", "losses.trades.adversarial", "reference_logits"}
 """Arrays of numbers that may have any size and sign."""
 FREE = {
