@@ -97,7 +97,7 @@ def prediction(output: Any) -> jax.Array:
     >>> [int(prediction(jnp.array(z))) for z in ([1.0, 2.0], [1.0, jnp.nan])]
     [1, -1]
     """
-    logits = logits_of(output)
+    logits = _real(logits_of(output))
     return jnp.where(jnp.any(jnp.isnan(logits)), -1, jnp.argmax(logits))
 
 
@@ -159,15 +159,19 @@ def drawn_of(output: Any) -> jax.Array:
     return logits_of(output) if drawn is None else drawn
 
 
+def _real(logits: Any) -> Any:
+    if not is_real(logits):
+        raise TypeError(f"logits must be real numbers, got {shown(logits)}")
+    return logits
+
+
 def float_logits(output: Any) -> jax.Array:
     """The logits in float32 at least.
 
     >>> str(float_logits(jnp.array([1, 2], jnp.bfloat16)).dtype)
     'float32'
     """
-    if not is_real(found := logits_of(output)):
-        raise TypeError(f"logits must be real numbers, got {shown(found)}")
-    logits = jnp.asarray(found)
+    logits = jnp.asarray(_real(logits_of(output)))
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 

@@ -39,7 +39,7 @@ def _check_axes(name: str, axes: Any) -> None:
             raise ValueError(f"{name} must be None, 0 or a pytree of these, got {shown(axis)}")
 
 
-@checked(in_axes=_check_axes, out_axes=_check_axes)
+@checked(in_axes=_check_axes, out_axes=_check_axes, donate_argnums=(0, INF))
 def data_parallel(
     function: Callable,
     in_axes: Any,
@@ -165,15 +165,15 @@ def to_local(tree: Any, axes: Any) -> Any:
     return _with_mesh(jax.devices(), multihost_utils.global_array_to_host_local_array, tree, axes)
 
 
-@checked
+@checked(host=True)
 def gather(array: jax.Array) -> np.ndarray:
     """All of a global array, on every process.
 
     >>> rj.parallel.gather(jnp.arange(3)).tolist()
     [0, 1, 2]
     """
-    if isinstance(array, np.ndarray):
-        return array
+    if not isinstance(array, jax.Array):
+        return np.asarray(array)
     if array.is_fully_replicated:
         return np.asarray(array.addressable_data(0))
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))

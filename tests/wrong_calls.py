@@ -170,6 +170,12 @@ def two_images():
     return {"key": jax.random.key(0)} | images
 
 
+def a_pool():
+    """Images without labels, and a folder for them."""
+    images, out = np.full((2, 4, 4, 3), (0, 9, 0), np.uint8), tempfile.mkdtemp()
+    return {"logits_fn": lambda x: x.mean((1, 2)), "images": images, "out": f"{out}/pool"}
+
+
 def a_run():
     """Training on eight images."""
     digits = rj.data.load("digits", "train").head(8)
@@ -183,6 +189,7 @@ BY_HAND = {
     "data.cutmix": lambda: two_images(),
     "data.mixup": lambda: two_images() | {"alpha": 0.4},
     "training.fit": lambda: a_run(),
+    "training.pseudo_label": lambda: a_pool(),
     "data.prepare": lambda: {"name": "mnist"},
     "models.load": lambda: {"run_dir": "nowhere"},
     "training.Entry": lambda: {"method": rj.training.Natural(), "paper": "-", "group": "loss"},
@@ -301,7 +308,7 @@ def broken(name, number):
         if required and rng.random() < 0.5:
             left = str(rng.choice(required))
             return Call(name, left, "missing", {n: v for n, v in given.items() if n != left}, False)
-        near = str(rng.choice(named))[:-1] + "x" if named else "extra"
+        near = str(rng.choice(named))[:-1] + "z" if named else "extra"
         return Call(name, near, "unexpected", given | {near: 1}, False)
     which = str(rng.choice(named))
     old, kind = given[which], str(parameters[which].annotation)
@@ -368,6 +375,12 @@ def fits(name, parameter, kind, how, old, new):
         if name.endswith("register") and parameter == "name":
             return bool(new)
         return bool(new) and (f"{name}.{parameter}" in FREE or parameter in FREE)
+    if new is None and parameter in ("axes", "bounds"):  # everywhere, and no bounds
+        return True
+    if name == "report.example_grid" and how == "large" and np.asarray(old).dtype.kind == "i":
+        return True  # a class has any number
+    if parameter in ELEMENTWISE and how in NUMBERS:
+        return new >= 0
     if parameter in ELEMENTWISE and isinstance(new, np.ndarray | np.generic | jax.Array):
         return new.dtype.kind == "f" and new.size > 0
     if module == "parallel" and parameter in ("tree", "array"):  # any tree of arrays
@@ -375,20 +388,20 @@ def fits(name, parameter, kind, how, old, new):
         return all(is_array(leaf) or isinstance(leaf, int | float) for leaf in leaves)
     if parameter in REAL and how in ("a matrix", "a jax matrix"):
         return np.ndim(old) == 2
-    if how == "one axis more" and name == "data.to_float":  # of any shape
+    if name == "data.to_float" and getattr(new, "dtype", None) == np.uint8:  # of any shape
         return True
     if how == "minus it" and new.dtype == np.uint8:  # 8 bits, which are pixels
         return True
     if how == "halves of it" and np.asarray(old).max() <= 0.5:  # they are pixels still
         return np.asarray(old).dtype.kind == "f"
-    if how == "one entry less" and parameter in ("centers", "logits", "validation_images"):
+    if how == "one entry less" and parameter in FEWER:
         return len(new) > 1
     if how == "one axis more" and parameter == "probabilities":  # of any number of inputs
         return True
     if how in ("halves of it", "minus it", "large") and REAL & {parameter, f"{name}.{parameter}"}:
         return np.asarray(old).dtype.kind == "f"
     if how in NUMBERS and ("float" in words or (arrays and np.ndim(old) == 0)):
-        return new >= 0 or parameter in SIGNED  # ranges are declared beside the types
+        return np.all(new >= 0) or parameter in SIGNED  # ranges are declared beside the types
     return how == "0" and parameter in ("cutout", "pad", "steps")  # without it
 
 
@@ -402,12 +415,15 @@ CALLABLE = ("a class", "a function", "a schedule", "an attack")
 """Wrong values that can be called with something."""
 NUMBERS = ("-1", "0", "2.5", "-2.5", "2**31", "2**63", "jax -1")
 """Wrong values that are finite numbers."""
-SIGNED = {"auxiliary", "biases", "confidence", "high", "low", "margin", "text", "threshold"}
+SIGNED = {"auxiliary", "bias", "biases", "confidence", "high", "low", "margin", "text", "threshold"}
 SIGNED |= {"value"}
 """Numbers that may be negative."""
 ENDLESS = {"eps", "text", "threshold", "value"}
 """Numbers that may be infinite: everywhere, or never."""
 REAL = {"centers", "features", "logits", "output", "queries", "target", "weights", "x", "z"}
+FEWER = {"center", "centers", "features", "logits", "validation_images"}
+"""Arrays that may have a row less."""
+REAL |= {"biases", "shift", "weights", "losses.mart.clean", "losses.trades.clean"}
 REAL |= {"image", "means", "other", "precisions"}
 REAL |= {"losses.mart.adversarial", "losses.trades.adversarial", "reference_logits"}
 """Arrays of numbers that may have any size and sign."""
@@ -418,7 +434,9 @@ FREE = {
         "report.accuracy_over_eps.norm",
         "spec.Names.kind",
         *("training.fit.out", "png", "attacks.register.cost", "attacks.register.paper"),
-        *("outputs.part.name", "training.register.paper"),
+        *("outputs.part.name", "training.register.paper", "report.provenance.command"),
+        *("training.pseudo_label.out", "data.Dataset.split", "data.Dataset.name"),
+        *("data.default_augment.name", "data.Plan.name"),
     ),
     *("report.run_rows.run", "report.run_rows.configured", "report.run_rows.reported"),
     *("report.format_eps.eps", "spec.change.name", "spec.split.text"),
@@ -427,6 +445,7 @@ FREE = {
 ELEMENTWISE = {"error", "loss", "mass"}
 """Arrays of any shape."""
 ANYTHING = {
+    *("spec.write.config", "parallel.check_same.about"),
     *("config.encode.value", "config.decode.data", "report.write_json.data"),
     *("detection.Fitted.learned", "spec.settings_of.config", "config.number.default"),
 }

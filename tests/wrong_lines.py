@@ -114,7 +114,7 @@ FLAGS = {
         **dict.fromkeys(("--n", "--batch-size", "--fit", "--steps"), COUNT),
         "--eps": SIZE,
         "--seed": SEED,
-        "--attacks": (*ATTACK, ""),
+        "--attacks": ATTACK,
         "--detectors": (*DETECTOR, *DETECTOR, ""),
         "--false-rejection": SHARE,
         "--substitute": NO_RUN,

@@ -19,6 +19,7 @@ from robustjax.checks.function import arguments, checked, in_body
 from robustjax.checks.kinds import check_arrays, of_type
 from robustjax.checks.values import (
     INF,
+    LARGEST,
     Check,
     check_choice,
     check_finite,
@@ -35,6 +36,7 @@ from robustjax.checks.values import (
 
 __all__ = [
     "INF",
+    "LARGEST",
     "Check",
     "arguments",
     "check_arrays",

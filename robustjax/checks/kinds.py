@@ -248,6 +248,8 @@ def check_arrays(name: str, value: Any, axes: int = 0) -> None:
         )
         if not number or (is_array(leaf) and str(leaf.dtype).startswith(("<U", "|S", "object"))):
             raise TypeError(f"{name} must be an array or a pytree of arrays, got {shown(leaf)}")
+        if isinstance(leaf, int) and abs(leaf) > LARGEST:
+            raise ValueError(f"{name} must hold numbers of 32 bits, got {shown(leaf)}")
         if np.ndim(leaf) < axes:
             raise ValueError(f"{name} must have at least {axes} axes, got {shown(leaf)}")
 

@@ -111,6 +111,7 @@ def check_image_shape(name: str, value: Any) -> None:
 BY_NAME: dict[str, Check] = {
     "key": check_key,
     "seed": check_seed,
+    "center_seed": check_seed,
     "image_shape": check_image_shape,
 }
 """What some names ask, wherever they stand, whatever their type."""

@@ -65,6 +65,8 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
     named = {name: rj.attacks.parse(name, threat) for name in options.attacks}
     chosen = chosen_detectors(options, settings, logits_fn.func.model)
     substitutes = {}
+    if options.substitute is not None and options.substitute.resolve() == options.run.resolve():
+        raise ValueError(f"--substitute must be another run than {options.run}")
     if options.substitute is not None:
         substitutes = {
             options.substitute.name: substitute_of(options, options.substitute, settings)

@@ -107,8 +107,8 @@ class AttackOptions:
     data_dir: str | None = None
 
     def __post_init__(self):
-        checks.check_number("--n", self.n, 1)
-        checks.check_number("--batch-size", self.batch_size, 1)
+        checks.check_number("--n", self.n, 1, checks.LARGEST)
+        checks.check_number("--batch-size", self.batch_size, 1, checks.LARGEST)
         checks.check_seed("--seed", self.seed)
 
     def load(self, run: Path, dtype: str | None = None) -> tuple[Any, dict[str, Any]]:

@@ -75,7 +75,7 @@ def draw(seed: int, step: int, size: int, count: int) -> np.ndarray:
     return np.random.RandomState([seed, step, 1]).randint(size, size=count, dtype=np.int32)
 
 
-@checked(host=True, indices="N")
+@checked(host=True, indices="N", process=(0, INF), processes=(1, INF))
 def shard(indices: np.ndarray, process: int, processes: int) -> np.ndarray:
     """The block of a batch that this process reads; in order, the blocks make up the batch.
 

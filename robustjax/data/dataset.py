@@ -49,7 +49,8 @@ class Dataset:
 
     def __post_init__(self):
         check_fields(self)
-        for field in ("images", "labels", "indices"):
+        known = ("images", "labels", "indices", "targets")
+        for field in known[: 3 if self.targets is None else 4]:
             if not isinstance(array := getattr(self, field), np.ndarray):
                 raise TypeError(f"{field} must be an array of NumPy, got {shown(array)}")
         images, labels, what = self.images, self.labels, f"{self.name} ({self.split})"

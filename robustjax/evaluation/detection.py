@@ -94,7 +94,7 @@ class DetectionReport:
         }
 
 
-@checked(attacks=in_body)
+@checked(images="N H W C", validation_images="M H W C", attacks=in_body)
 def detect(
     logits_fn: Callable,
     detectors: Mapping[str, Callable],

@@ -17,7 +17,7 @@ from robustjax.typing import Loss
 @checked(
     clean="K>1",
     adversarial="K",
-    beta=["", (0, INF)],
+    beta=["", (0, INF), check_finite],
     target="< K | K",
     margin=[" | K", check_finite],
 )
@@ -55,7 +55,7 @@ def trades(
 @checked(
     clean="K>1",
     adversarial="K",
-    beta=["", (0, INF)],
+    beta=["", (0, INF), check_finite],
     label="< K",
     target="K",
     margin=[" | K", check_finite],

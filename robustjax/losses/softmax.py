@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from robustjax.checks import INF, checked
+from robustjax.checks import INF, check_finite, checked
 from robustjax.config import config, number
 from robustjax.losses.compared import compares_with, pair_of
 from robustjax.outputs import float_logits, of_logits
@@ -88,7 +88,7 @@ def rce(logits: jax.Array, target: jax.Array) -> jax.Array:
     return cross_entropy(-logits, wrong / (logits.size - 1))
 
 
-@checked(cross_entropy="...", gamma=(0, INF))
+@checked(cross_entropy="...", gamma=["", (0, INF), check_finite])
 def focal(cross_entropy: jax.Array, gamma: float | jax.Array) -> jax.Array:
     """(1 - p)^gamma CE with p = exp(-CE): confident examples count less; gamma 0 is CE.
 

@@ -223,7 +223,7 @@ def example_grid(
     clean, adversarial = np.asarray(clean, np.float32), np.asarray(adversarial, np.float32)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if clean.ndim != 4 or clean.shape[-1] not in (1, 3) or not len(clean):
-        raise ValueError(f"images must be (N, H, W, 1 or 3), got {clean.shape}")
+        raise ValueError(f"clean images must be (N, H, W, 1 or 3), got {clean.shape}")
     if adversarial.shape != clean.shape or not labels.shape == predictions.shape == clean.shape[:1]:
         raise ValueError(
             f"clean {clean.shape}, adversarial {adversarial.shape}, labels {labels.shape} and "

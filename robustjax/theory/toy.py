@@ -157,6 +157,9 @@ def contraction_deviation(course: Course, centers: np.ndarray, lr: float = 0.1) 
     >>> rj.theory.contraction_deviation(course, centers) < 1e-6
     True
     """
+    wanted = course.labels.max() + 1, course.positions.shape[-1]
+    if centers.shape[0] < wanted[0] or centers.shape[1] != wanted[1]:
+        raise ValueError(f"centers must be those of the course, {wanted}, got {centers.shape}")
     distances = np.linalg.norm(course.positions - centers[course.labels], axis=2)
     far = distances[:-1] > 1e-9
     return float(np.abs(distances[1:][far] / distances[:-1][far] - (1 - lr)).max())

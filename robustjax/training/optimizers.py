@@ -42,7 +42,7 @@ class Optimizer:
     decay: Decay = static(default="all")
     decoupled: bool = static(default=False)
     centralise: Literal["none", "kernels", "convolutions"] = static(default="none")
-    clip: float | None = number(default=None)
+    clip: float | None = number(default=None, low=1e-12)
 
     def transform(self) -> optax.GradientTransformation:
         """The optax transformation from gradients to a direction of *descent*, before the rate."""

@@ -62,7 +62,7 @@ class AWP(Wrapper):
         return Method.update(self, net, descend, state, batch, keys)
 
 
-@checked(params=check_arrays, gradients=check_arrays, gamma=(0, INF))
+@checked(params=check_arrays, gradients=check_arrays, gamma=["", (0, INF)])
 def awp_step(params: Any, gradients: Any, gamma: float | jax.Array = 5e-3) -> Any:
     """The weights after AWP's step: w + gamma ||w|| g / ||g|| for every kernel, all else as it is.
 

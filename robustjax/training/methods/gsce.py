@@ -52,7 +52,7 @@ class HeadMethod(Method):
     adversarial: Adversarial = static(default="none")
     attack: PGD = ATTACK
     bn: BNMode = static(default="batch")
-    feature_dim: int | None = static(default=64)
+    feature_dim: int | None = number(default=64, low=1, static=True)
 
     @abc.abstractmethod
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
@@ -132,7 +132,7 @@ class MMLDA(HeadMethod):
     """
 
     temperature: float = number(default=1.0, low=1e-6)
-    center_norm: float = static(default=10.0)
+    center_norm: float = number(default=10.0, low=1e-6, static=True)
     centers: FixedCenters = static(default="max-mahalanobis")
     center_seed: int = static(default=0)
     priors: tuple[float, ...] | None = static(default=None)
@@ -179,7 +179,7 @@ class MMC(HeadMethod):
 
     weight: float = number(default=1.0)
     centers: FixedCenters = static(default="max-mahalanobis")
-    center_norm: float = static(default=10.0)
+    center_norm: float = number(default=10.0, low=1e-6, static=True)
     center_seed: int = static(default=0)
 
     @override

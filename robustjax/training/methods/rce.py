@@ -8,7 +8,7 @@ import jax
 from typing_extensions import override
 
 from robustjax import losses
-from robustjax.config import config, static
+from robustjax.config import config, number
 from robustjax.training.methods.gsce import HeadMethod
 
 
@@ -30,7 +30,7 @@ class RCE(HeadMethod):
     """
 
     head = "linear"
-    feature_dim: int | None = static(default=None)
+    feature_dim: int | None = number(default=None, low=1, static=True)
 
     @override
     def criterion(self, output: Any, target: jax.Array) -> jax.Array:
