@@ -224,7 +224,7 @@ def test_the_flags_that_are_listed_make_the_card(method, name, monkeypatch):
     monkeypatch.setattr(module, "train", lambda *call: asked.append(call))
     listed = ["--card", "bot", *changes(method, name)]
     for words in (listed, ["--card", name]) if method in ("trades", "llr") else (listed,):
-        cli.main(["train", method, "--out", "out", *words])
+        cli.main(["train", method, "--out", "out", "--extra", "arrays:pool", *words])
         made, recipe, options = asked.pop()
         if options.eps is not None:
             made = training.with_threat(made, Linf(options.eps))
@@ -234,7 +234,7 @@ def test_the_flags_that_are_listed_make_the_card(method, name, monkeypatch):
         want = card(method, name)
         assert (made, recipe) == (want.method, want.recipe)
         usual = TrainOptions(options.out, words[1], **want.options)
-        assert dataclasses.replace(options, eps=None, augment="auto") == usual
+        assert dataclasses.replace(options, eps=None, augment="auto", extra=None) == usual
 
 
 def test_flags_override_the_card_whatever_their_order(monkeypatch):

@@ -630,8 +630,11 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
     ("args", "message"),
     [
         (["evaluate", "nowhere"], "not a run directory"),
-        (["evaluate", "nowhere", "--n", "-5"], "--n must lie in [1, inf], got -5"),
-        (["evaluate", "nowhere", "--batch-size", "0"], "--batch-size must lie in [1, inf], got 0"),
+        (["evaluate", "nowhere", "--n", "-5"], "--n must lie in [1, 2147483647], got -5"),
+        (
+            ["evaluate", "nowhere", "--batch-size", "0"],
+            "--batch-size must lie in [1, 2147483647], got 0",
+        ),
         (["detect", "nowhere"], "not a run directory"),
         (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, inf], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),

@@ -36,7 +36,8 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = INF) -> 
         raise ValueError(f"{name} must be a number such as 0.1, got {shown(value)}")
     wrong = [entry for entry in entries_of(value) if not low <= entry <= high]
     if wrong:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {shown(wrong[0])}")
+        limits = ", ".join(str(end) if isinstance(end, int) else f"{end:g}" for end in (low, high))
+        raise ValueError(f"{name} must lie in [{limits}], got {shown(wrong[0])}")
 
 
 def check_finite(name: str, value: Any) -> None:
