@@ -48,6 +48,8 @@ class DetectOptions(AttackOptions):
         check_number("--false-rejection", self.false_rejection, 0, 1)
         check_number("--steps", self.steps, 1)
         check_number("--fit", self.fit, 1)
+        if not self.attacks:
+            raise ValueError("--attacks needs a name at least, such as pgd-20")
 
 
 def command(words: Sequence[str]) -> None:

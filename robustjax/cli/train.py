@@ -112,7 +112,7 @@ def train(
     warn_of_short_steps(method)
     distances = method.model.get("head") in rj.models.DISTANCE_HEADS
     usual = "none" if method.on_clean else "margin-un-10" if distances else "pgd-10"
-    chooser = options.validation_attack or usual
+    chooser = usual if options.validation_attack is None else options.validation_attack
     validation_attack = None if chooser == "none" else rj.attacks.parse(chooser, threat)
     if options.awp:
         method = rj.training.AWP(method, options.awp, options.awp_start)
