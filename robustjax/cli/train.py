@@ -90,6 +90,7 @@ class TrainOptions(ProcessOptions):
 
     def __post_init__(self):
         check_number("--examples", self.examples, 1)
+        check_number("--checkpoint-every", self.checkpoint_every, 1)
         if self.awp_start and not self.awp:
             raise ValueError("--awp-start needs --awp, the relative size of the perturbation")
 

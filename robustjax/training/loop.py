@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from robustjax import checks, config, data, files, models, parallel
 from robustjax.checkpoint import EXTENDED, Checkpoints, DamagedCheckpoint
-from robustjax.checks import checked
+from robustjax.checks import INF, checked
 from robustjax.evaluation import evaluate
 from robustjax.keys import seeded
 from robustjax.threats import Linf
@@ -58,7 +58,7 @@ class Result:
     start: int
 
 
-@checked
+@checked(checkpoint_every=(1, INF), log_every=(1, INF))
 def fit(
     method: Method,
     train: data.Dataset,
