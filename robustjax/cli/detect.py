@@ -12,7 +12,7 @@ import numpy as np
 from tyro.conf import Positional
 
 import robustjax as rj
-from robustjax.checks import check_number
+from robustjax.checks import LARGEST, check_number
 from robustjax.cli.flags import AttackOptions, read
 from robustjax.keys import seeded
 from robustjax.writing import check_writable
@@ -46,8 +46,8 @@ class DetectOptions(AttackOptions):
     def __post_init__(self):
         super().__post_init__()
         check_number("--false-rejection", self.false_rejection, 0, 1)
-        check_number("--steps", self.steps, 1)
-        check_number("--fit", self.fit, 1)
+        check_number("--steps", self.steps, 1, LARGEST)
+        check_number("--fit", self.fit, 1, LARGEST)
         if not self.attacks:
             raise ValueError("--attacks needs a name at least, such as pgd-20")
 

@@ -16,7 +16,7 @@ from tyro.conf import arg
 from tyro.constructors import StructConstructorSpec, StructTypeInfo
 
 import robustjax as rj
-from robustjax.checks import check_number
+from robustjax.checks import LARGEST, check_number
 from robustjax.cli import Stopped
 from robustjax.cli.flags import REGISTRY, ProcessOptions, choose_threat, read
 
@@ -89,8 +89,8 @@ class TrainOptions(ProcessOptions):
     checkpoint_every: int | None = None
 
     def __post_init__(self):
-        check_number("--examples", self.examples, 1)
-        check_number("--checkpoint-every", self.checkpoint_every, 1)
+        check_number("--examples", self.examples, 1, LARGEST)
+        check_number("--checkpoint-every", self.checkpoint_every, 1, LARGEST)
         if self.awp_start and not self.awp:
             raise ValueError("--awp-start needs --awp, the relative size of the perturbation")
 
