@@ -636,7 +636,7 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
             "--batch-size must lie in [1, 2147483647], got 0",
         ),
         (["detect", "nowhere"], "not a run directory"),
-        (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, inf], got 0"),
+        (["detect", "nowhere", "--fit", "0"], "--fit must lie in [1, 2147483647], got 0"),
         (["train", "pgd-at", "--out", "o", "--data", "mnist", "--data-dir", "d"], "data prepare"),
         (["train", "pgd-at", "--out", "o", "--model", "vgg"], "unknown model 'vgg'"),
         (["train", "pgd-at", "--out", "o", "--augment", "crops"], "known: auto, none, crop"),

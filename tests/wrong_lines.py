@@ -161,7 +161,6 @@ TOGETHER = (
     *("train {right} --cutmix --mixup 1", "train {right} --processes 2"),
     *(
         "train {right} --process 1",
-        "train rst --out {new} --epochs 1",
         "train {right} --card table1 --card repo",
     ),
     *(

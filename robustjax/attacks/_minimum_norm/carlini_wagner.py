@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._minimum_norm.penalty import Penalty, PenaltyState, Trial
-from robustjax.config import config
+from robustjax.config import config, number
 from robustjax.deterministic import ordered_sum
 from robustjax.threats import L2, Linf, box_of
 from robustjax.threats._trees import check_norm
@@ -67,7 +67,7 @@ class CarliniWagnerL2(Penalty):
     """
 
     threat: Threat = L2(float("inf"))
-    steps: int = 200
+    steps: int = number(default=200, low=1)
     step_size: float = 0.05
 
     def __post_init__(self):
@@ -131,9 +131,9 @@ class CarliniWagnerLinf(Penalty):
     """
 
     threat: Threat = Linf(float("inf"))
-    steps: int = 200
+    steps: int = number(default=200, low=1)
     step_size: float = 0.1
-    rounds: int = 12
+    rounds: int = number(default=12, low=1)
     constant: float = 0.1
 
     def __post_init__(self):
