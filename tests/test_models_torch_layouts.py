@@ -61,7 +61,7 @@ def test_the_two_shortcuts_differ(golden):
     assert np.abs(logits - golden["preact-raw"]).max() > 0.1
     with pytest.raises(ValueError, match=r"the projections .* shortcut='activated' .* or 'raw'"):
         models.from_torch(GOLDEN / file)
-    with pytest.raises(ValueError, match="'activated' or 'raw', not 'input'"):
+    with pytest.raises(ValueError, match="shortcut must be one of activated, raw, got 'input'"):
         models.from_torch(GOLDEN / file, shortcut="input")
 
 
