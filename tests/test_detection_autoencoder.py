@@ -92,5 +92,7 @@ def test_what_cannot_be_trained_is_refused():
         Autoencoder(seed=-1).fit(np.zeros((2, 4, 4, 1), np.float32))
     with pytest.raises(ValueError, match="epochs must lie in"):
         Autoencoder(epochs=0)
-    with pytest.raises(ValueError, match=r"must be an Autoencoder or a jax\.tree_util\.Partial"):
+    with pytest.raises(
+        ValueError, match="autoencoder must be an Autoencoder or a Partial, got Confidence"
+    ):
         ReconstructionError(Confidence()).fit(model, IMAGES, np.zeros(6, int))

@@ -98,15 +98,10 @@ def trained(autoencoder: Autoencoder | Partial, examples: Examples) -> Partial:
     """The autoencoder, trained on these images unless it is trained already.
 
     Raises:
-      ValueError: it is neither of the two, or makes images of another shape.
+      ValueError: it makes images of another shape.
     """
     if isinstance(autoencoder, Autoencoder):
         return autoencoder.fit(examples.image)
-    if not isinstance(autoencoder, Partial):
-        raise ValueError(
-            "the autoencoder must be an Autoencoder or a jax.tree_util.Partial(function, weights), "
-            "so that its weights are data"
-        )
     images = examples.image[:1]
     shape = jax.eval_shape(autoencoder, images).shape
     if shape != images.shape:

@@ -181,8 +181,6 @@ def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
         "raw": RawShortcutBlock,
         None: ProjectedBlock if layout is RESNET else PreActBlock,
     }
-    if shortcut not in blocks:
-        raise ValueError(f"shortcut must be 'activated' or 'raw', not {shortcut!r}")
     return Classifier(
         stem=Conv(_shape(state, "conv1.weight", 4)[0]),
         body=Residual(

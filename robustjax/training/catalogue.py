@@ -12,7 +12,7 @@ from robustjax.attacks import PGD
 from robustjax.attacks.starts import Uniform
 from robustjax.attacks.steps import Adam, Unclipped
 from robustjax.attacks.stops import Misclassified, Stationary
-from robustjax.checks import checked
+from robustjax.checks import checked, in_body
 from robustjax.spec import Names
 from robustjax.training import methods, recipes
 from robustjax.training.methods.trades import ATTACK
@@ -164,7 +164,7 @@ METHODS = {name: entry.method for name, entry in CATALOGUE.items()}
 """Name -> method."""
 
 
-@checked
+@checked(method=in_body)
 def register(
     name: str,
     method: methods.Method,
