@@ -148,13 +148,12 @@ def efron_efficiency(delta: float) -> float:
     return float((2 + delta**2 / 2) * quad(integrand, -30, 30)[0] / np.sqrt(2 * np.pi))
 
 
-@checked(
-    host=True,
-    delta=(0, INF),
-    dim=(1, INF),
-    size=(2, INF),
-    repeats=(2, INF),
+_checked_simulation = checked(
+    host=True, delta=(0, INF), dim=(1, INF), size=(2, INF), repeats=(2, INF)
 )
+
+
+@_checked_simulation
 def sampled_efficiency(
     delta: float, dim: int, size: int, repeats: int, seed: int = 0
 ) -> tuple[float, float]:
@@ -178,13 +177,7 @@ def sampled_efficiency(
     return float(ratio), float(spread / np.sqrt(repeats))
 
 
-@checked(
-    host=True,
-    delta=(0, INF),
-    dim=(1, INF),
-    size=(2, INF),
-    repeats=(2, INF),
-)
+@_checked_simulation
 def efron_deviation(delta: float, dim: int, size: int, repeats: int, seed: int = 0) -> float:
     """Efron 1975: `sampled_efficiency` minus `efron_efficiency`, in standard errors.
 

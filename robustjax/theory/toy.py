@@ -37,7 +37,7 @@ def _start(centers: np.ndarray, points: int, seed: int = 0) -> tuple[np.ndarray,
     return width * rng.standard_normal((points, centers.shape[1])), labels
 
 
-@checked(
+_checked_course = checked(
     host=True,
     centers="L>1 d",
     points=(1, INF),
@@ -45,6 +45,9 @@ def _start(centers: np.ndarray, points: int, seed: int = 0) -> tuple[np.ndarray,
     passes=(0, INF),
     lr=(0, 1),
 )
+
+
+@_checked_course
 def mmc_course(
     centers: np.ndarray, points: int, batch_size: int, passes: int, lr: float = 0.1, seed: int = 0
 ) -> Course:
@@ -79,14 +82,7 @@ def mmc_course(
     return Course(np.stack(positions), labels)
 
 
-@checked(
-    host=True,
-    centers="L>1 d",
-    points=(1, INF),
-    batch_size=(1, INF),
-    passes=(0, INF),
-    lr=(0, 1),
-)
+@_checked_course
 def center_loss_course(
     centers: np.ndarray,
     points: int,
