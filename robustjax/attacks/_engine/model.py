@@ -51,12 +51,14 @@ def check_model(
                 f"{type(leaf).__name__}; put {leaf!r} inside the function"
             )
     output = _output_of(logits_fn, examples)
-    if success is not None:
-        _check_success(success, output, examples.label)
-    if classes := outputs.num_classes(output):
+    classes = outputs.num_classes(output)
+    if classes:
         logits = outputs.logits_of(output)
         if not any(jnp.issubdtype(logits.dtype, kind) for kind in (jnp.floating, jnp.integer)):
             raise ValueError(f"logits must be real numbers, got {logits.dtype}")
+    if success is not None:
+        _check_success(success, output, examples.label)
+    if classes:
         for name, values in (("label", examples.label), ("target", examples.target)):
             wrong = values[(values < 0) | (values >= classes)] if are_classes(values) else ()
             if len(wrong):
