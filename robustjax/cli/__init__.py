@@ -20,6 +20,7 @@ COMMANDS = {
     "detect": "Attack a trained model guarded by detectors; write detection.json and roc.png.",
     "transfer": "Attack every run with images crafted on every other run.",
     "pseudo-label": "Label unlabelled images by a trained model, for `train --extra`.",
+    "sweep": "Train and evaluate every combination of a grid, here or on Slurm; print one table.",
     "report": "Print one table of several evaluated runs.",
     "methods": "List the training methods and their cards.",
     "attacks": "List the attacks, or the settings of one.",

@@ -235,16 +235,26 @@ def without_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 def command(words: Sequence[str]) -> None:
     """`robustjax train` with these words."""
-    name, *rest = words or ("",)
-    if name in ("-h", "--help"):
+    if words and words[0] in ("-h", "--help"):
         print(help_text())
     else:
-        rj.training.CATALOGUE.find(name)
-        run = read(flags(name, rest), f"train {name}", rest)
-        more = [word for word in rest if word.startswith(("--extra-", "--extra_"))]
-        if more and run.options.extra is None:
-            raise ValueError(f"{more[0]} needs --extra, a pool of extra images")
+        run = parsed(words)
         train(run.method, run.recipe, run.options)
+
+
+def parsed(words: Sequence[str]) -> Any:
+    """The method, recipe and options of `robustjax train` with these words.
+
+    Raises:
+      ValueError: there is no such method, or a flag contradicts another.
+    """
+    name, *rest = words or ("",)
+    rj.training.CATALOGUE.find(name)
+    run = read(flags(name, rest), f"train {name}", rest)
+    more = [word for word in rest if word.startswith(("--extra-", "--extra_"))]
+    if more and run.options.extra is None:
+        raise ValueError(f"{more[0]} needs --extra, a pool of extra images")
+    return run
 
 
 def help_text() -> str:

@@ -1,6 +1,7 @@
 """Results for people to read: figures, a table of several runs, and the provenance of numbers."""
 
 from robustjax.files import read_metrics, write_json
+from robustjax.report.averages import average, average_table
 from robustjax.report.figures import (
     accuracy_over_eps,
     example_grid,
@@ -23,6 +24,8 @@ from robustjax.report.tables import (
 
 __all__ = [
     "accuracy_over_eps",
+    "average",
+    "average_table",
     "calls_an_image",
     "command_line",
     "detection_table",

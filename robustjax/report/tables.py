@@ -237,11 +237,11 @@ def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
     notes = _worst_cases(rows)
     for row in rows:
         report = row["report"]
-        robust = [_percent(report["robust"].get(name)) for name in attacks]
-        worst = _percent(report["worst_case"], report["stderr"]["worst_case"])
+        robust = [percent(report["robust"].get(name)) for name in attacks]
+        worst = percent(report["worst_case"], report["stderr"]["worst_case"])
         threat = f"{row['threat']} {format_eps(row['eps'])}"
         about = [row["run"], row["method"], row["data"], row["model"], threat]
-        cells.append([*about, _percent(report["clean"]), *robust, worst])
+        cells.append([*about, percent(report["clean"]), *robust, worst])
         notes += [*_survivors(row), *_calls_an_image(row)]
         notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
     gap = [""] if markdown and notes else []  # or they would be rows
@@ -264,7 +264,7 @@ def _survivors(row: Mapping[str, Any]) -> list[str]:
     """Which part of the successful images of a row are still that after rounding."""
     by_levels: dict[int, list[str]] = {}
     for name, rounded in row["report"].get("rounded", {}).items():
-        by_levels.setdefault(rounded["levels"], []).append(f"{name} {_percent(rounded['survive'])}")
+        by_levels.setdefault(rounded["levels"], []).append(f"{name} {percent(rounded['survive'])}")
     return [
         f"{row['run']}: % of successes that survive rounding to {levels} levels: {', '.join(found)}"
         for levels, found in by_levels.items()
@@ -325,7 +325,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     for _, group in itertools.groupby(stages, lambda row: row["path"][:1]):
         rows = list(group)
         calls = [_calls([row[kind] for row in rows]) for kind in ("forwards", "backwards")]
-        accuracy = _percent(rows[-1]["accuracy"], rows[-1]["stderr"])
+        accuracy = percent(rows[-1]["accuracy"], rows[-1]["stderr"])
         seconds = f"{sum(row['seconds'] for row in rows):.1f}"
         name = _stage_name(rows[0]["attack"], len(rows))
         cells.append([name, str(rows[0]["attacked"]), accuracy, *calls, seconds])
@@ -354,7 +354,7 @@ def transfer_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     targets = list(next(iter(matrix.values())))
     cells = [["crafted on", *targets]]
     for source, row in matrix.items():
-        rates = [_percent(row[target]["value"], row[target]["stderr"]) for target in targets]
+        rates = [percent(row[target]["value"], row[target]["stderr"]) for target in targets]
         cells.append([source, *rates])
     return align(cells, numbers_from=1, markdown=markdown)
 
@@ -379,8 +379,8 @@ def detection_table(found: Mapping[str, Any], markdown: bool = False) -> str:
     cells = [["detector", "clean accepted", *attacks]]
     for detector, row in rows.items():
         clean = next(iter(row.values()))["accepted_clean"]
-        both = [f"{_percent(e['auc'])} / {_percent(e['accepted_wrong'])}" for e in row.values()]
-        cells.append([detector, _percent(clean), *both])
+        both = [f"{percent(e['auc'])} / {percent(e['accepted_wrong'])}" for e in row.values()]
+        cells.append([detector, percent(clean), *both])
     return align(cells, numbers_from=1, markdown=markdown)
 
 
@@ -430,7 +430,12 @@ def _method(path: Path, encoded: Any) -> str:
     return f"{encoded['type']}({_method(path, inner)})" if inner else encoded["type"]
 
 
-def _percent(value: float | None, error: float | None = None) -> str:
+def percent(value: float | None, error: float | None = None) -> str:
+    """A share in per cent, with its error if there is one.
+
+    >>> percent(0.8125), percent(0.5, 0.015), percent(None)
+    ('81.2', '50.0 ± 1.5', '-')
+    """
     if value is None:
         return "-"
     return f"{100 * value:.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
