@@ -31,26 +31,17 @@ DONE = "sweep.json"
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """Train and evaluate every combination of a grid, and print one table.
+    """Train and evaluate every combination of a grid, here or on Slurm; print one table.
 
-    FILE is TOML:
+    FILE is TOML. Its table `train` holds the flags of `robustjax train` that all runs share, and
+    `grid` a list of values for each flag that varies: every combination is a run, and the table has
+    means and deviations over `seed`. `evaluate` holds the flags of `robustjax evaluate`; without it
+    the runs are only trained. `launch` holds the parameters of submitit's AutoExecutor, such as
+    cluster = "slurm" (the default is "local"), and `parallel`, the number of runs at a time.
+    docs/command_line.md has an example.
 
-    [train]                            # flags of `robustjax train`; all runs share them
-    data = "digits"
-    epochs = 4
-    [grid]                             # every combination is a run
-    method = ["pgd-at", "trades"]
-    lr = [0.1, 0.05]
-    seed = [0, 1, 2]                   # the table has means and deviations over seeds
-    [evaluate]                         # flags of `robustjax evaluate`; leave it out to train only
-    attacks = ["pgd-20", "autoattack"]
-    [launch]                           # parameters of submitit's AutoExecutor
-    cluster = "local"                  # or "slurm"
-    parallel = 2                       # runs at a time
-    timeout_min = 60                   # a run that takes longer is requeued, and resumes
-
-    The same command resumes: runs that are finished stay, others continue. It needs submitit: pip
-    install 'robustjax[sweep]'.
+    The same command resumes: runs that are finished stay, others continue. It needs submitit:
+    pip install 'robustjax[sweep]'.
 
     Args:
       file: the sweep.
