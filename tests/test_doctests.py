@@ -83,6 +83,7 @@ COMPLETE = (
     "models",
     "parallel",
     "report",
+    "scale",
     "spec",
     "theory",
     "threats",

@@ -38,8 +38,9 @@ RANK = {
     "theory": 5,
     "report": 6,
     "training": 7,
-    "": 8,  # the package itself, whose parts load when they are first used
-    "cli": 9,
+    "scale": 8,
+    "": 9,  # the package itself, whose parts load when they are first used
+    "cli": 10,
 }
 
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,19 +108,12 @@ def train(
     validation = rj.data.load(options.data, "validation", options.data_dir)
     classes = train_set.num_classes
     extra = None if options.extra is None else rj.data.load_extra(options.extra, classes)
-    threat = choose_threat(options.threat, options.eps, rj.training.threat_of(method))
-    method = rj.training.with_threat(method, threat)
+    method, recipe, threat = chosen(method, recipe, options, train_set.image_shape)
     warn_of_short_steps(method)
     distances = method.model.get("head") in rj.models.DISTANCE_HEADS
     usual = "none" if method.on_clean else "margin-un-10" if distances else "pgd-10"
     chooser = usual if options.validation_attack is None else options.validation_attack
     validation_attack = None if chooser == "none" else rj.attacks.parse(chooser, threat)
-    if options.awp:
-        method = rj.training.AWP(method, options.awp, options.awp_start)
-    usual = rj.data.default_augment(options.data, train_set.image_shape, recipe.augment)
-    known = rj.spec.Names("augmentation", {"auto": usual} | rj.data.AUGMENTATIONS)
-    augment = rj.spec.parse(options.augment, known)
-    augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
     mean, std = train_set.channel_statistics() if options.normalize else (None, None)
     try:
         result = rj.training.fit(
@@ -129,7 +122,7 @@ def train(
             validation,
             model=network(options) | {"mean": mean, "std": std},
             out=options.out,
-            recipe=dataclasses.replace(recipe, augment=augment),
+            recipe=recipe,
             seed=options.seed,
             extra=extra,
             init_from=options.init_from,
@@ -145,6 +138,24 @@ def train(
     if first:
         write_record(result, options, started)
     return result
+
+
+def chosen(
+    method: rj.training.Method,
+    recipe: rj.training.Recipe,
+    options: TrainOptions,
+    image_shape: tuple[int, int, int],
+) -> tuple[rj.training.Method, rj.training.Recipe, rj.typing.Threat]:
+    """The method, the recipe and the threat as the flags change them."""
+    threat = choose_threat(options.threat, options.eps, rj.training.threat_of(method))
+    method = rj.training.with_threat(method, threat)
+    if options.awp:
+        method = rj.training.AWP(method, options.awp, options.awp_start)
+    usual = rj.data.default_augment(options.data, image_shape, recipe.augment)
+    known = rj.spec.Names("augmentation", {"auto": usual} | rj.data.AUGMENTATIONS)
+    augment = rj.spec.parse(options.augment, known)
+    augment = dataclasses.replace(augment, cutout=options.cutout or augment.cutout)
+    return method, dataclasses.replace(recipe, augment=augment), threat
 
 
 def network(options: TrainOptions) -> dict[str, Any]:
@@ -208,11 +219,24 @@ def start(name: str, words: Sequence[str]) -> rj.training.Card:
     return card._replace(options={"card": chosen, **card.options})
 
 
-def flags(name: str, words: Sequence[str]) -> type:
-    """The flags of the method, the recipe and all runs, flat in one dataclass for tyro."""
+def options_of(**of_card: Any) -> TrainOptions:
+    """The defaults of `train`: all but OUT, which has none."""
+    return TrainOptions(MISSING, **of_card)
+
+
+def flags(
+    name: str, words: Sequence[str], options: Callable[..., TrainOptions] = options_of
+) -> type:
+    """The flags of the method, the recipe and all runs, flat in one dataclass for tyro.
+
+    Args:
+      name: of the method.
+      words: after the name.
+      options: makes the flags of all runs from those that the card sets.
+    """
     flat, card = arg(name=""), start(name, words)
     parts = {
-        "options": TrainOptions(MISSING, **card.options),
+        "options": options(**card.options),
         "method": card.method,
         "recipe": card.recipe,
     }
@@ -236,32 +260,37 @@ def without_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
 def command(words: Sequence[str]) -> None:
     """`robustjax train` with these words."""
     if words and words[0] in ("-h", "--help"):
-        print(help_text())
+        print(help_text("train METHOD --out RUN ...", "Train a model by one of the methods"))
     else:
         run = parsed(words)
         train(run.method, run.recipe, run.options)
 
 
-def parsed(words: Sequence[str]) -> Any:
+def parsed(words: Sequence[str], command: str = "train", **kind: Any) -> Any:
     """The method, recipe and options of `robustjax train` with these words.
+
+    Args:
+      words: after the command.
+      command: whose help they may ask for.
+      kind: `options` of `flags`.
 
     Raises:
       ValueError: there is no such method, or a flag contradicts another.
     """
     name, *rest = words or ("",)
     rj.training.CATALOGUE.find(name)
-    run = read(flags(name, rest), f"train {name}", rest)
+    run = read(flags(name, rest, **kind), f"{command} {name}", rest)
     more = [word for word in rest if word.startswith(("--extra-", "--extra_"))]
     if more and run.options.extra is None:
         raise ValueError(f"{more[0]} needs --extra, a pool of extra images")
     return run
 
 
-def help_text() -> str:
-    """The text of `robustjax train --help`."""
+def help_text(usage: str, about: str) -> str:
+    """The help of a command that takes a method."""
     rows = "\n".join(f"  {n:20s}{entry.paper}" for n, entry in rj.training.CATALOGUE.items())
-    return f"""usage: robustjax train METHOD --out RUN ...
+    return f"""usage: robustjax {usage}
 
-Train a model by one of the methods; `robustjax train METHOD --help` has its flags.
+{about}; `robustjax {usage.split()[0]} METHOD --help` has its flags.
 
 {rows}"""

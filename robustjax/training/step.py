@@ -153,24 +153,40 @@ def make_step(
     return step
 
 
-def program(module: models.Network, total_steps: int, num_classes: int) -> Callable:
+def program(
+    module: models.Network,
+    total_steps: int,
+    num_classes: int,
+    devices: tuple[parallel.Device, ...] | None = None,
+) -> Callable:
     """The step on all devices: (state, method, recipe, key, batch) -> (state, metrics).
+
+    Args:
+      module: the network.
+      total_steps: of the run.
+      num_classes: K.
+      devices: see `parallel.data_parallel`.
 
     Guarantees:
       Methods and recipes that differ only in numbers, and all seeds, share one compilation.
       No weights of the network stay alive in it.
     """
     bare = module.without_weights() if isinstance(module, models.Foreign) else module
-    return _program(bare, total_steps, num_classes)
+    return _program(bare, total_steps, num_classes, devices)
 
 
 @functools.cache
-def _program(module: models.Network, total_steps: int, num_classes: int) -> Callable:
+def _program(
+    module: models.Network,
+    total_steps: int,
+    num_classes: int,
+    devices: tuple[parallel.Device, ...] | None,
+) -> Callable:
     def step(state, method, recipe, key, batch):
         return make_step(module, recipe, total_steps, num_classes)(state, method, key, batch)
 
     in_axes = (*IN_AXES[:2], None, *IN_AXES[2:])
-    return parallel.data_parallel(step, in_axes, OUT_AXES, donate_argnums=0)
+    return parallel.data_parallel(step, in_axes, OUT_AXES, donate_argnums=0, devices=devices)
 
 
 def scale_eps(tree: T, factor: jax.Array) -> T:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -312,6 +312,33 @@ def program(attack: Iterative, model: Callable, key: jax.Array, examples: Exampl
 
     row = jax.tree.map(lambda a: a[0], examples.rows())
     return jax.make_jaxpr(one)((attack, model, key, np.zeros(0, np.int32)), row)
+
+
+def tile_program(
+    attack: Iterative,
+    model: Callable,
+    image_shape: Sequence[int],
+    devices: tuple[Device, ...],
+    tile: int,
+) -> tuple[Callable, tuple]:
+    """The program that takes steps of a tile on each device, and its arguments as shapes."""
+    n = len(devices)
+
+    def rows(shape, dtype):
+        return jax.ShapeDtypeStruct((n, tile, *shape), dtype)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shared = jax.tree.map(single, (attack, model, key, np.zeros(1, np.int32)))
+    batch = {
+        "image": rows(image_shape, np.float32),
+        "label": rows((), np.int32),
+        "target": None,
+        "index": rows((), np.int32),
+        "position": rows((), np.int32),
+    }
+    begin, _, _, many = _compiled(devices)
+    state = jax.eval_shape(begin, shared, batch)
+    return many, (shared, batch, rows((), bool), state, np.int32(0), np.int32(0))
 
 
 def _choose(mask: jax.Array, yes: Any, no: Any) -> Any:

@@ -1,0 +1,122 @@
+"""The programs of a training run, from shapes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from robustjax import data, models, parallel
+from robustjax.scale.flops import Flops, count
+from robustjax.scale.program import Program, compiled
+from robustjax.scale.topology import Slice
+from robustjax.training.loop import required_model
+from robustjax.training.methods.base import Method
+from robustjax.training.recipes import Recipe
+from robustjax.training.state import TrainState
+from robustjax.training.step import IN_AXES, OUT_AXES, create_state, make_step, program
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """What `training.fit` would train, and on which devices.
+
+    Args:
+      method, recipe: see `training.fit`; so are `model`, `train` and `extra`, of which only shapes
+        matter.
+      where: the devices.
+
+    Raises:
+      ValueError: the batch cannot be split evenly over the devices.
+
+    >>> digits = rj.data.load("digits", "train")
+    >>> job = Job(rj.training.PGDAT(), rj.training.Recipe(), "cnn", digits, slice_of(None))
+    >>> job.per_device * len(job.where.devices), job.steps_per_epoch
+    (128, 10)
+    """
+
+    method: Method
+    recipe: Recipe
+    model: Mapping[str, Any] | str | Any
+    train: data.Dataset
+    where: Slice
+    extra: data.Dataset | None = None
+
+    def __post_init__(self):
+        n = len(self.where.devices) * self.recipe.accumulate
+        if self.recipe.batch_size % n:
+            raise ValueError(
+                f"batch size {self.recipe.batch_size} must be a multiple of devices x accumulate = "
+                f"{len(self.where.devices)} x {self.recipe.accumulate}"
+            )
+
+    @property
+    def per_device(self) -> int:
+        """The examples of a batch on one device."""
+        return self.recipe.batch_size // len(self.where.devices)
+
+    @property
+    def batches(self) -> data.Plan:
+        """The batches of the run."""
+        recipe = self.recipe
+        return data.Plan(self.train, recipe.batch_size, 0, self.extra, recipe.extra_fraction)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """As in the run."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def module(self) -> models.Network:
+        """The network."""
+        given = self.model if isinstance(self.model, Mapping) else {"name": self.model}
+        model = self.model if not isinstance(self.model, Mapping | str) else given
+        return models.network(required_model(model, self.method), self.train.num_classes)
+
+    def state(self) -> TrainState:
+        """The shapes of the state."""
+        t, devices = self.train, len(self.where.devices)
+        about = t.images, t.labels, t.num_classes, devices
+        return jax.eval_shape(
+            lambda key: create_state(self.module, self.method, self.recipe, key, *about),
+            key_shape(),
+        )
+
+    def batch(self) -> Any:
+        """The shapes of a batch, split over the devices."""
+        split = parallel.split(self.batches.batch(0, 0, 1), len(self.where.devices))
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), split)
+
+    def compile(self) -> Program:
+        """Compile the step that the run would take.
+
+        Raises:
+          DoesNotFit: the compiler says that the devices have too little memory.
+        """
+        total = self.recipe.epochs * self.steps_per_epoch
+        step = program(self.module, total, self.train.num_classes, self.where.devices)
+        return compiled(step, (self.state(), self.method, self.recipe, key_shape(), self.batch()))
+
+    def flops(self) -> Flops:
+        """What one device computes in a step."""
+        total = self.recipe.epochs * self.steps_per_epoch
+        step = make_step(self.module, self.recipe, total, self.train.num_classes)
+        axes = (IN_AXES[0], *IN_AXES[2:])
+        on_all = parallel.data_parallel(
+            lambda state, key, batch: step(state, self.method, key, batch),  # numbers, not tracers
+            axes,
+            OUT_AXES,
+            devices=self.where.devices,
+        )
+        return count(jax.make_jaxpr(on_all)(self.state(), key_shape(), self.batch()))
+
+
+def key_shape() -> Any:
+    """The shape of a run's key.
+
+    >>> key_shape().shape
+    ()
+    """
+    return jax.eval_shape(lambda: jax.random.key(0))
