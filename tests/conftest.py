@@ -1,5 +1,6 @@
 """Four CPU devices, small tiles, cheap compilation, and JAX's strict modes for every test."""
 
+import importlib.util
 import os
 import signal
 
@@ -28,6 +29,15 @@ def signals_are_heard():
     """A suite started in the background of a shell would ignore Ctrl-C, and so would its tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items):
+    """Without libtpu say so, loudly, instead of asking for it."""
+    if importlib.util.find_spec("libtpu") is None:
+        reason = "NO TPU COMPILER: pip install '.[tpu]' brings it to any Linux machine"
+        for item in items:
+            if item.get_closest_marker("tpu_compiler"):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True, scope="module")

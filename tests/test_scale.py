@@ -12,7 +12,7 @@ from jax import lax
 from jax.experimental import topologies
 from tiny import CLASSES, RECIPE, SHAPE, module
 
-from robustjax import attacks, cli, data, models, parallel, scale, training
+from robustjax import attacks, cli, data, models, parallel, training
 from robustjax.attacks import PGD, AutoAttack
 from robustjax.scale.chips import Chip
 from robustjax.scale.evaluation import leaves, stages, steps
@@ -20,6 +20,7 @@ from robustjax.scale.flops import count
 from robustjax.scale.forecast import forecast
 from robustjax.scale.hlo import arrays, instruction, parse
 from robustjax.scale.loops import Walk
+from robustjax.scale.page import verdict
 from robustjax.scale.program import DoesNotFit, Memory, compiled, read, refusal, usable_memory
 from robustjax.scale.topology import Slice, slice_of
 from robustjax.scale.training import Job
@@ -221,7 +222,7 @@ def planned():
 def test_a_step_that_does_not_fit_says_what_would_help(planned):
     _, found = planned
     assert found.needed == found.program.memory.total > 5e4 and not found.fits
-    text = scale.verdict(found)
+    text = verdict(found)
     assert text.startswith("it does not fit") and "GiB too much" in text
     assert 0 < found.largest_batch < RECIPE.batch_size
     assert f"--batch-size {found.largest_batch // 4 * 4}" in text
@@ -279,13 +280,7 @@ def test_topologies_are_refused_in_words(monkeypatch):
         slice_of("v5e:2x2")
 
 
-tpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="NO TPU COMPILER: pip install '.[tpu]' brings it to any Linux machine",
-)
-
-
-@tpu
+@pytest.mark.tpu_compiler
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2"])
 def test_steps_compile_for_tpus_and_one_all_reduce_carries_all_gradients(topology):
     where = slice_of(topology)
@@ -297,7 +292,7 @@ def test_steps_compile_for_tpus_and_one_all_reduce_carries_all_gradients(topolog
     assert sum(c.times for c in program.collectives if c.bytes >= size) == 1
 
 
-@tpu
+@pytest.mark.tpu_compiler
 def test_a_network_that_cannot_fit_is_refused():
     where = slice_of("v5e:2x2")
     have = usable_memory(where.devices, where.chip)
@@ -309,7 +304,7 @@ def test_a_network_that_cannot_fit_is_refused():
     assert refused.value.available == have < refused.value.needed
 
 
-@tpu
+@pytest.mark.tpu_compiler
 def test_attacks_compile_for_tpus():
     where = slice_of("v5p:2x2x1")
     variables = jax.eval_shape(lambda: models.init(module(), jax.random.key(0), SHAPE))

@@ -12,6 +12,7 @@ import numpy as np
 
 import robustjax as rj
 from robustjax.cli.train import TrainOptions, chosen, help_text, network, parsed
+from robustjax.scale.forecast import Forecast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +60,7 @@ def command(words: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def plan(
-    method: rj.training.Method, recipe: rj.training.Recipe, options: PlanOptions
-) -> rj.scale.Forecast:
+def plan(method: rj.training.Method, recipe: rj.training.Recipe, options: PlanOptions) -> Forecast:
     """What a run takes, by its flags."""
     if options.topology is None:
         rj.parallel.use_all_cores(recipe.batch_size // recipe.accumulate)

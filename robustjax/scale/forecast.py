@@ -54,6 +54,15 @@ class Forecast:
       choices: what else would save memory.
       stages: of each attack of an evaluation, by the attack's name.
       images: how many images the evaluation attacks.
+
+    >>> digits, recipe = rj.data.load("digits", "train"), rj.training.Recipe()
+    >>> job = rj.scale.training.Job(
+    ...     rj.training.PGDAT(), recipe, "cnn", digits, rj.scale.slice_of(None)
+    ... )
+    >>> found = Forecast(job, parameters=7, program=None, needed=3e9, available=2e9, flops=0,
+    ...     unbounded=0, line=(1e9, 1e8), choices=(), stages={}, images=10)
+    >>> found.fits, found.largest_batch // jax.device_count()
+    (False, 10)
     """
 
     job: Job
@@ -172,12 +181,10 @@ def plan(
       ImportError: a topology without libtpu.
       OSError: another process uses libtpu.
 
-    >>> blank = np.zeros((64, 8, 8, 1), np.uint8), np.arange(64) % 10, np.arange(64)
-    >>> blank = rj.data.Dataset(*blank, "blank", "train", num_classes=10)
-    >>> rj.scale.plan(rj.training.PGDAT(), blank, model="cnn", recipe=rj.training.Recipe(
-    ...     batch_size=63), topology="v5e:2x2")  # doctest: +SKIP
+    >>> digits = rj.data.load("digits", "train")
+    >>> rj.scale.plan(rj.training.PGDAT(), digits, model="cnn", topology="a pod")
     Traceback (most recent call last):
-    ValueError: batch size 63 must be a multiple of devices x accumulate = 4 x 1
+    ValueError: no topology is named 'a pod'; ...
     """
     job = Job(method, recipe, model, train, slice_of(topology), extra)
     return forecast(job, attacks or {}, images, alternatives)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from robustjax.checks import checked
 from robustjax.report.tables import align
 from robustjax.scale.evaluation import Stage
 from robustjax.scale.forecast import Forecast
@@ -11,8 +12,19 @@ from robustjax.scale.forecast import Forecast
 GIB = 2**30
 
 
+@checked
 def page(found: Forecast) -> str:
-    """What `robustjax plan` prints."""
+    """What `robustjax plan` prints.
+
+    >>> digits, recipe = rj.data.load("digits", "train"), rj.training.Recipe()
+    >>> job = rj.scale.training.Job(
+    ...     rj.training.PGDAT(), recipe, "cnn", digits, rj.scale.slice_of(None)
+    ... )
+    >>> found = Forecast(job, parameters=7, program=None, needed=3e9, available=2e9, flops=0,
+    ...     unbounded=0, line=None, choices=(), stages={}, images=10)
+    >>> page(found).splitlines()[-1]
+    'it does not fit: it needs 2.79 of 1.86 GiB a device, 0.93 GiB too much; more chips, ...'
+    """
     parts = [_title(found), _memory(found)]
     if found.program is not None:
         parts += [_collectives(found), _time(found)]

@@ -41,8 +41,10 @@ def roofline(program: Program, flops: int, devices: int, chip: Chip) -> Roofline
     An all-reduce passes a device 2 (n - 1) / n times its bytes, in a ring; other collectives count
     the same.
 
-    >>> program = Program(Memory(0, 0, 0), (), traffic=10**9, counts={}, cycles=0, unknown=())
-    >>> toy = Chip("toy", (), memory=1e9, flops=1e12, bandwidth=1e11, link=0.0)
+    >>> from robustjax.scale import chips, program
+    >>> toy = chips.Chip("toy", (), memory=1e9, flops=1e12, bandwidth=1e11, link=0.0)
+    >>> none = program.Memory(0, 0, 0)
+    >>> program = program.Program(none, (), traffic=10**9, counts={}, cycles=0, unknown=())
     >>> roofline(program, 10**9, 1, toy)
     Roofline(compute=0.001, memory=0.01, links=0.0)
     """

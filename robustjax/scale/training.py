@@ -32,7 +32,8 @@ class Job:
       ValueError: the batch cannot be split evenly over the devices.
 
     >>> digits = rj.data.load("digits", "train")
-    >>> job = Job(rj.training.PGDAT(), rj.training.Recipe(), "cnn", digits, slice_of(None))
+    >>> method, recipe = rj.training.PGDAT(), rj.training.Recipe()
+    >>> job = Job(method, recipe, "cnn", digits, rj.scale.slice_of(None))
     >>> job.per_device * len(job.where.devices), job.steps_per_epoch
     (128, 10)
     """
