@@ -13,6 +13,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -310,6 +311,28 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def device_memory() -> int:
+    """Bytes of memory of one of this process's devices; CPU devices share the machine's.
+
+    >>> rj.parallel.device_memory() > 1 << 20
+    True
+    """
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return _machine_memory() // jax.local_device_count()
+
+
+def _machine_memory() -> int:
+    """Bytes that this process may use: the machine's, or its container's."""
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return 4 << 30
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no limit: the file is missing, or says 'max'
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found
 
 
 @checked

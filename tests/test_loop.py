@@ -19,8 +19,19 @@ from robustjax.attacks import PGD
 from robustjax.config import config
 from robustjax.models.weights import DIGEST
 from robustjax.threats import Linf
-from robustjax.training import PGDAT, TRADES, Natural, Optimizer, Recipe, Terminated, fit, step
+from robustjax.training import (
+    PGDAT,
+    TRADES,
+    Natural,
+    Optimizer,
+    Recipe,
+    Terminated,
+    fit,
+    loop,
+    spans,
+)
 from robustjax.training.loop import fine_tuned
+from robustjax.training.run_directory import write_metrics
 from robustjax.training.schedules import Constant, Interpolated
 from robustjax.training.step import make_step
 from robustjax.writing import locked
@@ -156,7 +167,7 @@ def test_runs_that_differ_in_numbers_share_a_program(digits, tmp_path, monkeypat
         traced.append(args)
         return make_step(*args)
 
-    monkeypatch.setattr(step, "make_step", counted)
+    monkeypatch.setattr(spans, "make_step", counted)
     slow = replace(schedule=Interpolated(), ema=0.9)
     fast = dataclasses.replace(
         slow,
@@ -266,19 +277,16 @@ def test_a_run_begins_with_the_body_of_another_and_a_head_of_its_own(tmp_path):
     assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
-class Once(int):
-    """A number of steps, for `log_every`: does something at one of them."""
+def once(monkeypatch, step, action):
+    """Do something when a step is logged, before the next one; with log_every=1."""
 
-    def __new__(cls, step, action):
-        made = super().__new__(cls, 1)
-        made.step, made.action = step, action
-        return made
+    def logged(out, row):
+        write_metrics(out, row)
+        if row["step"] == step:
+            action()
 
-    def __rmod__(self, step):
-        if step == self.step:
-            self.step = None
-            self.action()
-        return 1
+    monkeypatch.setattr(spans, "SECONDS", 0)
+    monkeypatch.setattr(loop, "write_metrics", logged)
 
 
 def die():
@@ -289,11 +297,11 @@ LONGER = replace(epochs=2, schedule=Constant())
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_stop_a_run_that_is_saved(digits, tmp_path, name):
+def test_signals_stop_a_run_that_is_saved(digits, tmp_path, name, monkeypatch):
     number, out = getattr(signal, name), tmp_path / "run"
     kind = KeyboardInterrupt if name == "SIGINT" else Terminated
-    asks = Once(5, lambda: os.kill(os.getpid(), number))
-    given = {"model": MODEL, "out": out, "recipe": LONGER, "log_every": asks, "progress": False}
+    once(monkeypatch, 5, lambda: os.kill(os.getpid(), number))
+    given = {"model": MODEL, "out": out, "recipe": LONGER, "log_every": 1, "progress": False}
     with pytest.raises(kind, match=r"run: stopped at step 5 of 8 and saved") as stopped:
         fit(Natural(), *digits, **given)
     assert getattr(stopped.value, "code", 130) == 128 + number
@@ -320,15 +328,16 @@ def test_a_run_is_extended(digits, tmp_path):
         fit(Natural(), *digits, **given, recipe=recipes[0])
 
 
-def test_an_extension_that_is_killed_has_weights_of_its_config(digits, tmp_path):
+def test_an_extension_that_is_killed_has_weights_of_its_config(digits, tmp_path, monkeypatch):
     """The weights of the shorter run are those of the longer one until it has better ones."""
     given = {"model": MODEL, "out": tmp_path / "run", "resume": True, "progress": False}
     fit(Natural(), *digits, **given, recipe=replace(schedule=Constant()))
+    once(monkeypatch, 5, die)
     with (
         pytest.warns(UserWarning, match="is extended"),
         pytest.raises(RuntimeError, match="killed"),
     ):
-        fit(Natural(), *digits, **given, recipe=LONGER, log_every=Once(5, die))
+        fit(Natural(), *digits, **given, recipe=LONGER, log_every=1)
     for kind in ("best", "last"):
         assert models.load(tmp_path / "run", kind)[2]["recipe"]["fields"]["epochs"] == 2
 

@@ -102,6 +102,12 @@ class Plan:
         """Whether some examples have soft targets."""
         return any(s is not None and s.targets is not None for s in (self.train, self.extra))
 
+    def epoch(self, number: int, process: int = 0, processes: int = 1) -> np.ndarray:
+        """This process's block of the `indices` of each step of an epoch: (steps, b) int32."""
+        first = number * self.steps_per_epoch
+        steps = range(first, first + self.steps_per_epoch)
+        return np.stack([shard(self.indices(step), process, processes) for step in steps])
+
     def indices(self, step: int) -> np.ndarray:
         """(batch_size,) int32: rows in train, evenly interleaved with -1 - rows in extra."""
         size, extra = self.batch_size, self.extra_size

@@ -9,7 +9,9 @@ only the plain forms, whichever machine lowers it. Grouped convolutions are plai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -154,3 +156,30 @@ def _dw(x, g, stride, k):
         dimension_numbers=NHWC,
     )
     return jnp.transpose(dw, (1, 2, 0, 3))
+
+
+def has_plain_convolution(function: Callable, *args: Any) -> bool:
+    """Whether a function convolves other than by `conv2d`, which XLA:CPU slows down in a loop.
+
+    >>> image, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 8))
+    >>> from robustjax.models.convolution import grouped_conv2d, has_plain_convolution
+    >>> has_plain_convolution(rj.models.conv2d, image, kernel)
+    False
+    >>> has_plain_convolution(lambda x, w: grouped_conv2d(x, w, 1, groups=1), image, kernel)
+    True
+    """
+    return _is_plain(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _is_plain(jaxpr: Any) -> bool:
+    """The same of a program; what has gradients of its own is taken to be `conv2d`."""
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "conv_general_dilated":
+            return True
+        if not name.startswith("custom_vjp_call"):
+            for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns") and _is_plain(inner):
+                    return True
+    return False

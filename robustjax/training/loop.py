@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 from robustjax import checks, config, data, files, models, parallel
@@ -21,6 +20,7 @@ from robustjax.evaluation import evaluate
 from robustjax.keys import seeded
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
+from robustjax.training.averages import Averages
 from robustjax.training.methods.base import Method
 from robustjax.training.recipes import BASELINE, Recipe
 from robustjax.training.run_directory import (
@@ -32,8 +32,9 @@ from robustjax.training.run_directory import (
     write_config,
     write_metrics,
 )
+from robustjax.training.spans import Metrics, Pace, spans
 from robustjax.training.state import AXES, TrainState
-from robustjax.training.step import create_state, program
+from robustjax.training.step import create_state
 from robustjax.training.stopping import signals
 from robustjax.typing import Attack, Threat
 
@@ -187,43 +188,43 @@ def fit(
         current, action = method.control(history)
         begun = time.monotonic() - keep_metrics(out, start)
 
-        step, given = program(module, total, train.num_classes), parallel.place(recipe, None)
-        pending: list[dict[str, jax.Array]] = []
+        at = start
 
-        def log(split: str, values: Mapping[str, Any]) -> None:
+        def log(step: int, split: str, values: Mapping[str, Any]) -> None:
             seconds = round(time.monotonic() - begun, 2)
-            row = {"step": at, "epoch": at / steps_per_epoch, "seconds": seconds, "split": split}
+            row = {"step": step, "epoch": step / steps_per_epoch, "seconds": seconds}
+            row["split"] = split
             write_metrics(out, row | {k: float(v) for k, v in values.items()})
 
-        def flush() -> None:
-            check_finite(state, out)
-            if pending:
-                log("train", {k: np.mean([float(m[k]) for m in pending]) for k in pending[0]})
-                pending.clear()
+        averages = Averages(log_every, lambda step, found: log(step, "train", found))
 
         def save(to: Checkpoints) -> None:
             found = {"best": best_score, "history": history, "surroundings": surroundings()}
             to.save(at, parallel.to_global(state, AXES), identity | found)
 
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
-        bar = tqdm(total=total, initial=start, **show)
-        with signals() as stop, bar:
-            for at in range(start + 1, start if action == "stop" else total + 1):
-                batch = plan.batch(at - 1, jax.process_index(), jax.process_count())
-                batch = parallel.split(batch, jax.local_device_count())
-                state, metrics = step(state, current, given, step_key, batch)
-                if at == 1:  # a run that fails in its first step leaves no config
+        bar, pace = tqdm(total=total, initial=start, **show), Pace()
+        steps = spans(module, state, recipe, plan, step_key, total)
+        with signals() as stop, bar, steps as span:
+            while at < total and action != "stop":
+                most = pace.steps if jax.process_count() == 1 else log_every - at % log_every
+                first, at = at, cut(at, most, steps_per_epoch, checkpoint_every)
+                pace.begin()
+                state, metrics = span(state, current, first, at)
+                pace.end(at - first)
+                if first == 0:  # a run that fails in its first step leaves no config
                     write_config(out, identity)
-                pending.append(metrics)
-                bar.update()
+                bar.update(at - first)
+                averages.add(first, until_bad(state, first, metrics))
+                check_finite(state, out)
                 epoch_ends = at % steps_per_epoch == 0
                 save_now = epoch_ends or bool(checkpoint_every and at % checkpoint_every == 0)
-                stopped = stop.asked(at % log_every == 0 or save_now)
-                if at % log_every == 0 or save_now or stopped:
-                    flush()
+                stopped = stop.asked()
+                if save_now or stopped:
+                    averages.flush()
                 if epoch_ends:
                     scores = validate(module, state, validation, validation_attack, validation_key)
-                    log("validation", scores)
+                    log(at, "validation", scores)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                     score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
                     score = parallel.broadcast(score)
@@ -237,9 +238,7 @@ def fit(
                         state, best_score = rolled_back(state, best, identity), -1.0
                 if save_now or stopped:
                     save(last)
-                if epoch_ends and action == "stop":
-                    break
-                if stopped and at < total:
+                if stopped and action != "stop" and at < total:
                     stop.leave(f"{out}: stopped at step {at} of {total} and saved")
         save_weights(out / "weights_last.npz", state, identity)
         if not recipe.early_stopping:
@@ -388,6 +387,18 @@ def validate(
     )
     scores = {"accuracy": found.clean}
     return scores | {"robust_accuracy": found.robust["validation"]} if attacks else scores
+
+
+def cut(at: int, most: int, steps_per_epoch: int, checkpoint_every: int | None) -> int:
+    """The step after which the host looks up: after `most`, or where something must be written."""
+    periods = (steps_per_epoch, checkpoint_every or steps_per_epoch)
+    return min(at + most, *(at - at % period + period for period in periods))
+
+
+def until_bad(state: TrainState, first: int, metrics: Metrics) -> Metrics:
+    """The metrics of the steps after `first` that were good."""
+    bad = int(state.bad_step)
+    return metrics if bad < 0 else {name: values[: bad - first] for name, values in metrics.items()}
 
 
 def check_finite(state: TrainState, out: Path) -> None:

@@ -171,8 +171,12 @@ def program(
       Methods and recipes that differ only in numbers, and all seeds, share one compilation.
       No weights of the network stay alive in it.
     """
-    bare = module.without_weights() if isinstance(module, models.Foreign) else module
-    return _program(bare, total_steps, num_classes, devices)
+    return _program(bare(module), total_steps, num_classes, devices)
+
+
+def bare(module: models.Network) -> models.Network:
+    """An equal network that holds no weights, for caches."""
+    return module.without_weights() if isinstance(module, models.Foreign) else module
 
 
 @functools.cache

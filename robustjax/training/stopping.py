@@ -43,15 +43,11 @@ class Stop:
             raise KeyboardInterrupt
         self._received.append(number)
 
-    def asked(self, together: bool) -> bool:
-        """Whether to stop now.
-
-        Several processes must stop at the same step, so they stop only where `together` is true in
-        all of them, and a signal to any of them stops all.
-        """
+    def asked(self) -> bool:
+        """Whether to stop now: a signal to any process stops all, which ask at the same steps."""
         if jax.process_count() == 1:
             return bool(self._received)
-        return together and parallel.any_process(bool(self._received))
+        return parallel.any_process(bool(self._received))
 
     def leave(self, text: str) -> NoReturn:
         """Raise what the signal stands for: KeyboardInterrupt for Ctrl-C, else Terminated."""
