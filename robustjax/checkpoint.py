@@ -61,6 +61,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Write `state` (a pytree of arrays) and `meta` (plain JSON) as checkpoint `step`.
 
+        It takes the place of those of this step and later ones.
+
         Raises:
           OSError: it could not be written; those before are kept.
         """
@@ -68,8 +70,9 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with uninterrupted():
             try:
-                if step in self._manager.all_steps():  # an unreadable one, written again
-                    self._manager.delete(step)
+                for later in self._manager.all_steps():  # unreadable, or of a run that was killed
+                    if later >= step:
+                        self._manager.delete(later)
                 self._manager.save(step, args=items, force=True)
             except Exception as error:  # as in `restore`
                 where = self.folder / str(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib import metadata
 
@@ -19,6 +20,7 @@ def versions() -> dict[str, str | None]:
     return {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
+@functools.cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -33,7 +33,7 @@ RANK = {
     "models": 3,
     "data": 3,
     "detection": 4,
-    "training.": 4,  # all of its parts but the loop, which evaluates and writes files
+    "training.": 4,  # all of its parts but the loop and its validation, which evaluate
     "evaluation": 5,
     "theory": 5,
     "report": 6,
@@ -57,7 +57,11 @@ MODULES = [name for name in FILES if name != "robustjax"]
 def unit(module: str) -> str:
     """The key in RANK: robustjax.losses.softmax -> losses, robustjax.training.net -> training. ."""
     folder, *rest = module.split(".")[1:] or [""]
-    return "training." if folder == "training" and rest not in ([], ["loop"]) else folder
+    return (
+        "training."
+        if folder == "training" and rest not in ([], ["loop"], ["validation"])
+        else folder
+    )
 
 
 @functools.cache

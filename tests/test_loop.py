@@ -37,8 +37,8 @@ from robustjax.training.step import make_step
 from robustjax.writing import locked
 
 POOL = data.load("digits", "test").head(100)
-RUN = ["train", "pgd-at", "--width", "4", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
-RUN += ["--attack.steps", "2", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
+RUN = ["train", "pgd-at", "--width", "4", "--epochs", "4", "--batch-size", "64", "--seed", "3"]
+RUN += ["--attack.steps", "10", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
 RUN += ["--validation-attack", "pgd-2", "--ema", "0.9", "--cutmix", "--extra-fraction", "1/4"]
 
 
@@ -71,16 +71,23 @@ def environment():
     }
 
 
-def interrupt(out, number, after, *more):
-    """Start a run, send a signal once its checkpoint of step `after` is there; its exit status."""
+def newest(out):
+    """The step of a run's newest checkpoint, 0 without any."""
+    names = [p.name for p in (out / "checkpoints" / "last").glob("[0-9]*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def interrupt(out, number, seconds, *more):
+    """Start a run and send a signal, `seconds` after its first checkpoint; its exit status."""
+    before = newest(out)
     process = subprocess.Popen(
         command(out, *more), env=environment(), stderr=subprocess.PIPE, text=True
     )
-    last = out / "checkpoints" / "last"
     deadline = time.time() + 240
-    while not any(int(p.name) >= after for p in last.glob("[0-9]*") if p.name.isdigit()):
+    while newest(out) == before:
         assert process.poll() is None and time.time() < deadline, process.stderr.read()
         time.sleep(0.01)
+    time.sleep(seconds)
     process.send_signal(number)
     _, errors = process.communicate(timeout=240)
     return process.returncode, errors
@@ -99,10 +106,10 @@ def validation_rows(out):
 
 def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
     out = tmp_path / "run"
-    after = int(np.random.default_rng().integers(3, 15))
-    status, _ = interrupt(out, signal.SIGKILL, after)
+    seconds = np.random.default_rng().uniform(0, 0.2)
+    status, _ = interrupt(out, signal.SIGKILL, seconds)
     assert status == -signal.SIGKILL
-    status, errors = interrupt(out, signal.SIGTERM, 21, "--resume")
+    status, errors = interrupt(out, signal.SIGTERM, 0, "--resume")
     line = errors.strip().splitlines()[-1]
     assert status == 143 and "Traceback" not in errors
     assert f"; resume: robustjax train pgd-at --width 4 {' '.join(RUN[4:])}" in line
@@ -113,13 +120,13 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
     for ours, theirs in zip(weights(out), weights(whole), strict=True):
         assert ours.keys() == theirs.keys()
         for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{name}, {after}")
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{name}, {seconds}")
     for ours, theirs in zip(validation_rows(out), validation_rows(whole), strict=True):
         assert ours | {"seconds": theirs["seconds"]} == theirs
 
 
 def test_a_run_leaves_what_it_promises(whole):
-    assert [r["epoch"] for r in validation_rows(whole)] == [1.0, 2.0]
+    assert [r["epoch"] for r in validation_rows(whole)] == [1.0, 2.0, 3.0, 4.0]
     rows = files.read_metrics(whole / "metrics.jsonl")
     assert {"loss", "lr", "robust_accuracy"} <= set(rows[0])
     assert 0 < rows[0]["seconds"] <= rows[-1]["seconds"]

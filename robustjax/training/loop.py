@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from tqdm import tqdm
 from robustjax import checks, config, data, files, models, parallel
 from robustjax.checkpoint import EXTENDED, Checkpoints, DamagedCheckpoint
 from robustjax.checks import INF, checked
-from robustjax.evaluation import evaluate
 from robustjax.keys import seeded
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
@@ -32,10 +32,12 @@ from robustjax.training.run_directory import (
     write_config,
     write_metrics,
 )
+from robustjax.training.saver import Saver, snapshot
 from robustjax.training.spans import Metrics, Pace, spans
 from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import create_state
 from robustjax.training.stopping import signals
+from robustjax.training.validation import Validation
 from robustjax.typing import Attack, Threat
 
 
@@ -198,14 +200,23 @@ def fit(
 
         averages = Averages(log_every, lambda step, found: log(step, "train", found))
 
-        def save(to: Checkpoints) -> None:
-            found = {"best": best_score, "history": history, "surroundings": surroundings()}
-            to.save(at, parallel.to_global(state, AXES), identity | found)
+        def about_now() -> dict[str, Any]:
+            found = {"best": best_score, "history": [*history], "surroundings": surroundings()}
+            return identity | found
 
+        def write(step: int, saves: list[tuple[Checkpoints, TrainState, dict[str, Any]]]) -> None:
+            for to, kept, about in saves:
+                to.save(step, parallel.to_global(kept, AXES), about)
+                if to is best:
+                    save_weights(out / "weights.npz", kept, identity)
+
+        validate = Validation(
+            module, validation, validation_attack, validation_key, recipe.batch_size
+        )
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
         bar, pace = tqdm(total=total, initial=start, **show), Pace()
         steps = spans(module, state, recipe, plan, step_key, total)
-        with signals() as stop, bar, steps as span:
+        with signals() as stop, bar, Saver() as saver, steps as span:
             while at < total and action != "stop":
                 most = pace.steps if jax.process_count() == 1 else log_every - at % log_every
                 first, at = at, cut(at, most, steps_per_epoch, checkpoint_every)
@@ -222,8 +233,9 @@ def fit(
                 stopped = stop.asked()
                 if save_now or stopped:
                     averages.flush()
+                saves: list[tuple[Checkpoints, TrainState, dict[str, Any]]] = []
                 if epoch_ends:
-                    scores = validate(module, state, validation, validation_attack, validation_key)
+                    scores = validate(state)
                     log(at, "validation", scores)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                     score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
@@ -231,13 +243,16 @@ def fit(
                     history.append(score)
                     if score > best_score:
                         best_score = score
-                        save(best)
-                        save_weights(out / "weights.npz", state, identity)
+                        saves.append((best, snapshot(state), about_now()))
                     current, action = method.control(history)
                     if action == "rollback" and at < total:  # else nothing would follow
-                        state, best_score = rolled_back(state, best, identity), -1.0
+                        saver.put(functools.partial(write, at, saves))
+                        saver.wait()
+                        state, best_score, saves = rolled_back(state, best, identity), -1.0, []
                 if save_now or stopped:
-                    save(last)
+                    optional = not saves and action != "rollback"
+                    saves.append((last, snapshot(state), about_now()))
+                    saver.put(functools.partial(write, at, saves), optional)
                 if stopped and action != "stop" and at < total:
                     stop.leave(f"{out}: stopped at step {at} of {total} and saved")
         save_weights(out / "weights_last.npz", state, identity)
@@ -365,28 +380,6 @@ def with_threat(method: Method, threat: Threat) -> Method:
     0.5
     """
     return map_threats(lambda _: threat, method)
-
-
-def validate(
-    module: models.Network,
-    state: TrainState,
-    validation: data.Dataset,
-    attack: Attack | None,
-    key: jax.Array,
-) -> dict[str, float]:
-    """Clean accuracy, and accuracy under `attack`, of the weights to be evaluated."""
-    variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
-    attacks = {} if attack is None else {"validation": attack}
-    found = evaluate(
-        models.apply(module, variables)[0],
-        data.to_float(validation.images),
-        validation.labels,
-        attacks,
-        key,
-        diagnose=False,
-    )
-    scores = {"accuracy": found.clean}
-    return scores | {"robust_accuracy": found.robust["validation"]} if attacks else scores
 
 
 def cut(at: int, most: int, steps_per_epoch: int, checkpoint_every: int | None) -> int:

@@ -1,0 +1,126 @@
+"""Steps per second of `fit` against a bare loop over the compiled step that does nothing else.
+
+Command:   python experiments/benchmarks/host_overhead.py \\
+               --out experiments/results/host_overhead.json
+Needs:     the package; a minute or two on one CPU device.
+Claim:     `fit` makes at least 0.95 of the steps of the bare loop within an epoch, and 0.8 with
+           validation and a checkpoint after every 22 steps.
+Measured:  experiments/results/host_overhead.json; the best of `repeats` rounds each.
+
+The digits, a cnn of width 4 whose step takes less than a millisecond, so that the host is what
+costs. The bare loops step on one batch that is on the device: by calls of the compiled step, and
+by one compiled loop over it, `lax.fori_loop`; `fit` is compared with the faster one. It is timed
+by its own rows in metrics.jsonl, between the ends of two epochs (with validation on 143 images by
+clean accuracy, a checkpoint and, where it is the best, weights), or inside one long epoch.
+All of them take turns; the best round of each counts, since other work disturbs all but that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import harness
+import jax
+import numpy as np
+
+from robustjax import data, files, models, parallel
+from robustjax.attacks import PGD
+from robustjax.threats import Linf
+from robustjax.training import PGDAT, Natural, Recipe, fit
+from robustjax.training.loop import place
+from robustjax.training.state import AXES
+from robustjax.training.step import create_state, make_step, program
+
+MODEL = {"name": "cnn", "width": 4}
+RECIPE = Recipe(batch_size=58, lr=0.05, augment=data.Augment(pad=0, flip=False))
+METHODS = {
+    "natural": (Natural(), 4_400),
+    "PGD-AT": (PGDAT(PGD(Linf(0.1), steps=10)), 880),
+}
+"""Method, and steps in a round."""
+
+
+def bare(method, steps, train, compiled):
+    """A function that makes so many steps on one batch; steps per second."""
+    module, devices = models.network(MODEL, train.num_classes), jax.device_count()
+    key, classes = jax.random.key(0), train.num_classes
+    state = place(
+        create_state(module, method, RECIPE, key, train.images, train.labels, classes, devices)
+    )
+    call, given = program(module, steps, classes), parallel.place(RECIPE, None)
+    batch = data.Plan(train, RECIPE.batch_size, 0).batch(0)
+    batch = parallel.place(parallel.split(batch, devices), 0)
+
+    def loop(state, method, recipe, key, batch):
+        step = make_step(module, recipe, steps, classes)
+        run = lambda _, state: step(state, method, key, batch)[0]  # noqa: E731
+        return jax.lax.fori_loop(0, steps, run, state)
+
+    axes = (AXES, None, None, None, 0)
+    whole = parallel.data_parallel(loop, axes, AXES, donate_argnums=0)
+
+    def run():
+        nonlocal state
+        began = time.perf_counter()
+        if compiled:
+            state = whole(state, method, given, key, batch)
+        else:
+            for _ in range(steps):
+                state, _ = call(state, method, given, key, batch)
+        jax.block_until_ready(state)
+        return steps / (time.perf_counter() - began)
+
+    return run
+
+
+def fitted(method, steps, train, validation, epochs):
+    """A function that trains; steps per second after the first tenth, which compiles."""
+    recipe = dataclasses.replace(RECIPE, epochs=epochs)
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "run"
+            fit(method, train, validation, model=MODEL, out=out, recipe=recipe, progress=False)
+            rows = files.read_metrics(out / "metrics.jsonl")
+        rows = [row for row in rows if row["split"] == "train"]
+        first = next(row for row in rows if row["step"] >= steps // 10)
+        return (rows[-1]["step"] - first["step"]) / (rows[-1]["seconds"] - first["seconds"])
+
+    return run
+
+
+def main():
+    parser = harness.parser(__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    began = time.time()
+    harness.start(options, RECIPE.batch_size)
+    train, validation = (data.load("digits", split) for split in ("train", "validation"))
+    epoch = data.steps_per_epoch(len(train), RECIPE.batch_size)
+    results = {}
+    for name, (method, steps) in METHODS.items():
+        rows = np.arange(steps * RECIPE.batch_size) % len(train)
+        contenders = {
+            "bare calls": bare(method, steps, train, compiled=False),
+            "bare loop": bare(method, steps, train, compiled=True),
+            "fit, one epoch": fitted(method, steps, train.take(rows), validation, 1),
+            "fit, epochs": fitted(method, steps, train, validation, steps // epoch),
+        }
+        rates = {contender: [] for contender in contenders}
+        for _ in range(options.repeats):
+            for contender, run in contenders.items():
+                rates[contender].append(run())
+        best = {contender: max(found) for contender, found in rates.items()}
+        reference = max(best["bare calls"], best["bare loop"])
+        share = {contender: rate / reference for contender, rate in best.items()}
+        results[name] = {"steps": steps, "steps_per_second": rates, "share_of_bare": share}
+        for contender, rate in best.items():
+            print(f"{name:8s} {contender:15s} {rate:8.0f} steps/s   {share[contender]:.2f}")
+    harness.keep(options, began, steps_per_epoch=epoch, results=results)
+
+
+if __name__ == "__main__":
+    main()
