@@ -179,7 +179,7 @@ def plan(
     Raises:
       ValueError: no such topology, or a batch that the devices cannot share.
       ImportError: a topology without libtpu.
-      OSError: another process uses libtpu.
+      OSError: another process uses the TPU of this machine.
 
     >>> digits = rj.data.load("digits", "train")
     >>> rj.scale.plan(rj.training.PGDAT(), digits, model="cnn", topology="a pod")

@@ -6,7 +6,6 @@ import importlib.util
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ def slice_of(topology: str | None) -> Slice:
     Raises:
       ImportError: there is no libtpu.
       ValueError: no such topology.
-      OSError: another process of this machine uses libtpu, which serves one at a time.
+      OSError: another process uses the TPU of this machine.
 
     >>> slice_of("a pod")
     Traceback (most recent call last):
@@ -72,15 +71,17 @@ def slice_of(topology: str | None) -> Slice:
 
 def _described(topology: str) -> Any:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a cloud that is not there
+    if not any(Path("/dev").glob("accel[0-9]*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU that two could fight for
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
         if "lockfile" in text:
-            lock = Path(tempfile.gettempdir()) / "libtpu_lockfile"
             raise OSError(
-                f"another process is compiling for TPUs, and libtpu serves one at a time (its "
-                f"lock is {lock}): wait for it, or give this one a folder of its own by TMPDIR=DIR"
+                "another process uses the TPU of this machine, and libtpu serves one at a time: "
+                "wait for it, or plan on a machine without a TPU; if there is no such process, "
+                "delete /tmp/libtpu_lockfile"
             ) from error
         raise ValueError(
             f"no topology is named {topology!r} ({text.partition(': ')[2]}); write for example "
