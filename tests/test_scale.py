@@ -290,6 +290,9 @@ def test_steps_compile_for_tpus_and_one_all_reduce_carries_all_gradients(topolog
     state = job.state()
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
     assert sum(c.times for c in program.collectives if c.bytes >= size) == 1
+    # Of each batch normalisation one forward (of mean and mean of squares) and one backward; a flag
+    others = sorted(c.bytes for c in program.collectives if c.bytes < size for _ in range(c.times))
+    assert others == [4, *[2 * 4 * 4] * 2, *[2 * 6 * 4] * 2]
 
 
 @pytest.mark.tpu_compiler

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from robustjax import data
+from robustjax.attacks._engine.tiles import LARGEST_TILE
 from robustjax.checks import INF, checked, in_body
 from robustjax.scale.evaluation import Stage, stages
 from robustjax.scale.program import DoesNotFit, Program, usable_memory
@@ -197,12 +198,12 @@ def forecast(job: Job, attacks: Mapping[str, Attack], images: int, alternatives:
     program, needed = _compile(job)
     half = _half(job) if alternatives else None
     line = None if half is None else _line(job, needed, half, _compile(half)[1])
-    choices = _choices(job, state, line, available) if alternatives else ()
+    choices = _choices(job, state, line, needed, available) if alternatives else ()
     counted = job.flops()
     variables = {"params": state.weights, **state.stats}
     shape = train.image_shape
     evaluation = {
-        name: stages(attack, job.module, variables, shape, train.num_classes, where.devices)
+        name: _stages(attack, job.module, variables, shape, train.num_classes, where.devices)
         for name, attack in attacks.items()
     }
     return Forecast(
@@ -218,6 +219,18 @@ def forecast(job: Job, attacks: Mapping[str, Attack], images: int, alternatives:
         stages=evaluation,
         images=images,
     )
+
+
+def _stages(*about: Any) -> list[Stage]:
+    """The stages of an attack on the largest tile that fits."""
+    tile = LARGEST_TILE
+    while True:
+        try:
+            return stages(*about, tile=tile)
+        except DoesNotFit:
+            if tile == 1:
+                raise
+            tile //= 2
 
 
 def _compile(job: Job) -> tuple[Program | None, float]:
@@ -243,8 +256,8 @@ def _line(job: Job, needed: float, half: Job, smaller: float) -> tuple[float, fl
     return smaller - slope * half.per_device, slope
 
 
-def _choices(job, state, line, available) -> tuple[Choice, ...]:
-    """Recomputed blocks, compiled, and the smallest accumulation that fits, by the line."""
+def _choices(job, state, line, needed, available) -> tuple[Choice, ...]:
+    """What takes less: recomputed blocks, compiled, and the fewest slices that fit, by the line."""
     found = []
     if line is not None:
         gradients = sum(
@@ -260,4 +273,4 @@ def _choices(job, state, line, available) -> tuple[Choice, ...]:
     if isinstance(job.model, Mapping) and "remat" in job.model and not job.model["remat"]:
         lighter = dataclasses.replace(job, model={**job.model, "remat": True})
         found.append(Choice("remat", _compile(lighter)[1], True))
-    return tuple(found)
+    return tuple(choice for choice in found if choice.bytes < needed)

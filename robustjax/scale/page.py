@@ -11,6 +11,9 @@ from robustjax.scale.forecast import Forecast
 
 GIB = 2**30
 
+LANES = 128
+"""Of a TPU's vector: the last axis of a layout is padded to a multiple."""
+
 
 @checked
 def page(found: Forecast) -> str:
@@ -46,14 +49,13 @@ def verdict(found: Forecast) -> str:
         return f"it fits: {have}"
     more = found.needed - found.available
     text = f"it does not fit: it needs {have}, {_gib(more)} too much"
-    helps = [choice.name for choice in found.choices if choice.bytes <= found.available]
+    helps = [f"--{choice.name}" for choice in found.choices if choice.bytes <= found.available]
     batch = _usable(found)
     if batch:
         helps.append(f"--batch-size {batch}")
     if not helps:
-        return f"{text}; more chips, or a smaller network, would help"
-    flags = [f"--{name}" if not name.startswith("--") else name for name in helps]
-    return f"{text}; any of these would help: {', '.join(flags)}, or more chips"
+        return f"{text}; a smaller network, or chips with more memory, would help"
+    return f"{text}; any of these would help: {', '.join(helps)}, or more chips"
 
 
 def _usable(found: Forecast) -> int:
@@ -70,7 +72,7 @@ def _title(found: Forecast) -> str:
         [
             f"{type(job.method).__name__}, {network}, {found.parameters / 1e6:.1f} M weights, "
             f"images {' x '.join(map(str, job.train.image_shape))}",
-            f"batch {job.recipe.batch_size} on {where.name}: {where.chips} x {chip}, "
+            f"batch {job.recipe.batch_size:,} on {where.name}: {where.chips} x {chip}, "
             f"{job.per_device} examples on each of {len(where.devices)} devices",
             "Compiled, never run: bytes are the compiler's, seconds an estimate at the peak.",
         ]
@@ -87,18 +89,18 @@ def _memory(found: Forecast) -> str:
             "temporaries": about.temporaries,
             "code": about.code,
         }
-        lines += [f"  {name:<22}{_gib(size):>12}" for name, size in parts.items()]
-    lines.append(f"  {'in all':<22}{_gib(found.needed):>12}")
+        lines += [f"  {name:<22}{_size(size):>12}" for name, size in parts.items()]
+    lines.append(f"  {'in all':<22}{_size(found.needed):>12}")
     if found.available is not None:
-        lines.append(f"  {'available':<22}{_gib(found.available):>12}")
+        lines.append(f"  {'available':<22}{_size(found.available):>12}")
     if found.largest_batch is not None:
-        largest = f"{_usable(found):>12}"
+        largest = f"{_usable(found):>12,}"
         lines.append(
             f"  {'largest batch':<22}{largest}  (a line through this batch and half of it)"
         )
     for choice in found.choices:
         how = "compiled" if choice.measured else "by the same line"
-        lines.append(f"  {'with ' + choice.name:<22}{_gib(choice.bytes):>12}  ({how})")
+        lines.append(f"  {'with ' + choice.name:<22}{_size(choice.bytes):>12}  ({how})")
     return "\n".join([*lines, verdict(found)])
 
 
@@ -126,6 +128,11 @@ def _time(found: Forecast) -> str:
     loops = max(found.unbounded, len(found.program.unknown))
     if loops:
         lines.append(f"{loops} loops whose length depends on the data were counted once")
+    if _idle_lanes(found):
+        lines.append(
+            f"{found.job.per_device} examples a device: layers of few channels fill a TPU's "
+            f"{LANES} lanes only with a multiple of {LANES} (docs/scale.md)"
+        )
     step = found.step
     if step is None:
         return "\n".join([*lines, "no estimate of seconds: the table of chips lacks this device"])
@@ -141,8 +148,14 @@ def _time(found: Forecast) -> str:
     )
 
 
+def _idle_lanes(found: Forecast) -> bool:
+    """Whether the examples of a device leave lanes of a TPU idle."""
+    chip = found.job.where.chip
+    return chip is not None and chip.name.startswith("TPU") and bool(found.job.per_device % LANES)
+
+
 def _evaluation(found: Forecast, name: str) -> str:
-    rows = [("stage", "steps", "memory", "FLOPs a step", "seconds at best")]
+    rows = [("stage", "images a device", "steps", "memory", "FLOPs a step", "seconds at best")]
     total = 0.0
     for stage in found.stages[name]:
         seconds = _seconds(found, stage)
@@ -150,13 +163,14 @@ def _evaluation(found: Forecast, name: str) -> str:
         rows.append(
             (
                 type(stage.attack).__name__,
+                str(stage.tile),
                 str(stage.steps),
-                _gib(stage.program.memory.total),
+                _size(stage.program.memory.total),
                 f"{stage.flops.count:.3g}",
                 "-" if seconds is None else f"{seconds:.3g}",
             )
         )
-    title = f"{name} on {found.images} images that resist every stage"
+    title = f"{name} on {found.images:,} images that resist every stage"
     end = [f"in all {_duration(total)}"] if found.job.where.chip else []
     return "\n".join([title, align(rows, 1, False), *end])
 
