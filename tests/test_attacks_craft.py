@@ -267,7 +267,7 @@ def test_a_gradient_is_diagnosed_where_there_is_one():
     ("model", "message"),
     [
         (lambda x: np.asarray(x).reshape(len(x), -1) @ W, "must be a JAX function of a batch"),
-        (lambda x: x @ jnp.ones((7, 5)), r"on images of shape \(1, 4, 4, 1\) it fails: TypeError"),
+        (lambda x: x @ jnp.ones((7, 5)), r"on inputs of shape \(1, 4, 4, 1\) it fails: TypeError"),
     ],
 )
 def test_a_model_that_fails_says_on_what(model, message):

@@ -1,10 +1,10 @@
 """Attacks: each crafts one adversarial example; `perturb` runs one over any number of images.
 
 The parts of a gradient attack have modules of their own: `starts`, `steps`, `stops`, `targets` and
-`transforms`. What is not listed in `__all__` is private.
+`transforms`; `successes` says when an attack has won. What is not listed in `__all__` is private.
 """
 
-from robustjax.attacks import starts, steps, stops, targets, transforms
+from robustjax.attacks import starts, steps, stops, successes, targets, transforms
 from robustjax.attacks._black_box.gaussian_noise import GaussianNoise
 from robustjax.attacks._black_box.hop_skip_jump import HopSkipJump
 from robustjax.attacks._black_box.patient_square import PatientSquare
@@ -104,6 +104,7 @@ __all__ = [
     "starts",
     "steps",
     "stops",
+    "successes",
     "targets",
     "transforms",
     "with_eps",

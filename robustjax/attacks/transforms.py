@@ -66,6 +66,8 @@ class DiverseInput(Transform):
     0.81
     """
 
+    moves_pixels = True
+
     p: float = number(default=0.5, high=1.0)
     low: float = number(default=0.9, high=1.0)
 
@@ -118,6 +120,8 @@ class TranslationInvariant(Transform):
     >>> [round(pixel, 2) for pixel in blur(dot).ravel().tolist()]
     [0.01, 0.96, 0.01]
     """
+
+    moves_pixels = True
 
     size: int = static(default=15)
 

@@ -15,9 +15,10 @@ from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_request
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
-from robustjax.checks import INF, checked
+from robustjax.checks import INF, checked, in_body
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum
 from robustjax.outputs import logits_of
@@ -50,7 +51,9 @@ class Detector(abc.ABC):
           ValueError: unusable images, labels, model or batch size, or too few of them.
         """
         key, read = jax.random.key(0), {"success": fooled}  # it has to have logits
-        request = check_request(model, key, images, labels, None, batch_size, **read)
+        layout = layout_of(images)
+        images, shaped = layout.pack(images), layout.model(model)
+        request = check_request(shaped, key, images, labels, None, batch_size, **read)
         placed, _, examples, batch_size = request
         model = model if isinstance(model, Partial | Randomized) else Partial(model)
         return Fitted(self, model, self.learn(placed, examples, batch_size))
@@ -94,7 +97,7 @@ class Fitted:
         return ordered_sum(self.statistics(x))
 
 
-@checked(images="N H W C", batch_size=(1, INF))
+@checked(images=in_body, batch_size=(1, INF))
 def scores(
     fitted: Callable[[jax.Array], Any], images: Any, *, batch_size: int | None = None
 ) -> np.ndarray:
@@ -124,8 +127,10 @@ def scores(
 
 def over_images(function: Callable, fitted: Any, images: Any, batch_size: int | None) -> np.ndarray:
     """`function(fitted, image)` of every image, for a module's function: (N, ...)."""
-    watched, unlabelled = Partial(_batched, Partial(function), fitted), np.zeros(len(images), int)
-    request = check_request(watched, jax.random.key(0), images, unlabelled, None, batch_size)
+    layout = layout_of(images)
+    watched = layout.model(Partial(_batched, Partial(function), fitted))
+    given = layout.pack(images), np.zeros(layout.count, int), None, batch_size
+    request = check_request(watched, jax.random.key(0), *given)
     watched, _, examples, batch_size = request
     return over_tiles(_watch_one, (watched,), {"image": examples.image}, batch_size)
 

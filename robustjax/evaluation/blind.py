@@ -9,6 +9,7 @@ import jax
 
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.inputs import check_attack, check_request
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.setting import Setting
 from robustjax.checks import checked, in_body
@@ -49,6 +50,8 @@ def zero_gradient(
     check_attack(attack)
     if not isinstance(attack, diagnostics.FollowsGradient):
         raise ValueError(f"{type(attack).__name__} follows no gradient; give one such as PGD()")
+    layout = layout_of(images)
+    attack, images, logits_fn = layout.attack(attack), layout.pack(images), layout.model(logits_fn)
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )

@@ -17,6 +17,7 @@ from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan
 from robustjax.attacks._engine.setting import Setting
 from robustjax.checks import checked, in_body
@@ -71,11 +72,13 @@ def curve(
     """
     check_curve(attack)
     check_radii(eps)
+    layout = layout_of(images)
+    attack, images, logits_fn = layout.attack(attack), layout.pack(images), layout.model(logits_fn)
     model, key, data, batch_size = check_request(
         logits_fn, key, images, labels, indices, batch_size, None, attack, success
     )
     parallel.check_same({"eps": [float(radius) for radius in eps]})
-    surrogate = check_surrogate(surrogate, model, data, success)
+    surrogate = check_surrogate(layout.model(surrogate), model, data, success)
     setting = Setting(model, key, success, batch_size, Ledger(), surrogate=surrogate)
     clean = clean_of(setting, data)
     right, ledger_of = data[~clean.fooled], ledgers(journal, setting, data, clean)

@@ -14,6 +14,7 @@ from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.judgement import judge
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
 from robustjax.attacks._engine.setting import Setting
 from robustjax.checks import checked, in_body
@@ -94,7 +95,7 @@ class DetectionReport:
         }
 
 
-@checked(images="N H W C", validation_images="M H W C", attacks=in_body)
+@checked(images=in_body, validation_images=in_body, attacks=in_body)
 def detect(
     logits_fn: Callable,
     detectors: Mapping[str, Callable],
@@ -156,8 +157,10 @@ def detect(
     used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
     for attack in used.values():
         check_attack(attack)
-    given = images, labels, indices, batch_size, None, list(used.values())
-    model, key, data, batch_size = check_request(logits_fn, key, *given)
+    layout = layout_of(images)
+    used = {name: layout.attack(attack) for name, attack in used.items()}
+    given = layout.pack(images), labels, indices, batch_size, None, list(used.values())
+    model, key, data, batch_size = check_request(layout.model(logits_fn), key, *given)
     setting = Setting(model, key, fooled, batch_size, Ledger())
 
     def made(attack: Attack, by: Setting, title: str) -> np.ndarray:
@@ -165,33 +168,37 @@ def detect(
         return np.where(verdict.inside.reshape(-1, 1, 1, 1), verdict.image, data.image)
 
     sets = {"clean": data.image}
-    sets |= {name: made(attack, setting, name) for name, attack in attacks.items()}
+    sets |= {name: made(used[name], setting, name) for name in attacks}
     warn_of_nan(setting.ledger)
     weights: dict[str, Any] = {"model": model}
     for source, other in (substitutes or {}).items():
-        placed = weights[f"substitute {source}"] = check_request(other, key, *given)[0]
+        placed, *_ = check_request(layout.model(other), key, *given)
+        weights[f"substitute {source}"] = placed
         by = dataclasses.replace(setting, model=placed)
-        for name, attack in attacks.items():
+        for name in attacks:
             title = f"{name} from {source}"
-            sets[title] = made(attack, by, title)
+            sets[title] = made(used[name], by, title)
     predictions = {name: judge(setting, data, shown).prediction for name, shown in sets.items()}
+
+    def scored(fitted: Callable, packed: np.ndarray) -> np.ndarray:
+        return scores(fitted, layout.unpack(packed), batch_size=batch_size)
 
     threshold, views = {}, {}
     for name, fitted in detectors.items():
         clean = scores(fitted, validation_images, batch_size=batch_size)
         threshold[name] = threshold_at(clean, false_rejection)
         views[name] = {
-            shown: Views(predictions[shown], scores(fitted, z, batch_size=batch_size))
-            for shown, z in sets.items()
+            shown: Views(predictions[shown], scored(fitted, z)) for shown, z in sets.items()
         }
         if white_box is not None:
-            watched = check_request(with_score(fitted, threshold[name]), key, *given)[0]
+            watched = layout.model(with_score(fitted, threshold[name]))
+            watched = check_request(watched, key, *given)[0]
             by = Setting(watched, key, accepted_and_wrong, batch_size, Ledger())
-            z = made(white_box, by, f"{WHITE_BOX}, {name}")
+            z = made(used[WHITE_BOX], by, f"{WHITE_BOX}, {name}")
             judged = judge(setting, data, z).prediction
-            views[name][WHITE_BOX] = Views(judged, scores(fitted, z, batch_size=batch_size))
+            views[name][WHITE_BOX] = Views(judged, scored(fitted, z))
     weights |= {f"detector {name}": fitted for name, fitted in detectors.items()}
-    validated_on = {"validation_sha256": digest(np.asarray(validation_images))}
+    validated_on = {"validation_sha256": digest(layout.pack(validation_images))}
     return DetectionReport(
         n=len(data),
         threshold=threshold,

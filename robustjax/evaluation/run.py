@@ -18,6 +18,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
 from robustjax.attacks._engine.judgement import Judgement, judge
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.model import num_classes
 from robustjax.attacks._engine.setting import Setting, check_draws, verdict_draws
@@ -128,6 +129,14 @@ def evaluate(
     reserved &= set(attacks)
     if reserved:
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
+    layout = layout_of(images)
+    attacks = {name: layout.attack(attack) for name, attack in attacks.items()}
+    threat = layout.attack(threat)
+    images, logits_fn, surrogate = (
+        layout.pack(images),
+        layout.model(logits_fn),
+        layout.model(surrogate),
+    )
     model, key, data, batch_size = check_request(
         logits_fn,
         key,
@@ -242,7 +251,9 @@ def evaluate(
         setting=about,
         key=about["key"],
         examples=table,
-        adversarial={name: outcome.verdict.image for name, outcome in outcomes.items()},
+        adversarial={
+            name: layout.unpack(outcome.verdict.image) for name, outcome in outcomes.items()
+        },
         attacks={name: describe(attack) for name, attack in attacks.items()},
     )
 

@@ -13,6 +13,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.craft import craft
 from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.judgement import judge
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.ledger import Ledger, warn_of_nan
 from robustjax.attacks._engine.setting import Setting
 from robustjax.checks import checked, in_body
@@ -133,9 +134,11 @@ def transfer(
     twice = [name for name in sources if targets.get(name, sources[name]) is not sources[name]]
     if twice:
         raise ValueError(f"{twice[0]!r} names one model as source, another one as target")
+    layout = layout_of(images)
+    attack, images = layout.attack(attack), layout.pack(images)
     requests = {
         name: check_request(
-            logits_fn, key, images, labels, indices, batch_size, None, attack, success
+            layout.model(logits_fn), key, images, labels, indices, batch_size, None, attack, success
         )
         for name, logits_fn in {**sources, **targets}.items()
     }
@@ -167,7 +170,7 @@ def transfer(
         attack=describe(attack),
         setting=setting_of({name: by.model for name, by in settings.items()}, typed, data),
         fooled=won,
-        adversarial=adversarial,
+        adversarial={source: layout.unpack(images) for source, images in adversarial.items()},
     )
 
 

@@ -29,13 +29,22 @@ from robustjax.losses.softmax import (
     smooth,
     squared_error,
 )
+from robustjax.losses.tasks import (
+    absolute_error,
+    binary_cross_entropy,
+    binary_margin,
+    pixel_cross_entropy,
+)
 from robustjax.spec import KINDS, Names
 from robustjax.typing import Loss
 
 NAMED: Names[Loss] = Names(
     "loss",
     {
+        "absolute_error": absolute_error,
         "best_wrong": best_wrong,
+        "binary_cross_entropy": binary_cross_entropy,
+        "binary_margin": binary_margin,
         "brier": brier,
         "cross_entropy": cross_entropy,
         "dlr": dlr,
@@ -44,6 +53,7 @@ NAMED: Names[Loss] = Names(
         "margin": margin,
         "mmc": mmc,
         "multi_target": multi_target,
+        "pixel_cross_entropy": pixel_cross_entropy,
         "rce": rce,
         "soft_margin": soft_margin,
         "squared_error": squared_error,
@@ -58,7 +68,10 @@ KINDS[Loss] = NAMED
 __all__ = [
     "NAMED",
     "TemperedCrossEntropy",
+    "absolute_error",
     "best_wrong",
+    "binary_cross_entropy",
+    "binary_margin",
     "brier",
     "center_pull",
     "compared_with",
@@ -75,6 +88,7 @@ __all__ = [
     "mmc",
     "mmlda",
     "multi_target",
+    "pixel_cross_entropy",
     "rce",
     "rectified_odds",
     "sce_as_gsce",

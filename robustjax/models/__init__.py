@@ -19,6 +19,7 @@ from robustjax.models.layers import BN
 from robustjax.models.torch_layouts import from_torch
 from robustjax.models.trees import shapes
 from robustjax.models.weights import load, load_weights, save_weights, transplant
+from robustjax.models.wrappers import channels_first, normalized
 
 __all__ = [
     "ARCHITECTURES",
@@ -30,6 +31,7 @@ __all__ = [
     "activations",
     "adapt",
     "apply",
+    "channels_first",
     "check_classes",
     "conv2d",
     "create",
@@ -43,6 +45,7 @@ __all__ = [
     "load_weights",
     "names",
     "network",
+    "normalized",
     "register",
     "save_weights",
     "shapes",

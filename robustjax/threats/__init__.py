@@ -7,6 +7,7 @@ of your own see `robustjax.typing.Threat`.
 
 from robustjax.threats._balls import L0, L1, L2, THREATS, Ball, Bounds, Linf
 from robustjax.threats._trees import box_of, radius, with_radius
+from robustjax.threats.entries import per_entry
 
 __all__ = [
     "L0",
@@ -17,6 +18,7 @@ __all__ = [
     "Bounds",
     "Linf",
     "box_of",
+    "per_entry",
     "radius",
     "with_radius",
 ]

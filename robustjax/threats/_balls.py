@@ -434,12 +434,8 @@ def _check_eps(eps: object, per_feature: bool) -> None:
     if entries is None:
         return
     shape = entries.shape
-    if len(shape) not in (0, 1, 3, 4):
-        raise ValueError(
-            f"eps of shape {shape}: write one per feature as (H, W, C), (H, W, 1) or (1, 1, C), "
-            "one per example as (N,), both as (N, H, W, C)"
-        )
-    if not per_feature and shape[-3:] != (1, 1, 1) and len(shape) > 1:
+    features = shape[-3:] if len(shape) > 2 else shape[1:]
+    if not per_feature and any(axis != 1 for axis in features):
         raise ValueError(
             "only Linf has an eps per feature; here eps is one number or one per example (N,), and "
             f"a mask limits what may change; got the shape {shape}"
@@ -465,10 +461,10 @@ def _check_mask(mask: object) -> None:
     """Raise ValueError unless it is None, or an array of bool or 0 and 1."""
     if mask is None or isinstance(mask, Tracer):
         return
-    if np.ndim(mask) not in (3, 4):  # pyright: ignore[reportArgumentType]
+    if np.ndim(mask) == 0:  # pyright: ignore[reportArgumentType]
         raise ValueError(
-            f"mask must be an array (H, W, C), or (N, H, W, C) with one per example, got "
-            f"{shown(mask)}"
+            f"mask must be an array of the shape of an image (H, W, C) or other input, or with one "
+            f"per example in front, got {shown(mask)}"
         )
     if (entries := _entries(mask)) is not None and not np.isin(entries, (0, 1)).all():
         raise ValueError(f"mask must hold bools, or 0 and 1, got {shown(mask)} with other entries")

@@ -138,6 +138,8 @@ class Spatial(Candidates):
     [0. 0. 1.]
     """
 
+    moves_pixels = True
+
     max_rotation: float = number(default=30.0, high=180.0)
     max_translation: float = number(default=3.0)
     search: Search = Grid()

@@ -1,6 +1,7 @@
 """The proposals of Square Attack: square windows of an image, and what changes inside them.
 
-The side of a window is data, so windows are masks (H, W, 1) of the whole image.
+The side of a window is data, so windows are masks (H, W, 1) of the whole image. On a line of
+pixels, H x 1 or 1 x W, windows are intervals.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def recolour(
 ) -> jax.Array:
     """Move a window of x_best, per channel, by 2 eps up or down: from anywhere to x +- eps."""
     key_place, key_sign = jax.random.split(key)
-    side = jnp.minimum(jnp.maximum(_side(x, part), 1), min(x.shape[:2]))
+    side = jnp.minimum(jnp.maximum(_side(x, part), 1), _longest(x))
     here = _inside(*_place(key_place, x, side), side)
     sign = jax.random.rademacher(key_sign, (1, 1, x.shape[-1]), x.dtype)
     return threat.project(x_best + 2 * threat.eps * here * sign, x)
@@ -59,7 +60,7 @@ def move(
     """
     keys = jax.random.split(key, 4)
     side = jnp.maximum(_side(x, part), 3)
-    side = jnp.minimum(side + 1 - side % 2, min(x.shape[:2]))
+    side = jnp.minimum(side + 1 - side % 2, _longest(x))
     corner, channels, q = _place(keys[0], x, side), x.shape[-1], _power(threat)
     here, there = _inside(*corner, side), _inside(*_place(keys[1], x, side), side)
 
@@ -68,7 +69,7 @@ def move(
     of_here, of_both, of_all = _per_channel(mass * here, mass * (here | there), mass)
     left = jnp.maximum(threat.eps**q - jnp.sum(of_all), 0) / channels
     u, v = corner
-    turned = jax.random.bernoulli(keys[2])
+    turned = _along_columns(x, jax.random.bernoulli(keys[2]))
     shape = bump(jnp.where(turned, v, u), jnp.where(turned, u, v), side, threat, max(x.shape))
     new = shape * jax.random.rademacher(keys[3], (1, 1, channels), x.dtype)
     new += d * here / (_root(of_here, q) + TINY)
@@ -107,15 +108,35 @@ def bump(u, v, side, threat: Threat, longest: int) -> jax.Array:
 
 def _side(x: jax.Array, part: jax.Array) -> jax.Array:
     """The side of a square that covers this part of the image."""
-    return jnp.round(jnp.sqrt(part * x.shape[0] * x.shape[1])).astype(jnp.int32)
+    area = part * x.shape[0] * x.shape[1]
+    return jnp.round(area if _is_line(x) else jnp.sqrt(area)).astype(jnp.int32)
+
+
+def _is_line(x: jax.Array) -> bool:
+    return 1 in x.shape[:2]
+
+
+def _longest(x: jax.Array) -> int:
+    """The largest side of a window."""
+    return max(x.shape[:2]) if _is_line(x) else min(x.shape[:2])
+
+
+def _along_columns(x: jax.Array, turned: jax.Array) -> jax.Array:
+    """Whether the hills of a bump lie side by side; on a line as the line does."""
+    return jnp.asarray(x.shape[0] == 1) if _is_line(x) else turned
 
 
 def _place(key: jax.Array, x: jax.Array, side: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The (row, column) of each pixel, each (H, W, 1), from a random window's corner."""
     highest = jnp.asarray(x.shape[:2]) - side
-    corner = jax.random.randint(key, (2,), 0, highest + 1)
+    corner = jax.random.randint(key, (2,), 0, jnp.maximum(highest, 0) + 1)
     rows, columns = np.mgrid[: x.shape[0], : x.shape[1], :1][:2]
-    return rows - corner[0], columns - corner[1]
+    rows, columns = rows - corner[0], columns - corner[1]
+    if x.shape[0] == 1:  # the window's middle row is on the line
+        rows = rows + side // 2
+    if x.shape[1] == 1:
+        columns = columns + side // 2
+    return rows, columns
 
 
 def _inside(u: jax.Array, v: jax.Array, side: jax.Array) -> jax.Array:

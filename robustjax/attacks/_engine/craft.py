@@ -25,6 +25,7 @@ from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.inputs import check_attack, check_request
 from robustjax.attacks._engine.judgement import judge, judge_one
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.ledger import Ledger, Stage, met_nan, nan_in
 from robustjax.attacks._engine.model import num_classes
 from robustjax.attacks._engine.setting import Setting, check_draws
@@ -147,6 +148,8 @@ def perturb(
     [[0.625, 0.75], [0.375, 0.625]]
     """
     check_attack(attack)
+    layout = layout_of(images)
+    attack, images, logits_fn = layout.attack(attack), layout.pack(images), layout.model(logits_fn)
     own: Success = success or getattr(attack, "success", fooled)
     read = own if isinstance(attack, Ensemble) or own is not fooled else None
     model, key, examples, batch_size = check_request(
@@ -164,7 +167,7 @@ def perturb(
         texts = nan_in(attack, np.mean(crafted.broken & ~found))
     for text in texts:
         warnings.warn(text, UserWarning, stacklevel=2)
-    return image
+    return layout.unpack(image)
 
 
 def craft(

@@ -11,7 +11,6 @@ import numpy as np
 
 from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.checks import check_layout
 from robustjax.threats import box_of
 from robustjax.threats._trees import check_threats, of_example, threats_of
 from robustjax.typing import Threat
@@ -75,7 +74,6 @@ def check_examples(
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or not images.size:
         raise ValueError(f"images must have the shape (N, H, W, C), N >= 1; got {images.shape}")
-    check_layout("images", images.shape)
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / np.float32(255)
     if images.dtype.kind not in "fV":  # V: bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -51,16 +52,17 @@ def advice_for(error: Exception) -> str:
     return next((text for pattern, text in ADVICE if re.search(pattern, said)), said.split("\n")[0])
 
 
-def advice_for_model(error: Exception, model: Callable, images: jax.ShapeDtypeStruct) -> str:
-    """The same for a model that failed on a batch of images of this shape, (B, H, W, C)."""
+def advice_for_model(error: Exception, model: Callable, inputs: Any) -> str:
+    """The same for a model that failed on a batch, of which `inputs` has the shapes."""
     advice = advice_for(error)
-    one_image = advice.startswith(type(error).__name__) and _takes_one(model, images)
+    one_image = advice.startswith(type(error).__name__) and _takes_one(model, inputs)
     return "it takes one image, not a batch; give jax.vmap(model)" if one_image else advice
 
 
-def _takes_one(model: Callable, images: jax.ShapeDtypeStruct) -> bool:
+def _takes_one(model: Callable, inputs: Any) -> bool:
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs)
     try:
-        jax.eval_shape(model, jax.ShapeDtypeStruct(images.shape[1:], images.dtype))
+        jax.eval_shape(model, one)
     except Exception:
         return False
     return True

@@ -15,6 +15,7 @@ from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success
 from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.failures import advice_for, advice_for_model
+from robustjax.attacks._engine.layout import as_given
 from robustjax.parallel import place
 
 
@@ -116,7 +117,7 @@ def _output_of(model: Callable, examples: Examples) -> Any:
     shapes = [leaf.shape for leaf in jax.tree.leaves(output)]
     if not shapes or any(shape[:1] != (1,) for shape in shapes):
         raise ValueError(
-            "logits_fn must take a batch (B, H, W, C) and return (B, K), each array with the axis "
+            "logits_fn must take a batch (B, ...) and return (B, K), each array with the axis "
             f"B; for B = 1 it returned {shapes}: give jax.vmap(model) if it takes one image, "
             "jnp.stack a list, and leave statistics out (mutable=False in linen)"
         )
@@ -130,9 +131,11 @@ def _traced(program: Any, model: Callable, shape: tuple[int, ...]) -> Any:
     try:
         return program.eval_shape(model, images)
     except Exception as error:
+        function, inputs = as_given(model, images)
+        shapes = jax.tree.map(lambda leaf: leaf.shape, inputs)
         raise ValueError(
-            f"logits_fn must be a JAX function of a batch (B, H, W, C); on images of shape "
-            f"{shape} it fails: {advice_for_model(error, model, images)}"
+            f"logits_fn must be a JAX function of a batch; on inputs of shape {shapes} it fails: "
+            f"{advice_for_model(error, function, inputs)}"
         ) from error
 
 
