@@ -117,7 +117,7 @@ def brightness(output, target):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES[0], r"shape \(N, H, W, C\)"),
+        (IMAGES[0], "labels must be 4 integers, one per image"),
         (IMAGES[:0], r"N >= 1"),
         (IMAGES * 255, "divide by 255"),
         (IMAGES - 0.5, "normalisation inside the model"),

@@ -12,6 +12,7 @@ from jax import export
 from robustjax.attacks import FGSM, AutoAttack, DeepFool, Restarts, perturb
 from robustjax.attacks._core.success import fooled
 from robustjax.attacks._engine.examples import check_examples
+from robustjax.attacks._engine.layout import layout_of
 from robustjax.attacks._engine.model import check_model
 from robustjax.threats import Linf
 
@@ -127,14 +128,14 @@ def test_a_model_says_what_to_do(name):
 def test_channels_first_are_refused(shape):
     images = np.full(shape, 0.5, np.float32)
     with pytest.raises(ValueError, match=r"channels first.*give images.transpose\(0, 2, 3, 1\)"):
-        check_examples(images, LABELS[:2])
-    check_examples(images.transpose(0, 2, 3, 1), LABELS[:2])
+        layout_of(images)
+    assert layout_of(images.transpose(0, 2, 3, 1)).is_image
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 64, 12), (2, 3, 4, 4), (2, 1, 1, 64), (2, 4, 8, 8)])
 def test_what_may_be_wide_and_low_is_not(shape):
     images = np.full(shape, 0.5, np.float32)
-    np.testing.assert_array_equal(check_examples(images, LABELS[:2]).image, images)
+    np.testing.assert_array_equal(layout_of(images).pack(images), images)
 
 
 def test_inside_jit_perturb_says_what_to_call():

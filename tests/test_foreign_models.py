@@ -74,8 +74,7 @@ def test_every_block_is_run_here():
         "Flax NNX": 1,
         "Equinox": 2,
         "Exported networks": 1,
-        "Tasks without classes": 1,
-        "Training a network of your own": 1,
+            "Training a network of your own": 1,
     }
 
 
@@ -114,19 +113,6 @@ def test_a_function_of_a_batch(title, number, names):
 
 
 @pytest.mark.filterwarnings("ignore:the model returns no logits")
-def test_a_task_without_classes():
-    rows = jnp.linspace(-1, 1, 784)
-    heights = np.float32([0, 0.05, 0.2])
-    names = run(
-        "Tasks without classes",
-        regressor=lambda x: x.reshape(len(x), -1) @ rows / 784,
-        heights=heights,
-    )
-    report = names["report"]
-    reach = 8 / 255 * np.abs(rows).mean()
-    np.testing.assert_array_equal(report.examples["pgd"]["fooled"], heights + reach > 0.1)
-
-
 def test_training(monkeypatch):
     asked = []
     take = inspect.signature(training.fit)

@@ -143,7 +143,7 @@ LAWS = {
     "custom_objectives": "objectives and success of a user's own",
     "detection_attacks": "attacks on classifier and detector, against the exact optimum",
     "detection_contract": "what every detector obeys",
-    "inputs": "inputs of any shape, outputs of any kind",
+    "any_inputs": "inputs of any shape, outputs of any kind",
     "evaluating_processes": "several processes return what one returns",
     "distance_heads": "attacks on a head of distances, where the truth is known",
     "doctests": "every example of a docstring",

@@ -74,4 +74,5 @@ def _to_front(images: jax.Array) -> jax.Array:
 
 
 def _standardise(mean: jax.Array, std: jax.Array, images: jax.Array) -> jax.Array:
+    mean, std = (jnp.broadcast_to(a, images.shape) for a in (mean, std))
     return (images - mean) / std

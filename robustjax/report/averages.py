@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustjax.checks import checked, in_body
+from robustjax.checks import checked
 from robustjax.files import read_json
 from robustjax.report.tables import align, percent, read_run
 
 
-@checked(host=True, runs=in_body)
+@checked(host=True)
 def average(runs: Sequence[tuple[Mapping[str, str], str | Path]]) -> list[dict[str, Any]]:
     """The rows of `average_table`: runs whose labels differ only in 'seed' share one.
 
@@ -50,7 +50,7 @@ def _accuracies(folder: Path) -> dict[str, float]:
     return {"best on validation": read_json(path, {"best": float})["best"]} if path.exists() else {}
 
 
-@checked(host=True, rows=in_body)
+@checked(host=True)
 def average_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The rows of `average` as a table, in per cent, with the number of runs.
 

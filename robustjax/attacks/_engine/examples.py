@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from robustjax.attacks._core.iterative import TOLERANCE
 from robustjax.attacks._core.success import Success, fooled
@@ -106,6 +107,16 @@ def check_examples(
         targets = targets.astype(np.int32)
     position = np.arange(len(images), dtype=np.int32)
     return Examples(images, labels, indices.astype(np.int32), position, targets)
+
+
+def check_on_host(given: Any) -> None:
+    """Raise ValueError while JAX traces."""
+    if any(isinstance(leaf, Tracer) for leaf in (*jax.tree.leaves(given), jnp.zeros(()) + 0)):
+        raise ValueError(
+            "perturb, evaluate and curve run on the host: call them outside jax.jit, jax.vmap and "
+            "jax.grad; inside, map the attack itself over the images, "
+            "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see docs/own_loop.md"
+        )
 
 
 def _check_integers(name: str, values: np.ndarray, count: int) -> None:

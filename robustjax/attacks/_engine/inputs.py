@@ -7,14 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from robustjax import keys, parallel
 from robustjax.attacks._core.success import Success
-from robustjax.attacks._engine.examples import Examples, check_examples
+from robustjax.attacks._engine.examples import Examples, check_examples, check_on_host
 from robustjax.attacks._engine.model import check_model, num_classes
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
@@ -40,13 +38,7 @@ def check_request(
       ValueError: called while JAX traces, not a PRNG key, batch_size < 1, or as `check_examples`
         and `check_model`.
     """
-    given = jax.tree.leaves((logits_fn, key, images, labels, indices, targets))
-    if any(isinstance(leaf, Tracer) for leaf in (*given, jnp.zeros(()) + 0)):
-        raise ValueError(
-            "perturb, evaluate and curve run on the host: call them outside jax.jit, jax.vmap and "
-            "jax.grad; inside, map the attack itself over the images, "
-            "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see docs/own_loop.md"
-        )
+    check_on_host((logits_fn, key, images, labels, indices, targets))
     key = keys.threefry(key)
     whole = batch_size is None or isinstance(batch_size, int | np.integer)
     if not whole or (batch_size is not None and batch_size < 1):

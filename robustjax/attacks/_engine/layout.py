@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from robustjax.attacks._core.randomized import Randomized
+from robustjax.attacks._engine.examples import check_on_host
 from robustjax.checks import check_layout, shown
 from robustjax.threats._trees import ROWS, map_threats
 
@@ -56,7 +57,8 @@ class Layout:
         """The shape (H, W, C) of an example inside the engine."""
         shape = self.example_shape
         if len(shape) < 3:
-            return (*shape[:1], 1, *(shape[1:] or (1,))) if shape else (1, 1, 1)
+            length, channels = (*shape, 1, 1)[:2]
+            return length, 1, channels
         return math.prod(shape[:-2]), shape[-2], shape[-1]
 
     def pack(self, inputs: Any) -> np.ndarray:
@@ -168,8 +170,10 @@ def layout_of(inputs: Any) -> Layout:
     """The layout of inputs (N, ...), an array or a pytree of arrays.
 
     Raises:
-      ValueError: inputs that are no arrays, have no entries, or different numbers of examples.
+      ValueError: called while JAX traces; or inputs that are no arrays, have no entries, or
+        different numbers of examples.
     """
+    check_on_host(inputs)
     leaves, structure = jax.tree.flatten(inputs, is_leaf=_is_list)
     try:
         shapes = [np.shape(leaf) for leaf in leaves]
