@@ -74,7 +74,7 @@ def test_every_block_is_run_here():
         "Flax NNX": 1,
         "Equinox": 2,
         "Exported networks": 1,
-            "Training a network of your own": 1,
+        "Training a network of your own": 1,
     }
 
 
