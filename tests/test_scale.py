@@ -1,5 +1,6 @@
 """Plans: compiled programs are read, counted and judged as known programs ask."""
 
+import importlib
 import importlib.util
 import json
 
@@ -251,6 +252,23 @@ def test_an_attack_takes_its_steps_where_an_image_resists():
     assert steps(attacks.Square(queries=20), SHAPE, CLASSES) == 20
     names = [type(stage).__name__ for stage in leaves(AutoAttack(), CLASSES)]
     assert names == ["APGD"] * 4 + ["FAB"] * 3 + ["Square"]
+
+
+def test_an_evaluation_takes_the_largest_tile_that_fits(monkeypatch, planned):
+    job, _ = planned
+    asked = []
+
+    def stages(*_, tile):
+        asked.append(tile)
+        if tile > 64:
+            raise DoesNotFit(2.0, 1.0)
+        return []
+
+    module = importlib.import_module("robustjax.scale.forecast")
+    monkeypatch.setattr(module, "stages", stages)
+    monkeypatch.setattr(module, "_compile", lambda job: (None, 9.0))
+    found = forecast(job, {"pgd": PGD()}, 100, alternatives=False)
+    assert asked == [256, 128, 64] and found.stages == {"pgd": []}
 
 
 def test_the_command_plans_what_train_would_run(capsys, tmp_path):

@@ -28,9 +28,9 @@ GIB = 2**30
 
 ROWS = [
     ("wrn-28-10", "v5e:4x4", 1024),
-    ("wrn-28-10", "v5e:2x4", 512),
-    ("wrn-28-10", "v6e:4x4", 2048),
     ("vit-b-4", "v5e:4x4", 1024),
+    ("wrn-28-10", "v6e:4x4", 2048),
+    ("wrn-28-10", "v5e:2x4", 512),
     ("wrn-34-20", "v5e:4x4", 512),
     ("wrn-34-20", "v5p:2x2x4", 1024),
     ("wrn-28-10", "v5e:16x16", 4096),
@@ -85,10 +85,10 @@ def cells(row: tuple, found: dict | None) -> list[str]:
     """A line of the table."""
     network, topology, batch = row
     if found is None:
-        return [network, topology, str(batch), *["not run"] + [""] * 7]
+        return [network, topology, str(batch), "not run", *[""] * 8]
     if not found["fits"]:
         needed = f"{found['bytes_needed'] / GIB:.1f} of {found['bytes_available'] / GIB:.1f}"
-        return [network, topology, str(batch), f"does not fit: {needed}", *[""] * 7]
+        return [network, topology, str(batch), f"does not fit: {needed}", *[""] * 8]
     seconds = found["seconds_per_step_at_best"]
     reduced = [c for c in found["collectives"] if c["opcode"] == "all-reduce"]
     flops = found["flops_per_step_and_device"]
@@ -105,13 +105,15 @@ def cells(row: tuple, found: dict | None) -> list[str]:
         f"{1000 * seconds['memory']:.0f}",
         f"{step * found['steps_per_epoch']:.1f}",
         f"{step * found['steps_per_epoch'] * found['epochs'] / 3600:.2f}",
+        f"{found['estimated_cycles'] / 1e6:.0f}",
     ]
 
 
 def table(results: dict) -> str:
     head = ["network", "slice", "batch", "GiB a device", "all-reduces", "MiB reduced"]
     head += ["TFLOP a device", "ms at peak", "ms of memory", "s an epoch", "h for 110 epochs"]
-    lines = [head, ["---"] * 3 + ["---:"] * 8]
+    head += ["megacycles"]
+    lines = [head, ["---"] * 3 + ["---:"] * 9]
     lines += [cells(row, results.get(name_of(*row))) for row in ROWS]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
