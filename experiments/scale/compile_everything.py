@@ -80,7 +80,8 @@ def step(method: training.Method, topology: str) -> dict:
     """What the compiler makes of a method's step."""
     augment = data.Augment(pad=0, flip=False)  # it costs a third of a small step's compilation
     recipe = training.Recipe(batch_size=32, augment=augment)
-    job = Job(method, recipe, MODEL, blank(), slice_of(topology))
+    residual = {"name": "wrn-10-1"} if "adaptive_norm" in method.model else {}
+    job = Job(method, recipe, MODEL | residual, blank(), slice_of(topology))
     program, params = job.compile(), job.state().params
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     reduced = [c for c in program.collectives if c.opcode == "all-reduce"]
