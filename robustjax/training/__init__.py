@@ -3,6 +3,7 @@
 from robustjax.training import methods, schedules
 from robustjax.training.cards import Card, card, cards_of
 from robustjax.training.catalogue import CATALOGUE, METHODS, Entry, register
+from robustjax.training.loggers import CSV, LOGGERS, Logger, TensorBoard, WandB
 from robustjax.training.loop import Result, fit, threat_of, with_threat
 from robustjax.training.methods import *  # noqa: F403
 from robustjax.training.net import Net
@@ -15,16 +16,21 @@ from robustjax.training.stopping import Terminated
 
 __all__ = [
     "CATALOGUE",
+    "CSV",
+    "LOGGERS",
     "METHODS",
     "SCHEDULES",
     "Card",
     "Entry",
+    "Logger",
     "Net",
     "Optimizer",
     "Recipe",
     "Result",
+    "TensorBoard",
     "Terminated",
     "TrainState",
+    "WandB",
     "card",
     "cards_of",
     "fit",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from robustjax.keys import seeded
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
 from robustjax.training.averages import Averages
+from robustjax.training.loggers import Logger, opened
 from robustjax.training.methods.base import Method
 from robustjax.training.recipes import BASELINE, Recipe
 from robustjax.training.run_directory import (
@@ -61,7 +63,7 @@ class Result:
     start: int
 
 
-@checked(checkpoint_every=(1, INF), log_every=(1, INF))
+@checked(checkpoint_every=(1, INF), log_every=(1, INF), profile=(1, INF))
 def fit(
     method: Method,
     train: data.Dataset,
@@ -78,6 +80,8 @@ def fit(
     validation_attack: Attack | None = None,
     checkpoint_every: int | None = None,
     log_every: int = 20,
+    loggers: Sequence[Logger] = (),
+    profile: int | None = None,
     progress: bool = True,
 ) -> Result:
     """Train a model and leave a run directory.
@@ -108,8 +112,14 @@ def fit(
       threat: the threat that config.json records; None: the method's threat.
       validation_attack: the attack under which accuracy chooses the best checkpoint; None: clean
         accuracy chooses it.
-      checkpoint_every: training steps between checkpoints; each epoch also ends with one.
+      checkpoint_every: training steps between checkpoints; each epoch also ends with one. A thread
+        writes them, and where the disk is slower than training some are left out.
       log_every: training steps that one line of metrics.jsonl averages over.
+      loggers: where the lines of metrics.jsonl go besides: `TensorBoard()`, `CSV()`, `WandB()` or
+        a `Logger` of your own.
+      profile: write a trace of so many steps, or fewer where an epoch ends or a checkpoint is due,
+        into OUT/profile, after the first ones, which compile (`jax.profiler`; TensorBoard or
+        Perfetto show it).
       progress: show a progress bar.
 
     Raises:
@@ -190,13 +200,15 @@ def fit(
         current, action = method.control(history)
         begun = time.monotonic() - keep_metrics(out, start)
 
-        at = start
+        at, own = start, list(loggers) if jax.process_index() == 0 else []
 
         def log(step: int, split: str, values: Mapping[str, Any]) -> None:
             seconds = round(time.monotonic() - begun, 2)
             row = {"step": step, "epoch": step / steps_per_epoch, "seconds": seconds}
-            row["split"] = split
-            write_metrics(out, row | {k: float(v) for k, v in values.items()})
+            row |= {"split": split, **{k: float(v) for k, v in values.items()}}
+            write_metrics(out, row)
+            for logger in own:
+                logger.log(row)
 
         averages = Averages(log_every, lambda step, found: log(step, "train", found))
 
@@ -216,12 +228,15 @@ def fit(
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
         bar, pace = tqdm(total=total, initial=start, **show), Pace()
         steps = spans(module, state, recipe, plan, step_key, total)
-        with signals() as stop, bar, Saver() as saver, steps as span:
+        with signals() as stop, bar, opened(own, out, identity), Saver() as saver, steps as span:
             while at < total and action != "stop":
                 most = pace.steps if jax.process_count() == 1 else log_every - at % log_every
-                first, at = at, cut(at, most, steps_per_epoch, checkpoint_every)
+                traced = profile if at > start else None  # the first steps compile
+                profile = None if traced else profile
+                first, at = at, cut(at, traced or most, steps_per_epoch, checkpoint_every)
                 pace.begin()
-                state, metrics = span(state, current, first, at)
+                with jax.profiler.trace(out / "profile") if traced else contextlib.nullcontext():
+                    state, metrics = span(state, current, first, at)
                 pace.end(at - first)
                 if first == 0:  # a run that fails in its first step leaves no config
                     write_config(out, identity)
