@@ -1,10 +1,13 @@
 """Rows reach every logger, once, also when a run is resumed; a trace is written where asked for."""
 
 import csv
+import gc
 import struct
 import sys
+from dataclasses import replace
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -12,7 +15,7 @@ from flax import linen as nn
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from robustjax import data, files
-from robustjax.training import CSV, LOGGERS, Natural, Recipe, TensorBoard, WandB, fit, spans
+from robustjax.training import CSV, LOGGERS, Natural, Recipe, TensorBoard, WandB, fit
 from robustjax.training.event_file import crc32c
 
 ROWS = [
@@ -159,24 +162,42 @@ class Linear(nn.Module):
         return nn.Dense(tiny.CLASSES)(x.reshape(len(x), -1))
 
 
-def test_a_run_calls_its_loggers_and_writes_a_trace(tmp_path, monkeypatch):
+@pytest.fixture
+def given():
+    """What runs of a tiny problem share: four steps an epoch."""
     image, label = (tiny.examples()[kind] for kind in ("image", "label"))
     train = data.Dataset(image, label, np.arange(len(label)), "tiny", "train", tiny.CLASSES)
-    recipe = Recipe(epochs=2, batch_size=8, augment=data.Augment(pad=0, flip=False))
-    monkeypatch.setattr(spans, "SECONDS", 0)
-    logger = Kept()
-    out = tmp_path / "run"
-    fit(
-        Natural(),
-        train,
-        train,
-        model=Linear(),
-        out=out,
-        recipe=recipe,
-        log_every=1,
-        loggers=[logger],
-        profile=2,
-        progress=False,
-    )
+    return {
+        "method": Natural(),
+        "train": train,
+        "validation": train,
+        "model": Linear(),
+        "progress": False,
+    }
+
+
+RECIPE = Recipe(epochs=2, batch_size=8, augment=data.Augment(pad=0, flip=False))
+
+
+def test_a_run_calls_its_loggers_and_writes_a_trace(given, tmp_path):
+    logger, out = Kept(), tmp_path / "run"
+    fit(**given, out=out, recipe=RECIPE, log_every=1, loggers=[logger], profile=2)
     assert logger.closed and logger.rows == files.read_metrics(out / "metrics.jsonl")
     assert len(list(out.glob("profile/**/*.xplane.pb"))) == 1
+
+
+class Living(Kept):
+    """How many arrays there are at the end of the tenth and of the last epoch."""
+
+    def log(self, row):
+        if row["split"] == "validation" and row["epoch"] in (10, 50):
+            gc.collect()
+            self.rows.append(len(jax.live_arrays()))
+
+
+def test_a_long_run_keeps_no_more_arrays_than_a_short_one(given, tmp_path):
+    """Two copies of its ten or so arrays may wait to be saved, at any time."""
+    logger = Living()
+    fit(**given, out=tmp_path / "run", recipe=replace(RECIPE, epochs=50), loggers=[logger])
+    early, late = logger.rows
+    assert late <= early + 20

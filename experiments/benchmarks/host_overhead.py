@@ -18,6 +18,7 @@ All of them take turns; the best round of each counts, since other work disturbs
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -76,14 +77,41 @@ def bare(method, steps, train, compiled):
     return run
 
 
-def fitted(method, steps, train, validation, epochs):
+class Memory:
+    """Notes the megabytes of the process after each epoch."""
+
+    def __init__(self):
+        self.megabytes = []
+
+    def open(self, out, config, rows):
+        pass
+
+    def log(self, row):
+        if row["split"] == "validation":
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.megabytes.append(round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1))
+
+    def close(self):
+        pass
+
+
+def fitted(method, steps, train, validation, epochs, memory):
     """A function that trains; steps per second after the first tenth, which compiles."""
     recipe = dataclasses.replace(RECIPE, epochs=epochs)
 
     def run():
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
-            fit(method, train, validation, model=MODEL, out=out, recipe=recipe, progress=False)
+            fit(
+                method,
+                train,
+                validation,
+                model=MODEL,
+                out=out,
+                recipe=recipe,
+                loggers=[memory],
+                progress=False,
+            )
             rows = files.read_metrics(out / "metrics.jsonl")
         rows = [row for row in rows if row["split"] == "train"]
         first = next(row for row in rows if row["step"] >= steps // 10)
@@ -103,11 +131,12 @@ def main():
     results = {}
     for name, (method, steps) in METHODS.items():
         rows = np.arange(steps * RECIPE.batch_size) % len(train)
+        memory = Memory()
         contenders = {
             "bare calls": bare(method, steps, train, compiled=False),
             "bare loop": bare(method, steps, train, compiled=True),
-            "fit, one epoch": fitted(method, steps, train.take(rows), validation, 1),
-            "fit, epochs": fitted(method, steps, train, validation, steps // epoch),
+            "fit, one epoch": fitted(method, steps, train.take(rows), validation, 1, Memory()),
+            "fit, epochs": fitted(method, steps, train, validation, steps // epoch, memory),
         }
         rates = {contender: [] for contender in contenders}
         for _ in range(options.repeats):
@@ -116,7 +145,14 @@ def main():
         best = {contender: max(found) for contender, found in rates.items()}
         reference = max(best["bare calls"], best["bare loop"])
         share = {contender: rate / reference for contender, rate in best.items()}
-        results[name] = {"steps": steps, "steps_per_second": rates, "share_of_bare": share}
+        epochs = memory.megabytes[-(steps // epoch) :]  # of the last round
+        results[name] = {
+            "steps": steps,
+            "steps_per_second": rates,
+            "share_of_bare": share,
+            "megabytes": {"epochs": len(epochs), "at a fifth": epochs[len(epochs) // 5]},
+        }
+        results[name]["megabytes"]["at the end"] = epochs[-1]
         for contender, rate in best.items():
             print(f"{name:8s} {contender:15s} {rate:8.0f} steps/s   {share[contender]:.2f}")
     harness.keep(options, began, steps_per_epoch=epoch, results=results)

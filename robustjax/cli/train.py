@@ -61,6 +61,9 @@ class TrainOptions(ProcessOptions):
         accuracy chooses it. None: 'none' for a method that trains on clean images, margin-un-10 for
         a distance head, whose softmax may hide its gradient, else pgd-10.
       checkpoint_every: training steps between checkpoints; each epoch also ends with one.
+      log: where the rows of metrics.jsonl go besides: tensorboard (OUT/tensorboard), csv
+        (OUT/metrics_train.csv, OUT/metrics_validation.csv), wandb (if it is installed).
+      profile: write a trace of so many steps, after the first ones, into OUT/profile.
     """
 
     out: Path
@@ -87,10 +90,13 @@ class TrainOptions(ProcessOptions):
     resume: bool = False
     validation_attack: str | None = None
     checkpoint_every: int | None = None
+    log: tuple[Literal["tensorboard", "csv", "wandb"], ...] = ()
+    profile: int | None = None
 
     def __post_init__(self):
         check_number("--examples", self.examples, 1, LARGEST)
         check_number("--checkpoint-every", self.checkpoint_every, 1, LARGEST)
+        check_number("--profile", self.profile, 1, LARGEST)
         if self.awp_start and not self.awp:
             raise ValueError("--awp-start needs --awp, the relative size of the perturbation")
 
@@ -107,6 +113,7 @@ def train(
     train_set = train_set if options.examples is None else train_set.head(options.examples)
     validation = rj.data.load(options.data, "validation", options.data_dir)
     classes = train_set.num_classes
+    loggers = [rj.training.LOGGERS[name]() for name in options.log]
     extra = None if options.extra is None else rj.data.load_extra(options.extra, classes)
     method, recipe, threat = chosen(method, recipe, options, train_set.image_shape)
     warn_of_short_steps(method)
@@ -129,6 +136,8 @@ def train(
             resume=options.resume,
             validation_attack=validation_attack,
             checkpoint_every=options.checkpoint_every,
+            loggers=loggers,
+            profile=options.profile,
             threat=threat,
             progress=first,
         )

@@ -33,7 +33,8 @@ class Saver:
 
     def __init__(self):
         self._pool = ThreadPoolExecutor(1, "robustjax-saver")
-        self._jobs: collections.deque[tuple[Future, bool]] = collections.deque()
+        self._jobs: collections.deque[tuple[Future, list[Callable[[], None]], bool]]
+        self._jobs = collections.deque()
         self._hurry, self._rest = threading.Event(), 0.0
 
     def __enter__(self) -> Saver:
@@ -53,12 +54,14 @@ class Saver:
         while self._jobs and self._jobs[0][0].done():
             self._first()
         if len(self._jobs) == 2:
-            waiting, may_go = self._jobs[1]
+            waiting, box, may_go = self._jobs[1]
             if may_go and waiting.cancel():
                 self._jobs.pop()
+                box.clear()  # the pool remembers the call until its thread is free
             else:
                 self._first()
-        self._jobs.append((self._pool.submit(self._run, job, optional), optional))
+        box = [job]
+        self._jobs.append((self._pool.submit(self._run, box, optional), box, optional))
 
     def wait(self) -> None:
         """Return when all jobs are done."""
@@ -70,11 +73,11 @@ class Saver:
         self._jobs.popleft()[0].result()
         self._hurry.clear()
 
-    def _run(self, job: Callable[[], None], optional: bool) -> None:
+    def _run(self, box: list[Callable[[], None]], optional: bool) -> None:
         if optional:
             self._hurry.wait(self._rest)
         began = time.monotonic()
-        job()
+        box.pop()()
         self._rest = 4 * (time.monotonic() - began)
 
 
