@@ -187,17 +187,16 @@ def test_a_run_calls_its_loggers_and_writes_a_trace(given, tmp_path):
 
 
 class Living(Kept):
-    """How many arrays there are at the end of the tenth and of the last epoch."""
+    """How many arrays there are at the end of the first and the last epochs."""
 
     def log(self, row):
-        if row["split"] == "validation" and row["epoch"] in (10, 50):
+        if row["split"] == "validation" and not 8 < row["epoch"] <= 56:
             gc.collect()
             self.rows.append(len(jax.live_arrays()))
 
 
 def test_a_long_run_keeps_no_more_arrays_than_a_short_one(given, tmp_path):
-    """Two copies of its ten or so arrays may wait to be saved, at any time."""
+    """Copies that wait to be saved come and go; in between there are no more than before."""
     logger = Living()
-    fit(**given, out=tmp_path / "run", recipe=replace(RECIPE, epochs=50), loggers=[logger])
-    early, late = logger.rows
-    assert late <= early + 20
+    fit(**given, out=tmp_path / "run", recipe=replace(RECIPE, epochs=60), loggers=[logger])
+    assert min(logger.rows[8:]) <= max(logger.rows[:8])
