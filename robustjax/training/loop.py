@@ -265,9 +265,14 @@ def fit(
                         saver.wait()
                         state, best_score, saves = rolled_back(state, best, identity), -1.0, []
                 if save_now or stopped:
-                    optional = not saves and action != "rollback"
+                    must = stopped or at == total or action != "continue"
+                    if must:  # nothing that waits may be left out
+                        saver.wait()
+                    optional = not saves
                     saves.append((last, snapshot(state), about_now()))
                     saver.put(functools.partial(write, at, saves), optional)
+                    if must:
+                        saver.wait()
                 if stopped and action != "stop" and at < total:
                     stop.leave(f"{out}: stopped at step {at} of {total} and saved")
         save_weights(out / "weights_last.npz", state, identity)

@@ -16,11 +16,12 @@ T = TypeVar("T")
 
 
 class Saver:
-    """Runs jobs in order in a thread: one runs, one waits, and a third waits for the first.
+    """Runs jobs in order in a thread: one runs and one waits, so `put` returns at once.
 
-    Where training is faster than the disk, an optional job that still waits is left out for the
-    next one, and optional jobs take at most a fifth of the thread's time. Several processes do
-    their jobs at once, since they must meet in the same order.
+    Where training is faster than the disk, jobs are left out: a new one takes the place of the one
+    that waits, but an optional one does not displace one that is not. Optional jobs take at most a
+    fifth of the thread's time. Several processes do their jobs at once, since they must meet in the
+    same order.
 
     Guarantees:
       Jobs run in the order in which they came, never two at a time.
@@ -47,7 +48,7 @@ class Saver:
             self.wait()
 
     def put(self, job: Callable[[], None], optional: bool = False) -> None:
-        """Run a job after those before it; what it reads must not change any more."""
+        """Run a job after the one that runs; what it reads must not change any more."""
         if jax.process_count() > 1:
             job()
             return
@@ -55,7 +56,9 @@ class Saver:
             self._first()
         if len(self._jobs) == 2:
             waiting, box, may_go = self._jobs[1]
-            if may_go and waiting.cancel():
+            if optional and not may_go:
+                return
+            if waiting.cancel():
                 self._jobs.pop()
                 box.clear()  # the pool remembers the call until its thread is free
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from robustjax import data, models, parallel
+from robustjax.data.resident import SHARE
 from robustjax.evaluation import evaluate
 from robustjax.outputs import logits_of
 from robustjax.parallel import AXIS
@@ -41,6 +42,7 @@ class Validation:
     ):
         self._module, self._images, self._size = module, images, batch_size
         self._attack, self._key = attack, key
+        self._resident: list[tuple[Any, Any]] = []
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """'accuracy', and under an attack 'robust_accuracy'."""
@@ -58,12 +60,22 @@ class Validation:
         return {"accuracy": found.clean, "robust_accuracy": found.robust["validation"]}
 
     def _clean(self, variables: Any) -> float:
-        program, total = _program(bare(self._module)), len(self._images)
-        counts = [program(variables, *self._block(at)) for at in range(0, total, self._size)]
-        right, bad = np.sum([[int(n) for n in count] for count in counts], 0)
+        program = _program(bare(self._module))
+        counts = [program(variables, *block) for block in self._blocks()]
+        right, bad = np.sum([np.asarray(count) for count in counts], 0)
         if bad:
             raise ValueError(f"the model's logits are NaN on {bad} validation images")
-        return float(right / total)
+        return float(right / len(self._images))
+
+    def _blocks(self) -> Iterable[tuple[Any, Any]]:
+        """All images, on the devices from the first call on if they fit there."""
+        if self._resident:
+            return self._resident
+        starts = range(0, len(self._images), self._size)
+        if self._images.images.nbytes > SHARE * parallel.device_memory():
+            return map(self._block, starts)
+        self._resident = [self._block(at) for at in starts]
+        return self._resident
 
     def _block(self, at: int) -> tuple[Any, Any]:
         """Images and labels from `at` on, on this process's devices; the last block repeats rows
@@ -85,6 +97,6 @@ def _program(module: models.Network) -> Callable:
         logits = jax.vmap(logits_of)(models.apply(module, variables)[0](data.to_float(images)))
         bad = jnp.isnan(logits).any(-1)
         right = (logits.argmax(-1) == labels) & ~bad
-        return lax.psum((right.sum(), (bad & (labels >= 0)).sum()), AXIS)
+        return lax.psum(jnp.stack([right.sum(), (bad & (labels >= 0)).sum()]), AXIS)
 
     return parallel.data_parallel(counted, (None, 0, 0), None)
