@@ -28,16 +28,14 @@ class Choice:
 
     Attributes:
       name: e.g. 'accumulate 4'.
-      bytes: in all.
-      measured: whether it was compiled; otherwise the line through two batch sizes says it.
+      bytes: in all, as compiled.
 
-    >>> Choice("remat", 2**30, measured=True).name
+    >>> Choice("remat", 2**30).name
     'remat'
     """
 
     name: str
     bytes: float
-    measured: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,8 +172,8 @@ def plan(
       topology: a TPU slice such as 'v5p:4x4x4'; None: the devices at hand.
       attacks: by name, those of an evaluation to plan for as well.
       images: the number of images that the evaluation attacks.
-      alternatives: compile the step of half the batch and that with `remat` too, which says what
-        the largest batch is and what would save memory: three compilations instead of one.
+      alternatives: compile half the batch, `accumulate` and `remat` too, which says what the
+        largest batch is and what would save memory: four compilations instead of one.
 
     Raises:
       ValueError: no such topology, or a batch that the devices cannot share.
@@ -198,7 +196,7 @@ def forecast(job: Job, attacks: Mapping[str, Attack], images: int, alternatives:
     program, needed = _compile(job)
     half = _half(job) if alternatives else None
     line = None if half is None else _line(job, needed, half, _compile(half)[1])
-    choices = _choices(job, state, line, needed, available) if alternatives else ()
+    choices = _choices(job, line, needed, available) if alternatives else ()
     counted = job.flops()
     variables = {"params": state.weights, **state.stats}
     shape = train.image_shape
@@ -256,21 +254,18 @@ def _line(job: Job, needed: float, half: Job, smaller: float) -> tuple[float, fl
     return smaller - slope * half.per_device, slope
 
 
-def _choices(job, state, line, needed, available) -> tuple[Choice, ...]:
-    """What takes less: recomputed blocks, compiled, and the fewest slices that fit, by the line."""
-    found = []
+def _choices(job, line, needed, available) -> tuple[Choice, ...]:
+    """What takes less, compiled: as few slices as fit by the line, and recomputed blocks."""
+    found, each, before = [], job.per_device, job.recipe.accumulate
     if line is not None:
-        gradients = sum(
-            math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(state.params)
-        )
-        each, before = job.per_device, job.recipe.accumulate
         slices = [n for n in range(2, each // before + 1) if each % (n * before) == 0]
-        sizes = [(n, line[0] + gradients + line[1] * each / n) for n in slices]
-        enough = [(n, size) for n, size in sizes if available is None or size <= available]
-        found += [
-            Choice(f"accumulate {before * n}", b, False) for n, b in (enough or sizes[-1:])[:1]
-        ]
+        enough = [n for n in slices if available and line[0] + line[1] * each / n <= available]
+        n = before * (enough or slices)[0]
+        recipe = dataclasses.replace(job.recipe, accumulate=n)
+        found.append(
+            Choice(f"accumulate {n}", _compile(dataclasses.replace(job, recipe=recipe))[1])
+        )
     if isinstance(job.model, Mapping) and "remat" in job.model and not job.model["remat"]:
         lighter = dataclasses.replace(job, model={**job.model, "remat": True})
-        found.append(Choice("remat", _compile(lighter)[1], True))
+        found.append(Choice("remat", _compile(lighter)[1]))
     return tuple(choice for choice in found if choice.bytes < needed)

@@ -99,8 +99,7 @@ def _memory(found: Forecast) -> str:
             f"  {'largest batch':<22}{largest}  (a line through this batch and half of it)"
         )
     for choice in found.choices:
-        how = "compiled" if choice.measured else "by the same line"
-        lines.append(f"  {'with ' + choice.name:<22}{_size(choice.bytes):>12}  ({how})")
+        lines.append(f"  {'with ' + choice.name:<22}{_size(choice.bytes):>12}  (compiled)")
     return "\n".join([*lines, verdict(found)])
 
 
