@@ -30,6 +30,7 @@ from robustjax.attacks import (
     SPSA,
     AdaptiveRestarts,
     DeepFool,
+    Memetic,
     PatientSquare,
     Restarts,
     Square,
@@ -92,6 +93,11 @@ ROWS = {
     "square": Row(functools.partial(Square, queries=500), "linf", norms="linf l2", adaptive=True),
     "adaptive-restarts": Row(
         functools.partial(AdaptiveRestarts, steps=10, runs=6), "linf l2", "linf l2", adaptive=True
+    ),
+    "memetic": Row(
+        functools.partial(Memetic, steps=10, ascents=6, population=3),
+        norms="linf l2",
+        adaptive=True,
     ),
     "patient-square": Row(
         functools.partial(PatientSquare, queries=500), norms="linf", adaptive=True

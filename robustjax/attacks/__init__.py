@@ -28,6 +28,7 @@ from robustjax.attacks._ensembles.fast_autoattack import FastAutoAttack
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted, MultiTargetedPGD
 from robustjax.attacks._gradient.adaptive_restarts import AdaptiveRestarts
 from robustjax.attacks._gradient.apgd import APGD
+from robustjax.attacks._gradient.memetic import Memetic
 from robustjax.attacks._gradient.pgd import (
     BIM,
     DIM,
@@ -83,6 +84,7 @@ __all__ = [
     "Grid",
     "HopSkipJump",
     "Iterative",
+    "Memetic",
     "MinimumNorm",
     "MultiTargeted",
     "MultiTargetedPGD",

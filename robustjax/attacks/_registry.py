@@ -19,6 +19,7 @@ from robustjax.attacks._ensembles.autoattack import AutoAttack
 from robustjax.attacks._ensembles.fast_autoattack import FastAutoAttack
 from robustjax.attacks._ensembles.multi_targeted import MultiTargeted
 from robustjax.attacks._gradient.apgd import APGD
+from robustjax.attacks._gradient.memetic import Memetic
 from robustjax.attacks._gradient.pgd import (
     BIM,
     DIM,
@@ -129,6 +130,7 @@ ATTACKS = spec.Names(
         "autoattack-fast": Row(
             FastAutoAttack, "Liu et al. 2022", "20 FB", budget="runs", threats=(Linf, L2)
         ),
+        "memetic": Row(Memetic, "Moscato 1989", "20 FB", budget="ascents", threats=(Linf, L2)),
         "deepfool": Row(DeepFool, "Moosavi-Dezfooli et al. 2016", "1 F + 9 B", threats=(Linf, L2)),
         "ddn": Row(DDN, "Rony et al. 2019", threats=(L2,)),
         "fmn": Row(FMN, "Pintor et al. 2021"),
