@@ -18,7 +18,7 @@ from robustjax.attacks import (
 )
 from robustjax.attacks._core.effort import effort
 from robustjax.attacks._core.iterative import Example
-from robustjax.attacks._gradient.adaptive_restarts import CLASS
+from robustjax.attacks._gradient.adaptive_restarts import CLASS, kind_of
 from robustjax.evaluation import diagnostics
 from robustjax.threats import L1, Linf
 
@@ -68,9 +68,9 @@ def test_it_ends_at_the_first_success():
 def test_every_class_has_its_turn_and_the_nearest_comes_first():
     """Class 1 is nearer than 2, and neither is left out while the other comes again."""
     run = states(AdaptiveRestarts(Linf(0.1), steps=4, runs=11, patience=0), 0.5)
-    aims = [int(s.aim) for s in run if s.looks % 4 == 1 and s.kind == CLASS]
+    aims = [int(s.memory.aim) for s in run if s.looks % 4 == 1 and kind_of(s.runs) == CLASS]
     assert aims == [1, 2, 1, 2]
-    assert run[-1].visits.tolist() == [0, 2, 2]
+    assert run[-1].memory.counts.tolist() == [0, 2, 2]
 
 
 def test_a_given_class_is_the_only_aim():
@@ -78,7 +78,7 @@ def test_a_given_class_is_the_only_aim():
     attack = AdaptiveRestarts(Linf(0.1), steps=4, runs=6, patience=0)
     run = states(attack, 2.0, target=jnp.int32(2))
     assert not run[-1].won and run[-1].runs == 6
-    assert {int(s.aim) for s in run if s.runs > 0} == {2}
+    assert {int(s.memory.aim) for s in run if s.runs > 0} == {2}
     assert states(attack, 2.0, target=jnp.int32(1))[-1].won
 
 
