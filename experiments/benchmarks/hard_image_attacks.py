@@ -1,11 +1,11 @@
 """How many of the hard images each attack breaks, and in how many CPU seconds.
 
-Command:   python experiments/benchmarks/hard_images.py --one-core
-           with --out experiments/results/hard_images.json to keep it
+Command:   python experiments/benchmarks/hard_image_attacks.py --one-core
+           with --out experiments/results/hard_image_attacks.json to keep it
 Needs:     pip install '.[oracle]'; the set is committed (experiments/hard_images.py makes it).
 Hardware:  one CPU core, about 10 minutes.
 Claim:     `Memetic` breaks at least 12 in 20, in no more time than AutoAttack takes.
-Measured:  see hard_images.json in experiments/results, and the README.
+Measured:  see hard_image_attacks.json in experiments/results, and the README.
 
 Images are in the set because AutoAttack, with one seed, leaves them; here it has other seeds. Each
 attack runs once a seed, in turn with the others; the first run includes compilation.
