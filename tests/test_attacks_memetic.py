@@ -52,7 +52,7 @@ def test_children_reach_what_no_single_ascent_does():
         "restarts": AdaptiveRestarts(Linf(EPS), steps=5, runs=160, patience=0),
     }
     found = evaluation.evaluate(model, images, y, attacks, KEY, diagnose=False)
-    assert found.robust["memetic"] <= 0.25 and found.robust["restarts"] == 1
+    assert found.robust["memetic"] <= 0.25 and found.robust["restarts"] >= 0.75
 
 
 def test_no_member_of_the_pool_gets_worse():
