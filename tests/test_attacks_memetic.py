@@ -48,7 +48,7 @@ def test_children_reach_what_no_single_ascent_does():
     model = jax.tree_util.Partial(lambda images: jax.vmap(rugged)(images))
     images, y = np.asarray(jnp.stack([X] * 8)), np.zeros(8, int)
     attacks = {
-        "memetic": Memetic(Linf(EPS), steps=5, patience=0),
+        "memetic": Memetic(Linf(EPS), ascents=160, steps=5, patience=0),
         "restarts": AdaptiveRestarts(Linf(EPS), steps=5, runs=160, patience=0),
     }
     found = evaluation.evaluate(model, images, y, attacks, KEY, diagnose=False)

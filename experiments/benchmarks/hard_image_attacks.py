@@ -43,7 +43,7 @@ ATTACKS = {
     "pgd-40x5 on margins": Restarts(PGD(THREAT, steps=40, loss=margin), 5),
     "autoattack": AutoAttack(THREAT),
     "autoattack, fast": FastAutoAttack(THREAT),
-    "160 restarts": AdaptiveRestarts(THREAT, runs=160, patience=2),
+    "120 restarts": AdaptiveRestarts(THREAT, runs=120, patience=2),
     "memetic": Memetic(THREAT),
     "autoattack, then memetic": WorstOf((AutoAttack(THREAT), Memetic(THREAT))),
 }

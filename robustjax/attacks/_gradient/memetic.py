@@ -82,7 +82,7 @@ class Memetic(ShortAscents):
     """
 
     threat: Threat = Linf()
-    ascents: int = number(default=160, low=1)
+    ascents: int = number(default=120, low=1)
     steps: int = number(default=20, low=1)
     population: int = number(default=16, low=2, static=True)
     stride: float = number(default=0.5)
