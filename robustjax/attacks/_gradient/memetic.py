@@ -11,9 +11,9 @@ from typing_extensions import override
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._gradient.short_ascents import AscentsState, ShortAscents
-from robustjax.attacks.starts import Corner, Uniform
+from robustjax.attacks.starts import Uniform
 from robustjax.config import config, number, static
-from robustjax.threats import Linf
+from robustjax.threats import Linf, radius
 from robustjax.typing import Scalar, Threat
 
 
@@ -134,15 +134,16 @@ class Memetic(ShortAscents):
     ) -> jax.Array:
         """A random point while the pool is filled, then a child of the member whose turn it is."""
         key = jax.random.fold_in(jax.random.fold_in(example.key, 0), ascent)
-        keys = jax.random.split(key, 6)
+        keys = jax.random.split(key, 4)
         uniform = Uniform()(keys[0], example.x, self.threat)
-        corner = Corner(1.0)(keys[1], example.x, self.threat)
-        rivals = jax.random.randint(keys[2], (2,), 0, self.population)
+        corner = self.threat.step(example.x, uniform - example.x, radius(self.threat), example.x)
+        rivals = jax.random.randint(keys[1], (2,), 0, self.population)
         other = points[rivals[jnp.argmax(margins[rivals])]]
-        share = jax.random.uniform(keys[3], minval=0.2, maxval=0.8)
-        own = jax.random.bernoulli(keys[4], share, example.x.shape)
+        share = jax.random.uniform(keys[2], minval=0.2, maxval=0.8)
+        draw = jax.random.uniform(keys[3], example.x.shape)  # one for both choices of an entry
+        own = draw < self.mutation + share * (1 - self.mutation)
         child = jnp.where(own, points[ascent % self.population], other)
-        mutates = jax.random.bernoulli(keys[5], self.mutation, example.x.shape)
-        child = self.threat.project(jnp.where(mutates, corner, child), example.x)
+        child = jnp.where(draw < self.mutation, corner, child)
         fresh = jnp.where(ascent % 2, uniform, corner)
-        return jnp.where(ascent < self.population, fresh, child)
+        start = jnp.where(ascent < self.population, fresh, child)
+        return self.threat.project(start, example.x)
