@@ -14,8 +14,8 @@ Measured:  missed: 0.57 of its time on 200 images of mnist, 0.68 on 160 of
            Square's 5,000 forward passes of what has survived, and 99 % of that is the network:
            the target needs convolutions faster than XLA's on a CPU. plain-lax: 0.84 on 1,000
            images; tracing and compiling 14 programs takes about 9 s of its 73, so that the ratio is
-           above 1 where 100 images are attacked. nn-conv: 0.84 on 200. resnet-8 and a GPU: not
-           measured.
+           above 1 where 100 images are attacked. nn-conv: 0.84 on 200. resnet-8: 1.05 on 64. A GPU:
+           not measured.
 
 Both attack the same images with the same weights, in float32, at the radius that the network was
 trained for, on a GPU if PyTorch sees one (there its matrix units round to TF32, for both). Ours is
