@@ -299,7 +299,7 @@ def test_train_evaluate_report(run, capsys):
     assert last["accuracy"] == pytest.approx(report["robust"]["pgd-4x2"])
     assert last["forwards"] == last["backwards"] == 4 * last["attacked"]
     assert not (run / "evaluation").exists() and not (run / "adversarial.npz").exists()
-    cli.main(["report", str(run), "--markdown"])
+    cli.main(["report", str(run), "--format", "markdown"])
     table = capsys.readouterr().out
     assert "pgd-4x2" in table and "PGDAT" in table and f"{100 * report['clean']:.1f}" in table
 

@@ -2,6 +2,7 @@
 
 from robustjax.files import read_metrics, write_json
 from robustjax.report.averages import average, average_table
+from robustjax.report.exports import csv_table, latex_table
 from robustjax.report.figures import (
     accuracy_over_eps,
     example_grid,
@@ -10,6 +11,7 @@ from robustjax.report.figures import (
     training_curves,
 )
 from robustjax.report.provenance import command_line, provenance
+from robustjax.report.rendering import html_page, model_card
 from robustjax.report.tables import (
     calls_an_image,
     detection_table,
@@ -28,10 +30,14 @@ __all__ = [
     "average_table",
     "calls_an_image",
     "command_line",
+    "csv_table",
     "detection_table",
     "example_grid",
     "figure",
     "format_eps",
+    "html_page",
+    "latex_table",
+    "model_card",
     "provenance",
     "read_metrics",
     "read_run",

@@ -50,10 +50,10 @@ def read_run(path: str | Path) -> dict[str, Any]:
     ...     rj.report.read_run(path)["method"]
     'TRADES'
     """
-    return _read_rows(path)[0]
+    return read_rows(path)[0]
 
 
-def _read_rows(path: str | Path) -> list[dict[str, Any]]:
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """`run_rows` of a run directory or a results file."""
     path = Path(path)
     if path.is_file():
@@ -210,7 +210,7 @@ def table(runs: Sequence[str | Path], markdown: bool = False) -> str:
     rows, missing = [], []
     for run in runs:
         try:
-            rows += _read_rows(run)
+            rows += read_rows(run)
         except FileNotFoundError as error:
             missing.append(str(error))
     if missing and not rows:
@@ -232,9 +232,18 @@ def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
     ---  ------  -------  -----  ----------  -----  ----------
     a    TRADES  cifar10  cnn    Linf 8/255   81.2  81.2 ± 1.0
     """
+    notes = _worst_cases(rows)
+    for row in rows:
+        notes += [*_survivors(row), *_calls_an_image(row)]
+        notes += [f"warning: {row['run']}: {text}" for text in row["report"]["warnings"]]
+    gap = [""] if markdown and notes else []  # or they would be rows
+    return "\n".join([align(row_cells(rows), numbers_from=5, markdown=markdown), *gap, *notes])
+
+
+def row_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The header and the lines of `rows_table`."""
     attacks = dict.fromkeys(name for row in rows for name in row["report"]["robust"])
     cells = [["run", "method", "data", "model", "threat", "clean", *attacks, "worst case"]]
-    notes = _worst_cases(rows)
     for row in rows:
         report = row["report"]
         robust = [percent(report["robust"].get(name)) for name in attacks]
@@ -242,10 +251,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
         threat = f"{row['threat']} {format_eps(row['eps'])}"
         about = [row["run"], row["method"], row["data"], row["model"], threat]
         cells.append([*about, percent(report["clean"]), *robust, worst])
-        notes += [*_survivors(row), *_calls_an_image(row)]
-        notes += [f"warning: {row['run']}: {text}" for text in report["warnings"]]
-    gap = [""] if markdown and notes else []  # or they would be rows
-    return "\n".join([align(cells, numbers_from=5, markdown=markdown), *gap, *notes])
+    return cells
 
 
 def _worst_cases(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -321,6 +327,11 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     -----  --------  ----------  --------  ---------  -------
     APGD        100  62.0 ± 5.0      4200       4100      2.5
     """
+    return align(stage_cells(stages), numbers_from=1, markdown=markdown)
+
+
+def stage_cells(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The header and the lines of `stage_table`."""
     cells = [["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]]
     for _, group in itertools.groupby(stages, lambda row: row["path"][:1]):
         rows = list(group)
@@ -329,7 +340,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
         seconds = f"{sum(row['seconds'] for row in rows):.1f}"
         name = _stage_name(rows[0]["attack"], len(rows))
         cells.append([name, str(rows[0]["attacked"]), accuracy, *calls, seconds])
-    return align(cells, numbers_from=1, markdown=markdown)
+    return cells
 
 
 @checked(host=True)
