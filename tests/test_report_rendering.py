@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from robustjax import cli, config, report
+from robustjax.archives import write_arrays
 from robustjax.files import write_json
 from robustjax.threats import Linf
 
@@ -94,6 +95,20 @@ def test_csv_has_a_line_for_each_attack(run):
     assert [row["attack"] for row in rows] == ["clean", "autoattack", "worst case"] * 2
     assert [float(row["accuracy"]) for row in rows[:3]] == [0.75, 0.5, 0.5]
     assert float(rows[0]["eps"]) == pytest.approx(8 / 255) and rows[0]["run"] == NAME
+
+
+def test_examples_are_columns_of_one_length(run):
+    with pytest.raises(FileNotFoundError, match="robustjax evaluate"):
+        report.per_example(run)
+    columns = {
+        "setting": np.array(["s"] * 3),
+        "label": np.arange(3),
+        "pgd/fooled": np.ones(3, bool),
+    }
+    write_arrays(run / "examples.npz", columns | {"@other/label": np.arange(5)})
+    found = report.per_example(run)
+    assert list(found) == ["label", "pgd/fooled"]
+    assert all(len(column) == 3 for column in found.values())
 
 
 def test_latex_is_escaped(run):

@@ -2,7 +2,7 @@
 
 from robustjax.files import read_metrics, write_json
 from robustjax.report.averages import average, average_table
-from robustjax.report.exports import csv_table, latex_table
+from robustjax.report.exports import csv_table, latex_table, per_example
 from robustjax.report.figures import (
     accuracy_over_eps,
     example_grid,
@@ -38,6 +38,7 @@ __all__ = [
     "html_page",
     "latex_table",
     "model_card",
+    "per_example",
     "provenance",
     "read_metrics",
     "read_run",

@@ -7,6 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from robustjax.archives import read_arrays
 from robustjax.checks import checked, in_body
 from robustjax.report.tables import read_rows, row_cells
 
@@ -38,6 +41,30 @@ def csv_table(runs: Sequence[str | Path]) -> str:
         worst = report["worst_case"], errors["worst_case"]
         writer.writerow([*about, "worst case", *worst, report.get("n")])
     return page.getvalue()
+
+
+@checked(host=True)
+def per_example(run: str | Path) -> dict[str, np.ndarray]:
+    """What happened to each test image, in the setting that was evaluated last, as columns (N,).
+
+    `pandas.DataFrame(per_example(run))` is a table: 'index', 'label', 'prediction', and for each
+    attack 'ATTACK/fooled', 'ATTACK/distance', 'ATTACK/prediction' and others of `Report.examples`.
+
+    Raises:
+      FileNotFoundError: the run has no examples.npz; the message has the command that makes it.
+
+    >>> rj.report.per_example("runs/missing")
+    Traceback (most recent call last):
+    FileNotFoundError: runs/missing has no examples.npz yet; run: robustjax evaluate runs/missing
+    """
+    path = Path(run) / "examples.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} has no examples.npz yet; run: robustjax evaluate {run}")
+    return {
+        name: column
+        for name, column in read_arrays(path).items()
+        if name != "setting" and not name.startswith("@")
+    }
 
 
 @checked(host=True, runs=in_body)
