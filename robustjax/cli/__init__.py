@@ -16,7 +16,7 @@ __all__ = ["main"]
 COMMANDS = {
     "quickstart": "Train three models on bundled images, attack them, write reports and figures.",
     "train": "Train a model by one of the methods; `robustjax train METHOD --help` has its flags.",
-    "plan": "Say what memory and time a `train` command takes on TPUs or GPUs, without them.",
+    "plan": "Plan a run of `train` on TPUs; `robustjax plan METHOD --help` has its flags.",
     "evaluate": "Attack a trained model on test images; write a report and figures.",
     "detect": "Attack a trained model guarded by detectors; write detection.json and roc.png.",
     "transfer": "Attack every run with images crafted on every other run.",

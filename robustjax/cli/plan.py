@@ -49,7 +49,7 @@ class PlanOptions(TrainOptions):
 def command(words: Sequence[str]) -> None:
     """`robustjax plan` with these words."""
     if words and words[0] in ("-h", "--help"):
-        print(help_text("plan METHOD --topology SLICE ...", "Plan a run of `train`"))
+        print(help_text("plan METHOD --topology SLICE ...", "Plan a run of `train` on TPUs"))
         return
     run = parsed(words, "plan", options=PlanOptions)
     found = plan(run.method, run.recipe, run.options)
