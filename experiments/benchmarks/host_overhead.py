@@ -3,8 +3,8 @@
 Command:   python experiments/benchmarks/host_overhead.py \\
                --out experiments/results/host_overhead.json
 Needs:     the package; a minute or two on one CPU device.
-Claim:     within an epoch, `fit` makes at least 0.95 of the steps of the bare loops; the goal of 0.8
-           with validation and a checkpoint after every 22 steps is not reached.
+Claim:     within an epoch, `fit` makes at least 0.95 of the steps of the bare loops; the goal of
+           0.8 with validation and a checkpoint after every 22 steps is not reached.
 Measured:  experiments/results/host_overhead.json, on a busy machine with two cores: 1.08 (natural)
            and 1.10 (PGD-AT) within an epoch; with epochs of 22 steps 0.60 and 0.63 of the faster
            bare loop.
