@@ -7,6 +7,7 @@ attacks, that differ in numbers alone share a program, and are compiled under th
 names. Rows already in results/compile_everything.json are kept.
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -103,6 +104,7 @@ def tile(attack: Attack, topology: str) -> dict:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     jax.config.update("jax_platforms", "cpu")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+
+from robustjax.checks import checked, shown
+
 GB, TERA = 1e9, 1e12
 
 
@@ -65,6 +69,12 @@ CHIPS = (
 """The chips that are known. The first whose longest kind matches counts."""
 
 
+def _check_device(name: str, device: Any) -> None:
+    if not isinstance(device, jax.Device):
+        raise ValueError(f"{name} must be one such as jax.devices()[0], got {shown(device)}")
+
+
+@checked(device=_check_device)
 def chip_of(device: Any) -> Chip | None:
     """The chip of a `jax.Device`, by its kind; None for one that the table lacks, such as a CPU.
 
