@@ -1,6 +1,7 @@
 """Many steps a call are the single steps, wherever the examples live."""
 
 import itertools
+import types
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ PLAN = data.Plan(dataset("train"), tiny.SIZE, 3, dataset("extra", soft=True), 0.
 
 def run(cuts, where, monkeypatch):
     """The state after six steps, two epochs, and the losses."""
-    monkeypatch.setattr(spans, "layout", lambda plan: where)
+    monkeypatch.setattr(spans, "layout", lambda *_: where)
     state = place(
         create_state(
             tiny.module(),
@@ -83,13 +84,15 @@ class Dense(nn.Module):
     ("network", "slow"),
     [(Conv(), True), (Dense(), False), ("cnn", False)],
 )
-def test_convolutions_of_others_are_slow_in_a_loop_on_a_cpu(network, slow, monkeypatch):
+def test_convolutions_of_others_are_slow_in_a_loop_on_a_cpu(network, slow):
     network = {"name": network, "width": 2} if isinstance(network, str) else network
     network = models.network(network, 4)
-    variables = jax.eval_shape(lambda key: models.init(network, key, (8, 8, 1)), jax.random.key(0))
-    assert spans.slow_in_a_loop(network, variables, (8, 8, 1)) == slow
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not spans.slow_in_a_loop(network, variables, (8, 8, 1))
+    shape = PLAN.train.image_shape
+    variables = jax.eval_shape(lambda key: models.init(network, key, shape), jax.random.key(0))
+    about = network, variables, PLAN, 1e9
+    cpu, gpu = tuple(jax.devices()), (types.SimpleNamespace(platform="gpu"),)
+    assert spans.residence(*about, cpu) == ("streamed" if slow else "replicated")
+    assert spans.residence(*about, gpu) == "replicated"
 
 
 def test_the_pace_follows_the_clock(monkeypatch):

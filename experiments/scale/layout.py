@@ -63,17 +63,21 @@ def measure(text: str, batch: int) -> dict:
     """Counts and bytes of a program, of one image where they grow with the batch."""
     program, module = read(text, Memory(0, 0, 0)), parse(text)
     runs = list(Walk(module).runs())
+
+    def bytes_of(run):
+        return moved(run, module)
+
     whole = [run for run in runs if not run.fused]
     copies = [run for run in whole if run.instruction.opcode in ("copy", "transpose", "reshape")]
     convolutions = [run for run in runs if run.instruction.opcode == "convolution"]
     arrays = [a for run in convolutions for a in run.instruction.arrays]
     lanes = re.compile(r"^(\d+)")
     return {
-        "instructions": len([r for r in whole if moved(r)]),
+        "instructions": len([run for run in whole if bytes_of(run)]),
         "convolutions": len(convolutions),
         "fused_multiplies": program.counts.get("fused multiply", 0),
         "copies": len(copies),
-        "copied_kib_per_image": round(sum(map(moved, copies)) / batch / 1024, 1),
+        "copied_kib_per_image": round(sum(map(bytes_of, copies)) / batch / 1024, 1),
         "traffic_kib_per_image": round(program.traffic / batch / 1024, 1),
         "kilocycles_per_image": round(program.cycles / batch / 1000, 2),
         "padding_of_convolutions": round(

@@ -2,10 +2,10 @@
 
     JAX_PLATFORMS=cpu python experiments/scale/plans.py [--rows N] [--table]
 
-Each row is one compilation of the step that `robustjax train` runs, by the TPU's own compiler; no
-TPU is needed. Rows already in results/plans.json are kept, so the script may be stopped and started
-again. A row takes minutes. --table writes the Markdown table into docs/scale.md, with the rows that
-were not run.
+Each row is one compilation of the program that `robustjax train` calls, by the TPU's own compiler;
+no TPU is needed. Rows already in results/plans.json are kept, so the script may be stopped and
+started again. A row takes minutes. --table writes the Markdown table into docs/scale.md, with the
+rows that were not run.
 """
 
 import argparse
