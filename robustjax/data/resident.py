@@ -17,6 +17,7 @@ from jax import lax
 from robustjax import parallel
 from robustjax.data.dataset import Dataset
 from robustjax.data.plan import Plan
+from robustjax.data.rows import Rows
 from robustjax.parallel import AXIS
 
 SHARE = 1 / 4
@@ -24,6 +25,7 @@ SHARE = 1 / 4
 
 Layout = Literal["replicated", "sharded", "streamed"]
 Table = dict[str, jax.Array]
+Arrays = dict[str, np.ndarray | Rows]
 
 
 def layout(plan: Plan, memory: float, devices: int) -> Layout:
@@ -45,13 +47,11 @@ def layout(plan: Plan, memory: float, devices: int) -> Layout:
 
 def put(plan: Plan, sharded: bool) -> list[Table]:
     """A run's examples on the devices: the tables of train and, where there are any, of extra."""
-    sources = [
-        source | {"image": source["image"].reshape(len(source["image"]), -1)}
-        for source in _sources(plan)
-    ]
-    if not sharded:
-        return [parallel.place(source, None) for source in sources]
-    return [parallel.place(_shards(source), 0) for source in sources]
+    read = _shards if sharded else _whole
+    tables = [read(source) for source in _sources(plan)]
+    for table in tables:
+        table["image"] = table["image"].reshape(*table["image"].shape[:-3], -1)
+    return [parallel.place(table, 0 if sharded else None) for table in tables]
 
 
 def shapes(plan: Plan, sharded: bool, devices: int) -> list[Any]:
@@ -89,18 +89,22 @@ def take(
     return batch | {"image": batch["image"].reshape(-1, *image_shape), "index": index}
 
 
-def _sources(plan: Plan) -> list[dict[str, np.ndarray]]:
+def _sources(plan: Plan) -> list[Arrays]:
     return [_arrays(source) for source in (plan.train, plan.extra) if source is not None]
 
 
-def _arrays(source: Dataset) -> dict[str, np.ndarray]:
-    found = {"image": source.images, "label": source.labels}
+def _arrays(source: Dataset) -> Arrays:
+    found: Arrays = {"image": source.images, "label": source.labels}
     if source.targets is not None:
         found["target"] = source.targets.astype(np.float32, copy=False)
     return found
 
 
-def _shards(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _whole(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def _shards(arrays: Arrays) -> dict[str, np.ndarray]:
     """This process's rows (devices, n, ...); the last device's end with copies of the last row."""
     count, devices = len(arrays["label"]), jax.local_device_count()
     each = -(-count // jax.device_count())
