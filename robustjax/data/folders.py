@@ -52,7 +52,8 @@ class Folder:
 
     Splits that are not given are drawn by the SHA-256 of each file's path below DIR: a fifth of the
     images for testing, and a tenth of the rest for validation, at most 1,000. A set with a
-    validation split but no test split is tested on it.
+    validation split but no test split is tested on it. The examples of a split are in the order of
+    a hash, too, so that the first n are a fair sample of the classes.
 
     Files may be PNG or JPEG, grey or colour: see `pictures`. Hidden files are skipped. A set is
     grey if all of its images are.
@@ -117,33 +118,28 @@ class Folder:
 
     @functools.cached_property
     def _examples(self) -> dict[str, list[Example]]:
-        """The examples of each split, in the order of their paths."""
-        listed = _listed(self.root)
+        """The examples of each split, mixed, so that the first n are a fair sample."""
         parts = collections.defaultdict(list)
-        for example in sorted(listed):
+        for example in sorted(_listed(self.root), key=lambda e: (_drawn(e, "order"), e)):
             parts[example.split].append(example)
         if "test" not in parts and "validation" in parts:
             parts["test"] = parts.pop("validation")
         if "test" not in parts:
-            everything = parts.pop(None, None) or parts.pop("train")
-            for example in everything:
+            for example in parts.pop(None, None) or parts.pop("train"):
                 parts["test" if _drawn(example, "test") < 1 / 5 else "train"].append(example)
         if "train" in parts and "validation" not in parts:
             drawn = {e: _drawn(e, "validation") for e in parts["train"]}
             chosen = sorted((e for e in drawn if drawn[e] < 1 / 10), key=drawn.__getitem__)
             held_out = set(chosen[:VALIDATION])
-            parts["train"] = [e for e in parts["train"] if e not in held_out]
-            parts["validation"] = sorted(held_out)
-        for split in ("train", "test", "validation"):
-            if split in parts and not parts[split]:
-                del parts[split]
+            for example in parts.pop("train"):
+                parts["validation" if example in held_out else "train"].append(example)
         return dict(parts)
 
     @functools.cached_property
     def _classes(self) -> tuple[str, ...]:
         """The names of the classes that models are trained on."""
         parts = self._examples
-        if "test" not in parts or ("validation" in parts and "train" not in parts):
+        if set(parts) not in ({"test"}, {"train", "validation", "test"}):
             raise ValueError(
                 f"{self.name} has too few images to draw splits from; add images, or say what is "
                 "for testing: DIR/train/CLASS and DIR/test/CLASS"
