@@ -47,6 +47,7 @@ def spans(
     plan: Plan,
     key: jax.Array,
     total: int,
+    where: Layout,
 ) -> Iterator[Span]:
     """The function that runs a run's steps.
 
@@ -57,12 +58,11 @@ def spans(
       plan: the batches.
       key: of the run; all randomness depends only on (key, step, index).
       total: the last step.
+      where: the home of the examples, as `residence` says.
 
     Guarantees:
       The bits of the state do not depend on where spans begin and end.
     """
-    memory, devices = parallel.device_memory(), tuple(jax.devices())
-    where = residence(module, state.variables, plan, memory, devices)
     given = parallel.place(recipe, None)
     steps = range(int(state.step), total)
     if where == "streamed":
