@@ -67,7 +67,7 @@ def test_it_ends_at_the_first_success():
 
 def test_every_class_has_its_turn_and_the_nearest_comes_first():
     """Class 1 is nearer than 2, and neither is left out while the other comes again."""
-    run = states(AdaptiveRestarts(Linf(0.1), steps=4, runs=11, patience=0), 0.5)
+    run = states(AdaptiveRestarts(Linf(0.1), steps=4, runs=6, patience=0), 0.5)
     aims = [int(s.memory.aim) for s in run if s.looks % 4 == 1 and kind_of(s.runs) == CLASS]
     assert aims == [1, 2, 1, 2]
     assert run[-1].memory.counts.tolist() == [0, 2, 2]

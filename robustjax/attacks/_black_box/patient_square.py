@@ -46,7 +46,7 @@ class PatientSquare(Square):
     """
 
     least: int = number(default=350, low=1)
-    patience: float = number(default=12.0)
+    patience: float = number(default=10.0)
     rescale: bool = static(default=True)
 
     @override

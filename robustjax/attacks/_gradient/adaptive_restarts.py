@@ -11,19 +11,19 @@ from typing_extensions import override
 from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import Success, fooled
 from robustjax.attacks._gradient.short_ascents import AscentsState, ShortAscents
-from robustjax.attacks.starts import Corner, Uniform
+from robustjax.attacks.starts import Uniform
 from robustjax.config import config, number, static
 from robustjax.losses import cross_entropy, targeted_dlr
 from robustjax.threats import Linf
 from robustjax.typing import Scalar, Threat
 
-CLASS, CORNER, LABEL, CLEAN = range(4)
-"""The kinds of ascents: one of the last kind, then the others in turn."""
+CLEAN, CLASS, LABEL = range(3)
+"""The kinds of ascents."""
 
 
 def kind_of(runs: jax.Array) -> jax.Array:
-    """The kind of the ascent that follows so many."""
-    return jnp.where(runs > 0, (runs - 1) % CLEAN, CLEAN)
+    """The kind of the ascent that follows so many: two to a class, then one from the label."""
+    return jnp.where(runs == 0, CLEAN, jnp.where(runs % 3 == 0, LABEL, CLASS))
 
 
 class Visits(NamedTuple):
@@ -45,11 +45,8 @@ class AdaptiveRestarts(ShortAscents):
     """Short ascents that differ in start and objective; an image far from the boundary has few.
 
     An ascent takes `steps` gradients; its steps fall from 2 eps to 0 like a cosine. The first one
-    begins at the clean image and climbs the margin. The others take turns:
-
-      1. from a uniform point of the ball, the targeted DLR loss of a class;
-      2. from a random corner of the ball, the margin;
-      3. from a uniform point, the cross-entropy.
+    begins at the clean image and climbs the margin. The others begin at uniform points of the ball:
+    two climb the targeted DLR loss of a class each, the next one the cross-entropy, and so on.
 
     The class is the one, among those visited least, whose logit has come nearest to the label's in
     all ascents so far; this takes no model call. A class that the caller gives is the only one, and
@@ -112,12 +109,10 @@ class AdaptiveRestarts(ShortAscents):
 
     @override
     def restart(self, example: Example, state: AscentsState) -> AscentsState:
-        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(example.key, 0), state.runs))
-        uniform = Uniform()(keys[0], example.x, self.threat)
-        corner = Corner(1.0)(keys[1], example.x, self.threat)
-        kind = kind_of(state.runs)
-        start = jnp.where(kind == CORNER, corner, uniform)
-        return state._replace(x_adv=start, memory=self._aim(example, state.memory, kind))
+        key = jax.random.fold_in(jax.random.fold_in(example.key, 0), state.runs)
+        start = Uniform()(key, example.x, self.threat)
+        memory = self._aim(example, state.memory, kind_of(state.runs))
+        return state._replace(x_adv=start, memory=memory)
 
     def _aim(self, example: Example, memory: Visits, kind: jax.Array) -> Visits:
         """The memory with the class of an ascent of this kind."""
