@@ -322,10 +322,10 @@ def device_memory() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return _machine_memory() // jax.local_device_count()
+    return machine_memory() // jax.local_device_count()
 
 
-def _machine_memory() -> int:
+def machine_memory() -> int:
     """Bytes that this process may use: the machine's, or its container's."""
     if not hasattr(os, "sysconf"):  # Windows does not say
         return 4 << 30

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from robustjax import data
+from robustjax import data, parallel
 from robustjax.data import cache
 from robustjax.writing import locked
 
@@ -371,9 +371,9 @@ def test_without_a_test_split_validation_is_what_is_tested_on(tfds_dir):
 
 def test_available_lists_what_is_prepared(tfds_dir, tmp_path):
     found = data.available(tfds_dir)
-    assert list(found)[:2] == ["digits", "arrays:DIR"]
+    assert list(found)[:3] == ["digits", "folder:DIR", "arrays:DIR"]
     assert found["tiny_held_out"] == "1.0.0: train 20, validation 6, test 10"
-    assert set(data.available(str(tmp_path / "nowhere"))) == {"digits", "arrays:DIR"}
+    assert set(data.available(str(tmp_path / "nowhere"))) == {"digits", "folder:DIR", "arrays:DIR"}
 
 
 def test_missing_data_name_the_command(tmp_path):
@@ -463,7 +463,7 @@ def test_a_set_to_download_by_hand_says_what_goes_where(tmp_path):
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["digits", "arrays:mine"])
+@pytest.mark.parametrize("name", ["digits", "arrays:mine", "folder:mine"])
 def test_local_data_need_no_preparation(name):
     with pytest.raises(ValueError, match="needs no preparation"):
         data.prepare(name)
@@ -526,14 +526,27 @@ def test_another_folder_is_another_cache(tfds_dir, tmp_path):
     assert decodes("tiny_images", str(tmp_path / "other"))
 
 
+IMAGES = np.arange(60, dtype=np.uint8).reshape(5, 4, 3, 1)
+
+
+def kept(name, made=None):
+    """The five images as a source would have them cached; `made` counts how often."""
+
+    def make():
+        if made is not None:
+            made.append(1)
+        return zip(IMAGES, range(5), strict=True)
+
+    return cache.decoded(name, lambda: IMAGES.shape, make)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_damaged_cache_is_made_again(tmp_path_factory, draw):
-    arrays = {"images": np.arange(60, dtype=np.uint8), "labels": np.arange(7, dtype=np.int32)}
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTJAX_CACHE", str(folder))
-        cache.cached("a", tuple(arrays), lambda: arrays)
+        kept("a")
         whole = (folder / "a.npz").read_bytes()
         at = draw.draw(st.integers(0, len(whole) - 1))
         if draw.draw(st.booleans()):
@@ -545,26 +558,20 @@ def test_a_damaged_cache_is_made_again(tmp_path_factory, draw):
         (folder / "a.npz").write_bytes(damaged)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = cache.cached("a", tuple(arrays), lambda: arrays)
-        assert set(found) == set(arrays)
-        for name, array in arrays.items():
-            np.testing.assert_array_equal(found[name], array)
-            assert found[name].dtype == array.dtype
+            found = kept("a")
+        np.testing.assert_array_equal(found["images"], IMAGES)
+        np.testing.assert_array_equal(found["labels"], np.arange(5))
+        assert found["images"].dtype == np.uint8 and found["labels"].dtype == np.int32
 
 
-def test_a_torn_cache_says_so_and_is_replaced(tmp_path):
+def test_a_torn_cache_says_so_and_is_replaced():
     made = []
-
-    def make():
-        made.append(1)
-        return {"a": np.arange(5)}
-
-    cache.cached("x", "a", make)
+    kept("x", made)
     path = cache.folder() / "x.npz"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.warns(UserWarning, match="damaged.*recomputed"):
-        cache.cached("x", "a", make)
-    np.testing.assert_array_equal(cache.cached("x", "a", make)["a"], np.arange(5))
+    with pytest.warns(UserWarning, match="damaged.*decoded again"):
+        kept("x", made)
+    np.testing.assert_array_equal(kept("x", made)["images"], IMAGES)
     assert len(made) == 2
 
 
@@ -572,8 +579,10 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROBUSTJAX_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="set ROBUSTJAX_CACHE"):
-        found = cache.cached("x", "a", lambda: {"a": np.arange(5)})
-    np.testing.assert_array_equal(found["a"], np.arange(5))
+        np.testing.assert_array_equal(kept("x")["images"], IMAGES)
+    monkeypatch.setattr(parallel, "machine_memory", lambda: 100)
+    with pytest.raises(OSError, match="set ROBUSTJAX_CACHE to a writable folder with"):
+        kept("x")
 
 
 def test_the_cache_is_in_the_home_folder_by_default(tmp_path, monkeypatch):

@@ -143,6 +143,11 @@ def test_collectives_are_counted_with_their_bytes():
     assert found.exchanged == 360
 
 
+def test_a_fusion_that_reads_rows_of_a_table_moves_no_more_than_these():
+    found = read_jitted(lambda t, i: t[i] * 2, jnp.ones((1000, 50)), jnp.arange(3))
+    assert 2 * 3 * 50 * 4 <= found.traffic < 3 * 3 * 50 * 4
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_flops_of_convolutions_are_those_that_xla_counts(stride):
     def plain(x, w):
@@ -241,6 +246,26 @@ def test_seconds_are_those_of_the_slowest_part(planned):
     assert found.to_json()["seconds_per_step_at_best"] == step._asdict()
 
 
+def test_a_plan_holds_the_examples_where_train_would_and_counts_one_step():
+    """64 images of 128 bytes with labels of 4, on four devices; 8 a step and device."""
+    found = {}
+    for memory, residence in ((5e4, "replicated"), (2e4, "sharded"), (5e3, "streamed")):
+        toy = Chip("toy", (), memory, flops=1e12, bandwidth=1e11, link=1e10)
+        job = Job(METHOD, RECIPE, Linear(), BLANK, Slice("toys", tuple(jax.devices()), toy, 4))
+        assert job.residence == residence
+        found[residence] = program = job.compile()
+        assert program.unknown == ()
+        gradients = [c for c in program.collectives if c.bytes >= 4 * np.prod(SHAPE) * CLASSES]
+        assert sum(c.times for c in gradients) == 1
+        assert program.counts["all-reduce"] == found["replicated"].counts["all-reduce"]
+    held = {name: program.memory.arguments for name, program in found.items()}
+    rest = 2 * 8 * 4  # the rows of the two steps of an epoch
+    more = {"replicated": N * (128 + 4) + rest, "sharded": N // 4 * (128 + 4) + rest}
+    for residence, size in more.items():  # to within a few scalars
+        grown = held[residence] - held["streamed"]
+        assert grown == pytest.approx(size - 8 * (128 + 4 + 4), abs=16)
+
+
 def test_one_all_reduce_carries_all_gradients(planned):
     _, found = planned
     gradients = [c for c in found.program.collectives if c.bytes >= 4 * found.parameters]
@@ -278,6 +303,7 @@ def test_the_command_plans_what_train_would_run(capsys, tmp_path):
     page = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     assert "PGDAT, cnn" in page and "fgsm on 10 images" in page
+    assert "the training set, which lives on every device" in page
     assert found["batch_size"] == 16 and found["steps_per_epoch"] == 80
     assert found["evaluation"]["fgsm"][0]["steps"] == 1
 
@@ -311,6 +337,17 @@ def test_steps_compile_for_tpus_and_one_all_reduce_carries_all_gradients(topolog
     # Of each batch normalisation one forward (of mean and mean of squares) and one backward; a flag
     others = sorted(c.bytes for c in program.collectives if c.bytes < size for _ in range(c.times))
     assert others == [4, *[2 * 4 * 4] * 2, *[2 * 6 * 4] * 2]
+
+
+@pytest.mark.tpu_compiler
+def test_a_tpu_keeps_no_second_copy_of_the_training_set():
+    images = np.broadcast_to(np.uint8(0), (50_000, 32, 32, 3))
+    many = data.Dataset(
+        images, np.zeros(len(images), np.int32), np.arange(len(images)), "blank", "train", CLASSES
+    )
+    job = Job(training.Natural(), RECIPE, Linear(), many, slice_of("v5e:2x2"))
+    program = job.compile()
+    assert job.residence == "replicated" and program.memory.total < 1.1 * images.nbytes
 
 
 @pytest.mark.tpu_compiler

@@ -1,6 +1,7 @@
 """Many steps a call are the single steps, wherever the examples live."""
 
 import itertools
+import types
 
 import jax
 import numpy as np
@@ -29,9 +30,8 @@ KINDS = {"image": (1, 1, 1), "label": ()}
 PLAN = data.Plan(dataset("train"), tiny.SIZE, 3, dataset("extra", soft=True), 0.25)
 
 
-def run(cuts, where, monkeypatch):
+def run(cuts, where):
     """The state after six steps, two epochs, and the losses."""
-    monkeypatch.setattr(spans, "layout", lambda plan: where)
     state = place(
         create_state(
             tiny.module(),
@@ -45,7 +45,8 @@ def run(cuts, where, monkeypatch):
         )
     )
     losses = []
-    with spans.spans(tiny.module(), state, tiny.RECIPE, PLAN, jax.random.key(1), 6) as span:
+    how = tiny.RECIPE, PLAN, jax.random.key(1), 6, where
+    with spans.spans(tiny.module(), state, *how) as span:
         for first, last in itertools.pairwise(cuts):
             state, metrics = span(state, Natural(), first, last)
             assert len(metrics["loss"]) == last - first
@@ -53,15 +54,15 @@ def run(cuts, where, monkeypatch):
     return parallel.gather(losses), jax.tree.map(parallel.gather, state)
 
 
-def test_bits_do_not_depend_on_cuts_nor_numbers_on_where_examples_live(monkeypatch):
-    losses, state = run([0, 3, 6], "replicated", monkeypatch)
+def test_bits_do_not_depend_on_cuts_nor_numbers_on_where_examples_live():
+    losses, state = run([0, 3, 6], "replicated")
     assert int(state.step) == 6
-    again, other = run([0, 1, 3, 4, 5, 6], "replicated", monkeypatch)
+    again, other = run([0, 1, 3, 4, 5, 6], "replicated")
     np.testing.assert_array_equal(losses, again)
     for ours, theirs in zip(*map(jax.tree.leaves, (state, other)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for where in ("sharded", "streamed"):  # another program may round otherwise
-        again, other = run([0, 2, 3, 6], where, monkeypatch)
+        again, other = run([0, 2, 3, 6], where)
         np.testing.assert_allclose(losses, again, atol=1e-5, err_msg=where)
         for ours, theirs in zip(*map(jax.tree.leaves, (state, other)), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=where)
@@ -83,13 +84,15 @@ class Dense(nn.Module):
     ("network", "slow"),
     [(Conv(), True), (Dense(), False), ("cnn", False)],
 )
-def test_convolutions_of_others_are_slow_in_a_loop_on_a_cpu(network, slow, monkeypatch):
+def test_convolutions_of_others_are_slow_in_a_loop_on_a_cpu(network, slow):
     network = {"name": network, "width": 2} if isinstance(network, str) else network
     network = models.network(network, 4)
-    variables = jax.eval_shape(lambda key: models.init(network, key, (8, 8, 1)), jax.random.key(0))
-    assert spans.slow_in_a_loop(network, variables, (8, 8, 1)) == slow
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not spans.slow_in_a_loop(network, variables, (8, 8, 1))
+    shape = PLAN.train.image_shape
+    variables = jax.eval_shape(lambda key: models.init(network, key, shape), jax.random.key(0))
+    about = network, variables, PLAN, 1e9
+    cpu, gpu = tuple(jax.devices()), (types.SimpleNamespace(platform="gpu"),)
+    assert spans.residence(*about, cpu) == ("streamed" if slow else "replicated")
+    assert spans.residence(*about, gpu) == "replicated"
 
 
 def test_the_pace_follows_the_clock(monkeypatch):

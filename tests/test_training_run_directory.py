@@ -97,12 +97,16 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 
 
 def test_other_surroundings_are_told():
-    warn_of_changes(None)
-    warn_of_changes(surroundings())
+    now = surroundings("replicated")
+    warn_of_changes(None, now)
+    warn_of_changes(now, now)
+    warn_of_changes({"devices": now["devices"]}, now)  # of a release that said no more
     with pytest.warns(
         UserWarning, match=r"devices 64 -> \d+.*not be those of an uninterrupted run"
     ):
-        warn_of_changes(surroundings() | {"devices": 64})
+        warn_of_changes(now | {"devices": 64}, now)
+    with pytest.warns(UserWarning, match="training set streamed -> replicated"):
+        warn_of_changes(surroundings("streamed"), now)
 
 
 def test_damaged_lines_of_metrics_do_not_stop_a_run(tmp_path):

@@ -7,16 +7,15 @@ attacks, that differ in numbers alone share a program, and are compiled under th
 names. Rows already in results/compile_everything.json are kept.
 """
 
-import argparse
 import dataclasses
-import json
+import functools
 import pathlib
 import tempfile
-import time
 from collections.abc import Iterator
 
 import jax
 import numpy as np
+import rows
 
 from robustjax import attacks, config, data, files, models, threats, training
 from robustjax.scale import slice_of
@@ -24,8 +23,8 @@ from robustjax.scale.evaluation import leaves, stages
 from robustjax.scale.training import Job
 from robustjax.typing import Attack
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results" / "compile_everything.json"
-SLICES = ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")
+RESULT = rows.RESULTS / "compile_everything.json"
+SLICES = ("v6e:2x2", "v5p:2x2x1", "v5e:2x2")
 SHAPE, CLASSES = (8, 8, 3), 10
 MODEL = {"name": "cnn", "width": 2}
 
@@ -104,25 +103,16 @@ def tile(attack: Attack, topology: str) -> dict:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    jax.config.update("jax_platforms", "cpu")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows.start(RESULT, rows.parser(__doc__).parse_args())
     with tempfile.TemporaryDirectory() as folder:
-        rows = [(f"step of {n}", step, m) for n, m in methods(pathlib.Path(folder))]
-        rows += [(f"attack {n}", tile, a) for n, a in parts()]
+        programs = [(f"step of {n}", step, m) for n, m in methods(pathlib.Path(folder))]
+        programs += [(f"attack {n}", tile, a) for n, a in parts()]
         for topology in SLICES:
-            for name, compile_, what in rows:
-                row = results.setdefault(name, {})
-                if topology in row:
-                    continue
-                began = time.time()
-                row[topology] = compile_(what, topology)
-                files.write_json(RESULTS, results)
-                print(
-                    f"{name:40s}{topology:12s}{time.time() - began:6.1f} s {row[topology]}",
-                    flush=True,
+            for name, compile_, what in programs:
+                rows.add(
+                    RESULT, f"{name} on {topology}", functools.partial(compile_, what, topology)
                 )
-    print(f"{len(results)} programs, {sum(map(len, results.values()))} compilations")
+    print(f"{len(rows.load(RESULT))} compilations of {len(programs)} programs")
 
 
 if __name__ == "__main__":

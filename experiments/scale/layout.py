@@ -7,23 +7,22 @@ several batch sizes, and for the same network without the arithmetic of batch no
 that folds it into convolutions can do better than that. Cycles are the compiler's own estimate.
 """
 
-import argparse
-import json
-import pathlib
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
+import rows
 from flax import linen as nn
 
-from robustjax import files, losses, models, parallel
+from robustjax import losses, models, parallel
 from robustjax.models import layers
 from robustjax.scale import slice_of
 from robustjax.scale.hlo import parse
 from robustjax.scale.loops import Walk
 from robustjax.scale.program import Memory, moved, read
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results" / "layout.json"
+RESULT = rows.RESULTS / "layout.json"
 SHAPE, CLASSES = (32, 32, 3), 10
 
 
@@ -59,21 +58,26 @@ class BiasAlone(nn.Module):
         return x + self.param("bias", nn.initializers.zeros, shape).astype(x.dtype)
 
 
-def measure(text: str, batch: int) -> dict:
+def measure(network: str, batch: int, topology: str) -> dict:
     """Counts and bytes of a program, of one image where they grow with the batch."""
+    text = lowered(network, batch, topology)
     program, module = read(text, Memory(0, 0, 0)), parse(text)
     runs = list(Walk(module).runs())
+
+    def bytes_of(run):
+        return moved(run, module)
+
     whole = [run for run in runs if not run.fused]
     copies = [run for run in whole if run.instruction.opcode in ("copy", "transpose", "reshape")]
     convolutions = [run for run in runs if run.instruction.opcode == "convolution"]
     arrays = [a for run in convolutions for a in run.instruction.arrays]
     lanes = re.compile(r"^(\d+)")
     return {
-        "instructions": len([r for r in whole if moved(r)]),
+        "instructions": len([run for run in whole if bytes_of(run)]),
         "convolutions": len(convolutions),
         "fused_multiplies": program.counts.get("fused multiply", 0),
         "copies": len(copies),
-        "copied_kib_per_image": round(sum(map(moved, copies)) / batch / 1024, 1),
+        "copied_kib_per_image": round(sum(map(bytes_of, copies)) / batch / 1024, 1),
         "traffic_kib_per_image": round(program.traffic / batch / 1024, 1),
         "kilocycles_per_image": round(program.cycles / batch / 1000, 2),
         "padding_of_convolutions": round(
@@ -88,23 +92,19 @@ def measure(text: str, batch: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = rows.parser(__doc__)
     parser.add_argument("--network", default="wrn-10-2")
     parser.add_argument("--topology", default="v5e:1x1x1")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 128, 256])
     options = parser.parse_args()
-    jax.config.update("jax_platforms", "cpu")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows.start(RESULT, options)
     usual = layers.BatchNorm.__call__
     for batch in options.batches:
         for folded in (False, True):
+            layers.BatchNorm.__call__ = BiasAlone.__call__ if folded else usual
             name = f"{options.network} {options.topology} {batch}{' folded' if folded else ''}"
-            if name not in results:
-                layers.BatchNorm.__call__ = BiasAlone.__call__ if folded else usual
-                text = lowered(options.network, batch, options.topology)
-                results[name] = measure(text, batch)
-                files.write_json(RESULTS, results)
-            print(name, results[name], flush=True)
+            about = options.network, batch, options.topology
+            rows.add(RESULT, name, functools.partial(measure, *about))
 
 
 if __name__ == "__main__":

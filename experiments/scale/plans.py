@@ -1,28 +1,25 @@
 """What adversarial training takes on TPUs: memory, collectives and seconds at best, a row a plan.
 
-    JAX_PLATFORMS=cpu python experiments/scale/plans.py [--rows N] [--table]
+    JAX_PLATFORMS=cpu python experiments/scale/plans.py [--only NETWORK] [--table]
 
-Each row is one compilation of the step that `robustjax train` runs, by the TPU's own compiler; no
-TPU is needed. Rows already in results/plans.json are kept, so the script may be stopped and started
-again. A row takes minutes. --table writes the Markdown table into docs/scale.md, with the rows that
-were not run.
+Each row is one compilation of the program that `robustjax train` calls, by the TPU's own compiler;
+no TPU is needed. Rows already in results/plans.json are kept, so the script may be stopped and
+started again. A row takes minutes. --table writes the Markdown table into docs/scale.md, with the
+rows that were not run.
 """
 
-import argparse
-import json
+import functools
 import pathlib
-import time
 
-import jax
 import numpy as np
+import rows
 
-from robustjax import data, files, training
+from robustjax import data, training
 from robustjax.scale import plan
 from robustjax.scale.chips import TERA
 
-ROOT = pathlib.Path(__file__).parents[2]
-RESULTS = ROOT / "experiments" / "results" / "plans.json"
-DOCS = ROOT / "docs" / "scale.md"
+RESULT = rows.RESULTS / "plans.json"
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "scale.md"
 BEGIN, END = "<!-- plans -->\n", "<!-- end of plans -->\n"
 GIB = 2**30
 
@@ -54,9 +51,8 @@ def blank() -> data.Dataset:
 
 
 def measure(network: str, topology: str, batch: int, remat: bool = False) -> dict:
-    """One row: the plan as JSON, and the seconds that the compiler took."""
-    began = time.time()
-    found = plan(
+    """One row: the plan as JSON."""
+    return plan(
         training.PGDAT(),
         blank(),
         model={
@@ -69,16 +65,11 @@ def measure(network: str, topology: str, batch: int, remat: bool = False) -> dic
         recipe=training.Recipe(batch_size=batch),
         topology=topology,
         alternatives=False,
-    )
-    return found.to_json() | {"compiling_seconds": round(time.time() - began, 1)}
+    ).to_json()
 
 
 def name_of(network: str, topology: str, batch: int) -> str:
     return f"{network} {topology} {batch}"
-
-
-def load() -> dict:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def cells(row: tuple, found: dict | None) -> list[str]:
@@ -119,21 +110,18 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=len(ROWS), help="of the list, from its start")
+    parser = rows.parser(__doc__)
+    parser.add_argument("--only", default="", help="the rows whose name begins so")
     parser.add_argument("--table", action="store_true", help="write docs/scale.md and compile none")
     options = parser.parse_args()
     if not options.table:
-        jax.config.update("jax_platforms", "cpu")
-        for row in ROWS[: options.rows]:
-            results = load()
-            if name_of(*row) not in results:
-                results[name_of(*row)] = found = measure(*row)
-                files.write_json(RESULTS, results)
-                print(*cells(row, found), f"{found['compiling_seconds']} s", flush=True)
+        rows.start(RESULT, options)
+        for row in ROWS:
+            if name_of(*row).startswith(options.only):
+                rows.add(RESULT, name_of(*row), functools.partial(measure, *row))
     text = DOCS.read_text()
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    DOCS.write_text(text[:start] + table(load()) + text[end:])
+    DOCS.write_text(text[:start] + table(rows.load(RESULT)) + text[end:])
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     if first:
         print_tables(run, settings, content, list(named))
         record.write(content, columns, found.adversarial if options.keep_images else None)
-        images = np.asarray(rj.data.to_float(test.images))
+        images = np.asarray(rj.data.to_float(np.asarray(test.images)))
         draw_examples(found, images, settings["class_names"], run / "examples.png")
     if over_eps is not None:
         radii = radii_around(threat)
@@ -142,7 +142,7 @@ def curve_attack(name: str, threat: rj.typing.Threat) -> rj.typing.Attack:
 
 
 def images_to_attack(options: EvaluateOptions, settings: dict[str, Any]) -> rj.data.Dataset:
-    """The images to attack.
+    """The images to attack; the classes of a set of --data are matched by their names.
 
     Raises:
       ValueError: the set of --data has images of another size, or more classes than the model.
@@ -159,7 +159,9 @@ def images_to_attack(options: EvaluateOptions, settings: dict[str, Any]) -> rj.d
         raise ValueError(
             f"{test.name} has {test.num_classes} classes, the model of {options.run} {len(names)}"
         )
-    if options.data and test.class_names and list(test.class_names) != names:
+    if test.class_names and set(test.class_names) <= set(names):
+        test = test.with_classes(names)
+    elif options.data and test.class_names:
         print(f"{test.name} and {trained} name their classes differently: only numbers count")
     if options.n > len(test):
         print(f"{test.name} has only {len(test)} test images; --n {options.n} evaluates them all")

@@ -27,7 +27,7 @@ class PlanOptions(TrainOptions):
       classes: their number, with --image-shape.
       attacks: also plan an evaluation by these, e.g. autoattack pgd-40x10.
       n: the number of images that it attacks.
-      quick: compile the step alone, once: no largest batch, no accumulation, no remat.
+      quick: compile once: no largest batch, no accumulation, no remat.
       json: a file for all numbers.
     """
 

@@ -8,6 +8,7 @@ from robustjax.data.load import SPLITS, available, load, register
 from robustjax.data.mixup import mixup
 from robustjax.data.plan import Plan
 from robustjax.data.pools import load_extra, open_pool
+from robustjax.data.rows import Rows
 from robustjax.data.tfds import prepare
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Augment",
     "Dataset",
     "Plan",
+    "Rows",
     "augment",
     "available",
     "batch_indices",

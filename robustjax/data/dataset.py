@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from robustjax.checks import check_fields, check_layout, check_number, checked, shown
+from robustjax.data.rows import Rows, select
 
 CHUNK = 1024
 """Examples that are read at a time."""
@@ -18,7 +20,8 @@ class Dataset:
     """A decoded split of an image classification set.
 
     Args:
-      images: (N, H, W, C) uint8; memory-mapped if the source is a file and no rows were selected.
+      images: (N, H, W, C) uint8; memory-mapped if the source is a file. Rows selected from a file
+        are `Rows` if they are too large for memory, which are read when they are indexed.
       labels: (N,) int32 in [0, num_classes).
       indices: (N,) int32, the examples' rows in the source, before any split or augmentation: an
         example always keeps its index.
@@ -38,7 +41,7 @@ class Dataset:
     (4, (8, 8, 1), [1, 2])
     """
 
-    images: np.ndarray
+    images: np.ndarray | Rows
     labels: np.ndarray
     indices: np.ndarray
     name: str
@@ -51,7 +54,8 @@ class Dataset:
         check_fields(self)
         known = ("images", "labels", "indices", "targets")
         for field in known[: 3 if self.targets is None else 4]:
-            if not isinstance(array := getattr(self, field), np.ndarray):
+            kinds = (np.ndarray, Rows) if field == "images" else np.ndarray
+            if not isinstance(array := getattr(self, field), kinds):
                 raise TypeError(f"{field} must be an array of NumPy, got {shown(array)}")
         images, labels, what = self.images, self.labels, f"{self.name} ({self.split})"
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -99,7 +103,8 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.images.shape[1:]
+        _, height, width, channels = self.images.shape
+        return height, width, channels
 
     @property
     def digest(self) -> str:
@@ -114,10 +119,13 @@ class Dataset:
 
     @checked(host=True)
     def take(self, rows: np.ndarray | slice) -> Dataset:
-        """The examples at these rows, with their labels, indices and targets."""
+        """The examples at these rows, with their labels, indices and targets.
+
+        Images on disk stay there if they take more than a quarter of the memory.
+        """
         return dataclasses.replace(
             self,
-            images=self.images[rows],
+            images=select(self.images, rows),
             labels=self.labels[rows],
             indices=self.indices[rows],
             targets=None if self.targets is None else self.targets[rows],
@@ -132,16 +140,38 @@ class Dataset:
         check_number("n", n, 1)
         return self.take(slice(n))
 
+    @checked
+    def with_classes(self, names: Sequence[str]) -> Dataset:
+        """The same examples, their classes numbered as in `names`.
+
+        Args:
+          names: K different names, this set's among them.
+
+        Raises:
+          ValueError: this set has no class names, or others.
+
+        >>> images, labels = np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 1])
+        >>> pets = rj.data.Dataset(images, labels, np.arange(3), "pets", "test", 2, ("cat", "dog"))
+        >>> pets.with_classes(["ant", "cat", "dog"]).labels.tolist()
+        [1, 2, 2]
+        """
+        own = self.class_names or ()
+        if not own or not set(own) <= set(names):
+            raise ValueError(f"{self.name}: the classes {', '.join(own)} are not all among {names}")
+        labels = np.array([list(names).index(name) for name in own])[self.labels]
+        return dataclasses.replace(
+            self, labels=labels, num_classes=len(names), class_names=tuple(names), targets=None
+        )
+
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation (C,) of the channels, as pixels in [0, 1], to 4 decimals."""
+        # Counting levels is exact and needs no float copy of the data set.
+        counts = np.zeros((self.image_shape[-1], 256), int)
+        for start in range(0, len(self), CHUNK):
+            pixels = np.moveaxis(self.images[start : start + CHUNK], -1, 0)
+            counts += [np.bincount(channel.ravel(), minlength=256) for channel in pixels]
         levels = np.arange(256) / 255
-        means, deviations = [], []
-        for channel in np.moveaxis(self.images, -1, 0):
-            # Counting levels is exact and needs no float copy of the data set.
-            levels_of = (np.bincount(image.ravel(), minlength=256) for image in channel)
-            counts = sum(levels_of, start=np.zeros(256, int))
-            mean = counts @ levels / counts.sum()
-            means.append(round(float(mean), 4))
-            variance = counts @ (levels - mean) ** 2 / counts.sum()
-            deviations.append(round(float(np.sqrt(variance)), 4))
-        return tuple(means), tuple(deviations)
+        share = counts / counts.sum(-1, keepdims=True)
+        means = share @ levels
+        deviations = np.sqrt((share * (levels - means[:, None]) ** 2).sum(-1))
+        return tuple(means.round(4).tolist()), tuple(deviations.round(4).tolist())

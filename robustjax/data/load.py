@@ -11,6 +11,8 @@ import numpy as np
 from robustjax.checks import checked
 from robustjax.data.arrays import Arrays, Digits
 from robustjax.data.dataset import Dataset
+from robustjax.data.folders import Folder
+from robustjax.data.rows import join
 from robustjax.data.tfds import TFDS, prepared
 from robustjax.spec import Names
 
@@ -56,7 +58,9 @@ def _digits(name: str) -> Source:
     return Digits()
 
 
-SOURCES: Names[Callable[[str], Source]] = Names("data set", {"digits": _digits, "arrays": Arrays})
+SOURCES: Names[Callable[[str], Source]] = Names(
+    "data set", {"digits": _digits, "folder": Folder, "arrays": Arrays}
+)
 """What stands before the colon of a name -> how its source is made."""
 
 
@@ -106,9 +110,10 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
     of train for testing. 'train+validation' is everything that is not for testing.
 
     Args:
-      name: 'digits' (bundled, offline), 'arrays:DIR', a name that was registered, or the TFDS name
-        of an image classification set; 'food101:size=64' is its images' central squares, the short
-        side resized to 64 pixels, which images of varying size need.
+      name: 'digits' (bundled, offline), 'folder:DIR' (image files in a folder for each class, or in
+        a list), 'arrays:DIR', a name that was registered, or the TFDS name of an image
+        classification set; 'food101:size=64' and 'folder:DIR:size=64' are the images' central
+        squares, the short side resized to 64 pixels, which images of varying size need.
       split: one of `SPLITS`.
       data_dir: the folder that holds prepared TFDS sets; None is TFDS's own.
 
@@ -160,6 +165,7 @@ def available(data_dir: str | None = None) -> dict[str, str]:
     """
     return {
         "digits": "1,797 images of 8x8x1, 10 classes, bundled with scikit-learn",
+        "folder:DIR": "DIR/CLASS/*.png or .jpg, DIR/{train,test}/CLASS/*, or DIR/labels.csv",
         "arrays:DIR": "DIR/{train,test}_{images,labels}.npy, images uint8 NHWC, labels integers",
         **_LINES,
         **prepared(data_dir),
@@ -202,6 +208,7 @@ def _stratified(labels: np.ndarray, size: int) -> np.ndarray:
 def _union(a: Dataset, b: Dataset) -> Dataset:
     arrays = {
         field: np.concatenate([getattr(a, field), getattr(b, field)])
-        for field in ("images", "labels", "indices")
+        for field in ("labels", "indices")
     }
-    return dataclasses.replace(a, **arrays, split="train+validation")
+    images = join(a.images, b.images)
+    return dataclasses.replace(a, **arrays, images=images, split="train+validation")

@@ -14,6 +14,26 @@ else:
     Image = Lazy("PIL.Image")
 
 
+LARGEST = 1024
+"""The largest side."""
+
+
+def sized(name: str) -> tuple[str, int | None]:
+    """A data set's name, and the side of its images if the name gives one.
+
+    >>> sized("food101:size=64"), sized("cifar10")
+    (('food101', 64), ('cifar10', None))
+    """
+    name, given, text = name.partition(":size=")
+    if not given:
+        return name, None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LARGEST:
+        raise ValueError(
+            f"the size of {name} must be a whole number in [1, {LARGEST}], not {text!r}"
+        )
+    return name, int(text)
+
+
 def square(image: np.ndarray, size: int, channels: int) -> np.ndarray:
     """The central square of an image whose short side is resized to `size`.
 

@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from robustjax.checks import checked
 from robustjax.data.arrays import ARRAYS, Digits
-from robustjax.data.cache import cached
+from robustjax.data.cache import decoded
 from robustjax.data.dataset import Dataset
-from robustjax.data.resize import square
+from robustjax.data.folders import FOLDER
+from robustjax.data.resize import sized, square
 from robustjax.lazy import Lazy
 from robustjax.writing import locked
 
@@ -34,7 +35,7 @@ else:
     constants = Lazy("tensorflow_datasets.core.constants")
     tfds = Lazy("tensorflow_datasets")
 
-CHUNK, LARGEST = 256, 1024
+CHUNK = 256
 
 
 class TFDS:
@@ -56,7 +57,7 @@ class TFDS:
 
     def __init__(self, name: str, data_dir: str | None = None):
         self.name = name
-        name, self.size = _split(name)
+        name, self.size = sized(name)
         self.builder = _builder(name, data_dir)
         self.image, self.label = _keys(self.builder.info)
         self.shape = _shape(self.builder.info, self.image, self.size)
@@ -78,7 +79,9 @@ class TFDS:
     def read(self, split: str) -> Dataset:
         """One of the set's own splits, from the cache if it has been decoded before."""
         feature = _features(self.builder.info)[self.label]
-        arrays = cached(self._cache_name(split), ("images", "labels"), lambda: self._decode(split))
+        size = self.builder.info.splits[split].num_examples
+        name, shape = self._cache_name(split), (size, *self.shape)
+        arrays = decoded(name, lambda: shape, lambda: self._decode(split))
         return Dataset(
             **arrays,
             indices=np.arange(len(arrays["labels"])),
@@ -97,17 +100,15 @@ class TFDS:
         name = "-".join(re.split(r"[/:=]", self.name))
         return f"{name}-{self.builder.version}-{split}-{digest}"
 
-    def _decode(self, split: str) -> dict[str, np.ndarray]:
+    def _decode(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
         source: Any = self.builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
         size = len(source)
-        images, labels = np.empty((size, *self.shape), np.uint8), np.empty(size, np.int32)
         with _quiet(), tqdm(total=size, desc=f"decode {self.name} {split}", leave=False) as bar:
             for start in range(0, size, CHUNK):
                 rows = range(start, min(start + CHUNK, size))
                 for row, example in zip(rows, source.__getitems__(rows), strict=True):
-                    images[row], labels[row] = self._sized(row, example), example[self.label]
+                    yield self._sized(row, example), example[self.label]
                 bar.update(len(rows))
-        return {"images": images, "labels": labels}
 
     def _sized(self, row: int, example: dict[str, Any]) -> np.ndarray:
         """The image of an example, resized if a size is asked for."""
@@ -142,9 +143,9 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     >>> rj.data.prepare("cifar10")  # doctest: +SKIP
     PosixPath('/home/me/tensorflow_datasets/cifar10/3.0.2')
     """
-    if name == Digits.name or name.startswith(ARRAYS):
+    if name == Digits.name or name.startswith((ARRAYS, FOLDER)):
         raise ValueError(f"{name} needs no preparation; only TFDS sets do")
-    name, _ = _split(name)
+    name, _ = sized(name)
     builder = _builder(name, data_dir)
     _keys(builder.info)
     try:
@@ -198,8 +199,8 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise ValueError(
-            f"unknown data set {name!r}{hint}; use digits, arrays:DIR, or the TFDS name of an "
-            "image classification set"
+            f"unknown data set {name!r}{hint}; use digits, folder:DIR, arrays:DIR, or the "
+            "TFDS name of an image classification set"
         ) from error
 
 
@@ -236,18 +237,6 @@ def _shape(info: tfds.core.DatasetInfo, image: str, size: int | None) -> tuple[i
     if size is not None and shape[-1] not in (1, 3):
         raise ValueError(f"{info.full_name} has images of {shape[-1]} channels; 1 or 3 are resized")
     return shape if size is None else (size, size, shape[-1])
-
-
-def _split(name: str) -> tuple[str, int | None]:
-    """A set's name and the side of its images, if it says one: 'food101:size=64'."""
-    name, sized, text = name.partition(":size=")
-    if not sized:
-        return name, None
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LARGEST:
-        raise ValueError(
-            f"the size of {name} must be a whole number in [1, {LARGEST}], not {text!r}"
-        )
-    return name, int(text)
 
 
 def _features(info: tfds.core.DatasetInfo) -> Any:

@@ -13,7 +13,7 @@ from robustjax import data
 from robustjax.attacks._engine.tiles import LARGEST_TILE
 from robustjax.checks import INF, checked, in_body
 from robustjax.scale.evaluation import Stage, stages
-from robustjax.scale.program import DoesNotFit, Program, usable_memory
+from robustjax.scale.program import DoesNotFit, Program
 from robustjax.scale.roofline import Roofline, roofline
 from robustjax.scale.topology import slice_of
 from robustjax.scale.training import Job
@@ -45,7 +45,7 @@ class Forecast:
     Attributes:
       job: what was planned.
       parameters: the number of weights.
-      program: the step as compiled; None where the compiler refused it.
+      program: as compiled, with one step of a run; None where the compiler refused it.
       needed, available: bytes on a device; `available` is None for an unknown chip.
       flops: of one device in a step; its `unbounded` loops were counted once.
       line: (bytes that no batch changes, bytes of an example), from compilations of this batch and
@@ -114,6 +114,8 @@ class Forecast:
             "devices": len(where.devices),
             "chip": None if where.chip is None else where.chip.name,
             "batch_size": job.recipe.batch_size,
+            "training_set": job.residence,
+            "training_set_bytes_per_device": job.held,
             "parameters": self.parameters,
             "fits": self.fits,
             "bytes_needed": self.needed,
@@ -164,8 +166,10 @@ def plan(
 ) -> Forecast:
     """Compile a run for devices that need not be there, and estimate what it takes.
 
-    The step is the one that `training.fit` runs, lowered from shapes: no array is made, and no
-    step is taken. Seconds are those of a roofline, which no run reaches.
+    The program is the one that `training.fit` calls, for one step of it, lowered from shapes: no
+    array is made, and no step is taken. It holds the training set where the run would, so that it
+    counts in memory; validation and checkpoints do not. Seconds are those of a roofline, which no
+    run reaches.
 
     Args:
       method, train, model, recipe, extra: see `training.fit`; of images only shapes matter.
@@ -191,8 +195,7 @@ def plan(
 
 def forecast(job: Job, attacks: Mapping[str, Attack], images: int, alternatives: bool) -> Forecast:
     """`plan` of a job."""
-    state, where, train = job.state(), job.where, job.train
-    available = None if where.chip is None else usable_memory(where.devices, where.chip)
+    state, where, train, available = job.state(), job.where, job.train, job.available
     program, needed = _compile(job)
     half = _half(job) if alternatives else None
     line = None if half is None else _line(job, needed, half, _compile(half)[1])

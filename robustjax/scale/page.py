@@ -11,6 +11,12 @@ from robustjax.scale.forecast import Forecast
 
 GIB = 2**30
 
+RESIDENCE = {
+    "replicated": "which lives on every device",
+    "sharded": "which is spread over the devices",
+    "streamed": "whose batches come from the host",
+}
+
 LANES = 128
 """Of a TPU's vector: the last axis of a layout is padded to a multiple."""
 
@@ -82,7 +88,7 @@ def _title(found: Forecast) -> str:
 def _memory(found: Forecast) -> str:
     lines = ["memory of a device"]
     if found.program is not None:
-        about = found.program.memory
+        about, job = found.program.memory, found.job
         parts = {
             "arguments": about.arguments,
             "outputs": about.outputs,
@@ -90,6 +96,7 @@ def _memory(found: Forecast) -> str:
             "code": about.code,
         }
         lines += [f"  {name:<22}{_size(size):>12}" for name, size in parts.items()]
+        lines[1] += f"  ({_size(job.held)} of them the training set, {RESIDENCE[job.residence]})"
     lines.append(f"  {'in all':<22}{_size(found.needed):>12}")
     if found.available is not None:
         lines.append(f"  {'available':<22}{_size(found.available):>12}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ import numpy as np
 
 from robustjax.parallel import Device, data_parallel
 from robustjax.scale.chips import Chip
-from robustjax.scale.hlo import parse
+from robustjax.scale.hlo import Computation, Module, parse
 from robustjax.scale.loops import Run, Walk
 
 COLLECTIVES = (
@@ -114,7 +116,7 @@ class Program:
       memory: its bytes.
       collectives: all that it runs.
       traffic: the bytes that its instructions read from memory and write to it, loops multiplied
-        out. Fusions that read a part of an operand count all of it.
+        out. A fusion that reads a part of an operand counts all of it, unless it only slices it.
       counts: how often each kind of instruction runs; in a fusion too, as 'fused OPCODE'.
       cycles: the TPU compiler's own estimate of the clock cycles; 0 from other compilers.
       unknown: the loops whose length depends on the data; they were counted once.
@@ -165,7 +167,8 @@ def compiled(function: Any, arguments: Sequence[Any]) -> Program:
     return read(found.as_text(), memory, known)
 
 
-def usable_memory(devices: Sequence[Device], chip: Chip) -> float:
+@functools.cache
+def usable_memory(devices: tuple[Device, ...], chip: Chip) -> float:
     """The bytes that programs may use on each of these devices.
 
     A device at hand says it. A TPU's compiler does when it is asked for more than there is. Else it
@@ -198,7 +201,8 @@ def refusal(message: str) -> DoesNotFit | None:
 
 def read(text: str, memory: Memory, arguments: Sequence[Any] = ()) -> Program:
     """Count what a compiled program does; `arguments`: see `loops.Walk`."""
-    walk = Walk(parse(text), arguments)
+    module = parse(text)
+    walk = Walk(module, arguments)
     counts: Counter[str] = Counter()
     collectives: Counter[tuple[str, int, int]] = Counter()
     traffic = cycles = 0
@@ -207,7 +211,7 @@ def read(text: str, memory: Memory, arguments: Sequence[Any] = ()) -> Program:
         counts[f"fused {opcode}" if run.fused else opcode] += run.times
         if run.fused:
             continue
-        traffic += run.times * moved(run)
+        traffic += run.times * moved(run, module)
         estimate = re.search(r'"estimated_cycles":"(\d+)"', run.instruction.attributes)
         cycles += run.times * int(estimate[1]) if estimate else 0
         kind = opcode.removesuffix("-start")
@@ -230,7 +234,7 @@ def _sent(run: Run) -> Any:
     return [array for operand in _operands(run) for array in operand]
 
 
-def moved(run: Run) -> int:
+def moved(run: Run, module: Module) -> int:
     """The bytes that an instruction reads from the device's memory and writes to it, once."""
     opcode = run.instruction.opcode
     if opcode in FREE or opcode.endswith("-done"):
@@ -247,4 +251,18 @@ def moved(run: Run) -> int:
     operands = _operands(run)
     if opcode == "dynamic-update-slice":
         return 2 * stored(operands[1])
-    return stored(written) + sum(stored(operand) for operand in operands)
+    if opcode != "fusion":
+        return stored(written) + sum(map(stored, operands))
+    inner = module.computations[run.instruction.called("calls")[0]]
+    read = [min(stored(a), _sliced(inner, place)) for place, a in enumerate(operands)]
+    return stored(written) + int(sum(read))
+
+
+def _sliced(fused: Computation, place: int) -> float:
+    """The bytes of the slices that a fusion takes of an operand; infinite if it takes all of it."""
+    inside = fused.instructions.values()
+    parameter = next(i for i in inside if i.opcode == "parameter" and i.operands == (str(place),))
+    users = [i for i in inside if parameter.name in i.operands]
+    if any(i.opcode not in SLICES or i.operands.index(parameter.name) for i in users):
+        return math.inf
+    return sum(array.padded for i in users for array in i.arrays)

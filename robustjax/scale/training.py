@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from robustjax import data, models, parallel
+from robustjax.data import resident
 from robustjax.scale.flops import Flops, count
-from robustjax.scale.program import Program, compiled
+from robustjax.scale.program import Program, compiled, usable_memory
 from robustjax.scale.topology import Slice
 from robustjax.training.loop import required_model
 from robustjax.training.methods.base import Method
 from robustjax.training.recipes import Recipe
+from robustjax.training.spans import residence, span_program
 from robustjax.training.state import TrainState
 from robustjax.training.step import IN_AXES, OUT_AXES, create_state, make_step, program
 
@@ -90,15 +94,47 @@ class Job:
         split = parallel.split(self.batches.batch(0, 0, 1), len(self.where.devices))
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), split)
 
+    @property
+    def available(self) -> float | None:
+        """The bytes that a program may use on a device; None where the chip is unknown."""
+        where = self.where
+        return None if where.chip is None else usable_memory(where.devices, where.chip)
+
+    @functools.cached_property
+    def residence(self) -> resident.Layout:
+        """Where the run would keep its examples."""
+        memory = parallel.device_memory() if self.available is None else self.available
+        variables = self.state().variables
+        return residence(self.module, variables, self.batches, memory, self.where.devices)
+
+    @property
+    def held(self) -> int:
+        """The bytes of the examples that live on a device."""
+        if self.residence == "streamed":
+            return 0
+        size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self._tables))
+        return size // len(self.where.devices) if self.residence == "sharded" else size
+
+    @property
+    def _tables(self) -> Any:
+        return resident.shapes(self.batches, self.residence == "sharded", len(self.where.devices))
+
     def compile(self) -> Program:
-        """Compile the step that the run would take.
+        """Compile the program that the run would call, for one step of it.
 
         Raises:
           DoesNotFit: the compiler says that the devices have too little memory.
         """
-        total = self.recipe.epochs * self.steps_per_epoch
-        step = program(self.module, total, self.train.num_classes, self.where.devices)
-        return compiled(step, (self.state(), self.method, self.recipe, key_shape(), self.batch()))
+        total, devices = self.recipe.epochs * self.steps_per_epoch, self.where.devices
+        about = self.module, total, self.train.num_classes
+        given = self.state(), self.method, self.recipe, key_shape()
+        if self.residence == "streamed":
+            return compiled(program(*about, devices), (*given, self.batch()))
+        sharded = self.residence == "sharded"
+        span = span_program(*about, self.train.image_shape, sharded, devices)
+        rows = len(devices), self.steps_per_epoch, self.per_device
+        order = jax.ShapeDtypeStruct(rows, np.int32)
+        return compiled(span, (*given, self._tables, order, np.int32(0), np.int32(1)))
 
     def flops(self) -> Flops:
         """What one device computes in a step."""

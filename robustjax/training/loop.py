@@ -35,7 +35,7 @@ from robustjax.training.run_directory import (
     write_metrics,
 )
 from robustjax.training.saver import Saver, snapshot
-from robustjax.training.spans import Metrics, Pace, spans
+from robustjax.training.spans import Metrics, Pace, residence, spans
 from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import create_state
 from robustjax.training.stopping import signals
@@ -131,7 +131,8 @@ def fit(
 
     Guarantees:
       A run that is killed at any step and resumed ends with the same weights, bit for bit, on the
-      same number of devices (on the CPU; accelerators are not measured yet).
+      same number of devices with room for as much of the training set (on the CPU; accelerators are
+      not measured yet). Elsewhere there is a warning.
       A run that is extended ends as a run of that length, bit for bit, if nothing in it depends on
       the fraction of training: a constant schedule, no warm-up.
 
@@ -160,6 +161,9 @@ def fit(
     state = create_state(
         module, method, recipe, init_key, train.images, train.labels, train.num_classes, devices
     )
+    memory, everything = parallel.device_memory(), tuple(jax.devices())
+    where = residence(module, state.variables, plan, memory, everything)
+    around = surroundings(where)
     identity = {
         "model": model_record(model, module, train.num_classes),
         "image_shape": train.image_shape,
@@ -185,7 +189,7 @@ def fit(
         if restored := last.restore(parallel.to_global(place(state), AXES), identity):
             state = parallel.to_local(restored[0], AXES)
             best_score, history = restored[1]["best"], restored[1]["history"]
-            warn_of_changes(restored[1].get("surroundings"))
+            warn_of_changes(restored[1].get("surroundings"), around)
             identity |= extended(restored[1], recipe.epochs, int(state.step))
             if identity.get(EXTENDED) != restored[1].get(EXTENDED):
                 for name, kept in (("weights", best), ("weights_last", last)):
@@ -213,7 +217,7 @@ def fit(
         averages = Averages(log_every, lambda step, found: log(step, "train", found))
 
         def about_now() -> dict[str, Any]:
-            found = {"best": best_score, "history": [*history], "surroundings": surroundings()}
+            found = {"best": best_score, "history": [*history], "surroundings": around}
             return identity | found
 
         def write(step: int, saves: list[tuple[Checkpoints, TrainState, dict[str, Any]]]) -> None:
@@ -227,7 +231,7 @@ def fit(
         )
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
         bar, pace = tqdm(total=total, initial=start, **show), Pace()
-        steps = spans(module, state, recipe, plan, step_key, total)
+        steps = spans(module, state, recipe, plan, step_key, total, where)
         with signals() as stop, bar, opened(own, out, identity), Saver() as saver, steps as span:
             while at < total and action != "stop":
                 most = pace.steps if jax.process_count() == 1 else log_every - at % log_every

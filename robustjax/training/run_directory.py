@@ -12,6 +12,7 @@ import jax
 
 from robustjax import files, models, parallel
 from robustjax.checkpoint import refuse_foreign
+from robustjax.data.resident import Layout
 from robustjax.training.state import TrainState
 from robustjax.writing import append, locked, replacing
 
@@ -49,20 +50,27 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def surroundings() -> dict[str, Any]:
-    """What may change the rounding of a run, and with it the last bits of its weights."""
+def surroundings(examples: Layout) -> dict[str, Any]:
+    """What may change the rounding of a run, and with it the last bits of its weights.
+
+    Args:
+      examples: where the training set lives, which the memory of the devices decides.
+    """
     kind = jax.devices()[0].device_kind
-    return {"devices": jax.device_count(), "kind": kind, "jax": jax.__version__}
+    about = {"devices": jax.device_count(), "kind": kind, "jax": jax.__version__}
+    return about | {"training set": examples}
 
 
-def warn_of_changes(before: Mapping[str, Any] | None) -> None:
+def warn_of_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
     """Warn about what a run no longer promises when it resumes elsewhere.
 
     Args:
-      before: the `surroundings` of its checkpoint; None: it does not say.
+      before: the `surroundings` of its checkpoint, or an older release's part of them; None: it
+        does not say.
+      now: those of this process.
     """
-    now = surroundings()
-    changes = [f"{n} {before[n]} -> {now[n]}" for n in now if before and before.get(n) != now[n]]
+    before = before or {}
+    changes = [f"{n} {before[n]} -> {now[n]}" for n in now if before.get(n, now[n]) != now[n]]
     if changes:
         warnings.warn(
             f"this run resumes in a different environment ({', '.join(changes)}), where sums "

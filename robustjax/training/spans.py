@@ -21,7 +21,7 @@ from jax import lax
 from robustjax import models, parallel
 from robustjax.data.ahead import ahead
 from robustjax.data.plan import Plan
-from robustjax.data.resident import layout, put, take
+from robustjax.data.resident import Layout, layout, put, take
 from robustjax.models.convolution import has_plain_convolution
 from robustjax.training.methods.base import Method
 from robustjax.training.recipes import Recipe
@@ -47,6 +47,7 @@ def spans(
     plan: Plan,
     key: jax.Array,
     total: int,
+    where: Layout,
 ) -> Iterator[Span]:
     """The function that runs a run's steps.
 
@@ -57,14 +58,14 @@ def spans(
       plan: the batches.
       key: of the run; all randomness depends only on (key, step, index).
       total: the last step.
+      where: the home of the examples, as `residence` says.
 
     Guarantees:
       The bits of the state do not depend on where spans begin and end.
     """
-    where = layout(plan)
     given = parallel.place(recipe, None)
     steps = range(int(state.step), total)
-    if where == "streamed" or slow_in_a_loop(module, state.variables, plan.train.image_shape):
+    if where == "streamed":
         made = _one_by_one(module, given, plan, key, steps)
     else:
         made = _together(module, given, plan, key, steps, where == "sharded")
@@ -72,10 +73,21 @@ def spans(
         yield span
 
 
+def residence(
+    module: models.Network,
+    variables: Any,
+    plan: Plan,
+    memory: float,
+    devices: tuple[parallel.Device, ...],
+) -> Layout:
+    """Where a run's examples live: see `layout`; streamed too for a network slow in a loop."""
+    if devices[0].platform == "cpu" and slow_in_a_loop(module, variables, plan.train.image_shape):
+        return "streamed"
+    return layout(plan, memory, len(devices))
+
+
 def slow_in_a_loop(module: models.Network, variables: Any, image_shape: tuple[int, ...]) -> bool:
     """Whether XLA:CPU will run this network's convolutions with a slow kernel inside a loop."""
-    if jax.default_backend() != "cpu":
-        return False
     images = jax.ShapeDtypeStruct((2, *image_shape), np.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), variables)
     return has_plain_convolution(lambda v, x: models.apply(module, v)[0](x), shapes, images)
@@ -84,7 +96,8 @@ def slow_in_a_loop(module: models.Network, variables: Any, image_shape: tuple[in
 @contextlib.contextmanager
 def _together(module, recipe, plan, key, steps, sharded):
     """Spans of one program, which finds the examples and the order of the epoch on the devices."""
-    call = _program(bare(module), steps.stop, plan.train.num_classes, sharded)
+    about = plan.train.num_classes, plan.train.image_shape
+    call = span_program(module, steps.stop, *about, sharded)
     tables, length = put(plan, sharded), plan.steps_per_epoch
 
     def order(epoch: int) -> Any:
@@ -109,13 +122,36 @@ def _together(module, recipe, plan, key, steps, sharded):
         yield span
 
 
+def span_program(
+    module: models.Network,
+    total: int,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    sharded: bool,
+    devices: tuple[parallel.Device, ...] | None = None,
+) -> Callable:
+    """The steps of a span on all devices, which hold the examples.
+
+    Args:
+      module, total, num_classes, devices: as for `step.program`.
+      image_shape: (H, W, C).
+      sharded: whether the examples are spread over the devices; see `data.resident`.
+
+    Returns:
+      (state, method, recipe, key, tables, order, first, last) -> (state, metrics), where `order`
+      (devices, steps of an epoch, b) has the rows of each step, and steps first to last - 1 of the
+      epoch run.
+    """
+    return _program(bare(module), total, num_classes, image_shape, sharded, devices)
+
+
 @functools.cache
-def _program(module: Any, total: int, num_classes: int, sharded: bool) -> Callable:
+def _program(module, total, num_classes, image_shape, sharded, devices) -> Callable:
     def span(state, method, recipe, key, tables, order, first, last):
         step = jax.jit(make_step(module, recipe, total, num_classes))  # traced once for both uses
 
         def at(i, state):
-            return step(state, method, key, take(tables, order[i], sharded))
+            return step(state, method, key, take(tables, order[i], image_shape, sharded))
 
         def run(i, carry):
             state, kept = carry
@@ -128,7 +164,7 @@ def _program(module: Any, total: int, num_classes: int, sharded: bool) -> Callab
 
     tables = 0 if sharded else None
     in_axes = (AXES, None, None, None, tables, 0, None, None)
-    return parallel.data_parallel(span, in_axes, OUT_AXES, donate_argnums=0)
+    return parallel.data_parallel(span, in_axes, OUT_AXES, donate_argnums=0, devices=devices)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import optax
 from jax import lax
 
 from robustjax import losses, models, parallel
-from robustjax.data import cutmix, mixup, to_float
+from robustjax.data import Rows, cutmix, mixup, to_float
 from robustjax.parallel import AXIS
 from robustjax.threats._trees import map_threats, scaled
 from robustjax.training.methods.base import Batch, Method
@@ -38,7 +38,7 @@ def create_state(
     method: Method,
     recipe: Recipe,
     key: jax.Array,
-    images: np.ndarray,
+    images: np.ndarray | Rows,
     labels: np.ndarray,
     num_classes: int,
     shards: int,

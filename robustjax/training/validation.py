@@ -51,7 +51,7 @@ class Validation:
         variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
         found = evaluate(
             models.apply(self._module, variables)[0],
-            data.to_float(self._images.images),
+            data.to_float(np.asarray(self._images.images)),
             self._images.labels,
             {"validation": self._attack},
             self._key,
