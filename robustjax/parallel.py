@@ -91,6 +91,106 @@ def emulate(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
     return jax.jit(jax.vmap(function, in_axes=in_axes, out_axes=out_axes, axis_name=AXIS))
 
 
+@checked(in_axes=_check_axes, out_axes=_check_axes, donate_argnums=(0, INF))
+def spread(
+    function: Callable,
+    in_axes: Any,
+    out_axes: Any,
+    donate_argnums: int | Sequence[int] = (),
+    devices: Sequence[Device] | None = None,
+) -> Callable:
+    """The program of `data_parallel` where each device has a part of what all of them share.
+
+    The compiler gathers a large array where it is needed and lets each device update its own part
+    (fully sharded data parallelism): `jit(vmap)` over the shard axis, as `emulate`, with the
+    shardings of `scatter`. Results differ from those of `data_parallel` by rounding.
+
+    Args:
+      function, in_axes, out_axes, donate_argnums, devices: as for `data_parallel`. Shared arguments
+        stay where they are: put them in their parts by `scatter`. Shared outputs are in parts.
+
+    >>> mean = rj.parallel.spread(lambda x: jax.lax.pmean(x, rj.parallel.AXIS), 0, None)
+    >>> float(mean(jnp.full(jax.device_count(), 3.0)))  # one number for each device
+    3.0
+    """
+    mesh = Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
+    mapped = jax.vmap(promoting(function), in_axes, out_axes, axis_name=AXIS)
+
+    def program(*args):
+        outputs = mapped(*args)
+        return _along(out_axes, outputs, lambda leaf, axis: _constrain(leaf, axis, mesh))
+
+    compiled = jax.jit(program, donate_argnums=donate_argnums)
+    if jax.process_count() == 1 or devices is not None:
+        return compiled
+
+    def joined(state, *args):
+        rest = (to_global(arg, axes) for arg, axes in zip(args, in_axes[1:], strict=True))
+        return compiled(state, *rest)
+
+    return joined if isinstance(in_axes, tuple) else compiled
+
+
+@checked(tree=check_arrays, axes=_check_axes)
+def scatter(tree: Any, axes: Any) -> Any:
+    """Put each large array of a tree in parts on all devices of all processes, for `spread`.
+
+    An array is cut along its longest axis that divides evenly; small ones are on every device.
+
+    Args:
+      tree: arrays, the same on every process; with one entry per device along the leading axis
+        where `axes` is 0.
+      axes: prefix of `tree` with None or 0.
+
+    >>> weights = rj.parallel.scatter({"kernel": jnp.ones((64, 256))}, None)["kernel"]
+    >>> weights.addressable_data(0).size * jax.device_count() == weights.size
+    True
+    """
+    mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
+    return _along(axes, tree, lambda leaf, axis: jax.device_put(leaf, _part(leaf, axis, mesh)))
+
+
+@checked(tree=check_arrays)
+def whole(tree: Any) -> Any:
+    """A scattered tree, whole on every device.
+
+    >>> rj.parallel.whole(rj.parallel.scatter(jnp.arange(4096), None)).sharding.is_fully_replicated
+    True
+    """
+    mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+LEAST = 1024
+"""Entries of the smallest array that is cut."""
+
+
+def _part(leaf: Any, axis: int | None, mesh: Mesh) -> NamedSharding:
+    """Where a leaf lives: axis 0 means one entry per device; None: in parts if it is large."""
+    if axis == 0:
+        return NamedSharding(mesh, PartitionSpec(AXIS))
+    even = [i for i, length in enumerate(leaf.shape) if length % mesh.size == 0]
+    if leaf.size < LEAST or not even:
+        return NamedSharding(mesh, PartitionSpec())
+    longest = max(even, key=lambda i: leaf.shape[i])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
+
+
+def _constrain(leaf: jax.Array, axis: int | None, mesh: Mesh) -> jax.Array:
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return jax.lax.with_sharding_constraint(leaf, _part(leaf, axis, mesh))
+
+
+def _along(axes: Any, tree: Any, function: Callable) -> Any:
+    """Map `function(leaf, axis)` over the leaves of a tree, of which `axes` is a prefix."""
+
+    def visit(axis, subtree):
+        return jax.tree.map(lambda leaf: function(leaf, axis), subtree)
+
+    return jax.tree.map(visit, axes, tree, is_leaf=lambda axis: axis is None)
+
+
 @checked(tree=functools.partial(check_arrays, axes=1), shards=(1, INF))
 def split(tree: Any, shards: int) -> Any:
     """Reshape every leaf (N, ...) to (shards, N / shards, ...).
