@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from robustjax import data, models, parallel
 from robustjax.training import Natural, averages, spans
-from robustjax.training.loop import place
+from robustjax.training.placement import REPLICATED
 from robustjax.training.step import create_state
 
 SIZE = 3 * tiny.SIZE
@@ -32,7 +32,7 @@ PLAN = data.Plan(dataset("train"), tiny.SIZE, 3, dataset("extra", soft=True), 0.
 
 def run(cuts, where):
     """The state after six steps, two epochs, and the losses."""
-    state = place(
+    state = REPLICATED.put(
         create_state(
             tiny.module(),
             Natural(),

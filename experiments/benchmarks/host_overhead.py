@@ -33,7 +33,7 @@ from robustjax import data, files, models, parallel
 from robustjax.attacks import PGD
 from robustjax.threats import Linf
 from robustjax.training import PGDAT, Natural, Recipe, fit
-from robustjax.training.loop import place
+from robustjax.training.placement import REPLICATED
 from robustjax.training.state import AXES
 from robustjax.training.step import create_state, make_step, program
 
@@ -50,7 +50,7 @@ def bare(method, steps, train, compiled):
     """A function that makes so many steps on one batch; steps per second."""
     module, devices = models.network(MODEL, train.num_classes), jax.device_count()
     key, classes = jax.random.key(0), train.num_classes
-    state = place(
+    state = REPLICATED.put(
         create_state(module, method, RECIPE, key, train.images, train.labels, classes, devices)
     )
     call, given = program(module, steps, classes), parallel.place(RECIPE, None)

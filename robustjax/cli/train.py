@@ -60,6 +60,8 @@ class TrainOptions(ProcessOptions):
       validation_attack: the attack under which accuracy chooses the best checkpoint; 'none': clean
         accuracy chooses it. None: 'none' for a method that trains on clean images, margin-un-10 for
         a distance head, whose softmax may hide its gradient, else pgd-10.
+      shard_state: each device keeps a part of every large array of the state (weights, optimiser,
+        moving average), for networks that do not fit otherwise.
       checkpoint_every: training steps between checkpoints; each epoch also ends with one.
       log: where the rows of metrics.jsonl go besides: tensorboard (OUT/tensorboard), csv
         (OUT/metrics_train.csv, OUT/metrics_validation.csv), wandb (if it is installed).
@@ -89,6 +91,7 @@ class TrainOptions(ProcessOptions):
     seed: int = 0
     resume: bool = False
     validation_attack: str | None = None
+    shard_state: bool = False
     checkpoint_every: int | None = None
     log: tuple[Literal["tensorboard", "csv", "wandb"], ...] = ()
     profile: int | None = None
@@ -136,6 +139,7 @@ def train(
             resume=options.resume,
             validation_attack=validation_attack,
             checkpoint_every=options.checkpoint_every,
+            shard_state=options.shard_state,
             loggers=loggers,
             profile=options.profile,
             threat=threat,

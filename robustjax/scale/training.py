@@ -129,9 +129,9 @@ class Job:
         about = self.module, total, self.train.num_classes
         given = self.state(), self.method, self.recipe, key_shape()
         if self.residence == "streamed":
-            return compiled(program(*about, devices), (*given, self.batch()))
+            return compiled(program(*about, devices=devices), (*given, self.batch()))
         sharded = self.residence == "sharded"
-        span = span_program(*about, self.train.image_shape, sharded, devices)
+        span = span_program(*about, self.train.image_shape, sharded, devices=devices)
         rows = len(devices), self.steps_per_epoch, self.per_device
         order = jax.ShapeDtypeStruct(rows, np.int32)
         return compiled(span, (*given, self._tables, order, np.int32(0), np.int32(1)))

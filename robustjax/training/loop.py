@@ -24,6 +24,7 @@ from robustjax.threats._trees import map_threats, threats_of
 from robustjax.training.averages import Averages
 from robustjax.training.loggers import Logger, opened
 from robustjax.training.methods.base import Method
+from robustjax.training.placement import REPLICATED, SCATTERED, Placement
 from robustjax.training.recipes import BASELINE, Recipe
 from robustjax.training.run_directory import (
     keep_metrics,
@@ -36,7 +37,7 @@ from robustjax.training.run_directory import (
 )
 from robustjax.training.saver import Saver, snapshot
 from robustjax.training.spans import Metrics, Pace, residence, spans
-from robustjax.training.state import AXES, TrainState
+from robustjax.training.state import TrainState
 from robustjax.training.step import create_state
 from robustjax.training.stopping import signals
 from robustjax.training.validation import Validation
@@ -80,6 +81,7 @@ def fit(
     validation_attack: Attack | None = None,
     checkpoint_every: int | None = None,
     log_every: int = 20,
+    shard_state: bool = False,
     loggers: Sequence[Logger] = (),
     profile: int | None = None,
     progress: bool = True,
@@ -115,6 +117,9 @@ def fit(
       checkpoint_every: training steps between checkpoints; each epoch also ends with one. A thread
         writes them, and where the disk is slower than training some are left out.
       log_every: training steps that one line of metrics.jsonl averages over.
+      shard_state: each device keeps a part of every large array of the state (weights, optimiser,
+        moving average), for networks whose state does not fit on one: fully sharded data
+        parallelism. Results differ from those without by rounding.
       loggers: where the lines of metrics.jsonl go besides: `TensorBoard()`, `CSV()`, `WandB()` or
         a `Logger` of your own.
       profile: write a trace of so many steps, or fewer where an epoch ends or a checkpoint is due,
@@ -154,7 +159,7 @@ def fit(
             f"{devices} x {recipe.accumulate}; choose another, or on a CPU set "
             "JAX_NUM_CPU_DEVICES=1 to use all cores as one device"
         )
-    total = recipe.epochs * steps_per_epoch
+    total, home = recipe.epochs * steps_per_epoch, SCATTERED if shard_state else REPLICATED
     model = required_model(model, method)
     module = models.network(model, train.num_classes)
     init_key, step_key, validation_key = jax.random.split(seeded(seed), 3)
@@ -186,20 +191,20 @@ def fit(
     with open_run(out, identity, resume):
         folder, best_score, history = out / "checkpoints", -1.0, []
         last, best = Checkpoints(folder / "last", 2), Checkpoints(folder / "best", 1)
-        if restored := last.restore(parallel.to_global(place(state), AXES), identity):
-            state = parallel.to_local(restored[0], AXES)
+        if restored := last.restore(home.to_save(home.put(state)), identity):
+            state = home.from_saved(restored[0])
             best_score, history = restored[1]["best"], restored[1]["history"]
             warn_of_changes(restored[1].get("surroundings"), around)
             identity |= extended(restored[1], recipe.epochs, int(state.step))
             if identity.get(EXTENDED) != restored[1].get(EXTENDED):
                 for name, kept in (("weights", best), ("weights_last", last)):
                     if (out / f"{name}.npz").exists():  # it is tied to the config that changes
-                        save_from(kept, out / f"{name}.npz", state, identity)
+                        save_from(kept, out / f"{name}.npz", state, home, identity)
             write_config(out, identity)  # in case it was lost, or has changed
         else:
             if (out / "metrics.jsonl").exists():
                 warnings.warn(f"{folder} holds no checkpoint: the run starts over", stacklevel=2)
-            state = place(state if init_from is None else fine_tuned(state, init_from))
+            state = home.put(state if init_from is None else fine_tuned(state, init_from))
         start = int(state.step)
         current, action = method.control(history)
         begun = time.monotonic() - keep_metrics(out, start)
@@ -222,16 +227,16 @@ def fit(
 
         def write(step: int, saves: list[tuple[Checkpoints, TrainState, dict[str, Any]]]) -> None:
             for to, kept, about in saves:
-                to.save(step, parallel.to_global(kept, AXES), about)
+                to.save(step, home.to_save(kept), about)
                 if to is best:
-                    save_weights(out / "weights.npz", kept, identity)
+                    save_weights(out / "weights.npz", home.whole(kept.variables), identity)
 
         validate = Validation(
             module, validation, validation_attack, validation_key, recipe.batch_size
         )
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
         bar, pace = tqdm(total=total, initial=start, **show), Pace()
-        steps = spans(module, state, recipe, plan, step_key, total, where)
+        steps = spans(module, state, recipe, plan, step_key, total, where, home)
         with signals() as stop, bar, opened(own, out, identity), Saver() as saver, steps as span:
             while at < total and action != "stop":
                 most = pace.steps if jax.process_count() == 1 else log_every - at % log_every
@@ -254,7 +259,7 @@ def fit(
                     averages.flush()
                 saves: list[tuple[Checkpoints, TrainState, dict[str, Any]]] = []
                 if epoch_ends:
-                    scores = validate(state)
+                    scores = validate(home.whole(state.variables))
                     log(at, "validation", scores)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                     score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
@@ -267,7 +272,11 @@ def fit(
                     if action == "rollback" and at < total:  # else nothing would follow
                         saver.put(functools.partial(write, at, saves))
                         saver.wait()
-                        state, best_score, saves = rolled_back(state, best, identity), -1.0, []
+                        state, best_score, saves = (
+                            rolled_back(state, best, home, identity),
+                            -1.0,
+                            [],
+                        )
                 if save_now or stopped:
                     must = stopped or at == total or action != "continue"
                     if must:  # nothing that waits may be left out
@@ -279,11 +288,12 @@ def fit(
                         saver.wait()
                 if stopped and action != "stop" and at < total:
                     stop.leave(f"{out}: stopped at step {at} of {total} and saved")
-        save_weights(out / "weights_last.npz", state, identity)
+        variables = home.whole(state.variables)
+        save_weights(out / "weights_last.npz", variables, identity)
         if not recipe.early_stopping:
-            save_weights(out / "weights.npz", state, identity)
+            save_weights(out / "weights.npz", variables, identity)
         else:
-            save_from(best, out / "weights.npz", state, identity)
+            save_from(best, out / "weights.npz", state, home, identity)
         return Result(state, best_score, out, start)
 
 
@@ -311,19 +321,21 @@ def extended(meta: Mapping[str, Any], epochs: int, step: int) -> dict[str, Any]:
     return {EXTENDED: earlier} if earlier else {}
 
 
-def save_from(kept: Checkpoints, path: Path, state: TrainState, identity: dict[str, Any]) -> None:
+def save_from(
+    kept: Checkpoints, path: Path, state: TrainState, home: Placement, identity: dict[str, Any]
+) -> None:
     """Write a checkpoint's weights to `path`; without a checkpoint, the intact ones there stay.
 
     Raises:
       ValueError: there is neither.
     """
     try:
-        found = kept.restore(parallel.to_global(state, AXES), identity)
+        found = kept.restore(home.to_save(state), identity)
     except DamagedCheckpoint as error:
         warnings.warn(str(error), stacklevel=3)
         found = None
     if found:
-        save_weights(path, parallel.to_local(found[0], AXES), identity)
+        save_weights(path, home.whole(home.from_saved(found[0]).variables), identity)
         return
     try:
         models.load_weights(path, identity)
@@ -331,12 +343,14 @@ def save_from(kept: Checkpoints, path: Path, state: TrainState, identity: dict[s
         raise ValueError(f"{kept.folder} holds no checkpoint, and {error}") from error
 
 
-def rolled_back(state: TrainState, best: Checkpoints, identity: dict[str, Any]) -> TrainState:
+def rolled_back(
+    state: TrainState, best: Checkpoints, home: Placement, identity: dict[str, Any]
+) -> TrainState:
     """The best state, at the step of this one."""
-    found = best.restore(parallel.to_global(state, AXES), identity)
+    found = best.restore(home.to_save(state), identity)
     if found is None:
         raise ValueError(f"{best.folder} holds no checkpoint to go back to")
-    return parallel.to_local(found[0], AXES).replace(step=state.step)
+    return home.from_saved(found[0]).replace(step=state.step)
 
 
 def fine_tuned(state: TrainState, run: str | Path) -> TrainState:
@@ -377,12 +391,6 @@ def model_record(model: dict[str, Any] | Any, module: models.Network, num_classe
     if isinstance(model, Mapping):
         return {**model, "num_classes": num_classes}
     return models.describe(module, num_classes)
-
-
-def place(state: TrainState) -> TrainState:
-    """Place a new state, equal in every process, on the devices as the step will return it."""
-    own = slice(*(jax.local_device_count() * (jax.process_index() + i) for i in (0, 1)))
-    return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
 
 
 @checked

@@ -2,76 +2,108 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
+from typing_extensions import override
 
 from robustjax import parallel
 from robustjax.training.state import AXES, TrainState
 
 
-class Placement(Protocol):
+class Placement(abc.ABC):
     """Where a state lives. Objects are compared, since programs are cached by them."""
 
+    @abc.abstractmethod
     def put(self, state: TrainState) -> TrainState:
         """A new state, equal in every process, where it will live."""
-        ...
 
-    def run(self, function: Callable, in_axes: Any, out_axes: Any) -> Callable:
-        """A function of one device, (state, ...) -> (state, ...), on all of them; it reuses the
-        memory of the state."""
-        ...
+    @abc.abstractmethod
+    def run(
+        self,
+        function: Callable,
+        in_axes: Any,
+        out_axes: Any,
+        devices: tuple[parallel.Device, ...] | None = None,
+    ) -> Callable:
+        """A function of one device, (state, ...) -> (state, ...), on all of them (or `devices`).
 
+        It reuses the memory of the state.
+        """
+
+    @abc.abstractmethod
     def to_save(self, state: TrainState) -> TrainState:
         """The same as global arrays, for checkpoints."""
-        ...
 
+    @abc.abstractmethod
     def from_saved(self, state: TrainState) -> TrainState:
         """The inverse of `to_save`."""
-        ...
 
+    @abc.abstractmethod
     def whole(self, tree: Any) -> Any:
         """A part of a state, such as its variables, on every device."""
-        ...
 
 
-class Replicated:
+class Replicated(Placement):
     """The state is whole on every device; its slot is split."""
 
-    def put(self, state: TrainState) -> TrainState:  # noqa: D102
+    @override
+    def put(self, state: TrainState) -> TrainState:
         own = slice(*(jax.local_device_count() * (jax.process_index() + i) for i in (0, 1)))
         return parallel.place(state.replace(slot=jax.tree.map(lambda a: a[own], state.slot)), AXES)
 
-    def run(self, function: Callable, in_axes: Any, out_axes: Any) -> Callable:  # noqa: D102
-        return parallel.data_parallel(function, in_axes, out_axes, donate_argnums=0)
+    @override
+    def run(
+        self,
+        function: Callable,
+        in_axes: Any,
+        out_axes: Any,
+        devices: tuple[parallel.Device, ...] | None = None,
+    ) -> Callable:
+        return parallel.data_parallel(function, in_axes, out_axes, 0, devices)
 
-    def to_save(self, state: TrainState) -> TrainState:  # noqa: D102
+    @override
+    def to_save(self, state: TrainState) -> TrainState:
         return parallel.to_global(state, AXES)
 
-    def from_saved(self, state: TrainState) -> TrainState:  # noqa: D102
+    @override
+    def from_saved(self, state: TrainState) -> TrainState:
         return parallel.to_local(state, AXES)
 
-    def whole(self, tree: Any) -> Any:  # noqa: D102
+    @override
+    def whole(self, tree: Any) -> Any:
         return tree
 
 
-class Scattered:
+class Scattered(Placement):
     """Each device has a part of every large array: weights, optimiser state, average, rows."""
 
-    def put(self, state: TrainState) -> TrainState:  # noqa: D102
+    @override
+    def put(self, state: TrainState) -> TrainState:
         return parallel.scatter(state, AXES)
 
-    def run(self, function: Callable, in_axes: Any, out_axes: Any) -> Callable:  # noqa: D102
-        return parallel.spread(function, in_axes, out_axes, donate_argnums=0)
+    @override
+    def run(
+        self,
+        function: Callable,
+        in_axes: Any,
+        out_axes: Any,
+        devices: tuple[parallel.Device, ...] | None = None,
+    ) -> Callable:
+        return parallel.spread(function, in_axes, out_axes, 0, devices)
 
-    def to_save(self, state: TrainState) -> TrainState:  # noqa: D102
+    @override
+    def to_save(self, state: TrainState) -> TrainState:
         return state
 
-    def from_saved(self, state: TrainState) -> TrainState:  # noqa: D102
+    @override
+    def from_saved(self, state: TrainState) -> TrainState:
         return state
 
-    def whole(self, tree: Any) -> Any:  # noqa: D102
+    @override
+    def whole(self, tree: Any) -> Any:
         return parallel.whole(tree)
 
 

@@ -13,7 +13,6 @@ import jax
 from robustjax import files, models, parallel
 from robustjax.checkpoint import refuse_foreign
 from robustjax.data.resident import Layout
-from robustjax.training.state import TrainState
 from robustjax.writing import append, locked, replacing
 
 
@@ -111,8 +110,8 @@ def keep_metrics(out: Path, step: int) -> float:
     return rows[-1].get("seconds", 0.0) if rows else 0.0
 
 
-def save_weights(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
-    """Write the evaluated weights for NumPy to read, tied to the run's config.json."""
+def save_weights(path: Path, variables: Any, identity: dict[str, Any]) -> None:
+    """Write variables, whole on every device, for NumPy to read, tied to the run's config.json."""
     if jax.process_index() == 0:
-        variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
+        variables = jax.tree.map(lambda a: a.addressable_data(0), variables)
         models.save_weights(path, variables, identity)

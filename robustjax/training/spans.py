@@ -24,6 +24,7 @@ from robustjax.data.plan import Plan
 from robustjax.data.resident import Layout, layout, put, take
 from robustjax.models.convolution import has_plain_convolution
 from robustjax.training.methods.base import Method
+from robustjax.training.placement import REPLICATED, Placement
 from robustjax.training.recipes import Recipe
 from robustjax.training.state import AXES, TrainState
 from robustjax.training.step import OUT_AXES, bare, make_step, program
@@ -48,6 +49,7 @@ def spans(
     key: jax.Array,
     total: int,
     where: Layout,
+    home: Placement = REPLICATED,
 ) -> Iterator[Span]:
     """The function that runs a run's steps.
 
@@ -59,6 +61,7 @@ def spans(
       key: of the run; all randomness depends only on (key, step, index).
       total: the last step.
       where: the home of the examples, as `residence` says.
+      home: where the state lives.
 
     Guarantees:
       The bits of the state do not depend on where spans begin and end.
@@ -66,9 +69,9 @@ def spans(
     given = parallel.place(recipe, None)
     steps = range(int(state.step), total)
     if where == "streamed":
-        made = _one_by_one(module, given, plan, key, steps)
+        made = _one_by_one(module, given, plan, key, steps, home)
     else:
-        made = _together(module, given, plan, key, steps, where == "sharded")
+        made = _together(module, given, plan, key, steps, where == "sharded", home)
     with made as span:
         yield span
 
@@ -94,10 +97,10 @@ def slow_in_a_loop(module: models.Network, variables: Any, image_shape: tuple[in
 
 
 @contextlib.contextmanager
-def _together(module, recipe, plan, key, steps, sharded):
+def _together(module, recipe, plan, key, steps, sharded, home):
     """Spans of one program, which finds the examples and the order of the epoch on the devices."""
     about = plan.train.num_classes, plan.train.image_shape
-    call = span_program(module, steps.stop, *about, sharded)
+    call = span_program(module, steps.stop, *about, sharded, home)
     tables, length = put(plan, sharded), plan.steps_per_epoch
 
     def order(epoch: int) -> Any:
@@ -128,12 +131,13 @@ def span_program(
     num_classes: int,
     image_shape: tuple[int, int, int],
     sharded: bool,
+    home: Placement = REPLICATED,
     devices: tuple[parallel.Device, ...] | None = None,
 ) -> Callable:
     """The steps of a span on all devices, which hold the examples.
 
     Args:
-      module, total, num_classes, devices: as for `step.program`.
+      module, total, num_classes, home, devices: as for `step.program`.
       image_shape: (H, W, C).
       sharded: whether the examples are spread over the devices; see `data.resident`.
 
@@ -142,11 +146,11 @@ def span_program(
       (devices, steps of an epoch, b) has the rows of each step, and steps first to last - 1 of the
       epoch run.
     """
-    return _program(bare(module), total, num_classes, image_shape, sharded, devices)
+    return _program(bare(module), total, num_classes, image_shape, sharded, home, devices)
 
 
 @functools.cache
-def _program(module, total, num_classes, image_shape, sharded, devices) -> Callable:
+def _program(module, total, num_classes, image_shape, sharded, home, devices) -> Callable:
     def span(state, method, recipe, key, tables, order, first, last):
         step = jax.jit(make_step(module, recipe, total, num_classes))  # traced once for both uses
 
@@ -164,13 +168,13 @@ def _program(module, total, num_classes, image_shape, sharded, devices) -> Calla
 
     tables = 0 if sharded else None
     in_axes = (AXES, None, None, None, tables, 0, None, None)
-    return parallel.data_parallel(span, in_axes, OUT_AXES, donate_argnums=0, devices=devices)
+    return home.run(span, in_axes, OUT_AXES, devices)
 
 
 @contextlib.contextmanager
-def _one_by_one(module, recipe, plan, key, steps):
+def _one_by_one(module, recipe, plan, key, steps, home):
     """Spans of single steps, whose batches other threads read and put on the devices."""
-    call = program(module, steps.stop, plan.train.num_classes)
+    call = program(module, steps.stop, plan.train.num_classes, home)
 
     def batch(step: int) -> Any:
         found = plan.batch(step, jax.process_index(), jax.process_count())

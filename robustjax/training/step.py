@@ -22,6 +22,7 @@ from robustjax.parallel import AXIS
 from robustjax.threats._trees import map_threats, scaled
 from robustjax.training.methods.base import Batch, Method
 from robustjax.training.net import Net
+from robustjax.training.placement import REPLICATED, Placement
 from robustjax.training.recipes import Recipe
 from robustjax.training.schedules import warm_up
 from robustjax.training.state import AXES, TrainState
@@ -157,6 +158,7 @@ def program(
     module: models.Network,
     total_steps: int,
     num_classes: int,
+    home: Placement = REPLICATED,
     devices: tuple[parallel.Device, ...] | None = None,
 ) -> Callable:
     """The step on all devices: (state, method, recipe, key, batch) -> (state, metrics).
@@ -165,13 +167,14 @@ def program(
       module: the network.
       total_steps: of the run.
       num_classes: K.
+      home: where the state lives.
       devices: see `parallel.data_parallel`.
 
     Guarantees:
       Methods and recipes that differ only in numbers, and all seeds, share one compilation.
       No weights of the network stay alive in it.
     """
-    return _program(bare(module), total_steps, num_classes, devices)
+    return _program(bare(module), total_steps, num_classes, home, devices)
 
 
 def bare(module: models.Network) -> models.Network:
@@ -184,13 +187,14 @@ def _program(
     module: models.Network,
     total_steps: int,
     num_classes: int,
+    home: Placement,
     devices: tuple[parallel.Device, ...] | None,
 ) -> Callable:
     def step(state, method, recipe, key, batch):
         return make_step(module, recipe, total_steps, num_classes)(state, method, key, batch)
 
     in_axes = (*IN_AXES[:2], None, *IN_AXES[2:])
-    return parallel.data_parallel(step, in_axes, OUT_AXES, donate_argnums=0, devices=devices)
+    return home.run(step, in_axes, OUT_AXES, devices)
 
 
 def scale_eps(tree: T, factor: jax.Array) -> T:

@@ -16,7 +16,6 @@ from robustjax.data.resident import SHARE
 from robustjax.evaluation import evaluate
 from robustjax.outputs import logits_of
 from robustjax.parallel import AXIS
-from robustjax.training.state import TrainState
 from robustjax.training.step import bare
 from robustjax.typing import Attack
 
@@ -44,11 +43,11 @@ class Validation:
         self._attack, self._key = attack, key
         self._resident: list[tuple[Any, Any]] = []
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """'accuracy', and under an attack 'robust_accuracy'."""
+    def __call__(self, variables: Any) -> dict[str, float]:
+        """'accuracy', and under an attack 'robust_accuracy', of variables on every device."""
         if self._attack is None:
-            return {"accuracy": self._clean(state.variables)}
-        variables = jax.tree.map(lambda a: a.addressable_data(0), state.variables)
+            return {"accuracy": self._clean(variables)}
+        variables = jax.tree.map(lambda a: a.addressable_data(0), variables)
         found = evaluate(
             models.apply(self._module, variables)[0],
             data.to_float(np.asarray(self._images.images)),

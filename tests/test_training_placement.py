@@ -1,0 +1,85 @@
+"""A run whose state is in parts is the run whose state is whole, and each device holds its part."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import data, files, models, parallel
+from robustjax.training import Natural, Recipe, fit
+from robustjax.training.placement import REPLICATED, SCATTERED
+
+RECIPE = Recipe(
+    epochs=2,
+    batch_size=64,
+    lr=0.05,
+    ema=0.9,
+    augment=data.Augment(pad=0, flip=False),
+)
+MODEL = {"name": "cnn", "width": 4}
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(parallel, "LEAST", 16)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", "train").head(192), data.load("digits", "validation").head(64)
+
+
+def run(out, digits, **how):
+    given = {"model": MODEL, "out": out, "recipe": RECIPE, "progress": False} | how
+    return fit(given.pop("method", Natural()), *digits, **given)
+
+
+def weights(out):
+    return jax.tree.leaves(models.load_weights(out / "weights_last.npz"))
+
+
+def test_a_scattered_run_is_the_replicated_one(digits, tmp_path):
+    whole = run(tmp_path / "whole", digits)
+    parts = run(tmp_path / "parts", digits, shard_state=True)
+    for ours, theirs in zip(weights(tmp_path / "parts"), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    kernel = parts.state.params["body"]["kernel"]
+    assert kernel.addressable_data(0).size * jax.device_count() == kernel.size
+    everything = lambda state: [state.params, state.opt_state, state.ema]  # noqa: E731
+    held = [a.addressable_data(0).size for a in jax.tree.leaves(everything(parts.state))]
+    assert sum(held) < 0.4 * sum(a.size for a in jax.tree.leaves(everything(whole.state)))
+    losses = [
+        [
+            row["loss"]
+            for row in files.read_metrics(tmp_path / name / "metrics.jsonl")
+            if "loss" in row
+        ]
+        for name in ("whole", "parts")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_it_resumes_from_either(digits, tmp_path):
+    """A checkpoint holds whole arrays: a run may go on in parts, and back."""
+    short = dataclasses.replace(RECIPE, epochs=1)
+    run(tmp_path / "a", digits, recipe=short)
+    with pytest.warns(UserWarning, match="is extended"):
+        run(tmp_path / "a", digits, shard_state=True, resume=True)
+    run(tmp_path / "b", digits, recipe=short, shard_state=True)
+    with pytest.warns(UserWarning, match="is extended"):
+        run(tmp_path / "b", digits, resume=True)
+    for ours, theirs in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_where_a_state_is_put():
+    tree = {"large": jnp.ones((6, 8)), "small": jnp.ones(3), "odd": jnp.ones((7, 5))}
+    parts = parallel.scatter(tree, None)
+    assert parts["large"].addressable_data(0).shape == (6, 2)
+    for name in ("small", "odd"):
+        assert parts[name].sharding.is_fully_replicated
+    back = SCATTERED.whole(parts)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(back))
+    assert REPLICATED.whole(tree) is tree
