@@ -124,11 +124,7 @@ def spread(
     if jax.process_count() == 1 or devices is not None:
         return compiled
 
-    def joined(state, *args):
-        rest = (to_global(arg, axes) for arg, axes in zip(args, in_axes[1:], strict=True))
-        return compiled(state, *rest)
-
-    return joined if isinstance(in_axes, tuple) else compiled
+    return lambda *args: compiled(*_along(in_axes, args, lambda a, axis: _joined(a, axis, mesh)))
 
 
 @checked(tree=check_arrays, axes=_check_axes)
@@ -174,6 +170,19 @@ def _part(leaf: Any, axis: int | None, mesh: Mesh) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec())
     longest = max(even, key=lambda i: leaf.shape[i])
     return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
+
+
+def _joined(leaf: Any, axis: int | None, mesh: Mesh) -> Any:
+    """What `place` has put on this process's devices, as a part of a global array."""
+    local = isinstance(leaf, jax.Array) and leaf.is_fully_addressable
+    if not local or jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    parts = [shard.data for shard in leaf.addressable_shards]
+    if len(parts) < jax.local_device_count():
+        return np.asarray(leaf)
+    shape = leaf.shape if axis is None else (mesh.size, *leaf.shape[1:])
+    spec = PartitionSpec() if axis is None else PartitionSpec(AXIS)
+    return jax.make_array_from_single_device_arrays(shape, NamedSharding(mesh, spec), parts)
 
 
 def _constrain(leaf: jax.Array, axis: int | None, mesh: Mesh) -> jax.Array:

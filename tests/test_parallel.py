@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from two_processes import one_step
+from two_processes import one_step, small
 
 from robustjax import files, parallel
 from robustjax.parallel import AXIS
@@ -59,7 +59,7 @@ def test_placed_state_compiles_once():
 
 
 def test_two_processes_equal_one(tmp_path):
-    """A run of two processes with two CPU devices each, and its resumption, against one process."""
+    """Runs of two processes with two CPU devices each, and a resumption, against one process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -78,10 +78,9 @@ def test_two_processes_equal_one(tmp_path):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     one_step(tmp_path / "alone")
-    with (
-        np.load(together / "weights_last.npz") as two,
-        np.load(tmp_path / "alone/weights_last.npz") as one,
-    ):
+    small(tmp_path / "whole", shard_state=False)
+    for pair in (("together", "alone"), ("parts", "whole")):
+        two, one = (np.load(tmp_path / run / "weights_last.npz") for run in pair)
         assert set(two) == set(one)
         for name in one:
             np.testing.assert_allclose(two[name], one[name], atol=1e-5, err_msg=name)

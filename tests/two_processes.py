@@ -8,7 +8,7 @@ import jax
 from robustjax import data, parallel
 from robustjax.attacks import PGD
 from robustjax.threats import L2
-from robustjax.training import PGDAT, Recipe, fit
+from robustjax.training import PGDAT, Natural, Recipe, fit
 
 
 def one_step(out, resume=False):
@@ -28,9 +28,26 @@ def one_step(out, resume=False):
     )
 
 
+def small(out, shard_state):
+    """Two natural steps of a small net, whose state may be spread over the devices."""
+    parallel.LEAST = 16
+    train, validation = (data.load("digits", s).head(64) for s in ("train", "validation"))
+    fit(
+        Natural(),
+        train,
+        validation,
+        model={"name": "cnn", "width": 4},
+        out=out,
+        recipe=Recipe(epochs=2, batch_size=64, augment=data.Augment(pad=0, flip=False)),
+        progress=False,
+        shard_state=shard_state,
+    )
+
+
 if __name__ == "__main__":
     coordinator, process, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     parallel.initialize(coordinator, 2, process)
     assert jax.device_count() == 4 and jax.local_device_count() == 2
     one_step(folder)
     one_step(folder, resume=True)
+    small(folder.with_name("parts"), shard_state=True)
