@@ -303,7 +303,7 @@ def test_the_command_plans_what_train_would_run(capsys, tmp_path):
     page = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     assert "PGDAT, cnn" in page and "fgsm on 10 images" in page
-    assert "the training set, which lives on every device" in page
+    assert "the training set, on every device" in page
     assert found["batch_size"] == 16 and found["steps_per_epoch"] == 80
     assert found["evaluation"]["fgsm"][0]["steps"] == 1
 

@@ -12,9 +12,9 @@ from robustjax.scale.forecast import Forecast
 GIB = 2**30
 
 RESIDENCE = {
-    "replicated": "which lives on every device",
-    "sharded": "which is spread over the devices",
-    "streamed": "whose batches come from the host",
+    "replicated": "the training set, on every device",
+    "sharded": "of the training set, which is spread over the devices",
+    "streamed": "of the training set, whose batches come from the host",
 }
 
 LANES = 128
@@ -49,7 +49,7 @@ def verdict(found: Forecast) -> str:
     'it fits: 1.00 of 2.00 GiB a device'
     """
     if found.available is None:
-        return f"it needs {_gib(found.needed)} a device; the device's memory is unknown"
+        return f"it needs {_size(found.needed)} a device; the device's memory is unknown"
     have = f"{found.needed / GIB:.2f} of {_gib(found.available)} a device"
     if found.fits:
         return f"it fits: {have}"
@@ -96,7 +96,7 @@ def _memory(found: Forecast) -> str:
             "code": about.code,
         }
         lines += [f"  {name:<22}{_size(size):>12}" for name, size in parts.items()]
-        lines[1] += f"  ({_size(job.held)} of them the training set, {RESIDENCE[job.residence]})"
+        lines[1] += f"  ({_size(job.held)} {RESIDENCE[job.residence]})"
     lines.append(f"  {'in all':<22}{_size(found.needed):>12}")
     if found.available is not None:
         lines.append(f"  {'available':<22}{_size(found.available):>12}")
