@@ -39,8 +39,8 @@ BLANK = data.Dataset(
 METHOD = training.PGDAT(PGD(Linf(0.05), steps=3))
 
 
-def read_jitted(function, *arguments, known=()):
-    return read(jax.jit(function).lower(*arguments).compile().as_text(), Memory(0, 0, 0), known)
+def read_jitted(function, *arguments):
+    return read(jax.jit(function).lower(*arguments).compile().as_text(), Memory(0, 0, 0))
 
 
 def test_a_line_of_a_program_is_read():
@@ -107,7 +107,7 @@ ENTRY %main (n.2: s32[], x.2: f32[4]) -> f32[4] {
 
 @pytest.mark.parametrize(("steps", "times"), [(7, 5), (40, 8), (1, 0), (None, 1)])
 def test_the_bound_of_a_loop_is_followed_to_the_arguments(steps, times):
-    walk = Walk(parse(LOOP), [None, None, None, steps])
+    walk = Walk(parse(LOOP), {"flat_args[3]": steps} if steps else {})
     found = {run.instruction.opcode: run.times for run in walk.runs()}
     assert found["sine"] == times
     assert walk.unknown == ([] if steps else ["loop"])
@@ -120,6 +120,14 @@ def test_loops_multiply():
     found = read_jitted(lambda x: lax.fori_loop(0, 3, lambda _, x: inner(x), x), jnp.eye(8))
     assert found.counts.get("sine", 0) + found.counts.get("fused sine", 0) == 15
     assert found.unknown == ()
+
+
+def test_arguments_that_nothing_reads_do_not_shift_the_others():
+    def run(*args):
+        return lax.fori_loop(0, args[2], lambda _, x: jnp.sin(x) + x[::-1], args[0])
+
+    found = compiled(jax.jit(run), (jnp.ones(1000), 3, 7))
+    assert found.unknown == () and 7 in (found.counts.get("sine"), found.counts.get("fused sine"))
 
 
 def test_a_loop_until_the_data_say_so_counts_once_and_is_named():

@@ -7,7 +7,8 @@ program's arguments, such as the steps of an attack, the loop's bound is followe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from robustjax.scale.hlo import Computation, Instruction, Module
@@ -71,7 +72,8 @@ class Walk:
 
     Args:
       module: see `hlo.parse`.
-      arguments: the numbers among the leaves of the program's arguments; None for arrays.
+      arguments: the numbers among the leaves of the program's arguments, by the names that the
+        compiled text gives them: those that nothing reads are not there, so places say little.
 
     Attributes:
       unknown: the loops whose length depends on the data; they were counted once.
@@ -79,12 +81,12 @@ class Walk:
     >>> from robustjax.scale.hlo import parse
     >>> double = jax.jit(lambda x, n: jax.lax.fori_loop(0, n, lambda _, x: jnp.sin(x) + x[::-1], x))
     >>> program = double.lower(jnp.ones(1000), 7).compile().as_text()
-    >>> walk = Walk(parse(program), [None, 7])
+    >>> walk = Walk(parse(program), {"n": 7})
     >>> max(run.times for run in walk.runs()), walk.unknown
     (7, [])
     """
 
-    def __init__(self, module: Module, arguments: Sequence[Any] = ()):
+    def __init__(self, module: Module, arguments: Mapping[str, float] = MappingProxyType({})):
         """Walk nowhere yet."""
         self.module, self.arguments = module, arguments
         self.unknown: list[str] = []
@@ -126,12 +128,11 @@ class Walk:
                 yield from self._visit(self.module.computations[name], given, often, inner)
 
     def _argument(self, place: int) -> Any:
-        """The value of the program's parameter; the compiler drops those that nothing reads."""
+        """The value of the program's parameter."""
         parameters = (i for i in self.module.entry.instructions.values() if i.opcode == "parameter")
         parameter = next(i for i in parameters if i.operands == (str(place),))
-        flat = re.search(r'op_name="flat_args\[(\d+)\]', parameter.attributes)
-        place = int(flat[1]) if flat else place
-        return self.arguments[place] if place < len(self.arguments) else None
+        name = re.search(r'op_name="([^"]*)"', parameter.attributes)
+        return self.arguments.get(name[1].replace("\\'", "'")) if name else None
 
     def _trips(self, loop: Instruction, computation: Computation, inputs: Inputs) -> int | None:
         said = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)

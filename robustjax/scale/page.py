@@ -32,7 +32,7 @@ def page(found: Forecast) -> str:
     >>> found = Forecast(job, parameters=7, program=None, needed=3e9, available=2e9, flops=0,
     ...     unbounded=0, line=None, choices=(), stages={}, images=10)
     >>> page(found).splitlines()[-1]
-    'it does not fit: it needs 2.79 of 1.86 GiB a device, 0.93 GiB too much; more chips, ...'
+    'it does not fit: it needs 2.79 of 1.86 GiB a device, 0.93 GiB too much; a smaller ...'
     """
     parts = [_title(found), _memory(found)]
     if found.program is not None:

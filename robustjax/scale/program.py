@@ -8,7 +8,8 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -162,8 +163,10 @@ def compiled(function: Any, arguments: Sequence[Any]) -> Program:
         about.temp_size_in_bytes,
         about.generated_code_size_in_bytes,
     )
-    leaves = jax.tree.leaves(tuple(arguments))
-    known = [float(leaf) if isinstance(leaf, int | float | np.number) else None for leaf in leaves]
+    known = {}
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tuple(arguments))):
+        if isinstance(leaf, int | float | np.number):  # pmap names leaves by place, jit by path
+            known[f"flat_args[{i}]"] = known[f"args{jax.tree_util.keystr(path)}"] = float(leaf)
     return read(found.as_text(), memory, known)
 
 
@@ -199,7 +202,9 @@ def refusal(message: str) -> DoesNotFit | None:
     return DoesNotFit(needed, available)
 
 
-def read(text: str, memory: Memory, arguments: Sequence[Any] = ()) -> Program:
+def read(
+    text: str, memory: Memory, arguments: Mapping[str, float] = MappingProxyType({})
+) -> Program:
     """Count what a compiled program does; `arguments`: see `loops.Walk`."""
     module = parse(text)
     walk = Walk(module, arguments)
