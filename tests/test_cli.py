@@ -678,13 +678,25 @@ def test_data_list(capsys):
     assert "digits" in capsys.readouterr().out
 
 
+def test_data_show(capsys, tmp_path):
+    png = tmp_path / "grid.png"
+    cli.main(["data", "show", "digits", "--split", "test", "--out", str(png)])
+    out, test = capsys.readouterr().out, data.load("digits", "test")
+    assert "digits (test): 359 images of 8x8x1" in out and "pixels 0 to 255 of 255; mean 0.3" in out
+    lines = [line.split() for line in out.splitlines()]
+    for name, count in enumerate(np.bincount(test.labels)):
+        assert [str(name), str(count), f"{count / 359:.1%}"] in lines
+    assert png.stat().st_size > 1000 and f"each class: {png}" in out
+    assert "choose one of train" in refuse("data", "show", "digits", "--split", "val")
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_a_commands_help_begins_as_the_list_of_commands_says(name, capsys):
     with contextlib.suppress(SystemExit):
         cli.main([name, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith(f"usage: robustjax {name}")
-    if name != "data":  # one line stands for two commands
+    if name != "data":  # one line stands for three commands
         assert cli.COMMANDS[name] in text
 
 
@@ -825,6 +837,7 @@ def test_documented_commands_are_understood(line, monkeypatch):
         module = importlib.import_module(f"robustjax.cli.{name}")
         monkeypatch.setattr(module, name, lambda *options: asked.append(options[-1]))
     monkeypatch.setattr(data, "prepare", lambda *names: asked.append(names))
+    monkeypatch.setattr("robustjax.cli.data.ShowOptions.run", asked.append)
     with contextlib.suppress(SystemExit):
         cli.main(shlex.split(line)[1:])
     listed = line.split()[1] in ("methods", "attacks", "detectors", "models") or "data list" in line

@@ -27,7 +27,7 @@ COMMANDS = {
     "attacks": "List the attacks, or the settings of one.",
     "detectors": "List the detectors, or the settings of one.",
     "models": "List the networks.",
-    "data": "List the available data sets, or prepare another.",
+    "data": "List the available data sets, show what one holds, or prepare another.",
 }
 """Name -> summary. The module of that name has a function `command`, which takes words."""
 

@@ -1,15 +1,18 @@
-"""`robustjax data list | prepare`."""
+"""`robustjax data list | show | prepare`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from tyro.conf import Positional, subcommand
 
 import robustjax as rj
 from robustjax.cli.flags import read
+from robustjax.writing import check_writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,46 @@ class ListOptions:
         """Print one line per set."""
         for name, line in rj.data.available(self.data_dir).items():
             print(f"{name:16s} {line}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowOptions:
+    """Print what a data set holds, and draw some of its images.
+
+    Args:
+      name: as for `train --data`, e.g. digits, folder:DIR or cifar10.
+      split: train, validation, test or train+validation.
+      out: a PNG of the first images of each class, of at most ten classes.
+      data_dir: the folder of prepared TFDS sets.
+    """
+
+    name: Positional[str]
+    split: str = "train"
+    out: Path | None = None
+    data_dir: str | None = None
+
+    def run(self) -> None:
+        """Print a line about the images and one for each class; write the figure."""
+        if self.out is not None:
+            check_writable(self.out)
+        found = rj.data.load(self.name, self.split, self.data_dir)
+        used = np.flatnonzero(found.levels().sum(0))
+        mean, deviation = (
+            ", ".join(f"{number:.3f}" for number in numbers)
+            for numbers in found.channel_statistics()
+        )
+        shape = "x".join(map(str, found.image_shape))
+        print(f"{found.name} ({found.split}): {len(found):,} images of {shape}")
+        print(f"pixels {used[0]} to {used[-1]} of 255; mean {mean}, standard deviation {deviation}")
+        names = found.class_names or tuple(map(str, range(found.num_classes)))
+        width = max(map(len, ("class", *names)))
+        print(f"{'class':{width}}  images   share")
+        counts = np.bincount(found.labels, minlength=found.num_classes)
+        for name, count in zip(names, counts, strict=True):
+            print(f"{name:{width}}  {count:6,}  {count / len(found):6.1%}")
+        if self.out is not None:
+            rj.report.class_grid(found, self.out)
+            print(f"the first images of each class: {self.out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +90,7 @@ class PrepareOptions:
 
 DataOptions = (
     Annotated[ListOptions, subcommand(name="list")]
+    | Annotated[ShowOptions, subcommand(name="show")]
     | Annotated[PrepareOptions, subcommand(name="prepare")]
 )
 

@@ -29,8 +29,9 @@ class TrainOptions(ProcessOptions):
       out: the run directory.
       card: the defaults of all flags: bot, the unified baseline, or a source's settings of the
         method (table1, repo, ...), its network included; `robustjax methods` lists them.
-      data: 'digits' (bundled), the name of a TFDS image classification set, or 'arrays:DIR'. Images
-        of varying size are resized by a size after the name, e.g. food101:size=64.
+      data: 'digits' (bundled), 'folder:DIR' (image files), 'arrays:DIR', or the name of a TFDS
+        image classification set. Images of varying size are resized by a size after the name, e.g.
+        food101:size=64 or folder:DIR:size=64; `robustjax data show NAME` shows some.
       data_dir: the folder of prepared TFDS sets.
       examples: train on this many training images, the first ones; None: on all.
       extra: a pool of extra images with labels or soft targets, which make up --extra-fraction of

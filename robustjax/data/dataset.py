@@ -163,14 +163,17 @@ class Dataset:
             self, labels=labels, num_classes=len(names), class_names=tuple(names), targets=None
         )
 
-    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation (C,) of the channels, as pixels in [0, 1], to 4 decimals."""
-        # Counting levels is exact and needs no float copy of the data set.
+    def levels(self) -> np.ndarray:
+        """How often each pixel value from 0 to 255 occurs in each channel: (C, 256) integers."""
         counts = np.zeros((self.image_shape[-1], 256), int)
         for start in range(0, len(self), CHUNK):
             pixels = np.moveaxis(self.images[start : start + CHUNK], -1, 0)
             counts += [np.bincount(channel.ravel(), minlength=256) for channel in pixels]
-        levels = np.arange(256) / 255
+        return counts
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation (C,) of the channels, as pixels in [0, 1], to 4 decimals."""
+        counts, levels = self.levels(), np.arange(256) / 255
         share = counts / counts.sum(-1, keepdims=True)
         means = share @ levels
         deviations = np.sqrt((share * (levels - means[:, None]) ** 2).sum(-1))

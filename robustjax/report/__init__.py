@@ -5,6 +5,7 @@ from robustjax.report.averages import average, average_table
 from robustjax.report.exports import csv_table, latex_table, per_example
 from robustjax.report.figures import (
     accuracy_over_eps,
+    class_grid,
     example_grid,
     figure,
     roc_curves,
@@ -29,6 +30,7 @@ __all__ = [
     "average",
     "average_table",
     "calls_an_image",
+    "class_grid",
     "command_line",
     "csv_table",
     "detection_table",

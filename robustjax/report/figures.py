@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from robustjax.checks import check_number, checked
+from robustjax.checks import INF, check_number, checked
+from robustjax.data import Dataset
 from robustjax.files import check_content, read_metrics
 from robustjax.lazy import Lazy
 from robustjax.report.tables import format_eps
@@ -261,6 +262,43 @@ def example_grid(
             axes[count + column].set_title(
                 class_name(given, class_names), loc="center", fontsize=9, color=color
             )
+
+
+@checked(host=True, columns=(1, INF), rows=(1, INF))
+def class_grid(dataset: Dataset, png: str | Path, columns: int = 8, rows: int = 10) -> None:
+    """Draw the first images of each class, a row for each class.
+
+    Args:
+      dataset: its images are grey or RGB.
+      png: path of the figure.
+      columns: images of a class, at most.
+      rows: classes, at most; the first ones that have images.
+
+    Raises:
+      ValueError: the images are neither grey nor RGB.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     png = pathlib.Path(folder, "classes.png")
+    ...     rj.report.class_grid(rj.data.load("digits").head(40), png, columns=3, rows=2)
+    ...     png.is_file()
+    True
+    """
+    if dataset.image_shape[-1] not in (1, 3):
+        raise ValueError(f"images must be (H, W, 1 or 3), got {dataset.image_shape}")
+    classes = np.unique(dataset.labels)[:rows]
+    _, width, _ = dataset.image_shape
+    with figure(png, 1, len(classes), (0.7 * columns + 1, 0.8)) as axes:
+        for ax, label in zip(axes, classes, strict=True):
+            images = dataset.images[np.flatnonzero(dataset.labels == label)[:columns]]
+            strip = np.full((*images.shape[1:2], columns * (width + 1), images.shape[-1]), 255)
+            for column, image in enumerate(images):
+                strip[:, column * (width + 1) :][:, :width] = image
+            ax.imshow(np.broadcast_to(strip, (*strip.shape[:2], 3)).astype(np.uint8))
+            name = class_name(int(label), dataset.class_names)
+            ax.set_ylabel(name, rotation=0, ha="right", va="center")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
 
 
 def class_name(label: int, names: Sequence[str] | None) -> str:
