@@ -1,12 +1,14 @@
 """Folders of image files: their three forms, their splits, and what is refused."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from robustjax import data
+from robustjax.cli.evaluate import images_to_attack
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +214,20 @@ def test_a_set_of_grey_images_is_grey_and_any_size_can_be_resized(tmp_path):
         ValueError, match=r"size of folder:.* must be a whole number in \[1, 1024\]"
     ):
         load(tmp_path / "set", "train", ":size=0")
+
+
+def test_evaluation_matches_classes_by_name(pets, capsys):
+    options = SimpleNamespace(data=f"folder:{pets}", data_dir=None, run="runs/a", n=9)
+    about = {
+        "data": {"name": "zoo"},
+        "image_shape": [3, 4, 3],
+        "class_names": ["ant", "dog", "Cat"],
+    }
+    found = images_to_attack(options, about)
+    np.testing.assert_array_equal(found.labels, 1 + numbers(found) % 2)
+    assert found.num_classes == 3 and not capsys.readouterr().out
+    images_to_attack(options, about | {"class_names": ["ant", "dog", "cat"]})
+    assert "name their classes differently: only numbers count" in capsys.readouterr().out
 
 
 def test_changed_files_are_decoded_again(pets):
