@@ -227,6 +227,21 @@ def test_digits_are_the_same_every_time():
     assert data.load("digits", "validation").indices[:5].tolist() == [7, 8, 43, 46, 62]
 
 
+def test_a_name_may_choose_classes(tmp_path):
+    whole, part = data.load("digits", "test"), data.load("digits:classes=7,1", "test")
+    assert part.num_classes == 2 and part.class_names == ("7", "1") and part.name.endswith("7,1")
+    rows = np.isin(whole.labels, [1, 7])
+    np.testing.assert_array_equal(np.array([7, 1])[part.labels], whole.labels[rows])
+    np.testing.assert_array_equal(part.images, whole.images[rows])
+    np.testing.assert_array_equal(part.indices, whole.indices[rows])
+    for classes, message in {"7,11": "no class '11'", "1,1": "twice", "": "no class ''"}.items():
+        with pytest.raises(ValueError, match=message):
+            data.load(f"digits:classes={classes}")
+    name = write_arrays(tmp_path)
+    again = data.load(f"{name}:classes=3,0", "test").with_classes(["0", "1", "2", "3"])
+    assert again.labels.tolist() == [0, 3, 0, 3]
+
+
 def test_digits_fill_the_byte_range():
     images = data.load("digits", "train+validation").images
     assert images.dtype == np.uint8 and images.shape[1:] == (8, 8, 1)

@@ -141,6 +141,42 @@ class Dataset:
         return self.take(slice(n))
 
     @checked
+    def only(self, classes: Sequence[str]) -> Dataset:
+        """The examples of some classes, which are numbered in the order given; without targets.
+
+        Args:
+          classes: their names, or their numbers as text.
+
+        Raises:
+          ValueError: there is no such class, one is given twice, or this split has no example.
+
+        >>> rj.data.load("digits").only(["7", "1"]).class_names
+        ('7', '1')
+        """
+        names = self.class_names or tuple(map(str, range(self.num_classes)))
+        numbers = {str(number): number for number in range(len(names))}
+        numbers |= {name: number for number, name in enumerate(names)}
+        if missing := [name for name in classes if name not in numbers]:
+            raise ValueError(f"{self.name} has no class {missing[0]!r}; it has {', '.join(names)}")
+        chosen = [numbers[name] for name in classes]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"a class is given twice in {','.join(classes)}")
+        rows = np.isin(self.labels, chosen)
+        if not rows.any():
+            raise ValueError(f"{self.name} ({self.split}) has no example of {','.join(classes)}")
+        new = np.zeros(len(names), np.int32)
+        new[chosen] = np.arange(len(chosen))
+        return dataclasses.replace(
+            self,
+            images=select(self.images, rows),
+            labels=new[self.labels[rows]],
+            indices=self.indices[rows],
+            num_classes=len(chosen),
+            class_names=tuple(names[number] for number in chosen),
+            targets=None,
+        )
+
+    @checked
     def with_classes(self, names: Sequence[str]) -> Dataset:
         """The same examples, their classes numbered as in `names`.
 

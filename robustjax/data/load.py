@@ -18,6 +18,7 @@ from robustjax.spec import Names
 
 SPLITS = ("train", "validation", "test", "train+validation")
 VALIDATION = 1_000
+CLASSES = ":classes="
 
 
 class Source(Protocol):
@@ -113,7 +114,8 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
       name: 'digits' (bundled, offline), 'folder:DIR' (image files in a folder for each class, or in
         a list), 'arrays:DIR', a name that was registered, or the TFDS name of an image
         classification set; 'food101:size=64' and 'folder:DIR:size=64' are the images' central
-        squares, the short side resized to 64 pixels, which images of varying size need.
+        squares, the short side resized to 64 pixels, which images of varying size need. At the end,
+        ':classes=cat,dog' or ':classes=3,5' keeps these classes, numbered in this order.
       split: one of `SPLITS`.
       data_dir: the folder that holds prepared TFDS sets; None is TFDS's own.
 
@@ -134,6 +136,10 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
     """
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+    whole, chosen, classes = name.partition(CLASSES)
+    if chosen:
+        found = load(whole, split, data_dir).only(classes.split(","))
+        return dataclasses.replace(found, name=name)
     source = _source(name, data_dir)
     own = source.splits
     tested_on = next((s for s in ("test", "validation") if s in own), None)
