@@ -54,6 +54,11 @@ def test_pytrees_pass():
     assert float(gradient["a"]) == 6 and float(gradient["b"]) == 3
 
 
+def test_a_weak_type_agrees_with_a_strong_one():
+    step = bpda(lambda x: jnp.where(x.sum() > 0, 1.0, 0.0), jnp.sum)
+    np.testing.assert_array_equal(jax.grad(step)(jnp.ones(3)), 1)
+
+
 def test_different_shapes_or_dtypes_are_refused():
     with pytest.raises(ValueError, match="agree in shape and dtype"):
         bpda(lambda x: x[:2])(X)
