@@ -157,6 +157,32 @@ def whole(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+@checked(axes=_check_axes)
+def shapes(tree: Any, axes: Any, devices: Sequence[Device], parts: bool) -> Any:
+    """Shapes that say where arrays will live, to compile `spread` without arrays or devices.
+
+    Args:
+      tree: `jax.ShapeDtypeStruct`; other leaves stay as they are.
+      axes, devices: as for `spread`.
+      parts: whether large arrays live in parts, as `scatter` leaves them, or whole on every device,
+        as `place` does.
+
+    >>> weights = jax.ShapeDtypeStruct((64, 256), jnp.float32)
+    >>> rj.parallel.shapes(weights, None, jax.devices(), parts=True).sharding.spec
+    PartitionSpec(None, 'batch')
+    """
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+
+    def one(leaf, axis):
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        whole = NamedSharding(mesh, PartitionSpec())
+        where = _part(leaf, axis, mesh) if parts or axis == 0 else whole
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    return _along(axes, tree, one)
+
+
 LEAST = 1024
 """Entries of the smallest array that is cut."""
 

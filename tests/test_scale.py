@@ -1,5 +1,6 @@
 """Plans: compiled programs are read, counted and judged as known programs ask."""
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -217,6 +218,13 @@ class Linear(nn.Module):
         return nn.Dense(CLASSES, use_bias=False)(x.reshape(len(x), -1))
 
 
+class Wide(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(256, use_bias=False)(x.reshape(len(x), -1))
+        return nn.Dense(CLASSES, use_bias=False)(nn.relu(x))
+
+
 def test_flops_of_a_step_on_a_linear_model():
     """Each attack step is a forward and an input's gradient; then both once more, of weights."""
     job = Job(METHOD, RECIPE, Linear(), BLANK, slice_of(None))
@@ -278,6 +286,22 @@ def test_one_all_reduce_carries_all_gradients(planned):
     _, found = planned
     gradients = [c for c in found.program.collectives if c.bytes >= 4 * found.parameters]
     assert sum(c.times for c in gradients) == 1
+
+
+def test_a_state_in_parts_takes_less_and_is_gathered():
+    """Of weights, their momentum and average each of four devices keeps a quarter."""
+    toy = Chip("toy", (), 1e9, flops=1e12, bandwidth=1e11, link=1e10)
+    where = Slice("toys", tuple(jax.devices()), toy, 4)
+    job = Job(training.Natural(), RECIPE, Wide(), BLANK, where)
+    found = forecast(job, {}, 100, alternatives=True)
+    (choice,) = (c for c in found.choices if c.name == "shard-state")
+    parts = dataclasses.replace(job, shard_state=True).compile()
+    assert choice.bytes == parts.memory.total and parts.unknown == ()
+    assert found.program is not None
+    less = found.program.memory.arguments - parts.memory.arguments
+    assert less == pytest.approx(3 * (128 * 256 + 256 * CLASSES) * 4 * 3 / 4, rel=0.01)
+    assert {c.opcode for c in parts.collectives} > {"all-reduce"}
+    assert parts.counts.keys() & {"all-gather", "all-gather-start"}
 
 
 def test_an_attack_takes_its_steps_where_an_image_resists():

@@ -27,7 +27,7 @@ class PlanOptions(TrainOptions):
       classes: their number, with --image-shape.
       attacks: also plan an evaluation by these, e.g. autoattack pgd-40x10.
       n: the number of images that it attacks.
-      quick: compile once: no largest batch, no accumulation, no remat.
+      quick: compile once: no largest batch, and nothing that would save memory.
       json: a file for all numbers.
     """
 
@@ -82,6 +82,7 @@ def plan(method: rj.training.Method, recipe: rj.training.Recipe, options: PlanOp
         extra=extra,
         attacks={name: rj.attacks.parse(name, threat) for name in options.attacks},
         images=options.n,
+        shard_state=options.shard_state,
         alternatives=not options.quick,
     )
 

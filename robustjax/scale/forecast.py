@@ -114,6 +114,7 @@ class Forecast:
             "devices": len(where.devices),
             "chip": None if where.chip is None else where.chip.name,
             "batch_size": job.recipe.batch_size,
+            "shard_state": job.shard_state,
             "training_set": job.residence,
             "training_set_bytes_per_device": job.held,
             "parameters": self.parameters,
@@ -162,6 +163,7 @@ def plan(
     extra: data.Dataset | None = None,
     attacks: Mapping[str, Attack] | None = None,
     images: int = 10_000,
+    shard_state: bool = False,
     alternatives: bool = True,
 ) -> Forecast:
     """Compile a run for devices that need not be there, and estimate what it takes.
@@ -172,12 +174,13 @@ def plan(
     run reaches.
 
     Args:
-      method, train, model, recipe, extra: see `training.fit`; of images only shapes matter.
+      method, train, model, recipe, extra, shard_state: see `training.fit`; of images only shapes
+        matter.
       topology: a TPU slice such as 'v5p:4x4x4'; None: the devices at hand.
       attacks: by name, those of an evaluation to plan for as well.
       images: the number of images that the evaluation attacks.
-      alternatives: compile half the batch, `accumulate` and `remat` too, which says what the
-        largest batch is and what would save memory: four compilations instead of one.
+      alternatives: compile half the batch, `accumulate`, `remat` and `shard_state` too, which says
+        what the largest batch is and what would save memory: five compilations instead of one.
 
     Raises:
       ValueError: no such topology, or a batch that the devices cannot share.
@@ -189,7 +192,7 @@ def plan(
     Traceback (most recent call last):
     ValueError: no topology is named 'a pod'; ...
     """
-    job = Job(method, recipe, model, train, slice_of(topology), extra)
+    job = Job(method, recipe, model, train, slice_of(topology), extra, shard_state)
     return forecast(job, attacks or {}, images, alternatives)
 
 
@@ -271,4 +274,7 @@ def _choices(job, line, needed, available) -> tuple[Choice, ...]:
     if isinstance(job.model, Mapping) and "remat" in job.model and not job.model["remat"]:
         lighter = dataclasses.replace(job, model={**job.model, "remat": True})
         found.append(Choice("remat", _compile(lighter)[1]))
+    if not job.shard_state and len(job.where.devices) > 1:
+        parts = dataclasses.replace(job, shard_state=True)
+        found.append(Choice("shard-state", _compile(parts)[1]))
     return tuple(choice for choice in found if choice.bytes < needed)

@@ -79,7 +79,8 @@ def _title(found: Forecast) -> str:
             f"{type(job.method).__name__}, {network}, {found.parameters / 1e6:.1f} M weights, "
             f"images {' x '.join(map(str, job.train.image_shape))}",
             f"batch {job.recipe.batch_size:,} on {where.name}: {where.chips} x {chip}, "
-            f"{job.per_device} examples on each of {len(where.devices)} devices",
+            f"{job.per_device} examples on each of {len(where.devices)} devices"
+            + (", the state in parts" if job.shard_state else ""),
             "Compiled, never run: bytes are the compiler's, seconds an estimate at the peak.",
         ]
     )

@@ -17,6 +17,7 @@ from robustjax.scale.program import Program, compiled, usable_memory
 from robustjax.scale.topology import Slice
 from robustjax.training.loop import required_model
 from robustjax.training.methods.base import Method
+from robustjax.training.placement import REPLICATED, SCATTERED
 from robustjax.training.recipes import Recipe
 from robustjax.training.spans import residence, span_program
 from robustjax.training.state import TrainState
@@ -28,8 +29,8 @@ class Job:
     """What `training.fit` would train, and on which devices.
 
     Args:
-      method, recipe: see `training.fit`; so are `model`, `train` and `extra`, of which only shapes
-        matter.
+      method, recipe, shard_state: see `training.fit`; so are `model`, `train` and `extra`, of which
+        only shapes matter.
       where: the devices.
 
     Raises:
@@ -48,6 +49,7 @@ class Job:
     train: data.Dataset
     where: Slice
     extra: data.Dataset | None = None
+    shard_state: bool = False
 
     def __post_init__(self):
         n = len(self.where.devices) * self.recipe.accumulate
@@ -126,15 +128,20 @@ class Job:
           DoesNotFit: the compiler says that the devices have too little memory.
         """
         total, devices = self.recipe.epochs * self.steps_per_epoch, self.where.devices
+        home = SCATTERED if self.shard_state else REPLICATED
         about = self.module, total, self.train.num_classes
-        given = self.state(), self.method, self.recipe, key_shape()
         if self.residence == "streamed":
-            return compiled(program(*about, devices=devices), (*given, self.batch()))
-        sharded = self.residence == "sharded"
-        span = span_program(*about, self.train.image_shape, sharded, devices=devices)
-        rows = len(devices), self.steps_per_epoch, self.per_device
-        order = jax.ShapeDtypeStruct(rows, np.int32)
-        return compiled(span, (*given, self._tables, order, np.int32(0), np.int32(1)))
+            call, held, axes = program(*about, home, devices), (self.batch(),), (0,)
+        else:
+            sharded = self.residence == "sharded"
+            call = span_program(*about, self.train.image_shape, sharded, home, devices)
+            rows = len(devices), self.steps_per_epoch, self.per_device
+            order = jax.ShapeDtypeStruct(rows, np.int32)
+            held = self._tables, order, np.int32(0), np.int32(1)
+            axes = 0 if sharded else None, 0, None, None
+        rest = self.method, self.recipe, key_shape(), *held
+        state, rest = home.shapes(self.state(), rest, (None, None, None, *axes), devices)
+        return compiled(call, (state, *rest))
 
     def flops(self) -> Flops:
         """What one device computes in a step."""

@@ -34,6 +34,13 @@ class Placement(abc.ABC):
         """
 
     @abc.abstractmethod
+    def shapes(
+        self, state: TrainState, rest: Any, axes: Any, devices: tuple[parallel.Device, ...]
+    ) -> tuple[TrainState, Any]:
+        """The shapes of a state and of other arguments, which compile `run`'s function as arrays
+        would: `axes` are those of the others."""
+
+    @abc.abstractmethod
     def to_save(self, state: TrainState) -> TrainState:
         """The same as global arrays, for checkpoints."""
 
@@ -65,6 +72,12 @@ class Replicated(Placement):
         return parallel.data_parallel(function, in_axes, out_axes, 0, devices)
 
     @override
+    def shapes(
+        self, state: TrainState, rest: Any, axes: Any, devices: tuple[parallel.Device, ...]
+    ) -> tuple[TrainState, Any]:
+        return state, rest
+
+    @override
     def to_save(self, state: TrainState) -> TrainState:
         return parallel.to_global(state, AXES)
 
@@ -93,6 +106,15 @@ class Scattered(Placement):
         devices: tuple[parallel.Device, ...] | None = None,
     ) -> Callable:
         return parallel.spread(function, in_axes, out_axes, 0, devices)
+
+    @override
+    def shapes(
+        self, state: TrainState, rest: Any, axes: Any, devices: tuple[parallel.Device, ...]
+    ) -> tuple[TrainState, Any]:
+        return (
+            parallel.shapes(state, AXES, devices, parts=True),
+            parallel.shapes(rest, axes, devices, parts=False),
+        )
 
     @override
     def to_save(self, state: TrainState) -> TrainState:
