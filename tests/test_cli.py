@@ -304,6 +304,31 @@ def test_train_evaluate_report(run, capsys):
     assert "pgd-4x2" in table and "PGDAT" in table and f"{100 * report['clean']:.1f}" in table
 
 
+def test_any_function_is_evaluated(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a_net.py").write_text(
+        "def logits_fn(x):\n    return x.reshape(len(x), -1)[:, :10]\nweights = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    flags = ["evaluate", "--data", "digits", "--n", "16", "--curve", "none", "--attacks", "fgsm"]
+    for eps in ("8/255", "1/2"):
+        model = ["--model", "a_net:logits_fn", "--threat", "linf", "--eps", eps]
+        cli.main([*flags, *model])
+    assert "a_net:logits_fn" in capsys.readouterr().out
+    found = json.loads((tmp_path / "runs/logits_fn/report.json").read_text())
+    assert found["threat"]["fields"]["eps"] == 0.5 and len(found["others"]) == 1
+    for words, message in (
+        (["--model", "a_net:weights"], "cannot be called"),
+        (["--model", "a_net:other"], "has no attribute 'other'"),
+        (["--model", "a_net"], "package.module:logits_fn, got 'a_net'"),
+        (["--model", "a_net:logits_fn", "--dtype", "bfloat16"], "--dtype is for a run"),
+        (["--model", "a_net:logits_fn", "--weights", "last"], "--weights is for a run"),
+        ([], "name a run directory, or a function"),
+    ):
+        assert message in refuse(*flags, *words)
+    assert "--out is for a function" in refuse("evaluate", "somewhere", "--out", "b")
+
+
 def test_evaluate_against_another_threat_in_fewer_bits(copy, capsys):
     options = {"threat": "l2", "eps": 0.5, "n": 400, "curve": "none", "weights": "last"}
     found = evaluate(EvaluateOptions(copy, ("fgsm",), dtype="bfloat16", **options))

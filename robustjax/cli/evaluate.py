@@ -27,8 +27,12 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
     and again: attacks in the same setting (threat, images, seed, weights ...) are joined in one
     report, those in another stand beside them.
 
+    Without a run, --model names any function of a batch, (B, H, W, C) -> logits (B, K), and --data
+    its images.
+
     Args:
       run: a run directory.
+      out: without a run, the folder for the report; None: runs/ and the function's name.
       attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
       data: a set of the same image size and classes whose test split is attacked, e.g. cifar10_1 or
         cifar10_corrupted/fog_3; None: the one of the training.
@@ -43,7 +47,8 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
       keep_images: also write adversarial.npz with each attack's images (N, H, W, C).
     """
 
-    run: Positional[Path]
+    run: Positional[Path | None] = None
+    out: Path | None = None
     attacks: tuple[str, ...] = ("pgd-20", "autoattack")
     data: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -57,6 +62,30 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
         rj.checks.check_number("--levels", self.levels, 1)
         if not self.attacks:
             raise ValueError("--attacks needs a name at least, such as pgd-20")
+        if self.run is not None and self.out is not None:
+            raise ValueError("--out is for a function of --model; a run keeps its report itself")
+        if self.run is None:
+            self._check_function()
+
+    def _check_function(self) -> None:
+        """Raise ValueError unless the flags name a function and its images."""
+        if self.model is None or self.data is None:
+            raise ValueError(
+                "name a run directory, or a function and its images: robustjax evaluate --model "
+                "package.module:logits_fn --data folder:DIR --threat linf --eps 8/255"
+            )
+        if ":" not in self.model:
+            raise ValueError(f"--model must be package.module:logits_fn, got {self.model!r}")
+        for flag, value in (("dtype", self.dtype), ("weights", self.weights == "last" or None)):
+            if value is not None:
+                raise ValueError(f"--{flag} is for a run; the function of --model decides itself")
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes."""
+        if self.run is not None:
+            return self.run
+        return self.out or Path("runs") / str(self.model).rpartition(":")[2]
 
 
 def command(words: Sequence[str]) -> None:
@@ -67,7 +96,7 @@ def command(words: Sequence[str]) -> None:
     try:
         evaluate(options)
     except KeyboardInterrupt:
-        print(f"{options.run}: stopped; the same command resumes", file=sys.stderr)
+        print(f"{options.folder}: stopped; the same command resumes", file=sys.stderr)
         raise
 
 
@@ -79,8 +108,11 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
 
     After an interruption, the same command resumes.
     """
-    started, run = time.time(), options.run
-    logits_fn, settings = options.load(run, options.dtype and "float32")
+    started, run = time.time(), options.folder
+    if options.run is None:
+        logits_fn, settings = function_of(options)
+    else:
+        logits_fn, settings = options.load(run, options.dtype and "float32")
     low = options.dtype not in (None, "float32")
     surrogate = options.load(run, options.dtype)[0] if low else None
     threat = options.threat_of(settings)
@@ -127,6 +159,37 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     return found
 
 
+def function_of(options: EvaluateOptions) -> tuple[Any, dict[str, Any]]:
+    """The function of --model, and the config.json that makes a run directory of its folder.
+
+    Raises:
+      ValueError: there is no such function, or the folder belongs to something else.
+    """
+    name, folder = str(options.model), options.folder
+    logits_fn = rj.models.imported(name)
+    test = rj.data.load(str(options.data), "test", options.data_dir)
+    settings = {
+        "model": {"name": name},
+        "method": {"type": "none", "fields": {}},
+        "data": {"name": test.name},
+        "image_shape": list(test.image_shape),
+        "class_names": test.class_names or [str(k) for k in range(test.num_classes)],
+        "threat": rj.config.encode(rj.threats.Linf()),
+    }
+    settings = rj.files.from_json(rj.files.to_json(settings))
+    path = folder / "config.json"
+    if path.exists():
+        known = rj.files.read_json(path, {"model": {"name": str}})
+        if known != settings:
+            raise ValueError(
+                f"{folder} belongs to {known['model']['name']} on other data or settings: choose "
+                "another --out"
+            )
+    elif jax.process_index() == 0:
+        rj.report.write_json(path, settings)
+    return logits_fn, settings
+
+
 def curve_attack(name: str, threat: rj.typing.Threat) -> rj.typing.Attack:
     """The attack of --curve.
 
@@ -151,13 +214,13 @@ def images_to_attack(options: EvaluateOptions, settings: dict[str, Any]) -> rj.d
     test = rj.data.load(options.data or trained, "test", options.data_dir)
     if test.image_shape != wanted:
         raise ValueError(
-            f"{test.name} holds images of shape {test.image_shape}; the model of {options.run} "
+            f"{test.name} holds images of shape {test.image_shape}; the model of {options.folder} "
             f"takes {wanted}"
         )
     names = settings["class_names"]
     if test.num_classes > len(names):
         raise ValueError(
-            f"{test.name} has {test.num_classes} classes, the model of {options.run} {len(names)}"
+            f"{test.name} has {test.num_classes} classes, the model of {options.folder} {len(names)}"
         )
     if test.class_names and set(test.class_names) <= set(names):
         test = test.with_classes(names)

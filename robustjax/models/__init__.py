@@ -8,7 +8,7 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 """
 
 from robustjax.models.activations import activations, with_dropout, with_layers
-from robustjax.models.adapt import adapt, describe, is_own
+from robustjax.models.adapt import adapt, describe, imported, is_own
 from robustjax.models.classifier import Classifier
 from robustjax.models.convolution import conv2d
 from robustjax.models.exported import from_exported
@@ -38,6 +38,7 @@ __all__ = [
     "describe",
     "from_exported",
     "from_torch",
+    "imported",
     "init",
     "is_own",
     "is_random",
