@@ -32,7 +32,6 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
 
     Args:
       run: a run directory.
-      out: without a run, the folder for the report; None: runs/ and the function's name.
       attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
       data: a set of the same image size and classes whose test split is attacked, e.g. cifar10_1 or
         cifar10_corrupted/fog_3; None: the one of the training.
@@ -45,10 +44,10 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
       levels: also report how many successful images still fool the model where their pixels are
         rounded to so many levels above 0, 255 for 8-bit images; None: skip it.
       keep_images: also write adversarial.npz with each attack's images (N, H, W, C).
+      out: without a run, the folder for the report; None: runs/ and the function's name.
     """
 
     run: Positional[Path | None] = None
-    out: Path | None = None
     attacks: tuple[str, ...] = ("pgd-20", "autoattack")
     data: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -56,6 +55,7 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
     adaptive: bool = True
     levels: int | None = None
     keep_images: bool = False
+    out: Path | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -220,7 +220,8 @@ def images_to_attack(options: EvaluateOptions, settings: dict[str, Any]) -> rj.d
     names = settings["class_names"]
     if test.num_classes > len(names):
         raise ValueError(
-            f"{test.name} has {test.num_classes} classes, the model of {options.folder} {len(names)}"
+            f"{test.name} has {test.num_classes} classes, the model of {options.folder} "
+            f"{len(names)}"
         )
     if test.class_names and set(test.class_names) <= set(names):
         test = test.with_classes(names)
