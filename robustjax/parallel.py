@@ -168,8 +168,9 @@ def shapes(tree: Any, axes: Any, devices: Sequence[Device], parts: bool) -> Any:
         as `place` does.
 
     >>> weights = jax.ShapeDtypeStruct((64, 256), jnp.float32)
-    >>> rj.parallel.shapes(weights, None, jax.devices(), parts=True).sharding.spec
-    PartitionSpec(None, 'batch')
+    >>> found = rj.parallel.shapes(weights, None, jax.devices(), parts=True)
+    >>> found.sharding.shard_shape(found.shape)[1] * jax.device_count()
+    256
     """
     mesh = Mesh(np.asarray(devices), (AXIS,))
 
