@@ -462,7 +462,11 @@ def device_memory() -> int:
 
 
 def machine_memory() -> int:
-    """Bytes that this process may use: the machine's, or its container's."""
+    """Bytes that this process may use: the machine's, or its container's.
+
+    >>> rj.parallel.machine_memory() > 1 << 20
+    True
+    """
     if not hasattr(os, "sysconf"):  # Windows does not say
         return 4 << 30
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
