@@ -7,11 +7,9 @@ Hardware:  two CPU cores, about 5 minutes to train the networks (those that RUNS
            15 to attack them.
 Claim:     on no network more images resist than resist AutoAttack, at a tenth of its calls.
 Measured:  kept by four of seven networks, with two seeds each: mnist-natural, -dense, -pgd and -l2.
-           mnist-mmc: one image more of 200; wheel-mnist: one and two more (Square breaks them in
-           some of its runs, after thousands of queries); mnist-plain-lax, where AutoAttack leaves
-           11 %: nine and ten more at 12 and 15 % of the calls. It gives up too early there: 40
-           ascents each (runs=40, patience=0) break 8 of the 31, as many as APGD-T.
-           wheel-cifar10: not measured yet.
+           mnist-mmc: two images more of 200 and one; mnist-plain-lax: one and none, at 11 % of the
+           gradients; wheel-mnist: one and one (Square breaks it in some of its runs, late).
+           wheel-cifar10: not run.
 Source:    Liu et al., CVPR 2022 (A3): 637 forward and 314 backward passes an image against 7,312
            and 1,788 of AutoAttack, on the MNIST network of TRADES.
 
