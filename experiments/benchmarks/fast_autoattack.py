@@ -8,7 +8,7 @@ Hardware:  two CPU cores, about 5 minutes to train the networks (those that RUNS
 Claim:     on no network more images resist than resist AutoAttack, at a tenth of its calls.
 Measured:  kept by four of seven networks, with two seeds each: mnist-natural, -dense, -pgd and -l2.
            mnist-mmc: two images more of 200 and one; mnist-plain-lax: one and none, at 11 % of the
-           gradients; wheel-mnist: one and one (Square breaks it in some of its runs, late).
+           gradients; wheel-mnist: one and one.
            wheel-cifar10: not run.
 Source:    Liu et al., CVPR 2022 (A3): 637 forward and 314 backward passes an image against 7,312
            and 1,788 of AutoAttack, on the MNIST network of TRADES.
