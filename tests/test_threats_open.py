@@ -213,7 +213,7 @@ def run(tmp_path_factory):
 
 def test_training_names_it_and_resumes(run):
     out, again = run
-    assert again.start == 3
+    assert again.start in (2, 3)  # a checkpoint that would wait for the disk may be left out
     written = files.read_json(out / "config.json")
     threat = config.decode(written["threat"], {})
     assert threat == Half(0.2, 0.5)

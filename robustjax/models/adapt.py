@@ -118,6 +118,9 @@ def imported(path: str) -> Callable[..., Any]:
 
     Raises:
       ValueError: there is no such module, or nothing in it that can be called by this name.
+
+    >>> rj.models.imported("math:sqrt")(4)
+    2.0
     """
     package, _, name = path.partition(":")
     try:

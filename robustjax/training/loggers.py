@@ -5,22 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import importlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from typing_extensions import override
 
 from robustjax import files
-from robustjax.lazy import Lazy
 from robustjax.training.event_file import EventFile
 from robustjax.writing import append
-
-if TYPE_CHECKING:
-    import wandb  # pyright: ignore[reportMissingImports]
-else:
-    wandb = Lazy("wandb")
 
 Row = Mapping[str, Any]
 """A line of metrics.jsonl: step, epoch, seconds, split ('train' or 'validation') and numbers."""
@@ -133,7 +128,7 @@ class WandB(Logger):
 
     def __init__(self, project: str = "robustjax"):
         try:
-            self._init = wandb.init
+            self._init = importlib.import_module("wandb").init
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "logging to Weights & Biases needs wandb: pip install wandb", name="wandb"
