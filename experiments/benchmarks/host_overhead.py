@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     began = time.time()
-    harness.start(options, RECIPE.batch_size)
+    harness.start(options, batch_size=1)  # one device
     train, validation = (data.load("digits", split) for split in ("train", "validation"))
     epoch = data.steps_per_epoch(len(train), RECIPE.batch_size)
     results = {}
