@@ -115,9 +115,11 @@ def fitted(method, steps, train, validation, epochs, memory):
                 progress=False,
             )
             rows = files.read_metrics(out / "metrics.jsonl")
-        rows = [row for row in rows if row["split"] == "train"]
-        first = next(row for row in rows if row["step"] >= steps // 10)
-        return (rows[-1]["step"] - first["step"]) / (rows[-1]["seconds"] - first["seconds"])
+        # Rows of one span have one time, that of its end.
+        ends = {row["seconds"]: row["step"] for row in rows if row["split"] == "train"}
+        first = next(seconds for seconds, step in ends.items() if step >= steps // 10)
+        last = max(ends)
+        return (ends[last] - ends[first]) / (last - first)
 
     return run
 

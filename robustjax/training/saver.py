@@ -19,9 +19,9 @@ class Saver:
     """Runs jobs in order in a thread: one runs and one waits, so `put` returns at once.
 
     Where training is faster than the disk, jobs are left out: a new one takes the place of the one
-    that waits, but an optional one does not displace one that is not. Optional jobs take at most a
-    fifth of the thread's time. Several processes do their jobs at once, since they must meet in the
-    same order.
+    that waits, but an optional one does not displace one that is not. Jobs take at most a fifth of
+    the thread's time, unless `wait` waits for them. Several processes do their jobs at once, since
+    they must meet in the same order.
 
     Guarantees:
       Jobs run in the order in which they came, never two at a time.
@@ -53,7 +53,7 @@ class Saver:
             job()
             return
         while self._jobs and self._jobs[0][0].done():
-            self._first()
+            self._jobs.popleft()[0].result()  # without hurry: the next one may be resting
         if len(self._jobs) == 2:
             waiting, box, may_go = self._jobs[1]
             if optional and not may_go:
@@ -64,7 +64,7 @@ class Saver:
             else:
                 self._first()
         box = [job]
-        self._jobs.append((self._pool.submit(self._run, box, optional), box, optional))
+        self._jobs.append((self._pool.submit(self._run, box), box, optional))
 
     def wait(self) -> None:
         """Return when all jobs are done."""
@@ -76,9 +76,8 @@ class Saver:
         self._jobs.popleft()[0].result()
         self._hurry.clear()
 
-    def _run(self, box: list[Callable[[], None]], optional: bool) -> None:
-        if optional:
-            self._hurry.wait(self._rest)
+    def _run(self, box: list[Callable[[], None]]) -> None:
+        self._hurry.wait(self._rest)
         began = time.monotonic()
         box.pop()()
         self._rest = 4 * (time.monotonic() - began)
