@@ -66,7 +66,7 @@ def evaluate(
       logits_fn: a batch (B, H, W, C) -> logits (B, K); best a `jax.tree_util.Partial(apply,
         variables)`, whose weights are no part of the program.
       images: (N, H, W, C), floats in the box of the attacks' threats, [0, 1] by default; or uint8,
-        which is divided by 255.
+        which is divided by 255. Or inputs of any other shape: see `attacks.perturb`.
       labels: (N,) integers; for a `success` of your own any numbers (N, ...).
       attacks: by the names the report should use.
       key: example i uses fold_in(key, indices[i]) in every attack.
