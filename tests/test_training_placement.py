@@ -23,7 +23,7 @@ MODEL = {"name": "cnn", "width": 4}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(parallel, "LEAST", 16)
+    monkeypatch.setattr(parallel.placement, "LEAST", 16)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def one_step(out, resume=False):
 
 def small(out, shard_state):
     """Two natural steps of a small net, whose state may be spread over the devices."""
-    parallel.LEAST = 16
+    parallel.placement.LEAST = 16
     train, validation = (data.load("digits", s).head(64) for s in ("train", "validation"))
     fit(
         Natural(),
