@@ -14,6 +14,7 @@ from robustjax.models.convolution import conv2d
 from robustjax.models.exported import from_exported
 from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
 from robustjax.models.foreign import Foreign, Network, check_classes, is_random
+from robustjax.models.foreign_onnx import from_onnx
 from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.layers import BN
 from robustjax.models.torch_layouts import from_torch
@@ -37,6 +38,7 @@ __all__ = [
     "create",
     "describe",
     "from_exported",
+    "from_onnx",
     "from_torch",
     "imported",
     "init",
