@@ -123,6 +123,9 @@ def from_onnx(
       The logits are those of ONNX's reference implementation, up to the rounding of float32.
 
     >>> logits_fn = rj.models.from_onnx("resnet18.onnx")  # doctest: +SKIP
+    >>> rj.models.from_onnx("no-such-file.onnx", output="logits")
+    Traceback (most recent call last):
+    FileNotFoundError: the source 'no-such-file.onnx' is no ONNX file
     """
     title = "the model" if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes) and not Path(source).is_file():
