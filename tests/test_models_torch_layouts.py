@@ -103,7 +103,7 @@ def test_a_linear_layer_without_bias_has_a_bias_of_zero(golden):
         (
             {"block1.layer.0.conv1.weight": None},
             {},
-            "not the weights of a ResNet, PreActResNet",
+            r"these weights have no block1\.layer\.0\.conv1\.weight",
         ),
         ({"normalize.mean": np.ones(3)}, {"mean": (0, 0, 0)}, r"mean = .* not pass mean"),
         ({}, {"shortcut": "raw"}, "`shortcut` is for a PreActResNet; .* a WideResNet"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard, get_args
 
 import jax
@@ -183,6 +183,8 @@ def shown(value: Any) -> str:
         return "a number of more than 38 digits"
     if inspect.isfunction(value):
         return f"the function {value.__qualname__}"
+    if isinstance(value, Mapping) and len(value) > 32:
+        return f"a {type(value).__name__} of {len(value)} entries"
     text = " ".join(repr(value).split())
     return text if len(text) <= 200 else f"{text[:200]}..."
 

@@ -77,18 +77,23 @@ class MaxPool(nn.Module):
 
 
 def run_blocks(
-    module: nn.Module, stages: Sequence[Sequence[nn.Module]], h: jax.Array, bn: BN
+    module: nn.Module,
+    stages: Sequence[Sequence[nn.Module]],
+    h: jax.Array,
+    bn: BN,
+    first: int = 1,
 ) -> jax.Array:
     """Call the blocks in order, as stage1_block1, ... of `module`, recomputed if it has `remat`.
 
-    The blocks are templates: one that occurs twice becomes two blocks with parameters of their own.
+    `first` is the number of the first of these stages. The blocks are templates: one that occurs
+    twice becomes two blocks with parameters of their own.
     """
 
     def call(block, h):
         return block(h, bn)
 
     call = nn.remat(call) if module.remat else call
-    for i, stage in enumerate(stages, 1):
+    for i, stage in enumerate(stages, first):
         for j, block in enumerate(stage, 1):
             h = call(block.clone(parent=module, name=f"stage{i}_block{j}"), h)
     return h
@@ -103,6 +108,7 @@ class Stages(nn.Module):
       dtype: compute dtype.
       remat: recompute each block in the backward pass instead of storing its activations.
       pre_activation: put the BN-act outside the blocks after the last, not before the first.
+      pool: a block between that BN-act and the first stage, such as `MaxPool`.
     """
 
     stages: tuple[Stage, ...]
@@ -110,6 +116,7 @@ class Stages(nn.Module):
     dtype: Any
     remat: bool = False
     pre_activation: bool = False
+    pool: nn.Module | None = None
 
     @nn.compact
     def __call__(self, h: jax.Array, bn: BN) -> jax.Array:
@@ -119,6 +126,7 @@ class Stages(nn.Module):
             return activation(self.activation)(BatchNorm(self.dtype, name="norm")(h, bn))
 
         h = h if self.pre_activation else activated_norm(h)
+        h = h if self.pool is None else self.pool(h, bn)
         h = run_blocks(self, self.stages, h, bn)
         h = activated_norm(h) if self.pre_activation else h
         return jnp.mean(h.astype(jnp.float32), (1, 2))

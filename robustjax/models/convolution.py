@@ -93,13 +93,46 @@ def grouped_conv2d(x: jax.Array, w: jax.Array, stride: int, groups: int) -> jax.
     return _plain(x, w, stride, groups)
 
 
-def _plain(x, w, stride, groups=1):
-    p = w.shape[0] // 2
+def padded_conv2d(
+    x: jax.Array, w: jax.Array, stride: int, groups: int, padding: tuple[int, int]
+) -> jax.Array:
+    """Convolve with any number of zeros (before, after) the rows and the columns.
+
+    Args:
+      x: (B, H, W, C).
+      w: (k, k, C / groups, D).
+      stride: both strides.
+      groups: divides C and D.
+      padding: (k // 2, k // 2) is that of `conv2d`; (0, 1) that of a 3x3 convolution with stride 2
+        in TensorFlow, on images of even sides.
+
+    Returns:
+      (B, (H + before + after - k) // stride + 1, ..., D).
+
+    Guarantees:
+      With an odd k and one group, the cases of stride 1 with up to k // 2 zeros, and of (0, 1),
+      have the fast gradients of `conv2d`.
+    """
+    half, even = len(w) // 2, not any(side % 2 for side in x.shape[1:3])
+    if groups == 1 and len(w) % 2:
+        if padding == (half, half):
+            return conv2d(x, w, stride)
+        if stride == 1 and max(padding) <= half:
+            rows, columns = (slice(half - padding[0], n - half + padding[1]) for n in x.shape[1:3])
+            return conv2d(x, w, 1)[:, rows, columns]
+        if len(w) == 3 and stride == 2 and padding == (0, 1) and even:
+            turned = conv2d(x[:, ::-1, ::-1], w[::-1, ::-1], 2)  # the zeros come before the image
+            return turned[:, ::-1, ::-1]
+    return _plain(x, w, stride, groups, padding)
+
+
+def _plain(x, w, stride, groups=1, padding=None):
+    padding = padding or (w.shape[0] // 2, w.shape[0] // 2)
     return lax.conv_general_dilated(
         x,
         w,
         (stride, stride),
-        ((p, p), (p, p)),
+        (padding, padding),
         dimension_numbers=NHWC,
         feature_group_count=groups,
     )

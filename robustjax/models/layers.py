@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.convolution import conv2d, grouped_conv2d
+from robustjax.models.convolution import conv2d, grouped_conv2d, padded_conv2d
 
 MODES = ("running", "batch", "commit", "capture")
 MOMENTUM = 0.9
@@ -50,7 +50,8 @@ class BN(NamedTuple):
 class Conv(nn.Module):
     """`conv2d` with its kernel: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D).
 
-    With `groups` the channels are split into that many parts, each with its own kernels.
+    With `groups` the channels are split into that many parts, each with its own kernels. `padding`
+    is the number of zeros around the image, or (before, after); None: half of the kernel's size.
     """
 
     features: int
@@ -60,6 +61,7 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Callable = torch_uniform
     groups: int = 1
+    padding: int | tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,7 +70,11 @@ class Conv(nn.Module):
         shape = (side, side, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.groups == 1:
+        if self.padding is not None:
+            both = isinstance(self.padding, int)
+            padding = (self.padding, self.padding) if both else self.padding
+            x = padded_conv2d(x, kernel, self.stride, self.groups, padding)
+        elif self.groups == 1:
             x = conv2d(x, kernel, self.stride)
         else:
             x = grouped_conv2d(x, kernel, self.stride, self.groups)

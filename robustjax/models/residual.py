@@ -78,6 +78,8 @@ class PreActBlock(nn.Module):
 
     pre_activation: ClassVar[bool] = True
     epsilon: ClassVar[float] = 1e-5
+    padding: ClassVar[tuple[int, int] | None] = None
+    """Of the convolutions with a stride."""
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -86,8 +88,9 @@ class PreActBlock(nn.Module):
         conv = partial(Conv, self.features, 3, dtype=self.dtype, kernel_init=self.kernel_init)
         norm = partial(self.norm, self.dtype, self.epsilon)
         h = act(norm(name="norm1")(x, bn))
-        x = self.shortcut(x, h)
-        h = conv(self.stride, name="conv1")(h)
+        x = self.shortcut(x, h, bn)
+        padding = self.padding if self.stride > 1 else None
+        h = conv(self.stride, padding=padding, name="conv1")(h)
         h = act(norm(name="norm2")(h, bn))
         return x + self.gate(conv(name="conv2")(h))
 
@@ -95,7 +98,7 @@ class PreActBlock(nn.Module):
         """Transform the convolutions' output before it is added: here, the identity."""
         return y
 
-    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
+    def shortcut(self, x: jax.Array, h: jax.Array, bn: BN) -> jax.Array:
         """The input x, and h = BN-act of it -> the term to add to the convolutions' output."""
         if self.stride == 1 and x.shape[-1] == self.features:
             return x
@@ -108,8 +111,17 @@ class RawShortcutBlock(PreActBlock):
     """PreActBlock whose projections see the input itself, as in some published networks."""
 
     @override
-    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
-        return super().shortcut(x, x)
+    def shortcut(self, x: jax.Array, h: jax.Array, bn: BN) -> jax.Array:
+        return super().shortcut(x, x, bn)
+
+
+class NormedShortcutBlock(PreActBlock):
+    """PreActBlock with a BN after its projections: Diffenderfer et al. (2021)."""
+
+    @override
+    def shortcut(self, x: jax.Array, h: jax.Array, bn: BN) -> jax.Array:
+        y = super().shortcut(x, h, bn)
+        return x if y is x else self.norm(self.dtype, self.epsilon, name="shortcut_norm")(y, bn)
 
 
 class PooledShortcutBlock(PreActBlock):
@@ -118,7 +130,7 @@ class PooledShortcutBlock(PreActBlock):
     epsilon: ClassVar[float] = 1e-3
 
     @override
-    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
+    def shortcut(self, x: jax.Array, h: jax.Array, bn: BN) -> jax.Array:
         if self.stride != 1:
             square = (self.stride, self.stride)
             x = nn.avg_pool(x, square, square, padding="SAME", count_include_pad=False)
@@ -129,8 +141,8 @@ class ActivatedBlock(PooledShortcutBlock):
     """PooledShortcutBlock that activates before it branches: the shortcut also sees BN-act."""
 
     @override
-    def shortcut(self, x: jax.Array, h: jax.Array) -> jax.Array:
-        return super().shortcut(h, h)
+    def shortcut(self, x: jax.Array, h: jax.Array, bn: BN) -> jax.Array:
+        return super().shortcut(h, h, bn)
 
 
 class SqueezeBlock(PreActBlock):
@@ -160,7 +172,7 @@ class PreActBottleneck(PreActBlock):
         conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
         norm, inner = partial(self.norm, self.dtype, self.epsilon), self.features // 4
         h = act(norm(name="norm1")(x, bn))
-        x = self.shortcut(x, h)
+        x = self.shortcut(x, h, bn)
         h = conv(inner, 1, name="conv1")(h)
         h = act(norm(name="norm2")(h, bn))
         h = conv(inner, 3, self.stride, name="conv2")(h)

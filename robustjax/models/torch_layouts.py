@@ -1,15 +1,17 @@
-"""Networks trained in PyTorch, by the names of their weights: ResNet, PreActResNet, WideResNet.
+"""Networks trained in PyTorch, recognised by the names of their weights.
 
-The layouts are those of pytorch-cifar, TRADES and RobustBench. A layout maps the parts of one of
-our networks to PyTorch's names; widths, depth and classes follow from the shapes.
+`LAYOUTS` are tables of names (see `torch_names`); the one that knows most of a file's tensors reads
+it. Widths, depths, groups, heads and classes follow from the shapes. A file that none of them knows
+is a chain of layers, if its tensors fit together as one (see `torch_chain`).
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,68 +20,57 @@ from flax import traverse_util
 from jax.tree_util import Partial
 
 from robustjax.checks import checked
+from robustjax.models import torch_chain
 from robustjax.models.classifier import Classifier
 from robustjax.models.factory import apply, init
-from robustjax.models.heads import LinearHead
-from robustjax.models.layers import Conv, torch_uniform
-from robustjax.models.residual import (
-    Block,
-    PreActBlock,
-    ProjectedBlock,
-    RawShortcutBlock,
-    Residual,
-)
+from robustjax.models.heads import CosineHead, LinearHead
 from robustjax.models.torch_file import read_state_dict
+from robustjax.models.torch_names import UNUSED, Layout, Settings, Weights, some
+from robustjax.models.torch_residual import RESIDUAL
+from robustjax.models.torch_transformers import TRANSFORMERS
 
+LAYOUTS: tuple[Layout, ...] = (*RESIDUAL, *TRANSFORMERS)
 MEANS, STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
-UNUSED = ("sub_block1.", "num_batches_tracked")
-"""Weights that no forward pass reads: TRADES' WideResNet has a block that it never calls."""
-
 
 DEEPEST = 512
 """Blocks of a network: a ResNet of 1,001 layers has 333."""
 
 
-class Layout(NamedTuple):
-    """PyTorch's names for the parts of a network; `{}` are the stage, from 1, and block, from 0."""
-
-    family: str
-    block: str
-    norm: str
-    head: str
-    shortcut: str
-    shortcut_norm: str = ""
-
-
-RESNET = Layout("ResNet", "layer{}.{}", "bn1", "linear", "shortcut.0", "shortcut.1")
-PREACT = Layout("PreActResNet", "layer{}.{}", "bn", "linear", "shortcut.0")
-WIDE = Layout("WideResNet", "block{}.layer.{}", "bn1", "fc", "convShortcut")
-LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-
-
-@checked
+@checked(patch=(1, 1024), heads=(1, 1024))
 def from_torch(
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    activation: str = "relu",
+    activation: str | None = None,
     shortcut: Literal["activated", "raw"] | None = None,
+    head: Literal["linear", "cosine"] = "linear",
+    patch: int | None = None,
+    heads: int | None = None,
+    layers: str | None = None,
 ) -> tuple[Partial, Partial]:
     """Load a network trained in PyTorch, for images (B, H, W, C) in [0, 1] as everywhere.
 
-    Families: ResNet with basic blocks and PreActResNet (any number of blocks) as in pytorch-cifar
-    and RobustBench, the latter with or without a last BN, and WideResNet as in TRADES and
-    RobustBench. Prefixes ('module.', 'model.') are stripped. PyTorch itself is not needed.
+    Families, as named by torchvision, timm, pytorch-cifar, TRADES, DeepMind and RobustBench: ResNet
+    (also ResNeXt and wide bottlenecks), PreActResNet, WideResNet, DMWideResNet and DMPreActResNet,
+    with gates or MeanSparse; ConvNeXt, ViT and DeiT, XCiT, Swin; and chains of convolutions, batch
+    normalisations and linear layers of any name. Prefixes ('module.', 'model.') are stripped.
+    PyTorch itself is not needed.
 
     Args:
       source: a .pt, .pth or .safetensors file, or a state_dict of CPU tensors or arrays.
       mean, std: (C,), of the normalisation before the network, in [0, 1] pixels; None if there was
         none, or if it is among the weights (buffers named mean and std, or mu and sigma).
-      activation: see `layers.activation`; it cannot be inferred from the weights.
+      activation: see `layers.activation`; it cannot be inferred from the weights. None: 'silu' for
+        DeepMind's layouts, 'gelu' for transformers and ConvNeXt, 'relu' for all others.
       shortcut: for PreActResNet only, and not inferable either: the projections of its shortcuts
         read the block's input after BN and activation ('activated': pytorch-cifar, RobustBench's
         PreActBlockV2) or before ('raw': RobustBench's PreActBlock).
+      head: 'cosine' if the last layer sees features of length 1 with weights of length 1.
+      patch: for XCiT only: the side of a token in pixels, which its strides decide.
+      heads: for ViT only: heads of the attention; None: heads of 64 entries.
+      layers: for a chain only: what happens between its tensors, for instance
+        'conv:padding=1 relu max_pool flatten linear', see `torch_chain`.
 
     Returns:
       (logits_fn, features_fn), as from `models.apply`.
@@ -95,164 +86,196 @@ def from_torch(
       No code named by a file runs.
 
     >>> logits_fn, features_fn = rj.models.from_torch("resnet18.pt")  # doctest: +SKIP
-    >>> rj.models.from_torch({"fc.weight": np.zeros((10, 512))})
-    Traceback (most recent call last):
-    ValueError: these are not the weights of a ResNet, PreActResNet or WideResNet...
+    >>> state = {"fc.weight": np.ones((10, 512)), "fc.bias": np.zeros(10)}
+    >>> logits_fn, features_fn = rj.models.from_torch(state, layers="flatten linear")
+    >>> logits_fn(jnp.ones((1, 16, 32, 1))).shape
+    (1, 10)
     """
+    options: dict[str, Any] = {
+        "mean": mean,
+        "std": std,
+        "activation": activation,
+        "shortcut": shortcut,
+        "head": head,
+        "patch": patch,
+        "heads": heads,
+        "layers": layers,
+    }
     if not isinstance(source, Mapping):
-        state = read_state_dict(source)
         try:
-            return from_torch(state, mean=mean, std=std, activation=activation, shortcut=shortcut)
+            return from_torch(read_state_dict(source), **options)
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            prefix = "" if str(error).startswith(str(source)) else f"{source}: "
+            raise ValueError(f"{prefix}{error}") from error
     if not all(isinstance(name, str) for name in source):
-        raise ValueError(f"the names of the weights must be text, got {_some(map(repr, source))}")
-    state, layout = _recognise({name: np.asarray(value) for name, value in source.items()})
-    mean, std = _normalisation(state, MEANS, mean), _normalisation(state, STDS, std)
-    module = _build(state, layout, activation, shortcut, mean, std)
-    return apply(module, _fill(module, state, layout))
+        raise ValueError(f"the names of the weights must be text, got {some(map(repr, source))}")
+    state = {name: np.asarray(value) for name, value in source.items() if not _is_unused(name)}
+    own_mean, own_std = _pop(state, MEANS), _pop(state, STDS)
+    weights = None if layers else _recognise(state)
+    if weights is None:
+        scale = [_scale(*pair) for pair in ((own_mean, mean, None), (own_std, std, None))]
+        module, variables = torch_chain.read(state, layers, *scale)
+        return apply(module, variables)
+    channels = weights.channels()
+    mean, std = _scale(own_mean, mean, channels), _scale(own_std, std, channels)
+    layout = weights.layout
+    _check_asked(layout, shortcut=shortcut, patch=patch, heads=heads)
+    settings = Settings(activation or layout.activation, shortcut, patch, heads)
+    if sum(weights.blocks()) > DEEPEST:
+        raise ValueError(
+            f"these weights are of {sum(weights.blocks())} blocks; at most {DEEPEST} are read"
+        )
+    stem, body, side = layout.build(weights, settings)
+    classes = _classes(weights)
+    last = LinearHead(classes) if head == "linear" else CosineHead(classes, scale=1.0)
+    module = Classifier(stem, body, last, mean, std)
+    return apply(module, _fill(module, weights, (side, side, channels)))
 
 
-def _normalisation(state, names, given) -> tuple[float, ...] | None:
-    """The mean or std of the input's normalisation: given, or a buffer, removed from `state`."""
-    keys = [key for key in state if key.split(".")[-1] in names]
-    if not keys:
+def _is_unused(name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in UNUSED)
+
+
+Scale = tuple[str, np.ndarray] | None
+
+
+def _pop(state: dict[str, np.ndarray], names: tuple[str, ...]) -> Scale:
+    """The buffer of the input's normalisation, removed from `state`."""
+    key = next((key for key in state if key.split(".")[-1] in names), None)
+    return None if key is None else (key, state.pop(key))
+
+
+def _scale(
+    own: Scale, given: Sequence[float] | None, channels: int | None
+) -> tuple[float, ...] | None:
+    """The mean or std of the input's normalisation: given, or a buffer."""
+    if own is None:
         return None if given is None else tuple(map(float, given))
-    channels = _shape(state, "conv1.weight", 4)[1]
-    if state[keys[0]].size != channels:
+    key, value = own
+    if channels is not None and value.size != channels:
         raise ValueError(
-            f"{keys[0]} must have a number for each of {channels} channels, got shape "
-            f"{state[keys[0]].shape}"
+            f"{key} must have a number for each of {channels} channels, got shape {value.shape}"
         )
-    own = tuple(state.pop(keys[0]).ravel().tolist())
+    found = tuple(map(float, value.ravel()))
     if given is not None:
-        raise ValueError(f"the weights contain {keys[0]} = {own}; do not pass {names[0]}")
-    return own
+        name = "mean" if key.split(".")[-1] in MEANS else "std"
+        raise ValueError(f"the weights contain {key} = {found}; do not pass {name}")
+    return found
 
 
-def _recognise(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Layout]:
-    """The state without its prefix and without unused weights, and the layout."""
-    for layout in (WIDE, RESNET, PREACT):
-        first = f"{layout.block.format(1, 0)}.conv1.weight"
-        for key in state:
-            prefix = key.removesuffix(first)
-            if key != prefix and f"{prefix}conv1.weight" in state:
-                if layout is RESNET and f"{prefix}bn1.weight" not in state:
-                    continue  # PREACT
-                names = {name: name.removeprefix(prefix) for name in state}
-                block, counter = UNUSED
-                unused = {n for n in state if names[n].startswith(block) or n.endswith(counter)}
-                return {names[n]: value for n, value in state.items() if n not in unused}, layout
-    raise ValueError(
-        "these are not the weights of a ResNet, PreActResNet or WideResNet as in pytorch-cifar, "
-        "TRADES or RobustBench: there is no conv1 beside layer1.0 or block1.layer.0 among "
-        f"{_some(state)}"
-    )
+def _check_asked(layout: Layout, **given: Any) -> None:
+    """Raise ValueError if an argument is for networks of another layout."""
+    for name, value in given.items():
+        if value is not None and name not in layout.asks:
+            titles = " or ".join(other.title for other in LAYOUTS if name in other.asks)
+            raise ValueError(f"`{name}` is for a {titles}; these are weights of a {layout.title}")
 
 
-def _shape(state: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
-    """The shape of a tensor that decides how large the network is."""
-    if name not in state:
-        raise ValueError(f"these weights have no {name}")
-    shape = state[name].shape
-    if len(shape) != axes or 0 in shape:
-        raise ValueError(f"{name} must have {axes} axes and hold numbers, got shape {shape}")
-    return shape
-
-
-def _build(state, layout, activation, shortcut, mean, std) -> Classifier:
-    widths, counts = [], []
-    while (first := f"{layout.block.format(len(widths) + 1, 0)}.conv1.weight") in state:
-        widths.append(_shape(state, first, 4)[0])
-        counts.append(0)
-        while f"{layout.block.format(len(widths), counts[-1])}.conv1.weight" in state:
-            counts[-1] += 1
-    if sum(counts) > DEEPEST:
-        raise ValueError(f"these weights are of {sum(counts)} blocks; at most {DEEPEST} are read")
-    if (layout is PREACT) != (shortcut is not None):
+def _recognise(state: dict[str, np.ndarray]) -> Weights | None:
+    """The weights by the layout that knows most of them; None if they are a chain of layers."""
+    found = max(_readings(state), key=lambda weights: -len(weights.unknown), default=None)
+    if found is None or 2 * len(found.unknown) > len(state) or not found.blocks():
+        if torch_chain.is_chain(state):
+            return None
+        for other in (prefix for prefix in _members(state)):
+            raise ValueError(
+                f"these are the weights of several networks; pass one at a time, for instance "
+                f"those whose names begin with {other!r}, and average what they answer"
+            )
+        nearest = f" {found.layout.title}, which has no {found.unknown[0]}" if found else ""
         raise ValueError(
-            "pass what the projections of this PreActResNet's shortcuts read: shortcut='activated' "
-            "(pytorch-cifar, RobustBench's PreActBlockV2) or 'raw' (RobustBench's PreActBlock)"
-            if layout is PREACT
-            else f"`shortcut` is for a PreActResNet; these are weights of a {layout.family}"
+            f"no layout fits these weights; the nearest:{nearest or ' none'}. Known: "
+            f"{', '.join(layout.title for layout in LAYOUTS)}. Of another network, export "
+            "its function (docs/foreign_models.md)"
         )
-    blocks: dict[str | None, Block] = {
-        "activated": PreActBlock,
-        "raw": RawShortcutBlock,
-        None: ProjectedBlock if layout is RESNET else PreActBlock,
-    }
-    return Classifier(
-        stem=Conv(_shape(state, "conv1.weight", 4)[0]),
-        body=Residual(
-            blocks[shortcut],
-            tuple(widths),
-            tuple(counts),
-            activation,
-            torch_uniform,
-            final_norm=layout is not PREACT or f"{layout.norm}.weight" in state,
-        ),
-        head=LinearHead(_shape(state, f"{layout.head}.weight", 2)[0]),
-        mean=mean,
-        std=std,
-    )
+    return found
 
 
-def _key(path: tuple[str, ...], layout: Layout) -> str:
-    """params/body/stage1_block2/norm1/scale -> PyTorch's layer1.1.bn1.weight."""
-    _, *modules, leaf = path
-    names = {
-        "stem": "conv1",
-        "head": layout.head,
-        "norm": layout.norm,
-        "norm1": "bn1",
-        "norm2": "bn2",
-        "shortcut": layout.shortcut,
-        "shortcut_norm": layout.shortcut_norm,
-    }
-    parts = []
-    for module in modules:
-        if module.startswith("stage"):
-            stage, block = module.removeprefix("stage").split("_block")
-            parts.append(layout.block.format(stage, int(block) - 1))
-        elif module != "body":
-            parts.append(names.get(module, module))
-    return ".".join([*parts, LEAVES.get(leaf, leaf)])
+def _readings(state: dict[str, np.ndarray]) -> Iterator[Weights]:
+    """The weights by every layout, without every prefix that most of their names have."""
+    for prefix in _prefixes(state):
+        inner = {name.removeprefix(prefix): value for name, value in state.items()}
+        for layout in LAYOUTS:
+            weights = Weights(inner, layout)
+            if len(weights.unknown) < len(state) and layout.when(weights):
+                yield weights
 
 
-def _fill(module: Classifier, state: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
+def _prefixes(state: Mapping[str, Any]) -> list[str]:
+    """'' and beginnings, up to a dot, of more than half of the names; the shortest first."""
+    counts: dict[str, int] = {}
+    for name in state:
+        parts = name.split(".")
+        for i in range(len(parts)):
+            prefix = "".join(f"{part}." for part in parts[:i])
+            counts[prefix] = counts.get(prefix, 0) + 1
+    return sorted((p for p, count in counts.items() if 2 * count > len(state)), key=len)
+
+
+def _members(state: dict[str, np.ndarray]) -> Iterator[str]:
+    """The prefixes of networks that lie side by side: 'models.0.' beside 'models.1.'."""
+    numbered = (re.match(r"(.*?\d+\.)", name) for name in state)
+    for prefix in dict.fromkeys(match[1] for match in numbered if match):
+        inside = {n: value for n, value in state.items() if n.startswith(prefix)}
+        for weights in _readings(inside):
+            if not weights.unknown and weights.blocks() and "head" in weights:
+                yield prefix
+                break
+
+
+def _classes(weights: Weights) -> int:
+    name = weights.name("head/kernel")
+    value = weights.state.get(name)
+    return weights.shape("head", 4 if value is not None and value.ndim == 4 else 2)[0]
+
+
+def _fill(module: Classifier, weights: Weights, image: tuple[int, int, int]) -> dict[str, Any]:
     """Our variables from PyTorch's weights, after checking that all are there and fit."""
-    flat, left, missing, wrong = {}, dict(state), [], []
-    channels = state["conv1.weight"].shape[1]
-    shapes = _shapes(module, channels)  # pyright: ignore[reportArgumentType] - modules do hash
+    flat, left, missing, wrong = {}, dict(weights.state), [], []
+    shapes = _shapes(module, image)  # pyright: ignore[reportArgumentType] - modules do hash
     for path, leaf in shapes.items():
-        key = _key(path, layout)
-        value = left.pop(key, np.zeros(leaf.shape) if path[1:] == ("head", "bias") else None)
+        key = weights.name("/".join(path[1:]))
+        value = left.pop(key, _default(path, key, leaf.shape, weights.state))
         if value is None:
             missing.append(key)
             continue
         if path[-1] == "kernel":  # (D, C, k, k) -> (k, k, C, D) and (K, D) -> (D, K)
             value = value.transpose()
             value = value.swapaxes(0, 1) if value.ndim == 4 else value
+            if len(leaf.shape) == 2 and value.ndim == 4:  # a convolution of patches, or of pixels
+                value = value.reshape(-1, value.shape[-1])
+        elif value.squeeze().shape == leaf.shape:
+            value = value.reshape(leaf.shape)
         if value.shape != leaf.shape:
             wrong.append(key)
         flat[path] = jnp.asarray(value, jnp.float32)
     found = {"missing": missing, "unexpected": list(left), "of another shape": wrong}
     if any(found.values()):
         raise ValueError(
-            f"these weights do not fit a {layout.family} with basic blocks; "
-            + "; ".join(f"{kind}: {_some(keys)}" for kind, keys in found.items() if keys)
+            f"these weights do not fit a {weights.layout.title}; "
+            + "; ".join(f"{kind}: {some(keys)}" for kind, keys in found.items() if keys)
         )
     return traverse_util.unflatten_dict(flat)
 
 
+def _default(
+    path: tuple[str, ...], key: str, shape: tuple[int, ...], state: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
+    """What a tensor is that may be left out: a last bias, or both of a BN that has neither."""
+    if path[1:] == ("head", "bias"):
+        return np.zeros(shape)
+    module = key.rpartition(".")[0]
+    plain = not any(f"{module}.{name}" in state for name in ("weight", "bias"))
+    if plain and f"{module}.running_mean" in state and path[-1] in ("scale", "bias"):
+        return np.full(shape, path[-1] == "scale")
+    return None
+
+
 @functools.cache
-def _shapes(module: Classifier, channels: int) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """The shapes of the network's variables, by path; they do not depend on the image's size."""
-    tree = jax.eval_shape(lambda key: init(module, key, (32, 32, channels)), jax.random.key(0))
+def _shapes(
+    module: Classifier, image: tuple[int, int, int]
+) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """The shapes of the network's variables, by path."""
+    tree = jax.eval_shape(lambda key: init(module, key, image), jax.random.key(0))
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
     return flat
-
-
-def _some(keys) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

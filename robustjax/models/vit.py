@@ -36,14 +36,18 @@ class Patches(nn.Module):
         rows, columns = height // self.size, width // self.size
         x = x.reshape(batch, rows, self.size, columns, self.size, channels)
         x = x.swapaxes(2, 3).reshape(batch, rows * columns, -1)
-        return linear(self.features, self.dtype)(x)
+        return linear(self.features, dtype=self.dtype)(x)
 
 
 class Encoder(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): the layer of a transformer."""
+    """x + attention(norm(x)), then x + mlp(norm(x)): the layer of a transformer.
+
+    `heads` are those of the attention; None: heads of 64 entries.
+    """
 
     activation: str
     dtype: Any
+    heads: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -51,13 +55,13 @@ class Encoder(nn.Module):
         del bn  # LayerNorm has no statistics of batches
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         batch, tokens, dim = x.shape
-        heads = max(1, dim // HEAD)
-        qkv = linear(3 * dim, self.dtype, name="qkv")(norm(name="norm1")(x))
+        heads = self.heads or max(1, dim // HEAD)
+        qkv = linear(3 * dim, dtype=self.dtype, name="qkv")(norm(name="norm1")(x))
         q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, dim // heads), 2, 0)
         y = nn.dot_product_attention(q, k, v, force_fp32_for_softmax=True)
-        x = x + linear(dim, self.dtype, name="out")(y.reshape(x.shape))
-        y = linear(4 * dim, self.dtype, name="mlp1")(norm(name="norm2")(x))
-        return x + linear(dim, self.dtype, name="mlp2")(activation(self.activation)(y))
+        x = x + linear(dim, dtype=self.dtype, name="out")(y.reshape(x.shape))
+        y = linear(4 * dim, dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
+        return x + linear(dim, dtype=self.dtype, name="mlp2")(activation(self.activation)(y))
 
 
 class ViTBody(nn.Module):
