@@ -1,9 +1,10 @@
-"""Our arithmetic under JAX's usual type promotion, whatever the caller's program asks for."""
+"""Arithmetic under JAX's usual promotion, whatever the caller's program asks for."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -28,3 +29,15 @@ def promoting(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return run
+
+
+@contextlib.contextmanager
+def usual() -> Iterator[None]:
+    """JAX's promotion of types and of ranks for code of others, which may count on both.
+
+    >>> with jax.numpy_rank_promotion("raise"), usual():
+    ...     print((jnp.ones((2, 3)) + jnp.ones(3)).shape)
+    (2, 3)
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

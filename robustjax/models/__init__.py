@@ -14,6 +14,8 @@ from robustjax.models.convolution import conv2d
 from robustjax.models.exported import from_exported
 from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
 from robustjax.models.foreign import Foreign, Network, check_classes, is_random
+from robustjax.models.foreign_haiku import from_haiku
+from robustjax.models.foreign_keras import from_keras
 from robustjax.models.foreign_onnx import from_onnx
 from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.layers import BN
@@ -38,6 +40,8 @@ __all__ = [
     "create",
     "describe",
     "from_exported",
+    "from_haiku",
+    "from_keras",
     "from_onnx",
     "from_torch",
     "imported",

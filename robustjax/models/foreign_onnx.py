@@ -17,6 +17,7 @@ from robustjax.checks import checked
 from robustjax.models.onnx_file import Content, Node, read
 from robustjax.models.onnx_operators import OPERATORS
 from robustjax.models.wrappers import channels_first as with_channels_first
+from robustjax.promotion import usual
 
 CHANNELS = (1, 3, 4)
 """Of an image: grey, RGB, RGB and depth or opacity."""
@@ -82,7 +83,7 @@ def compute(node: Node, inputs: list[Any], opset: int) -> tuple[Any, ...]:
     if node.operator == "Split":
         more["outputs"] = len(node.outputs)
     try:
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        with usual():
             found = operator.function(*inputs, **more)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{node}: {error}") from error
