@@ -320,13 +320,39 @@ def test_any_function_is_evaluated(tmp_path, monkeypatch, capsys):
     for words, message in (
         (["--model", "a_net:weights"], "cannot be called"),
         (["--model", "a_net:other"], "has no attribute 'other'"),
-        (["--model", "a_net"], "package.module:logits_fn, got 'a_net'"),
+        (
+            ["--model", "a_net"],
+            "package.module:logits_fn or a file (.onnx, .pt, .pth, .safetensors)",
+        ),
+        (["--model", "no.onnx"], "the source 'no.onnx' is no ONNX file"),
+        (["--model", "no.safetensors"], "the source 'no.safetensors' is no weights file"),
         (["--model", "a_net:logits_fn", "--dtype", "bfloat16"], "--dtype is for a run"),
         (["--model", "a_net:logits_fn", "--weights", "last"], "--weights is for a run"),
         ([], "name a run directory, or a function"),
     ):
         assert message in refuse(*flags, *words)
     assert "--out is for a function" in refuse("evaluate", "somewhere", "--out", "b")
+
+
+def test_an_onnx_file_is_evaluated(tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    images = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ("n", 1, 8, 8))
+    logits = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    weights = onnx.numpy_helper.from_array(np.eye(64, 10, dtype=np.float32), "w")
+    nodes = [
+        onnx.helper.make_node("Flatten", ["x"], ["h"]),
+        onnx.helper.make_node("MatMul", ["h", "w"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "net", [images], [logits], [weights])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset), str(tmp_path / "net.onnx"))
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", "net.onnx", "--data", "digits", "--n", "16", "--attacks", "fgsm"]
+    cli.main(["evaluate", *words, "--curve", "none", "--threat", "linf", "--eps", "1/4"])
+    found = json.loads((tmp_path / "runs/net/report.json").read_text())
+    test = data.load("digits", "test").head(16)
+    right = test.images.reshape(16, -1)[:, :10].argmax(-1) == test.labels
+    assert found["clean"] == np.mean(right)
 
 
 def test_evaluate_against_another_threat_in_fewer_bits(copy, capsys):

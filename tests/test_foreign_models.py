@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import pathlib
 import re
 import types
@@ -18,7 +19,11 @@ from jax.tree_util import Partial
 from robustjax import attacks, evaluation, models, training
 from robustjax.threats import Linf
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
 eqx = pytest.importorskip("equinox")
+hk = pytest.importorskip("haiku")
+keras = pytest.importorskip("keras")
+onnx = pytest.importorskip("onnx")
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "foreign_models.md"
 SECTIONS = re.split(r"^#+ (.*)\n", PAGE.read_text(), flags=re.M)[1:]
 BLOCKS = {
@@ -32,8 +37,10 @@ GIVEN = {
     "evaluation": evaluation,
     "export": export,
     "functools": functools,
+    "hk": hk,
     "jax": jax,
     "jnp": jnp,
+    "keras": keras,
     "models": models,
     "nn": nn,
     "nnx": nnx,
@@ -71,6 +78,10 @@ def run(title, number=0, **names):
 def test_every_block_is_run_here():
     assert {title: len(found) for title, found in BLOCKS.items() if found} == {
         "PyTorch": 1,
+        "ONNX": 1,
+        "Keras 3": 1,
+        "Haiku": 1,
+        "Flax linen": 1,
         "Flax NNX": 1,
         "Equinox": 2,
         "Exported networks": 1,
@@ -88,6 +99,47 @@ def test_pytorch(monkeypatch):
     assert len(asked) == 3
 
 
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(4)(nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1)))
+
+
+def of_linen():
+    return {"model": Linen(), "variables": Linen().init(jax.random.key(0), IMAGES, False)}
+
+
+def forward(images, is_training):
+    seen = hk.get_state("seen", (), init=jnp.zeros)
+    if is_training:
+        hk.set_state("seen", seen + 1)
+    return hk.Linear(4)(hk.Flatten()(images))
+
+
+def of_haiku():
+    params, state = hk.transform_with_state(forward).init(jax.random.key(0), IMAGES, True)
+    return {"forward": forward, "params": params, "state": state}
+
+
+def of_onnx():
+    """The names of the block, beside its file."""
+    nodes = [onnx.helper.make_node("Flatten", ["x"], ["y"])]
+    images = onnx.helper.make_tensor_value_info("x", 1, ("b", 1, 28, 28))
+    logits = onnx.helper.make_tensor_value_info("y", 1, ("b", 784))
+    graph = onnx.helper.make_graph(nodes, "net", [images], [logits])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset), "net.onnx")
+    return {"MEAN": (0.5,), "STD": (0.2,)}
+
+
+def of_keras():
+    layers = keras.layers
+    keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(4)]).save(
+        "net.keras"
+    )
+    return {}
+
+
 def linear(key=0):
     return eqx.nn.Linear(784, 4, key=jax.random.key(key))
 
@@ -96,17 +148,23 @@ def perceptron():
     return Image(eqx.nn.MLP(784, 4, 3, 1, key=jax.random.key(0)))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras saves
 @pytest.mark.parametrize(
     ("title", "number", "names"),
     [
-        ("Flax NNX", 0, {"model": Flat()}),
-        ("Equinox", 0, {"model": Image(linear())}),
-        ("Equinox", 1, {"model": perceptron()}),
-        ("Exported networks", 0, {"network": lambda x: x.reshape(x.shape[0], -1)[:, :4]}),
+        ("ONNX", 0, of_onnx),
+        ("Keras 3", 0, of_keras),
+        ("Haiku", 0, of_haiku),
+        ("Flax linen", 0, of_linen),
+        ("Flax NNX", 0, lambda: {"model": Flat()}),
+        ("Equinox", 0, lambda: {"model": Image(linear())}),
+        ("Equinox", 1, lambda: {"model": perceptron()}),
+        ("Exported networks", 0, lambda: {"network": lambda x: x.reshape(x.shape[0], -1)[:, :4]}),
     ],
 )
-def test_a_function_of_a_batch(title, number, names):
-    logits_fn = run(title, number, **names)["logits_fn"]
+def test_a_function_of_a_batch(title, number, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logits_fn = run(title, number, **names())["logits_fn"]
     labels = logits_fn(IMAGES).argmax(-1)
     z = attacks.perturb(attacks.FGSM(Linf(0.1)), logits_fn, GIVEN["key"], IMAGES, labels)
     assert np.isclose(np.abs(z - IMAGES).max(), 0.1)

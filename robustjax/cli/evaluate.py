@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,8 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
     and again: attacks in the same setting (threat, images, seed, weights ...) are joined in one
     report, those in another stand beside them.
 
-    Without a run, --model names any function of a batch, (B, H, W, C) -> logits (B, K), and --data
-    its images.
+    Without a run, --model names any function of a batch, (B, H, W, C) -> logits (B, K), or a file
+    of ONNX (.onnx) or of PyTorch's weights (.pt, .pth, .safetensors), and --data its images.
 
     Args:
       run: a run directory.
@@ -44,7 +44,8 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
       levels: also report how many successful images still fool the model where their pixels are
         rounded to so many levels above 0, 255 for 8-bit images; None: skip it.
       keep_images: also write adversarial.npz with each attack's images (N, H, W, C).
-      out: without a run, the folder for the report; None: runs/ and the function's name.
+      out: without a run, the folder for the report; None: runs/ and the name of the function or
+        file.
     """
 
     run: Positional[Path | None] = None
@@ -72,10 +73,13 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
         if self.model is None or self.data is None:
             raise ValueError(
                 "name a run directory, or a function and its images: robustjax evaluate --model "
-                "package.module:logits_fn --data folder:DIR --threat linf --eps 8/255"
+                "package.module:logits_fn (or net.onnx) --data folder:DIR --threat linf --eps 8/255"
             )
-        if ":" not in self.model:
-            raise ValueError(f"--model must be package.module:logits_fn, got {self.model!r}")
+        if ":" not in self.model and not is_file(self.model):
+            raise ValueError(
+                f"--model must be package.module:logits_fn or a file ({', '.join(READERS)}), got "
+                f"{self.model!r}"
+            )
         for flag, value in (("dtype", self.dtype), ("weights", self.weights == "last" or None)):
             if value is not None:
                 raise ValueError(f"--{flag} is for a run; the function of --model decides itself")
@@ -85,7 +89,20 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
         """Where the report goes."""
         if self.run is not None:
             return self.run
-        return self.out or Path("runs") / str(self.model).rpartition(":")[2]
+        name = str(self.model)
+        return self.out or Path("runs") / (Path(name).stem if is_file(name) else name.split(":")[1])
+
+
+def is_file(name: str) -> bool:
+    """Whether --model names a file of weights, not a function."""
+    return Path(name).suffix in READERS
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    ".onnx": lambda path: rj.models.from_onnx(path),
+    **dict.fromkeys((".pt", ".pth", ".safetensors"), lambda path: rj.models.from_torch(path)[0]),
+}
+"""How a file of --model becomes a function, by its suffix."""
 
 
 def command(words: Sequence[str]) -> None:
@@ -163,10 +180,12 @@ def function_of(options: EvaluateOptions) -> tuple[Any, dict[str, Any]]:
     """The function of --model, and the config.json that makes a run directory of its folder.
 
     Raises:
-      ValueError: there is no such function, or the folder belongs to something else.
+      FileNotFoundError: there is no such file.
+      ValueError: there is no such function, the file is not understood, or the folder belongs to
+        something else.
     """
     name, folder = str(options.model), options.folder
-    logits_fn = rj.models.imported(name)
+    logits_fn = READERS[Path(name).suffix](name) if is_file(name) else rj.models.imported(name)
     test = rj.data.load(str(options.data), "test", options.data_dir)
     settings = {
         "model": {"name": name},
