@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustjax import data, files, models, parallel
-from robustjax.training import Natural, Recipe, fit
+from robustjax.training import PGDAT, Natural, Recipe, fit, step
 from robustjax.training.placement import REPLICATED, SCATTERED
 
 RECIPE = Recipe(
@@ -72,6 +72,23 @@ def test_it_resumes_from_either(digits, tmp_path):
         run(tmp_path / "b", digits, resume=True)
     for ours, theirs in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_step_gathers_each_weight_once(digits):
+    """No pass of the attack gathers weights again."""
+    train, devices = digits[0], jax.device_count()
+    module, method = models.create("cnn", width=4, num_classes=10), PGDAT()
+    key, about = jax.random.key(0), (train.images, train.labels, 10, devices)
+    state = SCATTERED.put(step.create_state(module, method, RECIPE, key, *about))
+    batch = {"image": train.images[:64], "label": train.labels[:64], "index": np.arange(64)}
+    batch = parallel.place(parallel.split(batch, devices), 0)
+    call = step.program(module, 3, 10, SCATTERED)
+    compiled = call.lower(state, method, parallel.place(RECIPE, None), key, batch).compile()
+    parts = compiled.as_text().split("\n\n")
+    gathers = {part.strip().split()[0]: part.count("all-gather(") for part in parts if part.strip()}
+    cut = [a for a in jax.tree.leaves(state.params) if not a.sharding.is_fully_replicated]
+    assert gathers.pop("ENTRY") <= len(cut) + 1  # and the predictions' metrics
+    assert not sum(gathers.values())
 
 
 def test_where_a_state_is_put():

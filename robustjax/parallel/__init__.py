@@ -2,7 +2,15 @@
 
 from robustjax.parallel.axes import AXIS, Device
 from robustjax.parallel.machine import device_memory, machine_memory, usable_cores, use_all_cores
-from robustjax.parallel.placement import place, scatter, shapes, to_global, to_local, whole
+from robustjax.parallel.placement import (
+    hold,
+    place,
+    scatter,
+    shapes,
+    to_global,
+    to_local,
+    whole,
+)
 from robustjax.parallel.processes import (
     any_process,
     barrier,
@@ -27,6 +35,7 @@ __all__ = [
     "device_memory",
     "emulate",
     "gather",
+    "hold",
     "initialize",
     "join",
     "machine_memory",

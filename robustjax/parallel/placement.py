@@ -89,6 +89,31 @@ def to_local(tree: Any, axes: Any) -> Any:
     return _with_mesh(jax.devices(), multihost_utils.global_array_to_host_local_array, tree, axes)
 
 
+@checked(tree=check_arrays)
+def hold(tree: Any, parts: bool, devices: Sequence[Device] | None = None) -> Any:
+    """Values of a `spread` program that from here on are whole, or in the parts of `scatter`.
+
+    The compiler moves them once, here, instead of wherever they are used.
+
+    Args:
+      tree: what all devices share.
+      parts: in parts, or whole on every device.
+      devices: of the program; None is all.
+
+    >>> double = jax.jit(lambda w: 2 * rj.parallel.hold(w, parts=False))
+    >>> double(rj.parallel.scatter(jnp.ones(4096), None)).sharding.is_fully_replicated
+    True
+    """
+    mesh = Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
+
+    def one(leaf):
+        if parts:
+            return constrain(leaf, None, mesh)
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec()))
+
+    return jax.tree.map(one, tree)
+
+
 @checked(axes=check_axes)
 def shapes(tree: Any, axes: Any, devices: Sequence[Device], parts: bool) -> Any:
     """Shapes that say where arrays will live, to compile `spread` without arrays or devices.

@@ -34,6 +34,12 @@ class Placement(abc.ABC):
         """
 
     @abc.abstractmethod
+    def step(
+        self, function: Callable, devices: tuple[parallel.Device, ...] | None = None
+    ) -> Callable:
+        """One step of `run`'s function, (state, ...) -> (state, metrics), with what it moves."""
+
+    @abc.abstractmethod
     def shapes(
         self, state: TrainState, rest: Any, axes: Any, devices: tuple[parallel.Device, ...]
     ) -> tuple[TrainState, Any]:
@@ -72,6 +78,12 @@ class Replicated(Placement):
         return parallel.data_parallel(function, in_axes, out_axes, 0, devices)
 
     @override
+    def step(
+        self, function: Callable, devices: tuple[parallel.Device, ...] | None = None
+    ) -> Callable:
+        return function
+
+    @override
     def shapes(
         self, state: TrainState, rest: Any, axes: Any, devices: tuple[parallel.Device, ...]
     ) -> tuple[TrainState, Any]:
@@ -91,7 +103,10 @@ class Replicated(Placement):
 
 
 class Scattered(Placement):
-    """Each device has a part of every large array: weights, optimiser state, average, rows."""
+    """Each device has a part of every large array: weights, optimiser state, average, rows.
+
+    A step gathers the weights once, for all passes of its attack, and updates them in parts.
+    """
 
     @override
     def put(self, state: TrainState) -> TrainState:
@@ -106,6 +121,18 @@ class Scattered(Placement):
         devices: tuple[parallel.Device, ...] | None = None,
     ) -> Callable:
         return parallel.spread(function, in_axes, out_axes, 0, devices)
+
+    @override
+    def step(
+        self, function: Callable, devices: tuple[parallel.Device, ...] | None = None
+    ) -> Callable:
+        def run(state, *rest):
+            params = parallel.hold(state.params, False, devices)
+            new, metrics = function(state.replace(params=params), *rest)
+            shared = new.replace(slot=())
+            return parallel.hold(shared, True, devices).replace(slot=new.slot), metrics
+
+        return run
 
     @override
     def shapes(

@@ -152,7 +152,8 @@ def span_program(
 @functools.cache
 def _program(module, total, num_classes, image_shape, sharded, home, devices) -> Callable:
     def span(state, method, recipe, key, tables, order, first, last):
-        step = jax.jit(make_step(module, recipe, total, num_classes))  # traced once for both uses
+        one = home.step(make_step(module, recipe, total, num_classes), devices)
+        step = jax.jit(one)  # traced once for both uses
 
         def at(i, state):
             return step(state, method, key, take(tables, order[i], image_shape, sharded))

@@ -191,7 +191,8 @@ def _program(
     devices: tuple[parallel.Device, ...] | None,
 ) -> Callable:
     def step(state, method, recipe, key, batch):
-        return make_step(module, recipe, total_steps, num_classes)(state, method, key, batch)
+        one = make_step(module, recipe, total_steps, num_classes)
+        return home.step(one, devices)(state, method, key, batch)
 
     in_axes = (*IN_AXES[:2], None, *IN_AXES[2:])
     return home.run(step, in_axes, OUT_AXES, devices)
