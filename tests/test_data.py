@@ -242,6 +242,40 @@ def test_a_name_may_choose_classes(tmp_path):
     assert again.labels.tolist() == [0, 3, 0, 3]
 
 
+def test_a_name_may_choose_rows(tmp_path):
+    name = write_arrays(tmp_path)
+    whole = data.load(name, "test")
+    np.save(tmp_path / "rows.npy", [3, 1])
+    (tmp_path / "rows.txt").write_text("3\n1\n")
+    for rows in ("3,1-1", tmp_path / "rows.npy", tmp_path / "rows.txt"):
+        part = data.load(f"{name}:test={rows}", "test")
+        np.testing.assert_array_equal(part.images, whole.images[[3, 1]])
+        assert part.indices.tolist() == [3, 1] and part.name == f"{name}:test={rows}"
+    parts = [data.load("digits:classes=3,5:train=0-499", s) for s in data.SPLITS]
+    assert len({i for part in parts for i in part.indices}) == len(parts[2]) + len(parts[3])
+    assert max(part.indices.max() for part in parts) < 500 and parts[0].num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    {
+        "test=0-9": "no test split of its own",
+        "train=5-99999": "rows below 1797",
+        "train=9-2": "ascending",
+        "train=3,3": "names a row twice",
+        "train=0-9:train=1": ":train= twice",
+        "train=nowhere.npy": "neither rows such as",
+        "train={tmp}/wrong.txt": "must hold whole numbers",
+        "train={tmp}/wrong.npy": "a list of whole numbers",
+    }.items(),
+)
+def test_rows_that_are_none(end, message, tmp_path):
+    (tmp_path / "wrong.txt").write_text("a b")
+    np.save(tmp_path / "wrong.npy", np.ones((2, 2)))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        data.load(f"digits:{end.format(tmp=tmp_path)}")
+
+
 def test_digits_fill_the_byte_range():
     images = data.load("digits", "train+validation").images
     assert images.dtype == np.uint8 and images.shape[1:] == (8, 8, 1)

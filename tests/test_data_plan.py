@@ -52,6 +52,19 @@ def test_every_block_holds_its_share(size, fraction, seed):
     assert (-1 - index[index < 0] < 100).all()
 
 
+def test_balanced_batches_hold_each_class_equally_often():
+    rare = dataset(40).take(np.r_[0:4, 4:40:4])  # of classes 1, 2, 3 one example each; 10 of 0
+    plan = data.Plan(rare, 6, 0, EXTRA, 1 / 3, balance=True)
+    steps = [plan.indices(step) for step in range(rare.num_classes)]
+    own = np.concatenate([index[index >= 0] for index in steps])
+    assert np.bincount(rare.labels[own]).tolist() == [4, 4, 4, 4]
+    assert len(set(own[rare.labels[own] == 0])) > 1
+    np.testing.assert_array_equal(plan.indices(2), steps[2])
+    drawn = np.concatenate([plan.indices(step) for step in range(200)])
+    seen = np.bincount(drawn[drawn >= 0])
+    assert seen[rare.labels == 0].min() > 10 and (seen[rare.labels != 0] == 200).all()
+
+
 def test_a_pass_over_the_labelled_examples_misses_none():
     plan = data.Plan(TRAIN, 8, 0, EXTRA, 0.5)
     index = np.concatenate([plan.indices(step) for step in range(10)])  # two epochs

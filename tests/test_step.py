@@ -80,6 +80,17 @@ def test_augmentation_depends_on_the_example_and_not_on_its_place():
     assert not equal(take(recipe)[1].params, take(recipe, 1, renamed)[1].params)
 
 
+def test_balanced_copies_of_an_example_differ():
+    """An example that a batch holds twice is augmented by its place, on any number of devices."""
+    recipe = dataclasses.replace(RECIPE, augment=Augment(pad=3, flip=True), balance=True)
+    twice = {k: np.repeat(v[:1], len(v), 0) for k, v in examples().items()}
+    assert equal(take(recipe, 1, twice)[1].params, take(recipe, 4, twice)[1].params)
+    alike = dataclasses.replace(recipe, balance=False)
+    assert not equal(take(recipe, 1, twice)[1].params, take(alike, 1, twice)[1].params)
+    with pytest.raises(ValueError, match="SAT keeps state per example, but with balance"):
+        fresh(SAT(), 1, recipe)
+
+
 def test_dropout_depends_on_the_example_and_not_on_its_place():
     one = dropping().params
     assert equal(one, dropping(shards=4).params)

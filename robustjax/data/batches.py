@@ -75,6 +75,26 @@ def draw(seed: int, step: int, size: int, count: int) -> np.ndarray:
     return np.random.RandomState([seed, step, 1]).randint(size, size=count, dtype=np.int32)
 
 
+def balanced(seed: int, step: int, of_class: list[np.ndarray], count: int) -> np.ndarray:
+    """Rows in which the classes take turns, each drawn from its class: (count,) int32.
+
+    Args:
+      seed, step: as for `batch_indices`.
+      of_class: the rows of each class.
+      count: rows in a batch.
+
+    Guarantees:
+      The same arguments give the same rows.
+      As many batches as there are classes hold each class equally often.
+    """
+    random = np.random.RandomState([seed, step, 2])  # 2: a stream of its own
+    turns = (np.arange(count) + step * count) % len(of_class)
+    sizes = np.array([len(rows) for rows in of_class])
+    places = random.randint(sizes[turns])
+    found = np.array([of_class[k][i] for k, i in zip(turns, places, strict=True)], np.int32)
+    return random.permutation(found)
+
+
 @checked(host=True, indices="N", process=(0, INF), processes=(1, INF))
 def shard(indices: np.ndarray, process: int, processes: int) -> np.ndarray:
     """The block of a batch that this process reads; in order, the blocks make up the batch.

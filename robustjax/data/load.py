@@ -13,12 +13,12 @@ from robustjax.data.arrays import Arrays, Digits
 from robustjax.data.dataset import Dataset
 from robustjax.data.folders import Folder
 from robustjax.data.rows import join
+from robustjax.data.selection import chosen, rows
 from robustjax.data.tfds import TFDS, prepared
 from robustjax.spec import Names
 
 SPLITS = ("train", "validation", "test", "train+validation")
 VALIDATION = 1_000
-CLASSES = ":classes="
 
 
 class Source(Protocol):
@@ -115,7 +115,8 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
         a list), 'arrays:DIR', a name that was registered, or the TFDS name of an image
         classification set; 'food101:size=64' and 'folder:DIR:size=64' are the images' central
         squares, the short side resized to 64 pixels, which images of varying size need. At the end,
-        ':classes=cat,dog' or ':classes=3,5' keeps these classes, numbered in this order.
+        ':classes=cat,dog' or ':classes=3,5' keeps these classes, numbered in this order;
+        ':train=0-999,2000' and ':test=rows.npy' keep these rows of the set's own split.
       split: one of `SPLITS`.
       data_dir: the folder that holds prepared TFDS sets; None is TFDS's own.
 
@@ -136,30 +137,45 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
     """
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
-    whole, chosen, classes = name.partition(CLASSES)
-    if chosen:
-        found = load(whole, split, data_dir).only(classes.split(","))
-        return dataclasses.replace(found, name=name)
-    source = _source(name, data_dir)
+    whole, choice = chosen(name)
+    found = _split(_source(whole, data_dir), whole, split, choice)
+    if "classes" in choice:
+        found = found.only(choice["classes"].split(","))
+    return dataclasses.replace(found, name=name)
+
+
+def _split(source: Source, name: str, split: str, choice: dict[str, str]) -> Dataset:
+    """A split with the chosen rows, of all classes."""
     own = source.splits
     tested_on = next((s for s in ("test", "validation") if s in own), None)
     validated_on = "validation" if "validation" in own and tested_on == "test" else None
+    if "test" in choice and tested_on is None:
+        raise ValueError(f"{name} has no test split of its own, so :test= has no rows to choose")
     if split == "test" and tested_on:
-        return dataclasses.replace(source.read(tested_on), split="test")
+        return dataclasses.replace(_rows(source.read(tested_on), choice, "test"), split="test")
     if "train" not in own:
         raise ValueError(
             f"{name} has no train split; it has {', '.join(own)}, so models of another set can be "
             "tested on it, but none trained"
         )
     train = source.read("train")
+    size = len(train)
+    train = _rows(train, choice, "train")
     if validated_on and split != "train":
         validation = source.read(validated_on)
-        validation = dataclasses.replace(validation, indices=validation.indices + len(train))
+        validation = dataclasses.replace(validation, indices=validation.indices + size)
         return validation if split == "validation" else _union(train, validation)
     if validated_on:
         return train
-    rows = _carve(train.labels, test=tested_on is None)[split]
-    return dataclasses.replace(train.take(rows), split=split)
+    carved = _carve(train.labels, test=tested_on is None)[split]
+    return dataclasses.replace(train.take(carved), split=split)
+
+
+def _rows(examples: Dataset, choice: dict[str, str], key: str) -> Dataset:
+    """The examples, or those of them that were chosen."""
+    if key not in choice:
+        return examples
+    return examples.take(rows(choice[key], len(examples), examples.name))
 
 
 @checked

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from robustjax.checks import check_fields, check_number, check_seed
-from robustjax.data.batches import batch_indices, draw, shard, steps_per_epoch
+from robustjax.data.batches import balanced, batch_indices, draw, shard, steps_per_epoch
 from robustjax.data.dataset import Dataset
 
 
@@ -25,13 +26,15 @@ class Plan:
       seed: in [0, 2^32).
       extra: weakly labelled examples, or None.
       fraction: the share of a batch that is extra, in [0, 1), rounded to whole examples.
+      balance: draw each class of `train` equally often, with replacement.
 
     Raises:
       ValueError: the fraction leaves no labelled example, or the extra examples have another shape
         or other classes.
 
     Guarantees:
-      The labelled examples come in the order of `batch_indices`, as if there were no others.
+      The labelled examples come in the order of `batch_indices`, as if there were no others. With
+      `balance`, K batches hold each class equally often instead.
       Extra examples are drawn with replacement, as in Carmon et al.'s code: a step reads only its
       own examples of a memory-mapped pool, and memory does not grow with the pool.
       Every block of a batch holds its share of extra examples, to within one.
@@ -48,6 +51,7 @@ class Plan:
     seed: int
     extra: Dataset | None = None
     fraction: float = 0.5
+    balance: bool = False
 
     def __post_init__(self):
         check_fields(self)
@@ -108,10 +112,20 @@ class Plan:
         steps = range(first, first + self.steps_per_epoch)
         return np.stack([shard(self.indices(step), process, processes) for step in steps])
 
+    @functools.cached_property
+    def _of_class(self) -> list[np.ndarray]:
+        """The rows of each class that train has."""
+        labels = self.train.labels
+        order = np.argsort(labels, kind="stable").astype(np.int32)
+        return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
     def indices(self, step: int) -> np.ndarray:
         """(batch_size,) int32: rows in train, evenly interleaved with -1 - rows in extra."""
         size, extra = self.batch_size, self.extra_size
-        own = batch_indices(self.seed, step, len(self.train), size - extra)
+        if self.balance:
+            own = balanced(self.seed, step, self._of_class, size - extra)
+        else:
+            own = batch_indices(self.seed, step, len(self.train), size - extra)
         if self.extra is None or not extra:
             return own
         is_extra = np.diff(np.arange(size + 1) * extra // size) == 1

@@ -1,6 +1,7 @@
 """The one package that knows devices and processes."""
 
-from robustjax.parallel.axes import AXIS, Device
+from robustjax.parallel.axes import AXIS
+from robustjax.parallel.axes import Device as Device
 from robustjax.parallel.machine import device_memory, machine_memory, usable_cores, use_all_cores
 from robustjax.parallel.placement import (
     hold,
@@ -26,7 +27,6 @@ from robustjax.parallel.shards import merge, split
 
 __all__ = [
     "AXIS",
-    "Device",
     "any_process",
     "barrier",
     "broadcast",

@@ -15,7 +15,7 @@ from robustjax.data import resident
 from robustjax.scale.flops import Flops, count
 from robustjax.scale.program import Program, compiled, usable_memory
 from robustjax.scale.topology import Slice
-from robustjax.training.loop import required_model
+from robustjax.training.loop import batches, required_model
 from robustjax.training.methods.base import Method
 from robustjax.training.placement import REPLICATED, SCATTERED
 from robustjax.training.recipes import Recipe
@@ -67,8 +67,7 @@ class Job:
     @property
     def batches(self) -> data.Plan:
         """The batches of the run."""
-        recipe = self.recipe
-        return data.Plan(self.train, recipe.batch_size, 0, self.extra, recipe.extra_fraction)
+        return batches(self.train, self.recipe, 0, self.extra)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -151,7 +151,7 @@ def fit(
     """
     checks.check_seed("seed", seed)
     out, devices = Path(out), jax.device_count()
-    plan = data.Plan(train, recipe.batch_size, seed, extra, recipe.extra_fraction)
+    plan = batches(train, recipe, seed, extra)
     steps_per_epoch = plan.steps_per_epoch
     if recipe.batch_size % (devices * recipe.accumulate):
         raise ValueError(
@@ -295,6 +295,14 @@ def fit(
         else:
             save_from(best, out / "weights.npz", state, home, identity)
         return Result(state, best_score, out, start)
+
+
+def batches(
+    train: data.Dataset, recipe: Recipe, seed: int, extra: data.Dataset | None
+) -> data.Plan:
+    """The batches that a recipe asks for."""
+    size, fraction = recipe.batch_size, recipe.extra_fraction
+    return data.Plan(train, size, seed, extra, fraction, recipe.balance)
 
 
 def about(examples: data.Dataset) -> dict[str, Any]:

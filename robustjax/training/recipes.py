@@ -32,6 +32,8 @@ class Recipe:
       label_smoothing: s; the true class has 1 - s, each other s / (K - 1), in the outer loss only.
       extra_fraction: of each batch, where there are extra examples.
       extra_smoothing: label smoothing of extra examples; None: as of the others.
+      balance: draw each class equally often, with replacement; an epoch has as many examples as
+        before. For methods without state per example.
       cutmix: paste a box of another image of the batch into each, and mix their targets.
       mixup: alpha of the mean of each image and another of the batch, weighted by Beta(alpha,
         alpha), and of their targets; None mixes none. An attack on the label goes against the one
@@ -58,6 +60,7 @@ class Recipe:
     label_smoothing: float = number(default=0.0, high=1)
     extra_fraction: float = number(default=0.5, high=1)
     extra_smoothing: float | None = number(default=None, high=1)
+    balance: bool = static(default=False)
     cutmix: bool = static(default=False)
     mixup: float | None = number(default=None, low=1e-6)
     ema: float = number(default=0.0, high=1)

@@ -64,11 +64,18 @@ def create_state(
     params = variables.pop("params")
     batch = jnp.zeros((recipe.batch_size, *images.shape[1:]), jnp.float32)
     rows = method.init_rows(jnp.asarray(labels), num_classes)
-    if mixer(recipe) and jax.tree.leaves(rows):
-        raise ValueError(
-            f"{type(method).__name__} keeps state per example, but cutmix and mixup blend two "
-            "examples: turn them off"
-        )
+    if jax.tree.leaves(rows):
+        name = type(method).__name__
+        if mixer(recipe):
+            raise ValueError(
+                f"{name} keeps state per example, but cutmix and mixup blend two examples: turn "
+                "them off"
+            )
+        if recipe.balance:
+            raise ValueError(
+                f"{name} keeps state per example, but with balance a batch may hold an example "
+                "twice: turn it off"
+            )
     return TrainState(
         step=jnp.int32(0),
         updates=jnp.int32(0),
@@ -115,7 +122,11 @@ def make_step(
         progress = (state.step + 1) / total_steps
         index, label = batch["index"], batch["label"]
         key = jax.random.fold_in(key, state.step)
-        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 4))(index)
+        of_example = jax.vmap(functools.partial(jax.random.fold_in, key))(index)
+        if recipe.balance:  # an example may come twice, and then differs by its place
+            place = lax.axis_index(AXIS) * len(index) + jnp.arange(len(index))
+            of_example = jax.vmap(jax.random.fold_in)(of_example, place)
+        keys = jax.vmap(lambda one: jax.random.split(one, 4))(of_example)
         of_augment, of_method, of_mix, of_dropout = (keys[:, k] for k in range(4))
         shard = Batch(
             image=jax.vmap(recipe.augment)(of_augment, to_float(batch["image"])),
