@@ -422,7 +422,14 @@ def test_available_lists_what_is_prepared(tfds_dir, tmp_path):
     found = data.available(tfds_dir)
     assert list(found)[:3] == ["digits", "folder:DIR", "arrays:DIR"]
     assert found["tiny_held_out"] == "1.0.0: train 20, validation 6, test 10"
-    assert set(data.available(str(tmp_path / "nowhere"))) == {"digits", "folder:DIR", "arrays:DIR"}
+    names = {"digits", "folder:DIR", "arrays:DIR", "hf:NAME"}
+    assert set(data.available(str(tmp_path / "nowhere"))) == names
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'robustjax\[hf\]'"):
+        data.load("hf:some/set")
 
 
 def test_missing_data_name_the_command(tmp_path):

@@ -12,6 +12,7 @@ from robustjax.checks import checked
 from robustjax.data.arrays import Arrays, Digits
 from robustjax.data.dataset import Dataset
 from robustjax.data.folders import Folder
+from robustjax.data.hub import Hub
 from robustjax.data.rows import join
 from robustjax.data.selection import chosen, rows
 from robustjax.data.tfds import TFDS, prepared
@@ -60,7 +61,7 @@ def _digits(name: str) -> Source:
 
 
 SOURCES: Names[Callable[[str], Source]] = Names(
-    "data set", {"digits": _digits, "folder": Folder, "arrays": Arrays}
+    "data set", {"digits": _digits, "folder": Folder, "arrays": Arrays, "hf": Hub}
 )
 """What stands before the colon of a name -> how its source is made."""
 
@@ -112,9 +113,10 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
 
     Args:
       name: 'digits' (bundled, offline), 'folder:DIR' (image files in a folder for each class, or in
-        a list), 'arrays:DIR', a name that was registered, or the TFDS name of an image
-        classification set; 'food101:size=64' and 'folder:DIR:size=64' are the images' central
-        squares, the short side resized to 64 pixels, which images of varying size need. At the end,
+        a list), 'arrays:DIR', 'hf:NAME' (Hugging Face), a name that was registered, or the TFDS
+        name of an image classification set; 'food101:size=64' and 'folder:DIR:size=64' are the
+        images' central squares, the short side resized to 64 pixels, which images of varying size
+        need. At the end,
         ':classes=cat,dog' or ':classes=3,5' keeps these classes, numbered in this order;
         ':train=0-999,2000' and ':test=rows.npy' keep these rows of the set's own split.
       split: one of `SPLITS`.
@@ -189,6 +191,7 @@ def available(data_dir: str | None = None) -> dict[str, str]:
         "digits": "1,797 images of 8x8x1, 10 classes, bundled with scikit-learn",
         "folder:DIR": "DIR/CLASS/*.png or .jpg, DIR/{train,test}/CLASS/*, or DIR/labels.csv",
         "arrays:DIR": "DIR/{train,test}_{images,labels}.npy, images uint8 NHWC, labels integers",
+        "hf:NAME": "an image set of the Hugging Face hub, or a folder of save_to_disk",
         **_LINES,
         **prepared(data_dir),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,11 @@ GREY, COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK")
 """What Pillow calls images of one channel and of three, with or without transparency."""
 
 
-def shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+File = str | os.PathLike[str] | bytes
+"""Where an image file is, or all of its bytes."""
+
+
+def shape(path: File) -> tuple[int, int, int]:
     """(H, W, C) as the file's header says; C is 1 for a grey image, else 3.
 
     Raises:
@@ -34,14 +39,14 @@ def shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
         return image.height, image.width, 1 if image.mode in GREY else 3
 
 
-def pixels(path: str | os.PathLike[str], channels: int, size: int | None = None) -> np.ndarray:
+def pixels(path: File, channels: int, size: int | None = None) -> np.ndarray:
     """An image file as uint8 (H, W, channels).
 
     Palettes are looked up, CMYK is converted, grey is repeated where three channels are wanted, and
     an opaque alpha channel is dropped. Orientation in EXIF data is ignored, as usual in the field.
 
     Args:
-      path: of a PNG or JPEG file, whatever its name ends in.
+      path: a PNG or JPEG file, whatever its name ends in.
       channels: 1 for a grey image, or 3.
       size: the side of the central square, as `square` takes it; None: the image as it is.
 
@@ -59,10 +64,11 @@ def pixels(path: str | os.PathLike[str], channels: int, size: int | None = None)
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def _opened(path: File) -> Iterator[Any]:
     """An image file, read by Pillow as far as its header; every error names it."""
+    name = "it" if isinstance(path, bytes) else path
     try:
-        with open(path, "rb") as file:
+        with io.BytesIO(path) if isinstance(path, bytes) else open(path, "rb") as file:
             start = file.read(25)
             with Image.open(file, formats=("PNG", "JPEG")) as image:
                 if start[:4] == b"\x89PNG" and start[24] == 16:
@@ -72,8 +78,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
                 yield image
     except PIL.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} is neither a PNG nor a JPEG file; convert or delete it"
+            f"{name} is neither a PNG nor a JPEG file; convert or delete it"
         ) from error
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path} cannot be read: {reason}") from error
+        raise ValueError(f"{name} cannot be read: {reason}") from error

@@ -24,6 +24,7 @@ from robustjax.data.arrays import ARRAYS, Digits
 from robustjax.data.cache import decoded
 from robustjax.data.dataset import Dataset
 from robustjax.data.folders import FOLDER
+from robustjax.data.hub import HUB
 from robustjax.data.resize import sized, square
 from robustjax.lazy import Lazy
 from robustjax.writing import locked
@@ -143,7 +144,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     >>> rj.data.prepare("cifar10")  # doctest: +SKIP
     PosixPath('/home/me/tensorflow_datasets/cifar10/3.0.2')
     """
-    if name == Digits.name or name.startswith((ARRAYS, FOLDER)):
+    if name == Digits.name or name.startswith((ARRAYS, FOLDER, HUB)):
         raise ValueError(f"{name} needs no preparation; only TFDS sets do")
     name, _ = sized(name)
     builder = _builder(name, data_dir)
@@ -199,7 +200,7 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         close = difflib.get_close_matches(name, names, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise ValueError(
-            f"unknown data set {name!r}{hint}; use digits, folder:DIR, arrays:DIR, or the "
+            f"unknown data set {name!r}{hint}; use digits, folder:DIR, arrays:DIR, hf:NAME, or the "
             "TFDS name of an image classification set"
         ) from error
 
