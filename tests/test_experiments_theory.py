@@ -12,6 +12,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "theory"
 RESULTS = FOLDER.parent / "results" / "theory"
 sys.path.insert(0, str(FOLDER))
 
+import recording
 import script
 
 SMALL = {
@@ -45,15 +46,15 @@ def test_every_script_is_here():
 @pytest.mark.parametrize("name", SMALL)
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
     module = module_of(name)
-    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    monkeypatch.setattr(recording, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--dirty"])
     for constant, value in SMALL[name].items():
         assert hasattr(module, constant)
         monkeypatch.setattr(module, constant, value)
-    script.run(f"{name}.py", module.__doc__, module.main)
-    left = {path.name for path in tmp_path.iterdir()}
+    script.run(module.__file__, module.__doc__, module.main)
+    left = {path.name for path in (tmp_path / "theory").iterdir()}
     assert left == {path.name for path in RESULTS.glob(f"{name}.*")}
-    found = json.loads((tmp_path / f"{name}.json").read_text())
+    found = json.loads((tmp_path / "theory" / f"{name}.json").read_text())
     assert found["numbers"].keys() == numbers(name).keys()
     assert found["provenance"]["command"] == f"python experiments/theory/{name}.py"
 
