@@ -17,7 +17,7 @@ import flax.linen as nn
 import frame
 import jax
 import numpy as np
-from scipy.signal import lfilter
+from scipy.signal import lfilter, spectrogram
 
 from robustjax import report
 from robustjax.attacks import CarliniWagnerLinf, perturb
@@ -100,8 +100,10 @@ def draw(png, x, x_adv, spoken, heard):
         axes[0].set(xlabel="ms", ylabel="amplitude", title="Waveforms", ylim=(-1, 1))
         axes[0].legend()
         for ax, wave, title in ((axes[1], x, "Clip, dB"), (axes[2], x_adv - x, "Change, dB")):
-            *_, image = ax.specgram(wave, 128, RATE, noverlap=96, vmin=-120, vmax=-40, cmap="magma")
-            ax.set(xlabel="s", ylabel="Hz", title=title)
+            hertz, seconds, power = spectrogram(wave, RATE, nperseg=128, noverlap=96)
+            level = 10 * np.log10(power + 1e-12)
+            image = ax.pcolormesh(1000 * seconds, hertz, level, vmin=-110, vmax=-40, cmap="magma")
+            ax.set(xlabel="ms", ylabel="Hz", title=title)
             ax.grid(False)
         ax.figure.colorbar(image, ax=axes[1:])
 

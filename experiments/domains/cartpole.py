@@ -17,6 +17,7 @@ import frame
 import jax
 import jax.numpy as jnp
 from evolution import evolved
+from jax.random import clone
 
 from robustjax import losses
 from robustjax.attacks import PGD
@@ -64,20 +65,20 @@ def episode(kind, attack, weights, key):
     """The return (): steps until the cart is out or the pole is down."""
     key_start, key_steps = jax.random.split(key)
 
-    def step(carry, key):
+    def step(carry, time):
         state, alive = carry
-        seen = seen_by(kind, attack, weights, key, state)
+        seen = seen_by(kind, attack, weights, jax.random.fold_in(key_steps, time), state)
         state = dynamics(state, jnp.argmax(policy(weights, seen)))
         alive &= (jnp.abs(state[0]) < 2.4) & (jnp.abs(state[2]) < 0.2095)
         return (jnp.where(alive, state, 0), alive), alive
 
     start = jax.random.uniform(key_start, (4,), minval=-0.05, maxval=0.05)
-    return jax.lax.scan(step, (start, True), jax.random.split(key_steps, LIMIT))[1].sum()
+    return jax.lax.scan(step, (start, True), jnp.arange(LIMIT))[1].sum()
 
 
 def worst(kinds, attack, weights, keys):
     """The mean return of episodes, each under the kind of attack that it stands least."""
-    runs = [jax.vmap(lambda key, k=k: episode(k, attack, weights, key))(keys) for k in kinds]
+    runs = [jax.vmap(partial(episode, k, attack, weights))(clone(keys)) for k in kinds]
     return jnp.stack(runs).min(0).mean()
 
 
@@ -87,21 +88,21 @@ def at(eps):
 
 
 def measured(seed):
-    key_train, key_runs = jax.random.split(jax.random.key(seed))
-    keys, found = jax.random.split(key_runs, EPISODES), {}
+    (key_train, key_runs), found = jax.random.split(jax.random.key(seed)), {}
 
     @partial(jax.jit, static_argnums=0)
-    def returns(kinds, weights, eps):
-        return worst(kinds, at(eps), weights, keys)
+    def returns(kinds, weights, eps, key):
+        return worst(kinds, at(eps), weights, jax.random.split(key, EPISODES))
 
     def fitness(kinds, weights, key, generation):
         attack = at(TRAINING_EPS * jnp.minimum(generation / WARMUP, 1.0))
         return worst(kinds, attack, weights, jax.random.split(key, ROLLOUTS))
 
     for name, kinds in (("plain", ("none",)), ("under attack", ("none", *ATTACKS))):
-        weights = evolved(partial(fitness, kinds), key_train, 7 * HIDDEN, GENERATIONS, PAIRS)
+        weights = evolved(partial(fitness, kinds), clone(key_train), 7 * HIDDEN, GENERATIONS, PAIRS)
         for kind, seen in (("noise", ("noise",)), ("attack", ATTACKS)):
-            found[f"{name}, {kind}"] = [float(returns(seen, weights, eps)) for eps in EPS]
+            runs = [returns(seen, weights, eps, clone(key_runs)) for eps in EPS]
+            found[f"{name}, {kind}"] = jnp.stack(runs)
     return found
 
 

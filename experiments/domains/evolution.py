@@ -1,5 +1,7 @@
 """Evolution strategies (Salimans et al. 2017): the gradient of a mean over random changes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -18,4 +20,4 @@ def evolved(fitness, key, size, generations, pairs, sigma=0.3, rate=1.5):
     key_first, key_steps = jax.random.split(key)
     first = sigma * jax.random.normal(key_first, (size,))
     now = jnp.arange(generations), jax.random.split(key_steps, generations)
-    return jax.jit(lambda first: jax.lax.scan(step, first, now)[0])(first)
+    return jax.jit(partial(jax.lax.scan, step))(first, now)[0]
