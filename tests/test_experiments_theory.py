@@ -12,7 +12,6 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "theory"
 RESULTS = FOLDER.parent / "results" / "theory"
 sys.path.insert(0, str(FOLDER))
 
-import recording
 import script
 
 SMALL = {
@@ -46,7 +45,7 @@ def test_every_script_is_here():
 @pytest.mark.parametrize("name", SMALL)
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
     module = module_of(name)
-    monkeypatch.setattr(recording, "RESULTS", tmp_path)
+    monkeypatch.setattr(script.recording, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--dirty"])
     for constant, value in SMALL[name].items():
         assert hasattr(module, constant)
