@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from robustjax.models.convolution import conv2d, grouped_conv2d
+from robustjax.models.convolution import conv2d, grouped_conv2d, padded_conv2d
 
 
 def plain(x, w, stride):
@@ -137,3 +137,26 @@ def test_groups_that_do_not_divide_the_channels_are_refused(channels, features):
     x, w = draw(1, 4, 4, channels, features, 3)
     with pytest.raises(ValueError, match=f"4 groups .* not {channels} in and {features} out"):
         grouped_conv2d(x, w[:, :, :1], 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 2, (0, 1)), (5, 1, (0, 0)), (3, 1, (1, 0)), (4, 4, (0, 0))]
+)
+def test_any_padding_equals_the_plain_form(size, stride, padding):
+    key = jax.random.key(0)
+    x, w = jax.random.normal(key, (2, 8, 12, 3)), jax.random.normal(key, (size, size, 3, 4))
+
+    def plain(x, w):
+        return lax.conv_general_dilated(
+            x, w, (stride, stride), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def ours(x, w):
+        return padded_conv2d(x, w, stride, 1, padding)
+
+    def gradients(f):
+        return jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w)
+
+    np.testing.assert_allclose(ours(x, w), plain(x, w), atol=1e-5)
+    for mine, theirs in zip(gradients(ours), gradients(plain), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)

@@ -1,6 +1,8 @@
 """Networks trained in PyTorch: the same logits, and errors that name the keys."""
 
+import json
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,11 @@ from robustjax import models
 from robustjax.models.torch_file import read_state_dict
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "from_torch"
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "experiments" / "oracle"))
+with np.load(GOLDEN.parent / "parity.npz") as file:
+    PARITY = dict(file)
+NARROW = ("bottlenecks", "adversarial", "sparse", "dm-preact", "card", "convnext", "vit", "xcit")
+NARROW += ("swin", "chain")
 NORMALISATION = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 FILES = {
     "resnet": ("resnet.pt", NORMALISATION),
@@ -139,3 +146,86 @@ def test_new_weights_compile_nothing():
         scaled = state | {"fc.weight": factor * state["fc.weight"]}
         call(models.from_torch(scaled)[0], jnp.zeros((1, 16, 16, 3)))
     assert len(traces) == 1
+
+
+def drawn(name):
+    """A narrow network that parity.py has run: its state, the images' side, the arguments."""
+    import foreign_states
+
+    about = json.loads(str(PARITY[f"{name} about"]))
+    return foreign_states.draw(about["shapes"]), about["side"], about["options"]
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_networks_of_every_family(name):
+    state, side, options = drawn(name)
+    images = np.random.default_rng(side).random((2, side, side, 3)).astype(np.float32)
+    logits_fn, features_fn = models.from_torch(state, **options)
+    both = jax.jit(lambda logits_fn, features_fn, x: (logits_fn(x), features_fn(x)))
+    logits, features = both(logits_fn, features_fn, images)
+    assert_close(logits, PARITY[name])
+    assert features.ndim == 2 and len(features) == 2
+
+
+@pytest.mark.parametrize("name", [n for n in PARITY if " about" not in n and n not in NARROW])
+def test_other_names_of_the_same_parts(name):
+    state, _, options = drawn(name)
+    logits_fn, _ = models.from_torch({f"module.{key}": v for key, v in state.items()}, **options)
+    ours = sum(leaf.size for leaf in jax.tree.leaves(logits_fn.args[0]))
+    counters = ("num_batches_tracked", "_index", ".mean", ".std")
+    theirs = sum(v.size for key, v in state.items() if not f".{key}".endswith(counters))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "options", "message"),
+    [
+        ("xcit", {}, {"patch": None}, r"pass the side .* patch=16 .* patch=4"),
+        ("xcit", {}, {"patch": 5}, "patch must be a power of two up to 16, got 5"),
+        ("convnext", {}, {"heads": 3}, r"`heads` is for a ViT .* weights of a ConvNeXt"),
+        (
+            "vit",
+            {"norm_pre.weight": np.ones(16)},
+            {},
+            r"a ViT .* unexpected: norm_pre\.weight$",
+        ),
+        ("swin", {"features.3.1.norm2.bias": None}, {}, r"missing: features\.3\.1\.norm2\.bias$"),
+        ("chain", {}, {"layers": None}, r"layers='conv:padding=2 norm relu conv:padding=1 relu fl"),
+        ("chain", {}, {"layers": "conv relu"}, r"leaves weights over: 1, 4, 7, 9"),
+        ("chain", {}, {"layers": "linear"}, r"has a linear where 0 \(6, 3, 5, 5\) is next"),
+        ("chain", {}, {"layers": "conv:pad=1"}, "conv takes stride=NUMBER, padding=NUMBER"),
+        ("chain", {}, {"layers": "conv swish"}, "unknown word 'swish' in `layers`; known: conv,"),
+        ("chain", {"2.weight": np.ones((2, 2, 2))}, {"layers": "conv"}, "linear layers; 2 is none"),
+    ],
+)
+def test_what_has_to_be_told_or_does_not_fit_is_named(name, change, options, message):
+    state, _, usual = drawn(name)
+    state = {key: value for key, value in {**state, **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        models.from_torch(state, **{**usual, **options})
+
+
+def test_an_unknown_layout_names_the_nearest():
+    state, _, _ = drawn("vit")
+    odd = {key.replace("attn", "attention"): value for key, value in state.items()}
+    with pytest.raises(ValueError, match=r"fit a ViT or DeiT of timm; missing: blocks\.0\.attn"):
+        models.from_torch(odd)
+    odd = {f"encoder.{i}.w": np.ones((2, 2, 2)) for i in range(3)} | {"pos_embed": np.ones(3)}
+    with pytest.raises(ValueError, match=r"the nearest: ViT .* no encoder\.0\.w. Known: WideRes"):
+        models.from_torch(odd)
+
+
+def test_networks_side_by_side_are_read_one_at_a_time():
+    state, _, options = drawn("dm-wide")
+    both = {f"models.{i}.{key}": value for i in range(2) for key, value in state.items()}
+    with pytest.raises(ValueError, match=r"several networks; .* begin with 'models\.0\.'"):
+        models.from_torch(both, **options)
+
+
+def test_a_chain_of_vectors_and_its_features():
+    layers = {"a": (8, 5), "b": (3, 8)}
+    state = {f"{n}.weight": np.ones(s, np.float32) for n, s in layers.items()}
+    logits_fn, features_fn = models.from_torch(state, layers="linear relu linear")
+    x = jnp.ones((2, 5))
+    assert logits_fn(x).tolist() == [[40.0] * 3] * 2
+    assert features_fn(x).tolist() == [[5.0] * 8] * 2

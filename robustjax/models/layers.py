@@ -71,8 +71,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.padding is not None:
-            both = isinstance(self.padding, int)
-            padding = (self.padding, self.padding) if both else self.padding
+            padding = self.padding
+            padding = (padding, padding) if isinstance(padding, int) else padding
             x = padded_conv2d(x, kernel, self.stride, self.groups, padding)
         elif self.groups == 1:
             x = conv2d(x, kernel, self.stride)

@@ -180,6 +180,15 @@ class PreActBottleneck(PreActBlock):
         return x + conv(self.features, 1, name="conv3")(h)
 
 
+class NormedShortcutBottleneck(NormedShortcutBlock, PreActBottleneck):
+    """PreActBottleneck with a BN after its projections: Chen et al. (2020).
+
+    Its networks normalise after the stem instead of after the last block.
+    """
+
+    pre_activation: ClassVar[bool] = False
+
+
 def widen(x: jax.Array, features: int) -> jax.Array:
     """Add zero channels on both sides: (B, H, W, C) -> (B, H, W, features)."""
     extra = features - x.shape[-1]

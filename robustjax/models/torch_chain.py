@@ -91,8 +91,15 @@ class Chain(nn.Module):
     def run(self, step: Step, x: jax.Array, name: str, train: bool) -> jax.Array:
         """One step."""
         if step.kind == "conv":
-            conv = Conv(step.features, step.size, step.stride or 1, step.use_bias, name=name)
-            return conv.clone(groups=step.groups, padding=step.padding)(x)
+            return Conv(
+                step.features,
+                step.size,
+                step.stride or 1,
+                step.use_bias,
+                groups=step.groups,
+                padding=step.padding,
+                name=name,
+            )(x)
         if step.kind == "norm":
             return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)(x)
         if step.kind == "linear":
@@ -102,7 +109,7 @@ class Chain(nn.Module):
         if step.kind == "mean":
             return x.mean((1, 2))
         if step.kind in SETTINGS:
-            pool = nn.max_pool if step.kind == "max_pool" else nn.avg_pool
+            pool: Any = nn.max_pool if step.kind == "max_pool" else nn.avg_pool
             stride, side = step.stride or step.size, (step.padding, step.padding)
             return pool(x, (step.size, step.size), (stride, stride), (side, side))
         return activation(step.kind)(x)
@@ -203,7 +210,7 @@ def _step(word: str) -> Step:
         except ValueError as error:
             known = ", ".join([*WEIGHTED, *list(SETTINGS)[1:], "flatten", "mean", *ACTIVATIONS])
             raise ValueError(f"unknown word {kind!r} in `layers`; known: {known}") from error
-    return Step(kind, **{name: int(value) for name, value in given})
+    return Step(kind)._replace(**{name: int(value) for name, value in given})
 
 
 def _sized(step: Step, layer: Layer, before: list[Step]) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -11,7 +12,9 @@ from robustjax.models.bottleneck import Bottleneck
 from robustjax.models.layers import BatchNorm, Conv, torch_uniform
 from robustjax.models.mean_sparse import GatedSparseBlock, SparseBlock, SparseNorm
 from robustjax.models.residual import (
+    Block,
     NormedShortcutBlock,
+    NormedShortcutBottleneck,
     PreActBlock,
     ProjectedBlock,
     RawShortcutBlock,
@@ -53,10 +56,14 @@ def _post(weights, settings, stage, block):
     return Bottleneck(features, inner, stride, groups, settings.activation, jnp.float32)
 
 
-def pre_activation(weights: Weights, settings: Settings, block, norm=BatchNorm) -> Parts:
+def pre_activation(
+    weights: Weights, settings: Settings, block: Block, norm: Any = BatchNorm
+) -> Parts:
     """Activation before the convolutions, in blocks of this kind."""
     counts = weights.blocks()
-    widths = [weights.shape(f"body/stage{i}_block1/conv1", 4)[0] for i in range(1, len(counts) + 1)]
+    first = [f"body/stage{i}_block1" for i in range(1, len(counts) + 1)]
+    last = "conv3" if f"{first[0]}/conv3" in weights else "conv1"
+    widths = [weights.shape(f"{at}/{last}", 4)[0] for at in first]
     body = Residual(
         block,
         tuple(widths),
@@ -112,7 +119,7 @@ def ends_in_norm(weights: Weights) -> bool:
     """Whether the BN outside the blocks has the channels of the last ones, not of the stem."""
     if "body/norm" not in weights or "stem" not in weights:
         return False
-    return weights.shape("body/norm", 1) != weights.shape("stem", 4)[:1]
+    return weights.shape("body/norm/mean", 1) != weights.shape("stem", 4)[:1]
 
 
 def _projection(conv: str, norm: str) -> dict[str, str]:
@@ -170,6 +177,25 @@ BINARY = Layout(
     ENDS | under("layer{}.{}", STAGE, PRE | _projection("shortcut", "shortcut_norm")) | HEADS,
     preact_resnet,
     when=ends_in_norm,
+)
+ADVERSARIAL = Layout(
+    "PreActResNet with bottlenecks of Chen et al. (2020)",
+    ENDS
+    | under(
+        "layer{}.{}",
+        STAGE,
+        {
+            "bn0": "norm1",
+            "conv1": "conv1",
+            "bn1": "norm2",
+            "conv2": "conv2",
+            "bn2": "norm3",
+            "conv3": "conv3",
+        }
+        | _projection("shortcut", "shortcut_norm"),
+    )
+    | HEADS,
+    partial(pre_activation, block=NormedShortcutBottleneck),
 )
 WIDE = Layout(
     "WideResNet",
@@ -242,6 +268,7 @@ RESIDUAL = (
     BASIC,
     DEEP,
     PREACT,
+    ADVERSARIAL,
     DM_WIDE,
     MEAN_SPARSE,
     DM_PREACT,

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from robustjax.models.blocks import ConvNorm, Stage, run_blocks
@@ -52,21 +53,21 @@ class PatchEmbedding(nn.Module):
             stride = 2 if i > len(self.widths) - halvings else 1
             act = self.activation if i < len(self.widths) else None
             x = ConvNorm(width, 3, act, self.dtype, stride, name=f"conv{i}")(x, bn)
-        waves = positions(*x.shape[1:3]).astype(self.dtype)
+        waves = jnp.asarray(positions(*x.shape[1:3]), self.dtype)
         return x + Conv(x.shape[-1], 1, use_bias=True, dtype=self.dtype, name="positions")(waves)
 
 
-def positions(height: int, width: int) -> jax.Array:
+def positions(height: int, width: int) -> np.ndarray:
     """Sines and cosines of the row and of the column of each token: (1, height, width, 2 SINES)."""
 
     def waves(count):
-        angle = 2 * jnp.pi * jnp.arange(1, count + 1) / (count + EPSILON)
-        angles = angle[:, None] / 10_000 ** (2 * jnp.arange(SINES // 2) / SINES)
-        return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(count, SINES)
+        angle = 2 * np.pi * np.arange(1, count + 1) / (count + EPSILON)
+        angles = angle[:, None] / 10_000 ** (2 * np.arange(SINES // 2) / SINES)
+        return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(count, SINES)
 
-    rows = jnp.broadcast_to(waves(height)[:, None], (height, width, SINES))
-    columns = jnp.broadcast_to(waves(width)[None], (height, width, SINES))
-    return jnp.concatenate([rows, columns], -1)[None]
+    rows = np.broadcast_to(waves(height)[:, None], (height, width, SINES))
+    columns = np.broadcast_to(waves(width)[None], (height, width, SINES))
+    return np.concatenate([rows, columns], -1)[None]
 
 
 class CrossCovariance(nn.Module):
