@@ -327,7 +327,7 @@ def test_data_that_are_missing_are_a_sentence(tmp_path, monkeypatch):
 
 
 SCRIPTS = sorted(p for p in FOLDER.rglob("*.py") if 'if __name__ == "__main__"' in p.read_text())
-PEERS = {"torch", "foolbox", "pyautoattack", "autoattack", "h5py"}
+PEERS = {"torch", "torchvision", "timm", "foolbox", "pyautoattack", "autoattack", "h5py"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(FOLDER)))

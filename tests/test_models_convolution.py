@@ -143,8 +143,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused(channels, features):
     ("size", "stride", "padding"), [(3, 2, (0, 1)), (5, 1, (0, 0)), (3, 1, (1, 0)), (4, 4, (0, 0))]
 )
 def test_any_padding_equals_the_plain_form(size, stride, padding):
-    key = jax.random.key(0)
-    x, w = jax.random.normal(key, (2, 8, 12, 3)), jax.random.normal(key, (size, size, 3, 4))
+    x, w = draw(2, 8, 12, 3, 4, size)
 
     def plain(x, w):
         return lax.conv_general_dilated(
