@@ -428,7 +428,7 @@ def test_available_lists_what_is_prepared(tfds_dir, tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'robustjax\[hf\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'robustjax\[datasets\]'"):
         data.load("hf:some/set")
 
 

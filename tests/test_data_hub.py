@@ -9,7 +9,7 @@ from PIL import Image
 from robustjax import data
 
 if importlib.util.find_spec("datasets") is None:
-    pytest.skip("HUGGING FACE DATA NOT TESTED: pip install '.[hf]'", allow_module_level=True)
+    pytest.skip("HUGGING FACE DATA NOT TESTED: pip install '.[datasets]'", allow_module_level=True)
 import datasets
 
 

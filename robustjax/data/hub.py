@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from robustjax.data import pictures
 from robustjax.data.cache import decoded
 from robustjax.data.dataset import Dataset
 from robustjax.data.resize import sized
+from robustjax.lazy import needed
 
 HUB = "hf:"
 SPLITS = ("train", "validation", "test")
@@ -102,13 +102,7 @@ class Hub:
 
 def _loaded(where: str) -> Any:
     """A set's splits by name, from a folder or the hub."""
-    try:
-        datasets = importlib.import_module("datasets")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "data from Hugging Face need the package datasets: pip install 'robustjax[hf]'",
-            name="datasets",
-        ) from error
+    datasets = needed("datasets", HUB)
     folder = Path(where).expanduser()
     try:
         found = datasets.load_from_disk(str(folder)) if folder.is_dir() else None
