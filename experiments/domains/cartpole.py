@@ -24,9 +24,9 @@ from robustjax.attacks import PGD
 from robustjax.threats import Linf
 
 LIMIT, EPISODES, HIDDEN = 500, 64, 8
-GENERATIONS, PAIRS, ROLLOUTS, WARMUP = 80, 24, 4, 20
-EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # in units of SPREAD
-TRAINING_EPS = 0.15
+GENERATIONS, PAIRS, ROLLOUTS, WARMUP = 100, 24, 4, 40
+EPS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)  # in units of SPREAD
+TRAINING_EPS = 0.3
 SPREAD = jnp.array([1.0, 1.0, 0.1, 1.0])  # m, m/s, rad, rad/s: about what good policies visit
 ATTACK = PGD(Linf(bounds=None), steps=5, loss=losses.margin)
 ATTACKS = ("flip", "left", "right")
