@@ -84,6 +84,7 @@ def test_every_block_is_run_here():
         "Flax linen": 1,
         "Flax NNX": 1,
         "Equinox": 2,
+        "Left in training mode": 1,
         "Exported networks": 1,
         "Training a network of your own": 1,
     }
@@ -107,6 +108,24 @@ class Linen(nn.Module):
 
 def of_linen():
     return {"model": Linen(), "variables": Linen().init(jax.random.key(0), IMAGES, False)}
+
+
+class Normalised(eqx.Module):
+    norm: eqx.nn.BatchNorm
+    dropout: eqx.nn.Dropout
+    head: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.norm = eqx.nn.BatchNorm(1, "batch", mode="batch")
+        self.dropout, self.head = eqx.nn.Dropout(0.5), linear()
+
+    def __call__(self, x, state, key=None):
+        x, state = self.norm(x, state)
+        return self.head(self.dropout(x.ravel(), key=key)), state
+
+
+def of_equinox():
+    return {"module": eqx.nn.make_with_state(Normalised)(jax.random.key(0))}
 
 
 def forward(images, is_training):
@@ -159,6 +178,7 @@ def perceptron():
         ("Flax NNX", 0, lambda: {"model": Flat()}),
         ("Equinox", 0, lambda: {"model": Image(linear())}),
         ("Equinox", 1, lambda: {"model": perceptron()}),
+        ("Left in training mode", 0, of_equinox),
         ("Exported networks", 0, lambda: {"network": lambda x: x.reshape(x.shape[0], -1)[:, :4]}),
     ],
 )
