@@ -214,6 +214,11 @@ REFUSED = {
     "a misfit": ([("Reshape x,s y", {})], {"s": whole(1, 7)}, r"Reshape \(node 'Reshape'\): "),
     "nothing": ([("Relu nothing y", {})], {}, "reads 'nothing', which nothing computes"),
     "an output": ([("Relu x z", {})], {}, "computes no 'y'; the last of its tensors are z"),
+    "a bomb": (
+        [("ConstantOfShape s c", {}), ("Add x,c y", {})],
+        {"s": whole(1 << 20, 1 << 20)},
+        "it makes an array of 1.09951e.12 numbers",
+    ),
     "no batch": ([("ReduceMean x y", {"keepdims": 0})], {}, "for a batch of 1: export the network"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,9 @@ TYPES: dict[int, Any] = {
     16: jnp.bfloat16,
 }
 """By TensorProto.DataType."""
+
+LARGEST = 1 << 27
+"""Numbers of an array that a graph makes of itself."""
 
 
 def _cast(x, *, to):
@@ -128,6 +132,7 @@ def _expand(x, shape: Host):
 
 
 def _tile(x, times: Host):
+    _check_size(x.size * math.prod(times.tolist()))
     return library(x).tile(x, times.tolist())
 
 
@@ -136,6 +141,7 @@ def _nonzero(x: Host):
 
 
 def _range(start: Host, limit: Host, delta: Host):
+    _check_size((limit.item() - start.item()) / delta.item() if delta else math.inf)
     return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
@@ -144,7 +150,14 @@ def _shape(x, *, start=0, end=None):
 
 
 def _constant_of_shape(shape: Host, *, value=np.zeros(1, np.float32)):  # noqa: B008
+    _check_size(math.prod(shape.tolist()))
     return np.full(shape.tolist(), value[0])
+
+
+def _check_size(count: float) -> None:
+    """Raise ValueError if a file of few bytes asks for an array that fills the memory."""
+    if count > LARGEST:
+        raise ValueError(f"it makes an array of {count:g} numbers; at most {LARGEST} are made")
 
 
 def _one_hot(indices, depth: Host, values, *, axis=-1):
