@@ -162,10 +162,12 @@ def test_the_shape_says_where_the_channels_are():
 def test_a_file_for_several_images_is_read_where_each_counts_alone():
     logits_fn = models.from_onnx(perceptron(shape=(8, 3, 6, 6)).SerializeToString())
     assert logits_fn(IMAGES).shape == (3, 4)
-    rows = [("ReduceMean x,axis m", {}), ("Sub x,m c", {}), ("Flatten c y", {})]
-    mixing = model(rows, {"axis": whole(0)}, shape=(8, 3, 6, 6))
-    with pytest.raises(ValueError, match="for batches of 8 images only: export it with a dynamic"):
-        models.from_onnx(mixing.SerializeToString())
+    mean = [("ReduceMean x,n m", {}), ("Sub x,m c", {}), ("Flatten c y", {})]
+    built_in = [("Reshape x,n y", {})]
+    for rows, n in ((mean, whole(0)), (built_in, whole(8, 108))):
+        made = model(rows, {"n": n}, shape=(8, 3, 6, 6))
+        with pytest.raises(ValueError, match="for batches of 8 images only: export it with a dyn"):
+            models.from_onnx(made.SerializeToString())
 
 
 def test_weights_beside_a_file_are_read_from_its_own_folder(tmp_path):

@@ -167,15 +167,21 @@ def _check(graph: Graph, weights: Mapping[str, jax.Array]) -> None:
     shape = graph.content.shape
     if shape is None or None in shape[1:]:
         return
-    size = [n for n in shape[1:] if n is not None]
-    jax.eval_shape(graph, weights, jax.ShapeDtypeStruct((2, *size), jnp.float32))
-    count = shape[0]
-    if count is None or count < 2:
+    size, count = [n for n in shape[1:] if n is not None], shape[0] or 1
+    try:
+        jax.eval_shape(graph, weights, jax.ShapeDtypeStruct((2, *size), jnp.float32))
+    except ValueError as error:
+        raise ValueError(f"{error}; {_several(count)}" if count > 1 else str(error)) from error
+    if count == 1:
         return
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(count, *size)), jnp.float32)
     together, alone = jax.jit(graph.run)(weights, images), graph(weights, images)
     if not np.allclose(together, alone, rtol=1e-3, atol=1e-3 * np.abs(together).max()):
-        raise ValueError(
-            f"it was exported for batches of {count} images only: export it with a dynamic batch "
-            "axis (torch.onnx.export(..., dynamic_axes={'input': {0: 'batch'}})), or for one image"
-        )
+        raise ValueError(_several(count))
+
+
+def _several(count: int) -> str:
+    return (
+        f"it was exported for batches of {count} images only: export it with a dynamic batch axis "
+        "(torch.onnx.export(..., dynamic_axes={'input': {0: 'batch'}})), or for one image"
+    )
