@@ -5,8 +5,7 @@ Needs:     pip install '.[oracle,onnx]' onnxscript torchvision
 Hardware:  two CPU cores; about two minutes on idle ones.
 Claim:     the logits of the exported file are those of the network, whichever exporter wrote it.
 Measured:  four networks and 4 exports of each: the largest difference relative to the largest logit
-           is below 2e-6 (parity_onnx.json in experiments/results). What an exporter does not write
-           is in the file, too.
+           is below 1e-6 (parity_onnx.json in experiments/results).
 
 The weights are random, and the running statistics of batch normalisation are drawn, too.
 Both exporters, each with a batch axis of any size and for a batch of one; all files run on three
