@@ -191,6 +191,7 @@ def test_other_names_of_the_same_parts(name):
         ),
         ("swin", {"features.3.1.norm2.bias": None}, {}, r"missing: features\.3\.1\.norm2\.bias$"),
         ("chain", {}, {"layers": None}, r"layers='conv:padding=2 norm relu conv:padding=1 relu fl"),
+        ("chain", {}, {"patch": 4}, "`patch` is not for a chain of layers"),
         ("chain", {}, {"layers": "conv relu"}, r"leaves weights over: 1, 4, 7, 9"),
         ("chain", {}, {"layers": "linear"}, r"has a linear where 0 \(6, 3, 5, 5\) is next"),
         ("chain", {}, {"layers": "conv:pad=1"}, "conv takes stride=NUMBER, padding=NUMBER"),
@@ -229,3 +230,5 @@ def test_a_chain_of_vectors_and_its_features():
     x = jnp.ones((2, 5))
     assert logits_fn(x).tolist() == [[40.0] * 3] * 2
     assert features_fn(x).tolist() == [[5.0] * 8] * 2
+    with pytest.raises(ValueError, match="a linear layer of 5 inputs gets 6: the images have"):
+        logits_fn(jnp.ones((2, 6)))

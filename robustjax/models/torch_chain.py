@@ -61,6 +61,7 @@ class Step(NamedTuple):
       stride: None is 1 for a convolution and the size for a pooling.
       padding: zeros on every side.
       features: outputs of a layer with weights.
+      inputs: of a linear layer.
       groups, use_bias: of a convolution.
     """
 
@@ -69,6 +70,7 @@ class Step(NamedTuple):
     stride: int | None = None
     padding: int = 0
     features: int = 0
+    inputs: int = 0
     groups: int = 1
     use_bias: bool = True
 
@@ -103,6 +105,11 @@ class Chain(nn.Module):
         if step.kind == "norm":
             return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)(x)
         if step.kind == "linear":
+            if x.shape[-1] != step.inputs:
+                raise ValueError(
+                    f"a linear layer of {step.inputs} inputs gets {x.shape[-1]}: the images have "
+                    "another size than in training, or `layers` lacks a stride, pooling or padding"
+                )
             return nn.Dense(step.features, step.use_bias, name=name)(x)
         if step.kind == "flatten":
             return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
@@ -168,10 +175,10 @@ def read(
             f"`layers` is for chains of convolutions, batch normalisations and linear layers; "
             f"{odd[0]} is none"
         )
-    found = ", ".join(f"{layer.name or layer.kind} {layer.shape}" for layer in layers)
+    found = some(f"{layer.name or layer.kind} {layer.shape}" for layer in layers)
     if text is None:
         raise ValueError(
-            f"these weights are a chain of {some(found.split(', '))}: pass what happens between "
+            f"these weights are a chain of {found}: pass what happens between "
             f"them, for instance layers={_suggestion(layers)!r}; add strides and poolings, as "
             "docs/foreign_models.md shows"
         )
@@ -217,7 +224,7 @@ def _sized(step: Step, layer: Layer, before: list[Step]) -> Step:
     """The step with the sizes of its tensors."""
     step = step._replace(features=layer.shape[0], use_bias="bias" in layer.arrays)
     if step.kind != "conv":
-        return step
+        return step._replace(inputs=layer.shape[-1])
     _, channels, side, other = layer.shape
     if side != other:
         raise ValueError(f"{layer.name} has kernels of {side}x{other}; only squares are read")

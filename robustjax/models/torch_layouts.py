@@ -113,6 +113,9 @@ def from_torch(
     own_mean, own_std = _pop(state, MEANS), _pop(state, STDS)
     weights = None if layers else _recognise(state)
     if weights is None:
+        told = {"activation": activation, "shortcut": shortcut, "patch": patch, "heads": heads}
+        if wrong := [name for name, value in told.items() if value is not None]:
+            raise ValueError(f"`{wrong[0]}` is not for a chain of layers; `layers` describes it")
         scale = [_scale(*pair) for pair in ((own_mean, mean, None), (own_std, std, None))]
         module, variables = torch_chain.read(state, layers, *scale)
         return apply(module, variables)
@@ -186,7 +189,7 @@ def _recognise(state: dict[str, np.ndarray]) -> Weights | None:
         raise ValueError(
             f"no layout fits these weights; the nearest:{nearest or ' none'}. Known: "
             f"{', '.join(layout.title for layout in LAYOUTS)}. Of another network, export "
-            "its function (docs/foreign_models.md)"
+            "ONNX, and read it with `models.from_onnx`"
         )
     return found
 
