@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import os
 import pathlib
 import re
@@ -77,7 +78,7 @@ def run(title, number=0, **names):
 
 def test_every_block_is_run_here():
     assert {title: len(found) for title, found in BLOCKS.items() if found} == {
-        "PyTorch": 1,
+        "PyTorch": 2,
         "ONNX": 1,
         "Keras 3": 1,
         "Haiku": 1,
@@ -92,12 +93,33 @@ def test_every_block_is_run_here():
 
 def test_pytorch(monkeypatch):
     asked = []
-    take = inspect.signature(models.from_torch)
+    take, flat = inspect.signature(models.from_torch), lambda x: x.reshape(len(x), -1)[:, :4]
     monkeypatch.setattr(
-        models, "from_torch", lambda *a, **k: asked.append(take.bind(*a, **k)) or (1, 2)
+        models, "from_torch", lambda *a, **k: asked.append(take.bind(*a, **k)) or (flat, flat)
     )
-    run("PyTorch", MEAN=(0.5,), STD=(0.2,), net=types.SimpleNamespace(state_dict=dict))
-    assert len(asked) == 3
+    labels = np.zeros(len(IMAGES), np.int32)
+    names = run("PyTorch", 0, MEAN=(0.5,), STD=(0.2,), labels=labels)
+    assert set(names["report"].robust) == {"pgd"}
+    net = types.SimpleNamespace(state_dict=dict)
+    run("PyTorch", 1, MEAN=(0.5,), STD=(0.2,), net=net)
+    assert len(asked) == 5
+
+
+def test_the_tables_of_pytorch_networks_are_those_of_the_results():
+    results = PAGE.parent.parent / "experiments" / "results"
+    page, parity = PAGE.read_text(), json.loads((results / "parity.json").read_text())
+    wanted = []
+    for name, row in parity["networks"].items():
+        difference = row["difference"]
+        relative = difference / row["largest_logit"]
+        million = row["parameters"] / 1e6
+        wanted.append(f"| {name} | {million:.1f} M | {difference:.0e} | {relative:.0e} |")
+        assert relative < (0.05 if "MeanSparse" in name else 1e-5), name
+    assert [line for line in page.splitlines() if " M | " in line] == wanted
+    bench = json.loads((results / "robustbench.json").read_text())
+    read, entries = sum(row["read"] for row in bench["networks"]), len(bench["networks"])
+    assert (read, entries) == (bench["read"], bench["entries"]) and read >= 0.95 * entries
+    assert f"{read} of the {entries}\nnetworks" in page
 
 
 class Linen(nn.Module):
