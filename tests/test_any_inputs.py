@@ -197,6 +197,29 @@ def test_every_evaluation_takes_vectors():
     assert seen.n == N
 
 
+def test_detectors_of_inputs_outside_the_unit_box():
+    scaled = jax.tree_util.Partial(lambda w, x: x @ w / 9, W)
+    inputs, low = 9 * (X - 0.5), -4.5
+    with pytest.raises(ValueError, match=r"pixels must lie in \[0, 1\]"):
+        detection.MaxMargin().fit(scaled, inputs, LABELS)
+    threat = Linf(0.1, bounds=(low, 4.5))
+    for bounds in (None, (low, 4.5), (np.full(D, low), 4.5)):
+        fitted = detection.MaxMargin().fit(scaled, inputs, LABELS, bounds=bounds)
+        np.testing.assert_allclose(detection.scores(fitted, inputs), GAP, rtol=1e-4)
+    with pytest.raises(ValueError, match="pixels must lie in"):
+        detection.scores(fitted, 2 * inputs)
+    detectors, attack = {"margin": fitted}, {"fgsm": attacks.FGSM(threat)}
+    seen = evaluation.detect(scaled, detectors, inputs, LABELS, inputs, attack, KEY)
+    fooled = 0.1 * np.abs(V).sum() / 9 > GAP
+    left = seen.views["margin"]["fgsm"].prediction == LABELS
+    np.testing.assert_array_equal(left, ~fooled)
+    assert 0 < fooled.mean() < 1
+    both = detection.combine([fitted], inputs[: N // 2], inputs[N // 2 :])
+    assert detection.scores(both, inputs).shape == (N,)
+    with pytest.raises(ValueError, match=r"reads pixels in \[0, 1\], got bounds None"):
+        detection.FeatureSqueezing().fit(scaled, inputs, LABELS, bounds=None)
+
+
 def test_a_random_model_of_vectors():
     def noisy(key, x):
         return MODEL(x) + 0.01 * jax.random.normal(key, (len(x), 2))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.checks import INF, check_finite, checked
+from robustjax.checks import INF, checked, in_body
 from robustjax.config import config
 from robustjax.detection.detector import Fitted, over_images
 from robustjax.deterministic import ordered_sum
@@ -52,9 +52,7 @@ class Combined:
         return self.bias + ordered_sum(self.weights * (joined(self.parts, x) - self.shift))
 
 
-@checked(
-    normal=["N H W C", check_finite], adversarial=["M H W C", check_finite], batch_size=(1, INF)
-)
+@checked(normal=in_body, adversarial=in_body, batch_size=(1, INF))
 def combine(
     parts: Sequence[Fitted],
     normal: Any,
@@ -70,7 +68,8 @@ def combine(
 
     Args:
       parts: detectors fitted to one model.
-      normal: (N, H, W, C), clean images and, in Ma et al. and Feinman et al., noisy ones.
+      normal: (N, H, W, C) or inputs of another shape, clean ones and, in Ma et al. and Feinman et
+        al., noisy ones.
       adversarial: (M, H, W, C).
       batch_size: images at once, all devices together.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from robustjax.checks import INF, checked, in_body
 from robustjax.config import config
 from robustjax.deterministic import ordered_sum
 from robustjax.outputs import logits_of
+from robustjax.threats import Linf
+from robustjax.threats._balls import Bounds
 from robustjax.typing import LogitsFn
 
 
@@ -34,8 +36,17 @@ class Detector(abc.ABC):
     0.5
     """
 
+    reads_pixels: ClassVar[bool] = False
+    """Whether the images must lie in [0, 1], whatever the model takes."""
+
     def fit(
-        self, model: Callable, images: Any, labels: Any, *, batch_size: int | None = None
+        self,
+        model: Callable,
+        images: Any,
+        labels: Any,
+        *,
+        bounds: Bounds = (0.0, 1.0),
+        batch_size: int | None = None,
     ) -> Fitted:
         """Learn what the statistics need from training images.
 
@@ -43,20 +54,30 @@ class Detector(abc.ABC):
           model: a batch (B, H, W, C) -> logits (B, K), or a pytree with 'logits' and 'features' for
             detectors that read layers (see `outputs.layers_of`), in evaluation mode. The weights of
             a `jax.tree_util.Partial` stay data.
-          images: (N, H, W, C), floats in [0, 1] or uint8, without augmentation.
+          images: (N, H, W, C), floats in `bounds` or uint8, without augmentation; or inputs of any
+            other shape, as attacks take them.
           labels: (N,) integers, the true labels.
+          bounds: (low, high) of the inputs, as of a threat; None: unbounded.
           batch_size: images at once, all devices together.
 
         Raises:
-          ValueError: unusable images, labels, model or batch size, or too few of them.
+          ValueError: unusable images, labels, model or batch size, or too few of them; or other
+            bounds than [0, 1] for a detector that reads pixels.
         """
+        box = Linf(0.0, bounds=bounds)
+        if self.reads_pixels and not (bounds and all(map(np.array_equal, bounds, (0.0, 1.0)))):
+            raise ValueError(
+                f"{type(self).__name__} reads pixels in [0, 1], got bounds {bounds}: put the "
+                "scaling inside the model (models.normalized)"
+            )
         key, read = jax.random.key(0), {"success": fooled}  # it has to have logits
         layout = layout_of(images)
         images, shaped = layout.pack(images), layout.model(model)
-        request = check_request(shaped, key, images, labels, None, batch_size, **read)
+        given = images, labels, None, batch_size, None, layout.attack(box)
+        request = check_request(shaped, key, *given, **read)
         placed, _, examples, batch_size = request
         model = model if isinstance(model, Partial | Randomized) else Partial(model)
-        return Fitted(self, model, self.learn(placed, examples, batch_size))
+        return Fitted(self, model, self.learn(placed, examples, batch_size), box)
 
     def learn(self, model: Callable, examples: Examples, batch_size: int | None) -> Any:
         """Compute the arrays that `statistics` needs; by default none."""
@@ -71,7 +92,8 @@ class Detector(abc.ABC):
 class Fitted:
     """A detector, the model it watches and what it has learned: a function of one image.
 
-    A pytree whose arrays are leaves, so a compiled program takes it as an argument.
+    A pytree whose arrays are leaves, so a compiled program takes it as an argument. `box` has the
+    bounds of its inputs.
 
     Guarantees:
       The score is a function of its image alone.
@@ -86,6 +108,7 @@ class Fitted:
     detector: Detector
     model: Callable
     learned: Any
+    box: Linf = Linf(0.0)
 
     def statistics(self, x: jax.Array) -> jax.Array:
         """Image (H, W, C) -> (S,)."""
@@ -105,7 +128,8 @@ def scores(
 
     Args:
       fitted: a fitted detector, or several joined by `combine`.
-      images: (N, H, W, C), floats in [0, 1] or uint8.
+      images: (N, H, W, C), floats in the bounds that the detector was fitted with, or uint8; or
+        inputs of another shape.
       batch_size: images at once, all devices together.
 
     Returns:
@@ -129,10 +153,16 @@ def over_images(function: Callable, fitted: Any, images: Any, batch_size: int | 
     """`function(fitted, image)` of every image, for a module's function: (N, ...)."""
     layout = layout_of(images)
     watched = layout.model(Partial(_batched, Partial(function), fitted))
-    given = layout.pack(images), np.zeros(layout.count, int), None, batch_size
+    boxes = [part.box for part in jax.tree.leaves(fitted, is_leaf=_is_fitted) if _is_fitted(part)]
+    labels, box = np.zeros(layout.count, int), layout.attack(boxes[:1])
+    given = layout.pack(images), labels, None, batch_size, None, box
     request = check_request(watched, jax.random.key(0), *given)
     watched, _, examples, batch_size = request
     return over_tiles(_watch_one, (watched,), {"image": examples.image}, batch_size)
+
+
+def _is_fitted(part: Any) -> bool:
+    return isinstance(part, Fitted)
 
 
 def collect(

@@ -144,6 +144,7 @@ class FeatureSqueezing(Detector):
     -0.0
     """
 
+    reads_pixels = True
     squeezers: tuple[Squeezer, ...] = (BitDepth(), MedianSmoothing())
 
     @override

@@ -40,6 +40,7 @@ class ReconstructionError(Detector):
     -0.25
     """
 
+    reads_pixels = True
     autoencoder: Autoencoder | Partial = Autoencoder()
     p: Literal[1, 2] = static(default=1)
 
@@ -73,6 +74,7 @@ class ReconstructionDivergence(Detector):
     0.0
     """
 
+    reads_pixels = True
     autoencoder: Autoencoder | Partial = Autoencoder()
     temperature: float = number(default=10.0, low=1e-6)
 
