@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from robustjax.archives import read_arrays
-from robustjax.checks import checked, in_body
+from robustjax.checks import checked
 from robustjax.report.tables import read_rows, row_cells
 
 COLUMNS = ("run", "method", "data", "model", "threat", "eps", "attack", "accuracy", "stderr", "n")
 
 
-@checked(host=True, runs=in_body)
+@checked(host=True)
 def csv_table(runs: Sequence[str | Path]) -> str:
     """One line for each run, setting and attack; accuracies and their errors are fractions.
 
@@ -67,7 +67,7 @@ def per_example(run: str | Path) -> dict[str, np.ndarray]:
     }
 
 
-@checked(host=True, runs=in_body)
+@checked(host=True)
 def latex_table(runs: Sequence[str | Path]) -> str:
     """The table of `report.table` as LaTeX, for the package booktabs.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustjax.checks import checked, in_body
+from robustjax.checks import checked
 from robustjax.report.document import Block, Flags, Heading, Paragraph, Picture, Table, document
 from robustjax.report.tables import align
 
@@ -30,7 +30,7 @@ figcaption { opacity: .75; }
 """
 
 
-@checked(host=True, runs=in_body)
+@checked(host=True)
 def html_page(runs: Sequence[str | Path]) -> str:
     """One self-contained HTML page about evaluated runs: tables, figures, flags, provenance.
 
@@ -55,7 +55,7 @@ def html_page(runs: Sequence[str | Path]) -> str:
     )
 
 
-@checked(host=True, runs=in_body)
+@checked(host=True)
 def model_card(runs: Sequence[str | Path]) -> str:
     """The same page as Markdown, with links to the figures.
 

@@ -11,7 +11,7 @@ import jax
 
 from robustjax import data
 from robustjax.attacks._engine.tiles import LARGEST_TILE
-from robustjax.checks import INF, checked, in_body
+from robustjax.checks import INF, checked
 from robustjax.scale.evaluation import Stage, stages
 from robustjax.scale.program import DoesNotFit, Program
 from robustjax.scale.roofline import Roofline, roofline
@@ -152,7 +152,7 @@ class Forecast:
         }
 
 
-@checked(attacks=in_body, images=(1, INF))
+@checked(images=(1, INF))
 def plan(
     method: Method,
     train: data.Dataset,
