@@ -869,7 +869,7 @@ def test_a_stopped_training_says_how_to_resume(monkeypatch, tmp_path, capsys):
 
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/command_line.md")}
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 LINES = [
     line.partition(" #")[0]
     for page in PAGES.values()
@@ -905,7 +905,7 @@ def test_documented_commands_are_understood(line, monkeypatch):
 
 def test_documented_names_are_all_that_there_are():
     tables = {names.kind: names for names in (*spec.KINDS.values(), data.AUGMENTATIONS, THREATS)}
-    rows = re.findall(r"^\| ([a-z ]+) \| (`.*`) \|$", PAGES["docs/command_line.md"], re.M)
+    rows = re.findall(r"^\| ([a-z ]+) \| (`.*`) \|$", PAGES["command_line.md"], re.M)
     assert {kind: text.strip("`").split("` `") for kind, text in rows} == {
         kind: list(names) for kind, names in tables.items()
     }
@@ -915,7 +915,7 @@ def test_documented_names_are_all_that_there_are():
 def test_documented_python_runs():
     names = {name: getattr(robustjax, name) for name in robustjax.__all__}
     names |= {"threat": Linf(0.1), "my_factory": models.create, "my_function": data.load}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGES["docs/command_line.md"], re.M | re.S):
+    for block in re.findall(r"^```python\n(.*?)^```", PAGES["command_line.md"], re.M | re.S):
         exec(block, names)
     assert {"my-attack"} <= attacks.ATTACKS.keys() and "my-method" in training.METHODS
 

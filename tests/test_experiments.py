@@ -79,9 +79,13 @@ def test_the_published_table_has_the_same_rows_and_columns():
     assert set(convergence.LOSSES) < set(mmc_cifar10.ROWS)
 
 
-def shown(header, first=""):
-    """The README's table whose columns after `first` begin like this: name -> cells."""
-    lines = (FOLDER.parent / "README.md").read_text().splitlines()
+def page(name):
+    return (FOLDER.parent / "docs" / f"{name}.md").read_text()
+
+
+def shown(where, header, first=""):
+    """A page's table whose columns after `first` begin like this: name -> cells."""
+    lines = page(where).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first}| {header}"))
     rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
     return {
@@ -98,9 +102,9 @@ BOTH = ["clean", "pgd-50-tar@8", "pgd-50-un@8", "worst@2", "worst@8", "worst@16"
     ("scale", "header", "columns"),
     [("gpu", "clean | PGD-10", NATURAL), ("cpu", "clean | PGD-50", BOTH)],
 )
-def test_the_readme_shows_what_was_measured(scale, header, columns):
+def test_the_page_shows_what_was_measured(scale, header, columns):
     found = json.loads((FOLDER / "results" / f"mmc_cifar10_{scale}.json").read_text())
-    for name, cells in shown(header).items():
+    for name, cells in shown("centers", header).items():
         row = name.replace("MMC", "MMC-10")
         beside = found["published"][row][:5] if scale == "gpu" else ()
         pairs = itertools.zip_longest(columns, beside)
@@ -136,11 +140,11 @@ def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_pa
     assert recipe.schedule.boundaries == (1 / 2, 3 / 4)
 
 
-def test_the_readme_ranks_the_methods_by_their_validation_images():
+def test_the_page_ranks_the_methods_by_their_validation_images():
     """1,000 of them, where 200 test images were attacked; its numbers are those of the file."""
     path = FOLDER / "results" / "at_methods_cifar10_cpu.json"
     rows = at_methods.ranked(json.loads(path.read_text())["rows"])
-    table = shown("cost a step | validation", "method ")
+    table = shown("results", "cost a step | validation", "method ")
     assert [name.removesuffix(" (our reading)") for name in table] == [n.lower() for n in rows]
     assert all(("our reading" in name) == ("adanet" in name) for name in table)
     for cells, row in zip(table.values(), rows.values(), strict=True):
@@ -392,16 +396,16 @@ def test_something_measured_is_measured_once(tmp_path):
     assert found == [{"a": 0.5}] * 2 and len(calls) == 1
 
 
-def test_the_readme_shows_the_fast_autoattack_as_measured():
+def test_the_page_shows_the_fast_autoattack_as_measured():
     """And four networks keep the claim: no image more, at a tenth of the calls."""
     rows = json.loads((FOLDER / "results/fast_autoattack.json").read_text())["rows"]
-    readme, kept = (FOLDER.parent / "README.md").read_text(), 0
+    text, kept = page("results"), 0
     for name, row in rows.items():
         whole, shorter, fast = row["autoattack"], row["shorter"], row["fast"]
         calls = [f"{v['forwards']:,.0f} + {v['backwards']:,.0f}" for v in (whole, fast[0])]
         resist = ", ".join(str(v["robust"]) for v in fast)
         cells = name, whole["robust"], calls[0], shorter["robust"], resist, calls[1]
-        assert f"| {' | '.join(map(str, cells))} |" in readme
+        assert f"| {' | '.join(map(str, cells))} |" in text
         kept += all(
             v["robust"] <= whole["robust"]
             and v["forwards"] <= whole["forwards"] / 10
@@ -422,14 +426,14 @@ def test_every_hard_image_has_a_witness():
     assert (hard_images.logits(weights, witnesses).argmax(-1) != labels).all()
 
 
-def test_the_readme_shows_the_hard_images_as_measured():
+def test_the_page_shows_the_hard_images_as_measured():
     """And the claim holds: 12 in 20 with every seed, in no more time than AutoAttack takes."""
     rows = json.loads((FOLDER / "results/hard_image_attacks.json").read_text())["rows"]
-    readme = (FOLDER.parent / "README.md").read_text()
+    text = page("results")
     for name, runs in rows.items():
         broken = ", ".join(str(run["broken"]) for run in runs)
         seconds = ", ".join(f"{run['seconds']:.0f}" for run in runs)
-        assert f"| {name} | {broken} | {seconds} |" in readme
+        assert f"| {name} | {broken} | {seconds} |" in text
     assert min(run["broken"] for run in rows["memetic"]) >= 12
     seconds = {name: sum(run["seconds"] for run in runs) for name, runs in rows.items()}
     assert seconds["memetic"] <= min(seconds["autoattack"], seconds["pyautoattack"])

@@ -162,7 +162,7 @@ LAWS = {
     "own_loop": "the steps of docs/own_loop.md",
     "own_network": "a user's network through fit, load, evaluate and detect",
     "package": "import robustjax",
-    "readme": "the Python of README.md",
+    "readme": "README and the pages of docs",
     "registration": "what a user registers is found by its name",
     "same_bits": "a network's results do not depend on the images beside it, whatever the network",
     "types": "what a user writes type-checks",

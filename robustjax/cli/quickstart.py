@@ -45,7 +45,7 @@ def quickstart(options: QuickstartOptions) -> None:
     recipe = rj.training.Recipe(epochs=options.epochs, batch_size=64, schedule=schedule)
     runs = [options.out / name for name in ("natural", "mmc", "pgd-at")]
     for run in runs:
-        training = TrainOptions(run, threat="linf", eps=0.1, seed=options.seed, resume=True)
+        training = TrainOptions(run, threat="linf", eps=0.2, seed=options.seed, resume=True)
         lr = 0.02 if run.name == "mmc" else 0.05  # squared distances to centers of norm 10
         train(rj.training.METHODS[run.name], dataclasses.replace(recipe, lr=lr), training)
         named = ("fgsm", "pgd-20", "pgd-20x3", "pgd-mt-20")  # 'adaptive' wins by the last
