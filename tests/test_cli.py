@@ -666,9 +666,9 @@ def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
         assert "examples.png" in text
         table = text[text.rindex("run ") :].splitlines()
         assert [line.split()[0] for line in table[2:5]] == ["natural", "mmc", "pgd-at"]
-        assert [line.count("Linf 0.1 ") for line in table[2:5]] == [1, 1, 1]
+        assert [line.count("Linf 0.2 ") for line in table[2:5]] == [1, 1, 1]
     for name in ("natural", "mmc", "pgd-at"):
-        threat = config.encode(Linf(0.1))
+        threat = config.encode(Linf(0.2))
         assert read(tmp_path / "q" / name / "config.json")["threat"] == threat
         report = read(tmp_path / "q" / name / "report.json")
         assert report["threat"] == threat and np.isfinite(report["worst_case"])
@@ -869,12 +869,14 @@ def test_a_stopped_training_says_how_to_resume(monkeypatch, tmp_path, capsys):
 
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+PAGES = {
+    path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+}
 LINES = [
     line.partition(" #")[0]
     for page in PAGES.values()
-    for block in re.findall(r"^```\n(.*?)^```", page.replace("\\\n", ""), re.M | re.S)
-    for line in block.splitlines()
+    for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", page.replace("\\\n", ""), re.M | re.S)
+    for line in block.splitlines() * (not kind)
     if line.startswith("robustjax ") and "..." not in line
 ]
 
@@ -888,7 +890,9 @@ def test_documented_commands_are_understood(line, monkeypatch):
         module = importlib.import_module(f"robustjax.cli.{name}")
         monkeypatch.setattr(module, name, lambda *options: asked.append(options[-1]))
     monkeypatch.setattr(data, "prepare", lambda *names: asked.append(names))
-    monkeypatch.setattr("robustjax.cli.data.ShowOptions.run", asked.append)
+    monkeypatch.setattr("robustjax.cli.data.ShowOptions.run", lambda self: asked.append(self))
+    monkeypatch.setattr("robustjax.cli.plan.plan", lambda *options: asked.append(options[-1]))
+    monkeypatch.setattr("robustjax.cli.sweep.command", asked.append)  # its file is not there
     with contextlib.suppress(SystemExit):
         cli.main(shlex.split(line)[1:])
     listed = line.split()[1] in ("methods", "attacks", "detectors", "models") or "data list" in line

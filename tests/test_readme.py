@@ -1,4 +1,4 @@
-"""The Python of README and docs runs as it stands on a tiny model, with short attacks, untrained."""
+"""The Python of README and docs runs as it stands, on a tiny model and with short attacks."""
 
 import inspect
 import pathlib
@@ -86,7 +86,9 @@ def test_a_page_links_to_what_exists(page):
         target = page.parent / path if path else page
         assert target.exists(), path
         heads = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if place else ()
-        assert not place or place in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads]
+        assert not place or place in [
+            re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads
+        ]
     for path in re.findall(r"`((?:experiments|robustjax|tests)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path
 

@@ -1,0 +1,68 @@
+"""The README's figure: what a blind attack says of three networks, and what an aimed one does.
+
+Command:   python experiments/quickstart_figure.py   (trains the networks of `robustjax quickstart`
+           into --runs, unless they are there)
+Hardware:  three minutes of two CPU cores.
+Claim:     PGD on the cross-entropy leaves MMC above adversarial training, PGD on the margins leaves
+           it nothing.
+Measured:  results/quickstart.json, results/quickstart.png.
+Source:    masked gradients: Athalye et al., ICML 2018; MMC: Pang et al., ICLR 2020.
+"""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import numpy as np
+import origins
+from origins import RESULTS
+from runner import parser
+
+from robustjax import attacks, cli, data, evaluation, files, models, parallel, report
+from robustjax.threats import Linf
+
+EPS = np.linspace(0, 0.3, 7).tolist()
+NETWORKS = {"natural": "natural", "mmc": "MMC", "pgd-at": "adversarial training"}
+ATTACKS = {
+    "cross-entropy": attacks.parse("pgd-20", Linf(0.2)),
+    "margins": attacks.parse("pgd-mt-20", Linf(0.2)),
+}
+
+
+def main() -> None:
+    """Train if necessary, measure, draw."""
+    options = parser(__doc__).parse_args()
+    parallel.use_all_cores()
+    origins.check(RESULTS, options.dirty)
+    folder, started = options.runs / "quickstart", time.time()
+    cli.main(["quickstart", "--out", str(folder)])
+    test, key = data.load("digits", "test"), jax.random.key(0)
+    curves = {}
+    for run in NETWORKS:
+        logits_fn = models.load(folder / run)[0]
+        for name, attack in ATTACKS.items():
+            curves[f"{run}, {name}"] = evaluation.curve(
+                logits_fn, test.images, test.labels, attack, EPS, key
+            )
+    origin = report.provenance(report.command_line(), 0, started)
+    files.write_json(RESULTS / "quickstart.json", {"provenance": origin, "curves": curves})
+    draw(curves)
+
+
+def draw(curves: dict[str, dict[str, list[float]]]) -> None:
+    """A colour for each network; dashed is the blind attack."""
+    with report.figure(RESULTS / "quickstart.png", 2, 1, (4.2, 3.2)) as axes:
+        for ax, name in zip(axes, ATTACKS, strict=True):
+            for run, label in NETWORKS.items():
+                found = curves[f"{run}, {name}"]
+                accuracy, error = 100 * np.array(found["accuracy"]), 100 * np.array(found["stderr"])
+                ax.fill_between(EPS, accuracy - error, accuracy + error, alpha=0.2, linewidth=0)
+                ax.plot(EPS, accuracy, marker="o", markersize=4, label=label)
+            ax.set(title=f"PGD on the {name}", xlabel="L∞ radius ε", ylim=(0, 101), xlim=(0, 0.3))
+        axes[0].set_ylabel("accuracy under attack, %")
+        axes[0].legend(loc="lower left")
+
+
+if __name__ == "__main__":
+    main()
