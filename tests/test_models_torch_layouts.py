@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "experiments" / "o
 with np.load(GOLDEN.parent / "parity.npz") as file:
     PARITY = dict(file)
 NARROW = ("bottlenecks", "adversarial", "sparse", "dm-preact", "card", "convnext", "vit", "xcit")
-NARROW += ("swin", "chain")
+NARROW += ("xcit nano", "swin", "chain")
 NORMALISATION = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 FILES = {
     "resnet": ("resnet.pt", NORMALISATION),
@@ -93,7 +93,9 @@ def test_resnet_18_by_name_is_the_resnet_of_the_file():
 def test_a_linear_layer_without_bias_has_a_bias_of_zero(golden):
     state = read_state_dict(GOLDEN / "wide.safetensors")
     bias = state.pop("fc.bias")
-    logits_fn, _ = models.from_torch(state)
+    with pytest.raises(ValueError, match=r"has no bias: pass head='cosine' .* head='linear'"):
+        models.from_torch(state)
+    logits_fn, _ = models.from_torch(state, head="linear")
     assert_close(
         jax.jit(lambda f, x: f(x))(logits_fn, golden["images"]) + bias[None], golden["wide"]
     )
@@ -182,6 +184,8 @@ def test_other_names_of_the_same_parts(name):
     [
         ("xcit", {}, {"patch": None}, r"pass the side .* patch=16 .* patch=4"),
         ("xcit", {}, {"patch": 5}, "patch must be a power of two up to 16, got 5"),
+        ("xcit", {}, {"tokens_norm": None}, "pass tokens_norm, .* XCiT of width 16 tells"),
+        ("vit", {}, {"heads": None}, "pass the heads .* ViT of width 16 tells: heads=16 for ViT-H"),
         ("convnext", {}, {"heads": 3}, r"`heads` is for a ViT .* weights of a ConvNeXt"),
         (
             "vit",
@@ -207,10 +211,10 @@ def test_what_has_to_be_told_or_does_not_fit_is_named(name, change, options, mes
 
 
 def test_an_unknown_layout_names_the_nearest():
-    state, _, _ = drawn("vit")
+    state, _, options = drawn("vit")
     odd = {key.replace("attn", "attention"): value for key, value in state.items()}
     with pytest.raises(ValueError, match=r"fit a ViT or DeiT of timm; missing: blocks\.0\.attn"):
-        models.from_torch(odd)
+        models.from_torch(odd, **options)
     odd = {f"encoder.{i}.w": np.ones((2, 2, 2)) for i in range(3)} | {"pos_embed": np.ones(3)}
     with pytest.raises(ValueError, match=r"the nearest: ViT .* no encoder\.0\.w. Known: WideRes"):
         models.from_torch(odd)

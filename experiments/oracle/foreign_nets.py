@@ -388,6 +388,7 @@ FULL |= {
     "timm deit_small_patch16_224": from_timm("deit_small_patch16_224"),
     "timm deit_base_patch16_224": from_timm("deit_base_patch16_224"),
     "timm xcit_small_12_p16_224": from_timm("xcit_small_12_p16_224", patch=16),
+    "timm xcit_nano_12_p16_224": from_timm("xcit_nano_12_p16_224", patch=16),
     "timm swin_tiny_patch4_window7_224": from_timm("swin_tiny_patch4_window7_224"),
 }
 XCIT_S = {"embed_dim": 384, "num_heads": 8, "depth": 12, "num_classes": 10}
@@ -453,6 +454,11 @@ NARROW = {
     "vit": Case(narrow_vit, 16, {"heads": 2}),
     "xcit": Case(
         lambda: small_xcit(embed_dim=16, num_heads=2, depth=2, num_classes=5),
+        16,
+        {"patch": 4, "tokens_norm": True},
+    ),
+    "xcit nano": Case(
+        lambda: small_xcit(embed_dim=128, num_heads=4, depth=1, num_classes=5, tokens_norm=False),
         16,
         {"patch": 4},
     ),

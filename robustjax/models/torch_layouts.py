@@ -44,9 +44,10 @@ def from_torch(
     std: Sequence[float] | None = None,
     activation: str | None = None,
     shortcut: Literal["activated", "raw"] | None = None,
-    head: Literal["linear", "cosine"] = "linear",
+    head: Literal["linear", "cosine"] | None = None,
     patch: int | None = None,
     heads: int | None = None,
+    tokens_norm: bool | None = None,
     layers: str | None = None,
 ) -> tuple[Partial, Partial]:
     """Load a network trained in PyTorch, for images (B, H, W, C) in [0, 1] as everywhere.
@@ -66,9 +67,13 @@ def from_torch(
       shortcut: for PreActResNet only, and not inferable either: the projections of its shortcuts
         read the block's input after BN and activation ('activated': pytorch-cifar, RobustBench's
         PreActBlockV2) or before ('raw': RobustBench's PreActBlock).
-      head: 'cosine' if the last layer sees features of length 1 with weights of length 1.
+      head: 'cosine' if the last layer sees features of length 1 with weights of length 1; None:
+        'linear', and an error where the last layer is linear and has no bias.
       patch: for XCiT only: the side of a token in pixels, which its strides decide.
-      heads: for ViT only: heads of the attention; None: heads of 64 entries.
+      heads: for ViT only: heads of the attention; None: heads of 64 entries, and an error where
+        the published networks of this width have others.
+      tokens_norm: for XCiT only: whether the blocks of the class token normalise all tokens; None:
+        as in the published network of this width (all but nano do), and an error where none is.
       layers: for a chain only: what happens between its tensors, for instance
         'conv:padding=1 relu max_pool flatten linear', see `torch_chain`.
 
@@ -99,6 +104,7 @@ def from_torch(
         "head": head,
         "patch": patch,
         "heads": heads,
+        "tokens_norm": tokens_norm,
         "layers": layers,
     }
     if not isinstance(source, Mapping):
@@ -113,8 +119,8 @@ def from_torch(
     own_mean, own_std = _pop(state, MEANS), _pop(state, STDS)
     weights = None if layers else _recognise(state)
     if weights is None:
-        told = {"activation": activation, "shortcut": shortcut, "patch": patch, "heads": heads}
-        if wrong := [name for name, value in told.items() if value is not None]:
+        told = ("activation", "shortcut", "head", "patch", "heads", "tokens_norm")
+        if wrong := [name for name in told if options[name] is not None]:
             raise ValueError(f"`{wrong[0]}` is not for a chain of layers; `layers` describes it")
         scale = [_scale(*pair) for pair in ((own_mean, mean, None), (own_std, std, None))]
         module, variables = torch_chain.read(state, layers, *scale)
@@ -122,15 +128,21 @@ def from_torch(
     channels = weights.channels()
     mean, std = _scale(own_mean, mean, channels), _scale(own_std, std, channels)
     layout = weights.layout
-    _check_asked(layout, shortcut=shortcut, patch=patch, heads=heads)
-    settings = Settings(activation or layout.activation, shortcut, patch, heads)
+    asked = {"shortcut": shortcut, "patch": patch, "heads": heads, "tokens_norm": tokens_norm}
+    _check_asked(layout, asked)
+    settings = Settings(activation or layout.activation, **asked)
     if sum(weights.blocks()) > DEEPEST:
         raise ValueError(
             f"these weights are of {sum(weights.blocks())} blocks; at most {DEEPEST} are read"
         )
     stem, body, side = layout.build(weights, settings)
     classes = _classes(weights)
-    last = LinearHead(classes) if head == "linear" else CosineHead(classes, scale=1.0)
+    if head is None and not _has_bias(weights):
+        raise ValueError(
+            "the last layer has no bias: pass head='cosine' if it sees features of length 1 with "
+            "weights of length 1 (hypersphere embedding), head='linear' if it does not"
+        )
+    last = CosineHead(classes, scale=1.0) if head == "cosine" else LinearHead(classes)
     module = Classifier(stem, body, last, mean, std)
     return apply(module, _fill(module, weights, (side, side, channels)))
 
@@ -166,7 +178,7 @@ def _scale(
     return found
 
 
-def _check_asked(layout: Layout, **given: Any) -> None:
+def _check_asked(layout: Layout, given: Mapping[str, Any]) -> None:
     """Raise ValueError if an argument is for networks of another layout."""
     for name, value in given.items():
         if value is not None and name not in layout.asks:
@@ -230,6 +242,12 @@ def _classes(weights: Weights) -> int:
     name = weights.name("head/kernel")
     value = weights.state.get(name)
     return weights.shape("head", 4 if value is not None and value.ndim == 4 else 2)[0]
+
+
+def _has_bias(weights: Weights) -> bool:
+    """Whether the last layer has one, or is a convolution, which is nobody's cosine."""
+    bias, kernel = weights.name("head/bias"), weights.name("head/kernel")
+    return bias in weights.state or weights.state[kernel].ndim == 4
 
 
 def _fill(module: Classifier, weights: Weights, image: tuple[int, int, int]) -> dict[str, Any]:

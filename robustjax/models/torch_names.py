@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     shortcut: str | None = None
     patch: int | None = None
     heads: int | None = None
+    tokens_norm: bool | None = None
 
 
 class Parts(NamedTuple):

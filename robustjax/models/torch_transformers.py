@@ -10,10 +10,14 @@ from robustjax.models.convnext import ConvNeXtBlock, ConvNeXtBody, ConvStem
 from robustjax.models.layers import Conv
 from robustjax.models.swin import SwinBlock, SwinBody
 from robustjax.models.torch_names import Layout, Parts, Settings, Weights, under
-from robustjax.models.vit import Encoder, Patches, ViTBody
+from robustjax.models.vit import HEAD, Encoder, Patches, ViTBody
 from robustjax.models.xcit import ClassBlock, PatchEmbedding, Pixels, XCiTBlock, XCiTBody
 
 STAGE = "body/stage{}_block{}"
+WIDEST = 1024
+"""Of the published ViTs whose heads have 64 entries."""
+TOKENS_NORM = {128: False, 192: True, 384: True, 512: True, 768: True}
+"""Whether the class blocks of the XCiT of this width normalise all tokens: nano's do not."""
 
 
 def convnext(weights: Weights, settings: Settings) -> Parts:
@@ -42,13 +46,18 @@ def vit(weights: Weights, settings: Settings) -> Parts:
     """The positions tell the number of tokens, and with the patches the image's size."""
     width, _, size, _ = weights.shape("stem/Dense_0", 4)
     tokens = weights.shape("body/positions", 3)[1] - 1
+    if settings.heads is None and (width % HEAD or width > WIDEST):
+        raise ValueError(
+            f"pass the heads of the attention, which no weight of this ViT of width {width} tells: "
+            "heads=16 for ViT-H (1280), ViT-g (1408) and ViT-G (1664)"
+        )
     encoder = Encoder(settings.activation, jnp.float32, settings.heads)
     body = ViTBody(((encoder,) * weights.blocks()[0],), jnp.float32)
     return Parts(Patches(width, size, jnp.float32), body, size * math.isqrt(max(1, tokens)))
 
 
 def xcit(weights: Weights, settings: Settings) -> Parts:
-    """The temperatures tell the heads; the side of a patch, by strides, has to be told."""
+    """The temperatures tell the heads, the width which tokens are normalised, strides the patch."""
     convs = [i for i in range(1, 5) if f"body/embedding/conv{i}/conv" in weights]
     widths = tuple(weights.shape(f"body/embedding/conv{i}/conv", 4)[0] for i in convs)
     usual = 2 ** len(widths)
@@ -59,12 +68,20 @@ def xcit(weights: Weights, settings: Settings) -> Parts:
         )
     if settings.patch not in [2**i for i in range(len(widths) + 1)]:
         raise ValueError(f"patch must be a power of two up to {usual}, got {settings.patch}")
+    tokens_norm = settings.tokens_norm
+    if tokens_norm is None:
+        tokens_norm = TOKENS_NORM.get(widths[-1])
+    if tokens_norm is None:
+        raise ValueError(
+            f"pass tokens_norm, which no weight of this XCiT of width {widths[-1]} tells: True if "
+            "its class blocks normalise all tokens (False by default in timm)"
+        )
     heads = weights.shape("body/stage1_block1/attention/temperature", 3)[0]
     counts, act = weights.blocks(), settings.activation
     body = XCiTBody(
         PatchEmbedding(widths, settings.patch, act, jnp.float32),
         (XCiTBlock(heads, act, jnp.float32),) * counts[0],
-        (ClassBlock(heads, act, jnp.float32),) * counts[-1],
+        (ClassBlock(heads, act, jnp.float32, tokens_norm),) * counts[-1],
         jnp.float32,
     )
     return Parts(Pixels(), body, 2 * usual)
@@ -257,7 +274,7 @@ XCIT = Layout(
     ),
     xcit,
     "gelu",
-    ("patch",),
+    ("patch", "tokens_norm"),
 )
 ATTENTION = {
     "norm1": "norm1",

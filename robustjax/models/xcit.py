@@ -145,12 +145,14 @@ class XCiTBlock(nn.Module):
 class ClassBlock(nn.Module):
     """The class token attends to all tokens, then an mlp changes it alone.
 
-    The other tokens are added to their own norm, as in the authors' code.
+    The other tokens are added to their own norm, as in the authors' code. With `tokens_norm` the
+    norm before the mlp changes them too.
     """
 
     heads: int
     activation: str
     dtype: Any
+    tokens_norm: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, bn: BN) -> jax.Array:
@@ -160,7 +162,10 @@ class ClassBlock(nn.Module):
         y = norm(name="norm1")(x)
         first = ClassAttention(self.heads, self.dtype, name="attention")(y)
         x = x + scale("gamma1", jnp.concatenate([first, y[:, 1:]], 1))
-        x = norm(name="norm2")(x)
+        if self.tokens_norm:
+            x = norm(name="norm2")(x)
+        else:
+            x = jnp.concatenate([norm(name="norm2")(x[:, :1]), x[:, 1:]], 1)
         first = scale("gamma2", _mlp(self, x[:, :1]))
         return x + jnp.concatenate([first, x[:, 1:]], 1)
 
