@@ -9,8 +9,8 @@ from flax import traverse_util
 from robustjax import models
 from robustjax.models import BN
 from robustjax.models.heads import LinearHead
-from robustjax.models.layers import BatchNorm, Conv
-from robustjax.models.residual import Residual
+from robustjax.models.nets.layers import BatchNorm, Conv
+from robustjax.models.nets.residual import Residual
 
 CLASSES, SHAPE = 5, (16, 16, 3)
 SMALL = {

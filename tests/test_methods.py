@@ -22,7 +22,7 @@ from robustjax import losses
 from robustjax.attacks import BIM, PGD, Restarts
 from robustjax.attacks.starts import Gaussian
 from robustjax.attacks.targets import LeastLikely
-from robustjax.models.layers import BN
+from robustjax.models.nets.layers import BN
 from robustjax.parallel import AXIS
 from robustjax.threats import L2, Linf
 from robustjax.training import (

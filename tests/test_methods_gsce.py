@@ -15,7 +15,7 @@ from robustjax.attacks import PGD
 from robustjax.attacks.targets import Ranked
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
-from robustjax.models.layers import Conv
+from robustjax.models.nets.layers import Conv
 from robustjax.parallel import AXIS
 from robustjax.threats import L2, Linf
 from robustjax.training import (

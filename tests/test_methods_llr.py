@@ -21,7 +21,7 @@ from tiny import (
 )
 
 from robustjax.attacks import PGD
-from robustjax.models.layers import BN
+from robustjax.models.nets.layers import BN
 from robustjax.threats import Linf
 from robustjax.training import LLR, TRADES, card
 from robustjax.training.methods.base import Crafted

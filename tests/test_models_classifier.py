@@ -72,7 +72,7 @@ def test_every_parameter_matters(network):
     [
         ("resnet-20", 269_722),  # He et al. (2016), option A, by arithmetic
         ("resnet-110", 1_727_962),
-        ("resnet-tf-32", 464_154),  # by arithmetic: see test_models_resnet.py
+        ("resnet-tf-32", 464_154),  # by arithmetic: see test_nets_resnet.py
         ("resnet-tf-56", 853_018),
         ("resnet-18", 11_173_962),
         ("preact-resnet-18", 11_172_170),

@@ -18,7 +18,7 @@ from robustjax.config import encode
 from robustjax.data import Augment
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import Auxiliary, attach
-from robustjax.models.layers import AdaptiveNorm, BatchNorm, Conv
+from robustjax.models.nets.layers import AdaptiveNorm, BatchNorm, Conv
 from robustjax.threats import Linf
 from robustjax.training import SAT, TRADES, Optimizer, Recipe
 from robustjax.training.methods.base import Batch, Crafted

@@ -9,17 +9,17 @@ logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 
 from robustjax.models.activations import activations, with_dropout, with_layers
 from robustjax.models.adapt import adapt, describe, imported, is_own
+from robustjax.models.adapters.base import Foreign, Network, check_classes, is_random
+from robustjax.models.adapters.haiku import from_haiku
+from robustjax.models.adapters.keras import from_keras
 from robustjax.models.classifier import Classifier
-from robustjax.models.convolution import conv2d
 from robustjax.models.exported import from_exported
 from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
-from robustjax.models.foreign import Foreign, Network, check_classes, is_random
-from robustjax.models.foreign_haiku import from_haiku
-from robustjax.models.foreign_keras import from_keras
-from robustjax.models.foreign_onnx import from_onnx
 from robustjax.models.heads import DISTANCE_HEADS
-from robustjax.models.layers import BN
-from robustjax.models.torch_layouts import from_torch
+from robustjax.models.nets.convolution import conv2d
+from robustjax.models.nets.layers import BN
+from robustjax.models.onnx.network import from_onnx
+from robustjax.models.pytorch.layouts import from_torch
 from robustjax.models.trees import shapes
 from robustjax.models.weights import load, load_weights, save_weights, transplant
 from robustjax.models.wrappers import channels_first, normalized

@@ -12,10 +12,10 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from robustjax.checks import checked
-from robustjax.models.blocks import MaxPool
+from robustjax.models.adapters.base import Foreign
 from robustjax.models.classifier import Classifier
-from robustjax.models.foreign import Foreign
-from robustjax.models.layers import BN, Conv
+from robustjax.models.nets.blocks import MaxPool
+from robustjax.models.nets.layers import BN, Conv
 from robustjax.models.trees import flatten
 
 

@@ -13,10 +13,10 @@ from flax import nnx
 
 from robustjax.checks import INF, checked
 from robustjax.files import from_json, to_json
+from robustjax.models.adapters.base import Foreign, Network
+from robustjax.models.adapters.linen import Linen
+from robustjax.models.adapters.nnx import NNX
 from robustjax.models.classifier import Classifier
-from robustjax.models.foreign import Foreign, Network
-from robustjax.models.foreign_linen import Linen
-from robustjax.models.foreign_nnx import NNX
 from robustjax.spec import Names
 
 Factory = Callable[..., Any]
@@ -58,7 +58,7 @@ def adapt(
     if isinstance(module, nnx.Module):
         return NNX(module, mean=scale[0], std=scale[1])
     if _is_equinox(module):
-        adapter = importlib.import_module("robustjax.models.foreign_equinox").Equinox
+        adapter = importlib.import_module("robustjax.models.adapters.equinox").Equinox
         return adapter(module, mean=scale[0], std=scale[1])
     raise TypeError(
         "a model is a module of Flax (linen or NNX) or Equinox, a name or "

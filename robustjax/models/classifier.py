@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.layers import BN
+from robustjax.models.nets.layers import BN
 
 
 class Classifier(nn.Module):

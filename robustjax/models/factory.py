@@ -14,26 +14,26 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from robustjax.checks import INF, checked
-from robustjax.models import layers
 from robustjax.models.adapt import FACTORIES, Factory, adapt, build, is_own
+from robustjax.models.adapters.base import Foreign, Network
 from robustjax.models.classifier import Classifier
-from robustjax.models.cnn import cnn
-from robustjax.models.densenet import densenet
-from robustjax.models.dpn import dpn
-from robustjax.models.foreign import Foreign, Network
-from robustjax.models.googlenet import googlenet
 from robustjax.models.heads import Auxiliary, attach
-from robustjax.models.layers import BN, torch_uniform, unit_uniform
-from robustjax.models.mobilenet import efficientnet_b0, mobilenet_v2
-from robustjax.models.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
-from robustjax.models.regnet import regnet
-from robustjax.models.residual import Residual
-from robustjax.models.resnet import resnet_18, resnet_tf, resnet_v1, resnet_v2
-from robustjax.models.resnext import resnext_29
-from robustjax.models.shufflenet_v2 import shufflenet_v2
-from robustjax.models.vgg import vgg
-from robustjax.models.vit import vit
-from robustjax.models.wide_resnet import wide_resnet
+from robustjax.models.nets import layers
+from robustjax.models.nets.cnn import cnn
+from robustjax.models.nets.densenet import densenet
+from robustjax.models.nets.dpn import dpn
+from robustjax.models.nets.googlenet import googlenet
+from robustjax.models.nets.layers import BN, torch_uniform, unit_uniform
+from robustjax.models.nets.mobilenet import efficientnet_b0, mobilenet_v2
+from robustjax.models.nets.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
+from robustjax.models.nets.regnet import regnet
+from robustjax.models.nets.residual import Residual
+from robustjax.models.nets.resnet import resnet_18, resnet_tf, resnet_v1, resnet_v2
+from robustjax.models.nets.resnext import resnext_29
+from robustjax.models.nets.shufflenet_v2 import shufflenet_v2
+from robustjax.models.nets.vgg import vgg
+from robustjax.models.nets.vit import vit
+from robustjax.models.nets.wide_resnet import wide_resnet
 
 
 class Architecture(NamedTuple):

@@ -14,7 +14,7 @@ from flax import linen as nn
 from robustjax import centers
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import gsce_logits
-from robustjax.models.layers import BN, BatchNorm, torch_uniform
+from robustjax.models.nets.layers import BN, BatchNorm, torch_uniform
 
 HIGHEST = jax.lax.Precision.HIGHEST
 

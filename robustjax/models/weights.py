@@ -17,8 +17,8 @@ from robustjax.archives import read_arrays, write_arrays
 from robustjax.checks import checked
 from robustjax.files import digest, read_json
 from robustjax.models.adapt import adapt
+from robustjax.models.adapters.base import Network
 from robustjax.models.factory import apply, init, network
-from robustjax.models.foreign import Network
 from robustjax.models.trees import flatten, shapes, unflatten
 
 CONFIG: dict[str, Any] = {

@@ -1,9 +1,9 @@
 """The model as training methods see it: pure functions of the weights, explicit BatchNorm modes.
 
-Every forward names its mode (see `robustjax.models.layers.BN`): `running`, `batch`, `commit` or
-`capture`. Dropout, if the model has any, is on in every mode except `running`. An example keeps its
-dropout mask in all forwards of a step (PyTorch draws a new one each time), so that a loss compares,
-and an attack climbs, a single network. Collectives live here, so methods read like their papers.
+Every forward names its mode (see `models.BN`): `running`, `batch`, `commit` or `capture`. Dropout,
+if the model has any, is on in every mode except `running`. An example keeps its dropout mask in all
+forwards of a step (PyTorch draws a new one each time), so that a loss compares, and an attack
+climbs, a single network. Collectives live here, so methods read like their papers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from robustjax.models.foreign import Network
-from robustjax.models.layers import BN
+from robustjax.models.adapters.base import Network
+from robustjax.models.nets.layers import BN
 from robustjax.parallel import AXIS
 from robustjax.typing import GradientAttack
 

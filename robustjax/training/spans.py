@@ -22,7 +22,7 @@ from robustjax import models, parallel
 from robustjax.data.ahead import ahead
 from robustjax.data.plan import Plan
 from robustjax.data.resident import Layout, layout, put, take
-from robustjax.models.convolution import has_plain_convolution
+from robustjax.models.nets.convolution import has_plain_convolution
 from robustjax.training.methods.base import Method
 from robustjax.training.placement import REPLICATED, Placement
 from robustjax.training.recipes import Recipe

@@ -14,7 +14,7 @@ from robustjax.training.methods.wrapper import Wrapper
 class AdaNet(Wrapper):
     """The inner method on a network whose normalisation depends on the example.
 
-    The wrapper asks the model for `models.layers.AdaptiveNorm` and changes nothing else. The
+    The wrapper asks the model for `models.nets.layers.AdaptiveNorm` and changes nothing else. The
     authors published no code; the module is our reading of their abstract, so their figures do not
     apply to it.
 

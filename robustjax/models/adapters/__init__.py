@@ -1,0 +1,1 @@
+"""Networks of other libraries of JAX, called as ours are."""

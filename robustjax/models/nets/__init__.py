@@ -1,0 +1,1 @@
+"""Architectures, and the layers and blocks they are made of."""
