@@ -62,7 +62,7 @@ def stateful(seed=0, **settings):
 
 def mapped(function, *arrays):
     run = jax.vmap(jax.vmap(function, axis_name=EXAMPLE), axis_name=parallel.AXIS)
-    return parallel.merge(run(*parallel.split(arrays, 2)))
+    return parallel.merge(jax.jit(run)(*parallel.split(arrays, 2)))
 
 
 def test_it_follows_the_modes_as_the_plain_batch_does():
@@ -82,12 +82,12 @@ def test_it_follows_the_modes_as_the_plain_batch_does():
         bn = BN("batch", AXES)
         return jnp.sin(network.apply(variables, x[None], bn, key[None])[0]).sum()
 
-    gradient = jax.grad(whole, has_aux=True)(IMAGES)[0]
+    gradient, moved = jax.jit(jax.grad(whole, has_aux=True))(IMAGES)
     found = mapped(jax.grad(own), IMAGES, keys)
     np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-4)
-    _, kept = network.apply(variables, IMAGES, BN("commit"), keys, mutable=True)
-    after = jax.tree.leaves(whole(IMAGES)[1])
-    for a, b in zip(jax.tree.leaves(kept["state"]), after, strict=True):
+    committed = jax.jit(lambda x: network.apply(variables, x, BN("commit"), keys, mutable=True))
+    _, kept = committed(IMAGES)
+    for a, b in zip(jax.tree.leaves(kept["state"]), jax.tree.leaves(moved), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     np.testing.assert_array_equal(kept["buffers"]["steps"], [0, 1, 2])
     trained = {"params": variables["params"], **kept}
@@ -105,9 +105,10 @@ def test_a_draw_is_the_examples_own():
     assert network == models.adapt(stateful(1)) != models.adapt(stateful(rate=0.4))
     variables = models.init(network, jax.random.key(1), IMAGES.shape[1:])
     keys = jax.random.split(jax.random.key(3), 8)
-    logits = network.apply(variables, IMAGES, BN("batch"), keys)
+    run = jax.jit(lambda x, keys: network.apply(variables, x, BN("batch"), keys))
+    logits = run(IMAGES, keys)
     order = np.random.default_rng(0).permutation(8)
-    again = network.apply(variables, IMAGES[order], BN("batch"), keys[order])
+    again = run(IMAGES[order], keys[order])
     np.testing.assert_allclose(again, logits[order], atol=1e-5)
 
 

@@ -51,13 +51,14 @@ def network(module=None):
 
 def plain(params, stats, x):
     """(logits, new statistics) of the whole batch by Flax alone."""
-    return Plain(None).apply({"params": params, **stats}, x, train=True, mutable=["batch_stats"])
+    run = functools.partial(Plain(None).apply, train=True, mutable=["batch_stats"])
+    return jax.jit(run)({"params": params, **stats}, x)
 
 
 def mapped(function, *arrays):
     """`function` of single examples, on two devices: (8, ...) -> (8, ...)."""
     run = jax.vmap(jax.vmap(function, axis_name=EXAMPLE), axis_name=parallel.AXIS)
-    return parallel.merge(run(*parallel.split(arrays, 2)))
+    return parallel.merge(jax.jit(run)(*parallel.split(arrays, 2)))
 
 
 AXES = (EXAMPLE, parallel.AXIS)
@@ -81,7 +82,7 @@ def test_gradients_of_single_examples_are_those_of_the_plain_batch():
         return jax.grad(own)(x)
 
     found = mapped(one, IMAGES, LABELS)
-    np.testing.assert_allclose(found, jax.grad(total)(IMAGES), atol=1e-5)
+    np.testing.assert_allclose(found, jax.jit(jax.grad(total))(IMAGES), atol=1e-5)
     assert jnp.abs(found).max() > 1e-2
 
 
@@ -150,9 +151,10 @@ def test_a_draw_is_the_examples_own():
     variables, bn = {"params": params, **stats}, BN("commit")
     keys = jax.random.split(jax.random.key(3), len(IMAGES))
     assert models.is_random(adapted, SHAPE) and not models.is_random(network()[0], SHAPE)
-    logits, kept = adapted.apply(variables, IMAGES, bn, keys, mutable=True)
+    run = jax.jit(lambda x, keys: adapted.apply(variables, x, bn, keys, mutable=True))
+    logits, kept = run(IMAGES, keys)
     order = np.random.default_rng(0).permutation(len(IMAGES))
-    moved, again = adapted.apply(variables, IMAGES[order], bn, keys[order], mutable=True)
+    moved, again = run(IMAGES[order], keys[order])
     np.testing.assert_allclose(moved, logits[order], atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), kept, again)
 

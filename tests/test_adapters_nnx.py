@@ -41,7 +41,7 @@ class Plain(nnx.Module):
 
 def mapped(function, *arrays):
     run = jax.vmap(jax.vmap(function, axis_name=EXAMPLE), axis_name=parallel.AXIS)
-    return parallel.merge(run(*parallel.split(arrays, 2)))
+    return parallel.merge(jax.jit(run)(*parallel.split(arrays, 2)))
 
 
 def test_it_follows_the_modes_as_the_plain_batch_does():
@@ -59,7 +59,7 @@ def test_it_follows_the_modes_as_the_plain_batch_does():
         copy.train()
         return jnp.sin(copy(x)).sum()
 
-    gradient = jax.grad(whole)(IMAGES)
+    gradient = jax.jit(jax.grad(whole))(IMAGES)
     np.testing.assert_allclose(mapped(jax.grad(own), IMAGES), gradient, rtol=1e-3, atol=1e-4)
     assert jnp.abs(gradient).max() > 1e-2
 
@@ -87,9 +87,10 @@ def test_a_draw_is_the_examples_own():
     assert network != models.adapt(Plain(nnx.Rngs(0), rate=0.4))
     variables = models.init(network, jax.random.key(1), IMAGES.shape[1:])
     keys = jax.random.split(jax.random.key(3), 8)
-    logits = network.apply(variables, IMAGES, BN("batch"), keys)
+    run = jax.jit(lambda x, keys: network.apply(variables, x, BN("batch"), keys))
+    logits = run(IMAGES, keys)
     order = np.random.default_rng(0).permutation(8)
-    again = network.apply(variables, IMAGES[order], BN("batch"), keys[order])
+    again = run(IMAGES[order], keys[order])
     np.testing.assert_allclose(again, logits[order], atol=1e-5)
     still = network.apply(variables, IMAGES, BN())
     assert jnp.abs(still - network.apply(variables, IMAGES, BN(), keys)).max() > 1e-2

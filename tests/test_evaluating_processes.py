@@ -57,8 +57,8 @@ def check_all(folder, processes, alone):
                 np.testing.assert_array_equal(results[name], want, err_msg=name)
 
 
-def test_four_processes_return_the_bits_of_one(tmp_path, environment, alone):
-    check_all(tmp_path, begin(tmp_path, 4, environment), alone)
+def test_three_processes_return_the_bits_of_one(tmp_path, environment, alone):
+    check_all(tmp_path, begin(tmp_path, 3, environment), alone)
 
 
 def test_two_processes_resume_after_one_was_killed(tmp_path, environment, alone):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from two_processes import one_step, small
+from two_processes import one_step, plain
 
 from robustjax import files, parallel
 from robustjax.parallel import AXIS
@@ -78,7 +78,7 @@ def test_two_processes_equal_one(tmp_path):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     one_step(tmp_path / "alone")
-    small(tmp_path / "whole", shard_state=False)
+    plain(tmp_path / "whole", shard_state=False)
     for pair in (("together", "alone"), ("parts", "whole")):
         two, one = (np.load(tmp_path / run / "weights_last.npz") for run in pair)
         assert set(two) == set(one)

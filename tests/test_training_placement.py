@@ -18,6 +18,7 @@ RECIPE = Recipe(
     ema=0.9,
     augment=data.Augment(pad=0, flip=False),
 )
+SHORT = dataclasses.replace(RECIPE, epochs=1)
 MODEL = {"name": "cnn", "width": 4}
 
 
@@ -40,38 +41,32 @@ def weights(out):
     return jax.tree.leaves(models.load_weights(out / "weights_last.npz"))
 
 
-def test_a_scattered_run_is_the_replicated_one(digits, tmp_path):
-    whole = run(tmp_path / "whole", digits)
-    parts = run(tmp_path / "parts", digits, shard_state=True)
-    for ours, theirs in zip(weights(tmp_path / "parts"), weights(tmp_path / "whole"), strict=True):
+def check_same_weights(one, other):
+    for ours, theirs in zip(weights(one), weights(other), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_scattered_run_is_the_replicated_one_and_resumes_as_either(digits, tmp_path):
+    """A checkpoint holds whole arrays: a run may go on in parts, and back."""
+    folders = tmp_path / "whole", tmp_path / "parts"
+    whole, parts = (
+        run(out, digits, shard_state=out.name == "parts", recipe=SHORT) for out in folders
+    )
+    check_same_weights(*folders)
     kernel = parts.state.params["body"]["kernel"]
     assert kernel.addressable_data(0).size * jax.device_count() == kernel.size
     everything = lambda state: [state.params, state.opt_state, state.ema]  # noqa: E731
     held = [a.addressable_data(0).size for a in jax.tree.leaves(everything(parts.state))]
     assert sum(held) < 0.4 * sum(a.size for a in jax.tree.leaves(everything(whole.state)))
+    for out in folders:
+        with pytest.warns(UserWarning, match="is extended"):
+            run(out, digits, shard_state=out.name == "whole", resume=True)
+    check_same_weights(*folders)
     losses = [
-        [
-            row["loss"]
-            for row in files.read_metrics(tmp_path / name / "metrics.jsonl")
-            if "loss" in row
-        ]
-        for name in ("whole", "parts")
+        [row["loss"] for row in files.read_metrics(out / "metrics.jsonl") if "loss" in row]
+        for out in folders
     ]
     np.testing.assert_allclose(*losses, rtol=1e-4)
-
-
-def test_it_resumes_from_either(digits, tmp_path):
-    """A checkpoint holds whole arrays: a run may go on in parts, and back."""
-    short = dataclasses.replace(RECIPE, epochs=1)
-    run(tmp_path / "a", digits, recipe=short)
-    with pytest.warns(UserWarning, match="is extended"):
-        run(tmp_path / "a", digits, shard_state=True, resume=True)
-    run(tmp_path / "b", digits, recipe=short, shard_state=True)
-    with pytest.warns(UserWarning, match="is extended"):
-        run(tmp_path / "b", digits, resume=True)
-    for ours, theirs in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_step_gathers_each_weight_once(digits):

@@ -4,9 +4,13 @@ import sys
 from pathlib import Path
 
 import jax
+from tiny import Body
 
 from robustjax import data, parallel
 from robustjax.attacks import PGD
+from robustjax.models.classifier import Classifier
+from robustjax.models.heads import attach
+from robustjax.models.layers import Conv
 from robustjax.threats import L2
 from robustjax.training import PGDAT, Natural, Recipe, fit
 
@@ -15,11 +19,12 @@ def one_step(out, resume=False):
     """Train for an epoch of one step, with validation, checkpoints and weights."""
     train, validation = (data.load("digits", s).head(64) for s in ("train", "validation"))
     attack = PGD(L2(0.3), steps=2)
+    body, head = attach(Body(), 10)
     fit(
         PGDAT(attack),
         train,
         validation,
-        model={"name": "resnet-8", "width": 4},
+        model=Classifier(stem=Conv(4), body=body, head=head),
         out=out,
         recipe=Recipe(epochs=1, batch_size=64, lr=0.05, augment=data.Augment(pad=0, flip=False)),
         validation_attack=attack,
@@ -28,8 +33,8 @@ def one_step(out, resume=False):
     )
 
 
-def small(out, shard_state):
-    """Two natural steps of a small net, whose state may be spread over the devices."""
+def plain(out, shard_state):
+    """Two natural steps of a plain net, whose state may be spread over the devices."""
     parallel.placement.LEAST = 16
     train, validation = (data.load("digits", s).head(64) for s in ("train", "validation"))
     fit(
@@ -50,4 +55,4 @@ if __name__ == "__main__":
     assert jax.device_count() == 4 and jax.local_device_count() == 2
     one_step(folder)
     one_step(folder, resume=True)
-    small(folder.with_name("parts"), shard_state=True)
+    plain(folder.with_name("parts"), shard_state=True)
