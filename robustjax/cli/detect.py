@@ -82,12 +82,12 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
     test = test.head(options.n)
     drawn = np.random.default_rng(options.seed).permutation(len(train))[: options.fit]
     train = train.take(np.sort(drawn))
-    layers, how = rj.models.with_layers(logits_fn), {"batch_size": options.batch_size}
+    layers, size = rj.models.with_layers(logits_fn), options.batch_size
     fitted = {}
     for name, detector in chosen.items():
         drawn = isinstance(detector, rj.detection.Uncertainty)
         watched = rj.attacks.Randomized(rj.models.with_dropout(logits_fn)) if drawn else layers
-        fitted[name] = detector.fit(watched, train.images, train.labels, **how)
+        fitted[name] = detector.fit(watched, train.images, train.labels, batch_size=size)
     found = rj.evaluation.detect(
         logits_fn,
         fitted,
@@ -101,7 +101,7 @@ def detect(options: DetectOptions) -> rj.evaluation.DetectionReport:
         white_box=rj.detection.AdaptivePGD(threat, options.steps) if options.adaptive else None,
         indices=test.indices,
         progress=True,
-        **how,
+        batch_size=size,
     )
     result = found.to_json() | {
         "data": {"name": test.name, "split": test.split},

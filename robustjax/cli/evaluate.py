@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from tyro.conf import Positional
 
 import robustjax as rj
+from robustjax.cli import network_files
 from robustjax.cli.flags import AttackOptions, ProcessOptions, read
 from robustjax.keys import seeded
 
@@ -28,7 +29,8 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
     report, those in another stand beside them.
 
     Without a run, --model names any function of a batch, (B, H, W, C) -> logits (B, K), or a file
-    of ONNX (.onnx) or of PyTorch's weights (.pt, .pth, .safetensors), and --data its images.
+    of ONNX (.onnx) or of PyTorch's weights (.pt, .pth, .safetensors), and --data its images. What
+    the weights do not tell follows the file: net.pt:patch=4, see docs/foreign_models.md.
 
     Args:
       run: a run directory.
@@ -75,10 +77,10 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
                 "name a run directory, or a function and its images: robustjax evaluate --model "
                 "package.module:logits_fn (or net.onnx) --data folder:DIR --threat linf --eps 8/255"
             )
-        if ":" not in self.model and not is_file(self.model):
+        if ":" not in self.model and not network_files.stem(self.model):
             raise ValueError(
-                f"--model must be package.module:logits_fn or a file ({', '.join(READERS)}), got "
-                f"{self.model!r}"
+                "--model must be package.module:logits_fn or a file (.onnx, .pt, .pth, "
+                f".safetensors), got {self.model!r}"
             )
         for flag, value in (("dtype", self.dtype), ("weights", self.weights == "last" or None)):
             if value is not None:
@@ -90,19 +92,7 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
         if self.run is not None:
             return self.run
         name = str(self.model)
-        return self.out or Path("runs") / (Path(name).stem if is_file(name) else name.split(":")[1])
-
-
-def is_file(name: str) -> bool:
-    """Whether --model names a file of weights, not a function."""
-    return Path(name).suffix in READERS
-
-
-READERS: dict[str, Callable[[str], Any]] = {
-    ".onnx": lambda path: rj.models.from_onnx(path),
-    **dict.fromkeys((".pt", ".pth", ".safetensors"), lambda path: rj.models.from_torch(path)[0]),
-}
-"""How a file of --model becomes a function, by its suffix."""
+        return self.out or Path("runs") / (network_files.stem(name) or name.split(":")[1])
 
 
 def command(words: Sequence[str]) -> None:
@@ -185,7 +175,8 @@ def function_of(options: EvaluateOptions) -> tuple[Any, dict[str, Any]]:
         something else.
     """
     name, folder = str(options.model), options.folder
-    logits_fn = READERS[Path(name).suffix](name) if is_file(name) else rj.models.imported(name)
+    is_file = network_files.stem(name) is not None
+    logits_fn = network_files.logits_of(name) if is_file else rj.models.imported(name)
     test = rj.data.load(str(options.data), "test", options.data_dir)
     settings = {
         "model": {"name": name},
