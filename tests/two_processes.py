@@ -10,7 +10,7 @@ from robustjax import data, parallel
 from robustjax.attacks import PGD
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
-from robustjax.models.layers import Conv
+from robustjax.models.nets.layers import Conv
 from robustjax.threats import L2
 from robustjax.training import PGDAT, Natural, Recipe, fit
 
@@ -35,7 +35,6 @@ def one_step(out, resume=False):
 
 def plain(out, shard_state):
     """Two natural steps of a plain net, whose state may be spread over the devices."""
-    parallel.placement.LEAST = 16
     train, validation = (data.load("digits", s).head(64) for s in ("train", "validation"))
     fit(
         Natural(),
@@ -53,6 +52,7 @@ if __name__ == "__main__":
     coordinator, process, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     parallel.initialize(coordinator, 2, process)
     assert jax.device_count() == 4 and jax.local_device_count() == 2
+    parallel.placement.LEAST = 16  # small arrays are spread as well
     one_step(folder)
     one_step(folder, resume=True)
     plain(folder.with_name("parts"), shard_state=True)
