@@ -34,7 +34,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from runner import destination, launch, once, scaled, slug, trained, wanted
+from runner import destination, launch, once, scaled, slug, trained, wanted, write_result
 from tables import draw, markdown
 
 from robustjax import attacks, data, evaluation, files, models, report, training
@@ -205,7 +205,7 @@ def write(table, trainings, scale: Scale, options: argparse.Namespace, started: 
         "trainings": trainings,
     }
     path = destination(options) / f"mmc_{slug(options.data)}_{options.scale}"
-    files.write_json(path.with_suffix(".json"), result)
+    write_result(path.with_suffix(".json"), result)
     draw(table, scale.radii, path.with_suffix(".png"))
     print(markdown(table, result["published"], scale.radii))
 

@@ -46,7 +46,9 @@ def main() -> None:
                 logits_fn, test.images, test.labels, attack, EPS, key
             )
     origin = report.provenance(report.command_line(), 0, started)
-    files.write_json(RESULTS / "quickstart.json", {"provenance": origin, "curves": curves})
+    table = report.table([folder / run for run in NETWORKS]).splitlines()
+    result = {"provenance": origin, "table": table, "curves": curves}
+    files.write_json(RESULTS / "quickstart.json", result)
     draw(curves)
 
 
@@ -61,7 +63,7 @@ def draw(curves: dict[str, dict[str, list[float]]]) -> None:
                 ax.plot(EPS, accuracy, marker="o", markersize=4, label=label)
             ax.set(title=f"PGD on the {name}", xlabel="L∞ radius ε", ylim=(0, 101), xlim=(0, 0.3))
         axes[0].set_ylabel("accuracy under attack, %")
-        axes[0].legend(loc="lower left")
+        axes[1].legend(loc="upper right")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ from typing import Any
 
 from rce import tables
 from rce.study import NETS, OBLIVIOUS, PHASES, Scale, Study
-from runner import destination, launch, scaled, slug, wanted
+from runner import destination, launch, scaled, slug, wanted, write_result
 
-from robustjax import files, report
+from robustjax import report
 
 REPLICATION = {  # as reported in the paper on Siamese detection; eps after the name
     "cifar10": {
@@ -132,7 +132,7 @@ def main(options: argparse.Namespace) -> None:
         **done,
     }
     path = destination(options) / f"rce_{slug(options.data)}_{options.scale}"
-    files.write_json(path.with_suffix(".json"), result)
+    write_result(path.with_suffix(".json"), result)
     if {"cw", "geometry"} <= done.keys():
         study.draw(path.with_suffix(".png"))
     print(summary(done, study.scale.joint_radii))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +17,10 @@ import origins
 from origins import RESULTS
 
 from robustjax import cli, files, parallel, report
+from robustjax.writing import replacing
+
+LARGEST = 200_000
+"""Bytes of a results file."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -112,8 +117,38 @@ def added(path: Path, part: str, name: str, made: Any, started: float) -> dict[s
     rows = files.read_json(path)[part] if path.exists() else {}
     rows[name] = made
     origin = report.provenance(report.command_line(), 0, started)
-    files.write_json(path, {"provenance": origin, part: rows})
+    write_result(path, {"provenance": origin, part: rows})
     return rows
+
+
+def write_result(path: Path, table: Any) -> None:
+    """Write a results file of at most `LARGEST` bytes: a line for each row, without stages.
+
+    The stages of a report, with each one's configuration, stay in the run's directory.
+    """
+    text = _lines(_without_stages(table), 3) + "\n"
+    if len(text) > LARGEST:
+        raise ValueError(f"{path} would take {len(text):,} bytes, more than {LARGEST:,}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def _without_stages(table: Any) -> Any:
+    if isinstance(table, dict):
+        return {key: _without_stages(value) for key, value in table.items() if key != "stages"}
+    return [_without_stages(value) for value in table] if isinstance(table, list) else table
+
+
+def _lines(table: Any, depth: int, indent: str = "") -> str:
+    """JSON whose outer `depth` levels are spread over lines."""
+    if not depth or not isinstance(table, dict):
+        return files.to_json(table)
+    inner = f",\n{indent} ".join(
+        f"{json.dumps(key)}: {_lines(value, depth - 1, indent + ' ')}"
+        for key, value in table.items()
+    )
+    return f"{{\n{indent} {inner}\n{indent}}}"
 
 
 def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:
@@ -131,7 +166,7 @@ def reproduce(rows: dict[str, tuple[str, str]], options: argparse.Namespace) -> 
 def keep(run: Path) -> None:
     """Put a run's configuration, training record and report into one results file."""
     parts = {part: files.read_json(run / f"{part}.json") for part in PARTS}
-    files.write_json(RESULTS / f"{run.name}.json", parts)
+    write_result(RESULTS / f"{run.name}.json", parts)
 
 
 PARTS = ("config", "training", "report")

@@ -415,6 +415,19 @@ def test_the_page_shows_the_fast_autoattack_as_measured():
     assert kept == 4
 
 
+def test_results_files_are_small(tmp_path):
+    for path in (FOLDER / "results").rglob("*.json"):
+        assert path.stat().st_size <= runner.LARGEST, path
+    report = {"clean": 0.5, "stages": {"a": [1]}, "nan": float("nan")}
+    table = {"rows": {"a": {"report": report, "seeds": [1, 2]}}, "n": 3}
+    runner.write_result(tmp_path / "new" / "a.json", table)
+    text = (tmp_path / "new" / "a.json").read_text()
+    assert '\n  "a": {\n   "report": {"clean": 0.5, "nan": "NaN"},\n   "seeds": [1, 2]\n' in text
+    assert json.loads(text)["rows"]["a"]["seeds"] == [1, 2]
+    with pytest.raises(ValueError, match="would take"):
+        runner.write_result(tmp_path / "b.json", {"images": list(range(100_000))})
+
+
 def test_every_hard_image_has_a_witness():
     """It lies in the ball and the box and is adversarial, in float64 and to the model alike."""
     weights, images, labels, witnesses = hard_images.read()
