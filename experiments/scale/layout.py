@@ -16,7 +16,7 @@ import rows
 from flax import linen as nn
 
 from robustjax import losses, models, parallel
-from robustjax.models import layers
+from robustjax.models.nets import layers
 from robustjax.scale import slice_of
 from robustjax.scale.hlo import parse
 from robustjax.scale.loops import Walk
