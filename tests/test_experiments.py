@@ -415,6 +415,18 @@ def test_the_page_shows_the_fast_autoattack_as_measured():
     assert kept == 4
 
 
+def test_the_readme_shows_the_quickstart_as_measured():
+    """And its claim holds: the blind attack ranks MMC first, the aimed one leaves it nothing."""
+    found = json.loads((FOLDER / "results/quickstart.json").read_text())
+    assert "\n".join(found["table"][:5]) in (FOLDER.parent / "README.md").read_text()
+    at = {
+        name: c["accuracy"][np.argmin(abs(0.2 - np.array(c["eps"])))]
+        for name, c in found["curves"].items()
+    }
+    assert at["mmc, cross-entropy"] > at["pgd-at, cross-entropy"] > 0.4
+    assert at["mmc, margins"] < 0.01 < 0.3 < at["pgd-at, margins"]
+
+
 def test_results_files_are_small(tmp_path):
     for path in (FOLDER / "results").rglob("*.json"):
         assert path.stat().st_size <= runner.LARGEST, path
