@@ -92,7 +92,7 @@ def devices_of(monkeypatch, cores, before=-1, **batch):
     """What the number of CPU devices is after `use_all_cores` on a machine of some cores."""
     config = SimpleNamespace(jax_num_cpu_devices=before)
     config.update = lambda name, value: setattr(config, name, value)
-    monkeypatch.setattr(parallel, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(parallel.machine, "jax", SimpleNamespace(config=config))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 96)
     parallel.use_all_cores(**batch)
@@ -122,7 +122,7 @@ def test_once_jax_has_begun_its_devices_stay():
 
     with pytest.MonkeyPatch.context() as patch:
         config = SimpleNamespace(jax_num_cpu_devices=-1, update=late)
-        patch.setattr(parallel, "jax", SimpleNamespace(config=config))
+        patch.setattr(parallel.machine, "jax", SimpleNamespace(config=config))
         parallel.use_all_cores()
     assert config.jax_num_cpu_devices == -1
 

@@ -63,8 +63,12 @@ def test_the_python_of_a_page_runs(page, names):
         assert set(names["decisions"]) <= {*range(3), detection.NOT_SURE}
 
 
-def test_the_readme_is_short():
-    assert len(README.read_text().splitlines()) <= 150
+def test_the_readme_is_short_and_counts_right():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    counts = {"attacks": attacks.ATTACKS, "training methods": training.METHODS}
+    for what, names in (counts | {"detectors": detection.DETECTORS}).items():
+        assert f"{len(list(names))} {what}" in text
 
 
 @pytest.mark.parametrize(
