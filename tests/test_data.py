@@ -267,11 +267,13 @@ def test_a_name_may_choose_rows(tmp_path):
         "train=nowhere.npy": "neither rows such as",
         "train={tmp}/wrong.txt": "must hold whole numbers",
         "train={tmp}/wrong.npy": "a list of whole numbers",
+        "train={tmp}/torn.npy": "must hold whole numbers",
     }.items(),
 )
 def test_rows_that_are_none(end, message, tmp_path):
     (tmp_path / "wrong.txt").write_text("a b")
     np.save(tmp_path / "wrong.npy", np.ones((2, 2)))
+    (tmp_path / "torn.npy").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         data.load(f"digits:{end.format(tmp=tmp_path)}")
 

@@ -47,6 +47,14 @@ def test_splits_classes_and_pixels(tmp_path):
         np.testing.assert_array_equal(test.images, images[9:])
         assert test.labels.tolist() == [1, 0, 1] and test.class_names == ("cat", "dog")
     assert len(data.load(f"{name}:classes=dog", "test")) == 2
+    assert data.load(f"{name}:size=3", "test").image_shape == (3, 3, 3)
+
+
+def test_a_set_that_is_written_again_is_decoded_again(tmp_path):
+    for order in (1, -1):
+        images = pictures(4)[::order]
+        name = write(tmp_path / ("deep" * 60) / "set", images, np.arange(4) % 2, test=np.arange(4))
+        np.testing.assert_array_equal(data.load(name, "test").images, images)
 
 
 def test_one_split_is_carved_and_sizes_may_vary(tmp_path):

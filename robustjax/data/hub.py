@@ -39,6 +39,7 @@ class Hub:
         self.name = name
         where, self.size = sized(name)
         where = where.removeprefix(HUB)
+        self.title = re.sub(r"[^\w.-]+", "-", where)[-40:]
         if where in ("", "hf"):
             raise ValueError(f"write the set after the colon, hf:NAME, not {name!r}")
         self.parts = _loaded(where)
@@ -55,8 +56,8 @@ class Hub:
         """One of the set's own splits, from the cache if it has been decoded before."""
         part = self.parts[split]
         feature = part.features[self.label]
-        words = "-".join(re.split(r"[^\w.]+", self.name))
-        cached = f"{words}-{split}-{part._fingerprint}"  # changes with the files and the version
+        about = f"{self.title}-{self.size or 'as-is'}-{split}"
+        cached = f"hf-{about}-{part._fingerprint}"  # which changes with the files and the version
 
         def make() -> Iterator[tuple[np.ndarray, int]]:
             bar = tqdm(part[self.label], f"decode {self.name} {split}", leave=False)

@@ -71,7 +71,7 @@ def _listed(path: Path, what: str) -> np.ndarray:
         )
     try:
         found = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path} must hold whole numbers: {error}") from error
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise ValueError(
