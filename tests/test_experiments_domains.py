@@ -1,11 +1,12 @@
 """The scripts of experiments/domains, small, and the results they left at full size."""
 
-import importlib
+import importlib.util
 import json
 import pathlib
 import sys
 
 import pytest
+import small_scripts
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "domains"
 RESULTS = FOLDER.parent / "results" / "domains"
@@ -31,14 +32,6 @@ SMALL = {
 NEEDS = {"graphs": "networkx", "text": "spacy"}
 
 
-def module_of(name):
-    """The module, though its name may be taken."""
-    spec = importlib.util.spec_from_file_location(f"domain_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def numbers(name):
     return json.loads((RESULTS / f"{name}.json").read_text())["numbers"]
 
@@ -53,18 +46,10 @@ def test_every_script_is_here_and_short():
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"NOT TESTED: {name}.py needs {NEEDS[name]}: pip install '.[domains]'")
-    module = module_of(name)
-    monkeypatch.setattr(frame.recording, "RESULTS", tmp_path)
     monkeypatch.setattr(frame, "SEEDS", (0,))
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--dirty"])
-    for constant, value in SMALL[name].items():
-        assert hasattr(module, constant)
-        monkeypatch.setattr(module, constant, value)
-    frame.run(module.__file__, module.__doc__, module.main)
-    left = {path.name for path in (tmp_path / "domains").iterdir()}
+    path = FOLDER / f"{name}.py"
+    left, _ = small_scripts.left_by(path, frame, SMALL[name], tmp_path, monkeypatch)
     assert left == {f"{name}.json", f"{name}.png"}
-    found = json.loads((tmp_path / "domains" / f"{name}.json").read_text())
-    assert found["provenance"]["command"] == f"python experiments/domains/{name}.py"
 
 
 @pytest.mark.parametrize("name", SMALL)

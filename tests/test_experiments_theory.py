@@ -1,11 +1,11 @@
 """The scripts of experiments/theory, small, and the results they left at full size."""
 
-import importlib
 import json
 import pathlib
 import sys
 
 import pytest
+import small_scripts
 from PIL import Image
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "theory"
@@ -26,14 +26,6 @@ SMALL = {
 }
 
 
-def module_of(name):
-    """The module, though its name may be taken: `density` is a common word."""
-    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def numbers(name):
     return json.loads((RESULTS / f"{name}.json").read_text())["numbers"]
 
@@ -44,18 +36,10 @@ def test_every_script_is_here():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
-    module = module_of(name)
-    monkeypatch.setattr(script.recording, "RESULTS", tmp_path)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--dirty"])
-    for constant, value in SMALL[name].items():
-        assert hasattr(module, constant)
-        monkeypatch.setattr(module, constant, value)
-    script.run(module.__file__, module.__doc__, module.main)
-    left = {path.name for path in (tmp_path / "theory").iterdir()}
+    path = FOLDER / f"{name}.py"
+    left, found = small_scripts.left_by(path, script, SMALL[name], tmp_path, monkeypatch)
     assert left == {path.name for path in RESULTS.glob(f"{name}.*")}
-    found = json.loads((tmp_path / "theory" / f"{name}.json").read_text())
     assert found["numbers"].keys() == numbers(name).keys()
-    assert found["provenance"]["command"] == f"python experiments/theory/{name}.py"
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -116,9 +116,8 @@ def load(name: str, split: str = "train", data_dir: str | None = None) -> Datase
         a list), 'arrays:DIR', 'hf:NAME' (Hugging Face), a name that was registered, or the TFDS
         name of an image classification set; 'food101:size=64' and 'folder:DIR:size=64' are the
         images' central squares, the short side resized to 64 pixels, which images of varying size
-        need. At the end,
-        ':classes=cat,dog' or ':classes=3,5' keeps these classes, numbered in this order;
-        ':train=0-999,2000' and ':test=rows.npy' keep these rows of the set's own split.
+        need. At the end, ':classes=cat,dog' or ':classes=3,5' keeps these classes, numbered in this
+        order; ':train=0-999,2000' and ':test=rows.npy' keep these rows of the set's own split.
       split: one of `SPLITS`.
       data_dir: the folder that holds prepared TFDS sets; None is TFDS's own.
 
