@@ -19,6 +19,7 @@ RANK = {
     "keys": 0,
     "typing": 0,
     "parallel": 1,
+    "progress": 0,
     "promotion": 0,
     "writing": 0,
     "archives": 1,

@@ -52,8 +52,8 @@ class Stopped(Exception):
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point; prints errors and warnings in one line, with `--debug` where they are from."""
     words = typed = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in words
-    words = [w for w in words if w != "--debug"]
+    debug, quiet = "--debug" in words, "--quiet" in words
+    words = [w for w in words if w not in ("--debug", "--quiet")]
     usual = warnings.formatwarning
     if not debug:
         warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -67,7 +67,9 @@ def main(args: Sequence[str] | None = None) -> None:
         elif name not in COMMANDS:
             raise ValueError(unknown_command(name))
         else:
-            importlib.import_module(f"robustjax.cli.{name.replace('-', '_')}").command(words[1:])
+            command = importlib.import_module(f"robustjax.cli.{name.replace('-', '_')}").command
+            with importlib.import_module("robustjax.cli.narration").narrated(quiet):
+                command(words[1:])
     except Stopped as stop:
         if str(stop):
             print(f"robustjax: {stop}; resume: {stop.command(typed)}", file=sys.stderr)
@@ -133,8 +135,9 @@ Train, attack and evaluate robust models.
 {commands}
 
 on every command:
-  --help             show its flags
+  --help             show its flags; --help-all shows them all
   --import MODULE    import a module of your own first, which registers its own names
+  --quiet            print only results and errors
   --debug            show tracebacks
 robustjax --version prints the version."""
 

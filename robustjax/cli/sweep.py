@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from tyro.conf import Positional
 
 import robustjax as rj
@@ -24,6 +23,7 @@ from robustjax.cli.flags import choose_threat, read
 from robustjax.cli.grid import Cell, Grid, read_grid
 from robustjax.cli.train import parsed
 from robustjax.files import read_json, write_json
+from robustjax.progress import bar
 
 DONE = "sweep.json"
 """In a run's folder: the words of the commands that made it. In the sweep's: the table."""
@@ -144,8 +144,9 @@ def run(grid: Grid) -> dict[str, Path]:
     submit, parallel = executor(grid)
     running: dict[str, Any] = {}
     failed: dict[str, Path] = {}
-    bar = tqdm(total=len(grid.cells), initial=len(grid.cells) - len(waiting), unit="run")
-    with bar, cancelling(running):
+    done = len(grid.cells) - len(waiting)
+    runs = bar("sweep", total=len(grid.cells), initial=done, unit="run")
+    with runs, cancelling(running):
         while waiting or running:
             while waiting and len(running) < parallel:
                 cell = waiting.pop(0)
@@ -155,8 +156,8 @@ def run(grid: Grid) -> dict[str, Path]:
                 job = running.pop(name)
                 if job.exception() is not None:
                     failed[name] = job.paths.stderr
-                bar.update()
-                bar.set_postfix_str(f"{name} {'failed' if name in failed else 'done'}")
+                runs.update()
+                runs.set_postfix_str(f"{name} {'failed' if name in failed else 'done'}")
     return failed
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from robustjax.data import pictures
 from robustjax.data.ahead import ahead
 from robustjax.data.cache import decoded
 from robustjax.data.dataset import Dataset
 from robustjax.data.resize import sized
+from robustjax.progress import bar
 
 FOLDER = "folder:"
 CSV = "labels.csv"
@@ -101,9 +101,9 @@ class Folder:
             def read(example: Example) -> np.ndarray:
                 return pictures.pixels(self.root / example.place, channels, self.size)
 
-            bar = tqdm(examples, desc=f"decode {self.name} {split}", leave=False)
+            rows = bar(f"decode {self.name} {split}", examples, leave=False)
             with ahead(read, examples, AHEAD * threads, threads) as images:
-                for example, image in zip(bar, images, strict=True):
+                for example, image in zip(rows, images, strict=True):
                     yield image, number[example.label]
 
         arrays = decoded(name, shape, make)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from robustjax.data import pictures
 from robustjax.data.cache import decoded
 from robustjax.data.dataset import Dataset
 from robustjax.data.resize import sized
 from robustjax.lazy import needed
+from robustjax.progress import bar
 
 HUB = "hf:"
 SPLITS = ("train", "validation", "test")
@@ -60,9 +60,9 @@ class Hub:
         cached = f"hf-{about}-{part._fingerprint}"  # which changes with the files and the version
 
         def make() -> Iterator[tuple[np.ndarray, int]]:
-            bar = tqdm(part[self.label], f"decode {self.name} {split}", leave=False)
+            labels = bar(f"decode {self.name} {split}", part[self.label], leave=False)
             decode = functools.partial(pictures.pixels, channels=shape()[-1], size=self.size)
-            yield from zip(self._each(part, decode), bar, strict=True)
+            yield from zip(self._each(part, decode), labels, strict=True)
 
         @functools.cache
         def shape() -> tuple[int, ...]:

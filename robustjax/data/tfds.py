@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from robustjax.checks import checked
 from robustjax.data.arrays import ARRAYS, Digits
@@ -27,6 +26,7 @@ from robustjax.data.folders import FOLDER
 from robustjax.data.hub import HUB
 from robustjax.data.resize import sized, square
 from robustjax.lazy import Lazy
+from robustjax.progress import bar
 from robustjax.writing import locked
 
 if TYPE_CHECKING:
@@ -104,12 +104,13 @@ class TFDS:
     def _decode(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
         source: Any = self.builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
         size = len(source)
-        with _quiet(), tqdm(total=size, desc=f"decode {self.name} {split}", leave=False) as bar:
+        title = f"decode {self.name} {split}"
+        with _quiet(), bar(title, total=size, leave=False) as images:
             for start in range(0, size, CHUNK):
                 rows = range(start, min(start + CHUNK, size))
                 for row, example in zip(rows, source.__getitems__(rows), strict=True):
                     yield self._sized(row, example), example[self.label]
-                bar.update(len(rows))
+                images.update(len(rows))
 
     def _sized(self, row: int, example: dict[str, Any]) -> np.ndarray:
         """The image of an example, resized if a size is asked for."""

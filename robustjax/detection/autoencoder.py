@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import Partial
-from tqdm import tqdm
 
 from robustjax.checks import check_seed
 from robustjax.config import config, number, static
 from robustjax.keys import seeded
+from robustjax.progress import bar
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 Weights = tuple[dict[str, jax.Array], ...]
@@ -84,14 +84,15 @@ class Autoencoder:
         weights = layers.initial(start, images.shape[-1], self.filters)
         state, loss = (weights, optax.adam(self.lr).init(weights)), jnp.nan
         numbers, batches = (self.noise, self.penalty, self.lr), np.random.default_rng(self.seed)
-        with tqdm(range(self.epochs), "autoencoder", unit="epoch", disable=None) as bar:
-            for epoch in bar:
+        epochs = range(self.epochs)
+        with bar("autoencoder", epochs, unit="epoch", disable=None) as shown:
+            for epoch in shown:
                 order = batches.permutation(len(images))
                 # steps from the host: XLA:CPU's convolutions are several times slower in a loop
                 for rows in order[: len(order) // size * size].reshape(-1, size):
                     keys = jax.random.fold_in(noisy, epoch), rows
                     state, loss = descend(layers, state, images[rows], keys, numbers)
-                bar.set_postfix(loss=f"{loss:.2g}", refresh=False)
+                shown.set_postfix(loss=f"{loss:.2g}", refresh=False)
         return Partial(layers, state[0])
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from tqdm import tqdm
 
 from robustjax import checks, config, data, files, models, parallel
 from robustjax.checkpoint import EXTENDED, Checkpoints, DamagedCheckpoint
 from robustjax.checks import INF, checked
 from robustjax.keys import seeded
+from robustjax.progress import bar
 from robustjax.threats import Linf
 from robustjax.threats._trees import map_threats, threats_of
 from robustjax.training.averages import Averages
@@ -235,9 +235,15 @@ def fit(
             module, validation, validation_attack, validation_key, recipe.batch_size
         )
         show = {"unit": "step", "disable": not progress, "dynamic_ncols": True}
-        bar, pace = tqdm(total=total, initial=start, **show), Pace()
+        shown, pace = bar("training", total=total, initial=start, **show), Pace()
         steps = spans(module, state, recipe, plan, step_key, total, where, home)
-        with signals() as stop, bar, opened(own, out, identity), Saver() as saver, steps as span:
+        with (
+            signals() as stop,
+            shown,
+            opened(own, out, identity),
+            Saver() as saver,
+            steps as span,
+        ):
             while at < total and action != "stop":
                 most = pace.steps if jax.process_count() == 1 else log_every - at % log_every
                 traced = profile if at > start else None  # the first steps compile
@@ -249,7 +255,7 @@ def fit(
                 pace.end(at - first)
                 if first == 0:  # a run that fails in its first step leaves no config
                     write_config(out, identity)
-                bar.update(at - first)
+                shown.update(at - first)
                 averages.add(first, until_bad(state, first, metrics))
                 check_finite(state, out)
                 epoch_ends = at % steps_per_epoch == 0
@@ -261,7 +267,7 @@ def fit(
                 if epoch_ends:
                     scores = validate(home.whole(state.variables))
                     log(at, "validation", scores)
-                    bar.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
+                    shown.set_postfix({k: f"{v:.3f}" for k, v in scores.items()})
                     score = scores["accuracy" if validation_attack is None else "robust_accuracy"]
                     score = parallel.broadcast(score)
                     history.append(score)

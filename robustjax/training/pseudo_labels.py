@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 from numpy.lib.format import open_memmap
-from tqdm import tqdm
 
 from robustjax.attacks._engine.model import one_example
 from robustjax.attacks._engine.tiles import over_tiles
 from robustjax.checks import INF, checked
 from robustjax.data.augment import to_float
 from robustjax.data.pools import chunks
+from robustjax.progress import bar
 from robustjax.writing import locked, replacing
 
 
@@ -79,7 +79,7 @@ def _write(
 ) -> None:
     copy = open_memmap(out / ".train_images.npy", "w+", np.uint8, images.shape)
     labels, confidence, targets = [], [], None
-    for rows in tqdm(list(chunks(len(images))), disable=not progress):
+    for rows in bar("label", list(chunks(len(images))), disable=not progress):
         copy[rows] = images[rows]
         probabilities = over_tiles(_probabilities, (model,), {"image": copy[rows]}, batch_size)
         labels.append(probabilities.argmax(-1).astype(np.int32))

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
-from tqdm import tqdm
 
 from robustjax import parallel
 from robustjax.attacks._core.iterative import Example, Iterative
@@ -27,6 +26,7 @@ from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.model import convolves, one_example
 from robustjax.attacks._engine.tiles import single, tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
+from robustjax.progress import bar
 from robustjax.promotion import promoting
 from robustjax.threats._trees import of_example
 from robustjax.typing import Cost
@@ -154,7 +154,8 @@ def _on_this_process(attack, model, key, path, examples, batch_size, progress, s
         return Snapshot(crafted, finished, slot, merge(jax.device_get(state)), seconds)
 
     quiet = not progress or jax.process_index() > 0
-    with tqdm(total=n, initial=finished.sum(), desc=progress, disable=quiet) as bar:
+    title = progress or type(attack).__name__
+    with bar(title, total=n, initial=finished.sum(), disable=quiet) as images:
         while not finished.all():
             fresh = np.flatnonzero(slot < 0)[: len(waiting)]
             slot[fresh], waiting = waiting[: len(fresh)], waiting[len(fresh) :]
@@ -171,7 +172,7 @@ def _on_this_process(attack, model, key, path, examples, batch_size, progress, s
             if out.any():
                 _fill(crafted, slot[out], merge(jax.device_get(result)), out)
                 finished[slot[out]], slot[out] = True, -1
-                bar.update(out.sum())
+                images.update(out.sum())
             store.save(snapshot, last=bool(finished.all()))
     return crafted, time.monotonic() - begun
 

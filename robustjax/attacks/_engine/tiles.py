@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from robustjax import parallel
 from robustjax.parallel import Device, data_parallel, merge, place, split
@@ -26,13 +25,7 @@ LARGEST_TILE = 256
 """The most examples of a tile of an accelerator, which is busy with them."""
 
 
-def over_tiles(
-    function: Callable,
-    shared: tuple,
-    rows: Any,
-    batch_size: int | None,
-    progress: str | None = None,
-) -> Any:
+def over_tiles(function: Callable, shared: tuple, rows: Any, batch_size: int | None) -> Any:
     """`function(*shared, row)` for every row.
 
     Args:
@@ -41,24 +34,23 @@ def over_tiles(
       shared: pytrees that all examples see (attack, model, key): data, not program.
       rows: NumPy arrays with a leading axis N.
       batch_size: see `tile_size`.
-      progress: the title of a progress bar; None: no bar.
 
     Returns:
       NumPy arrays with a leading axis N. Every process of a run computes its share of them, and
       returns them all.
     """
     count = len(jax.tree.leaves(rows)[0])
-    found = _on_this_process(function, shared, parallel.share(rows), batch_size, progress)
+    found = _on_this_process(function, shared, parallel.share(rows), batch_size)
     return parallel.join(found, count)
 
 
-def _on_this_process(function, shared, rows, batch_size, progress):
+def _on_this_process(function, shared, rows, batch_size):
     devices = tuple(jax.local_devices())
     run, shared = _compiled(function, devices), place(jax.tree.map(single, shared), None)
     count = len(jax.tree.leaves(rows)[0])
     tile = len(devices) * tile_size(batch_size, count)
     outputs = []
-    for start in tqdm(range(0, count, tile), desc=progress, disable=progress is None):
+    for start in range(0, count, tile):
         part = jax.tree.map(lambda a: a[start : start + tile], rows)  # noqa: B023
         padded = jax.tree.map(lambda a: _pad(a, tile), part)
         outputs.append(merge(jax.device_get(run(shared, split(padded, len(devices))))))
