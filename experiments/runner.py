@@ -88,6 +88,17 @@ def destination(options: argparse.Namespace) -> Path:
     return options.runs if options.scale == "smoke" else RESULTS
 
 
+def merged(*flags: str) -> list[str]:
+    """Words of a command line with each flag once: a later one takes an earlier one's place."""
+    found: dict[str, list[str]] = {}
+    for word in " ".join(flags).split():
+        if word.startswith("--"):
+            found[word] = values = []
+        else:
+            values.append(word)
+    return [word for flag, values in found.items() for word in (flag, *values)]
+
+
 def trained(run: Path, words: Iterable[str], options: argparse.Namespace) -> Path:
     """The run directory after `robustjax train` with these words; a complete run is reused."""
     where = ["--data-dir", options.data_dir] if options.data_dir else []

@@ -1,0 +1,158 @@
+"""Robust overfitting on a budget: what stops a small network from unlearning its robustness.
+
+Command:   python experiments/robust_overfitting.py --scale cpu --data-dir DIR   (DIR: prepared TFDS
+           sets, or --data arrays:DIR; --only baseline for one row; --scale smoke: the path alone)
+Hardware:  smoke: two minutes of two CPU cores; cpu: a network of two convolutions, the first 1,000
+           images, 40 epochs, three seeds, an hour and a half of one core.
+Claim:     adversarial training passes its best test robustness early and then loses most of it
+           (Rice et al.); early stopping keeps it; weight decay, weight averaging, smoothed labels,
+           a smooth activation, weight perturbation and augmentation each keep some of it.
+Measured:  Results go to results/robust_overfitting_{data}_{scale}.json and .png.
+Source:    Rice et al., ICML 2020; Pang et al., ICLR 2021 (takeaways i, ii, iv and v). Weights
+           averaged: Izmailov et al. 2018; perturbed: Wu et al., NeurIPS 2020.
+
+The baseline has no remedy at all: no decay, no augmentation, SGD at one rate until the last tenth.
+A row changes one thing in it. "best" is the epoch that did best on validation, which is early
+stopping; both sets of weights face AutoAttack (fast) on the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from runner import added, destination, launch, merged, once, scaled, slug, trained, wanted
+
+from robustjax import cli, files, report
+
+BASE = (
+    "--attack.steps 5 --attack.step-size 3/255 --validation-attack pgd-5 --augment none "
+    "--batch-size 100 --lr 0.05 --optimizer.weight-decay 0"
+)
+ROWS = {  # what is changed -> flags
+    "baseline": "",
+    "weight decay 5e-4": "--optimizer.weight-decay 5e-4",
+    "weight decay 1e-2": "--optimizer.weight-decay 1e-2",
+    "weights averaged": "--ema 0.99",
+    "labels smoothed by .3": "--label-smoothing 0.3",
+    "silu": "--activation silu",
+    "softplus": "--activation softplus",
+    "weights perturbed": "--awp 0.002 --awp-start 0.1",
+    "crops and flips": "--augment crop-flip",
+    "attack stopped early": "--attack.stop misclassified:later=60/110,100/110",
+    "eps warmed up": "--eps-warmup 0.8",
+}
+EVALUATION = "--attacks pgd-20 autoattack-fast --curve none"
+COLUMNS = ("clean", "pgd-20", "autoattack-fast")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of it is run: flags of every training and evaluation, and the number of seeds."""
+
+    train: str
+    evaluate: str
+    seeds: int
+
+
+SCALES = {
+    "smoke": Scale("--model cnn --width 4 --examples 100 --epochs 2", "--n 32", 1),
+    "cpu": Scale("--model cnn --width 32 --examples 1000 --epochs 40", "--n 1000", 3),
+}
+
+
+def measure(name: str, seed: int, scale: Scale, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one row with one seed: its course on validation, and what both weights resist."""
+    where = f"overfitting-{slug(options.data)}-{options.scale}"
+    run = options.runs / where / f"{name.replace(' ', '-')}-seed-{seed}"
+    words = ["pgd-at", *merged(BASE, scale.train, ROWS[name], f"--seed {seed}")]
+    trained(run, words, options)
+    rows = report.read_metrics(run / "metrics.jsonl")
+    made: dict[str, Any] = {
+        split: [round(r["robust_accuracy"], 4) for r in rows if r["split"] == split]
+        for split in ("train", "validation")
+    }
+    for weights in ("best", "last"):
+        found = once(run / f"{weights}.json", lambda: resisted(run, weights, scale, options))  # noqa: B023
+        made[weights] = {"clean": found["clean"], **found["robust"]}
+        made["evaluation"] = found["provenance"]
+    return made | {"training": files.read_json(run / "training.json")["provenance"]}
+
+
+def resisted(run: Path, weights: str, scale: Scale, options: argparse.Namespace) -> Any:
+    """The report of a run's best or last weights."""
+    where = ["--data-dir", options.data_dir] if options.data_dir else []
+    words = [*scale.evaluate.split(), *EVALUATION.split(), "--weights", weights, *where]
+    cli.main(["evaluate", str(run), *words])
+    found = files.read_json(run / "report.json")
+    found.pop("others", None)  # that of the other weights
+    return found
+
+
+def interval(values: list[float]) -> str:
+    """Percent: the mean and the standard deviation over seeds."""
+    percent = 100 * np.array(values)
+    return f"{percent.mean():.1f} ± {percent.std(ddof=len(values) > 1):.1f}"
+
+
+def draw(table: dict[str, list[dict[str, Any]]], png: Path) -> None:
+    """A panel a remedy: robust accuracy over epochs, on training and validation images.
+
+    The baseline lies behind each; every seed is a line.
+    """
+    columns = min(4, len(table))
+    with report.figure(
+        png, columns, -(-len(table) // columns), (2.9, 2.3), sharex=True, sharey=True
+    ) as axes:
+        for ax in axes[len(table) :]:
+            ax.remove()
+        for ax, (name, seeds) in zip(axes, table.items(), strict=False):
+            for split, color in (("train", "C0"), ("validation", "C3")):
+                for of, look in ((table.get("baseline", ()), 0.2), (seeds, 0.9)):
+                    for seed in of:
+                        y = 100 * np.array(seed[split])
+                        epochs = np.linspace(1, len(seed["validation"]), len(y))
+                        ax.plot(epochs, y, color=color, alpha=look, linewidth=1)
+            ax.set_title(name, fontsize=9)
+        for ax in axes[: len(table) : columns]:
+            ax.set_ylabel("robust accuracy, %")
+        for ax in axes[max(0, len(table) - columns) : len(table)]:
+            ax.set_xlabel("epoch")
+        axes[0].plot([], [], color="C0", label="training images")
+        axes[0].plot([], [], color="C3", label="validation")
+        axes[0].legend(fontsize=7)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Make the rows that are wanted; the table and the figure are written after each."""
+    scale, started = SCALES[options.scale], time.time()
+    path = destination(options) / f"robust_overfitting_{slug(options.data)}_{options.scale}"
+    table: dict[str, list[dict[str, Any]]] = {}
+    for name in wanted(options, ROWS):
+        seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+        table = added(path.with_suffix(".json"), "rows", name, seeds, started)
+        draw(table, path.with_suffix(".png"))
+    print("\n".join(lines(table)))
+
+
+def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The Markdown table: clean, PGD-20 and AutoAttack of the best and of the last weights."""
+    made = ["| | best: clean | AutoAttack | last: clean | AutoAttack | lost |"]
+    made.append("| --- |" + " ---: |" * 5)
+    for name, seeds in table.items():
+        cells = [
+            interval([seed[weights][column] for seed in seeds])
+            for weights in ("best", "last")
+            for column in ("clean", "autoattack-fast")
+        ]
+        lost = [seed["best"]["autoattack-fast"] - seed["last"]["autoattack-fast"] for seed in seeds]
+        made.append(f"| {name} | {' | '.join(cells)} | {interval(lost)} |")
+    return made
+
+
+if __name__ == "__main__":
+    launch(main, scaled(__doc__, SCALES))
