@@ -41,7 +41,7 @@ ROWS = {  # what is changed -> flags
     "labels smoothed by .3": "--label-smoothing 0.3",
     "silu": "--activation silu",
     "softplus": "--activation softplus",
-    "weights perturbed": "--awp 0.002 --awp-start 0.1",
+    "weights perturbed": "--awp 0.005 --awp-start 0.1",
     "crops and flips": "--augment crop-flip",
     "attack stopped early": "--attack.stop misclassified:later=60/110,100/110",
     "eps warmed up": "--eps-warmup 0.8",
