@@ -32,6 +32,23 @@ def signals_are_heard():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture
+def registries():
+    """What a test registers is forgotten after it."""
+    from robustjax import attacks, detection, spec, threats, training
+    from robustjax.data.load import SOURCES
+    from robustjax.models.adapt import FACTORIES
+
+    tables = [attacks.ATTACKS, detection.DETECTORS, training.METHODS, training.CATALOGUE]
+    tables += [spec.KINDS[attacks.starts.Start], threats.THREATS, training.SCHEDULES]
+    tables += [FACTORIES, SOURCES]
+    kept = [dict(table) for table in tables]
+    yield
+    for table, known in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(known)
+
+
 def pytest_collection_modifyitems(items):
     """Without libtpu say so, loudly, instead of asking for it."""
     if importlib.util.find_spec("libtpu") is None:

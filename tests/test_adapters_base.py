@@ -1,4 +1,4 @@
-"""Models of Flax NNX and Equinox are two lines away, as docs/foreign_models.md has it."""
+"""Models of Flax NNX and Equinox are two lines away, as docs/how_to has it."""
 
 import functools
 

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import wrong_lines
 
-import robustjax
 from robustjax import (
     attacks,
     cli,
@@ -95,20 +94,12 @@ rj.spec.KINDS[rj.attacks.starts.Start].register("my-start", rj.attacks.starts.Ga
 
 
 @pytest.fixture
-def my_package(tmp_path, monkeypatch):
-    """A user's module in the current folder; what it registers is forgotten afterwards."""
+def my_package(tmp_path, monkeypatch, registries):
+    """A user's module in the current folder."""
     (tmp_path / "my_package.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    tables = [attacks.ATTACKS, detection.DETECTORS, training.METHODS, training.CATALOGUE]
-    tables += [spec.KINDS[attacks.starts.Start], THREATS, training.SCHEDULES]
-    tables += [importlib.import_module("robustjax.models.adapt").FACTORIES]
-    tables += [importlib.import_module("robustjax.data.load").SOURCES]
-    kept = [dict(table) for table in tables]
     yield
-    for table, known in zip(tables, kept, strict=True):
-        table.clear()
-        table.update(known)
     sys.modules.pop("my_package", None)
 
 
@@ -874,12 +865,11 @@ def test_a_stopped_training_says_how_to_resume(monkeypatch, tmp_path, capsys):
 
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = {
-    path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
-}
+DOCS = ROOT / "docs"
+PAGES = [path.read_text() for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))]
 LINES = [
     line.partition(" #")[0]
-    for page in PAGES.values()
+    for page in PAGES
     for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", page.replace("\\\n", ""), re.M | re.S)
     for line in block.splitlines() * (not kind)
     if line.startswith("robustjax ") and "..." not in line
@@ -914,19 +904,12 @@ def test_documented_commands_are_understood(line, monkeypatch):
 
 def test_documented_names_are_all_that_there_are():
     tables = {names.kind: names for names in (*spec.KINDS.values(), data.AUGMENTATIONS, THREATS)}
-    rows = re.findall(r"^\| ([a-z ]+) \| (`.*`) \|$", PAGES["command_line.md"], re.M)
+    rows = re.findall(
+        r"^\| ([a-z ]+) \| (`.*`) \|$", (DOCS / "reference" / "mini_language.md").read_text(), re.M
+    )
     assert {kind: text.strip("`").split("` `") for kind, text in rows} == {
         kind: list(names) for kind, names in tables.items()
     }
-
-
-@pytest.mark.usefixtures("my_package")
-def test_documented_python_runs():
-    names = {name: getattr(robustjax, name) for name in robustjax.__all__}
-    names |= {"threat": Linf(0.1), "my_factory": models.create, "my_function": data.load}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGES["command_line.md"], re.M | re.S):
-        exec(block, names)
-    assert {"my-attack"} <= attacks.ATTACKS.keys() and "my-method" in training.METHODS
 
 
 def test_a_warning_is_one_line(monkeypatch, capsys):

@@ -104,7 +104,7 @@ BOTH = ["clean", "pgd-50-tar@8", "pgd-50-un@8", "worst@2", "worst@8", "worst@16"
 )
 def test_the_page_shows_what_was_measured(scale, header, columns):
     found = json.loads((FOLDER / "results" / f"mmc_cifar10_{scale}.json").read_text())
-    for name, cells in shown("centers", header).items():
+    for name, cells in shown("reproduce/mmc", header).items():
         row = name.replace("MMC", "MMC-10")
         beside = found["published"][row][:5] if scale == "gpu" else ()
         pairs = itertools.zip_longest(columns, beside)

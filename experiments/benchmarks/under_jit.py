@@ -5,7 +5,7 @@ Command:   python experiments/benchmarks/under_jit.py --one-core
 Needs:     the package. `--one-core` counts CPU seconds on one core, which a busy machine hardly
            changes; without it, wall seconds on all devices.
 Claim:     with `nn.Conv` a step under jit costs a multiple of one whose images `perturb` crafts,
-           and with `models.conv2d` there is no difference: docs/own_loop.md.
+           and with `models.conv2d` there is no difference: docs/how_to/own_loop.md.
 Measured:  on one core 3.3 times, and 1.0 (results/under_jit_one_core.json).
 
 Four convolutions, batch 64, 32x32x3, ten steps of PGD, random weights and images.

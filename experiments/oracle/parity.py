@@ -5,7 +5,7 @@ Command:   nice python experiments/oracle/parity.py
 Needs:     pip install '.[oracle]' torchvision timm
 Hardware:  two CPU cores; about fifteen minutes.
 Claim:     no logit differs by more than 1e-5 of the largest, but with MeanSparse.
-Measured:  experiments/results/parity.json, the table of docs/foreign_models.md.
+Measured:  experiments/results/parity.json, the table of docs/how_to/pytorch.md.
 
 The weights are drawn (`foreign_states`), with statistics, scales and biases that are not their
 initial ones. Two images each, in float32 on the CPU. MeanSparse alone differs by more: it jumps, so

@@ -30,7 +30,7 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
 
     Without a run, --model names any function of a batch, (B, H, W, C) -> logits (B, K), or a file
     of ONNX (.onnx) or of PyTorch's weights (.pt, .pth, .safetensors), and --data its images. What
-    the weights do not tell follows the file: net.pt:patch=4, see docs/foreign_models.md.
+    the weights do not tell follows the file: net.pt:patch=4, see docs/how_to/pytorch.md.
 
     Args:
       run: a run directory.

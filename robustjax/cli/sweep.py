@@ -38,7 +38,7 @@ class SweepOptions:
     means and deviations over `seed`. `evaluate` holds the flags of `robustjax evaluate`; without it
     the runs are only trained. `launch` holds the parameters of submitit's AutoExecutor, such as
     cluster = "slurm" (the default is "local"), and `parallel`, the number of runs at a time.
-    docs/command_line.md has an example.
+    docs/how_to/sweep.md has an example.
 
     The same command resumes: runs that are finished stay, others continue. It needs submitit:
     pip install 'robustjax[sweep]'.

@@ -107,7 +107,7 @@ def perturb(
       key: example i uses fold_in(key, indices[i]).
       images: (N, H, W, C), floats in the box of the attack's threat, [0, 1] by default; or uint8,
         which is divided by 255. Or inputs of any other shape, (N, ...), or a pytree of such: see
-        docs/inputs.md.
+        docs/how_to/inputs.md.
       labels: (N,) integers, the true labels; for a `success` of your own any numbers (N, ...).
       targets: (N,) integers, a class to reach for each image, other than its label; a stage of an
         ensemble has won where it reaches it. For a loss that compares with other arrays (`kl`),

@@ -115,7 +115,8 @@ def check_on_host(given: Any) -> None:
         raise ValueError(
             "perturb, evaluate and curve run on the host: call them outside jax.jit, jax.vmap and "
             "jax.grad; inside, map the attack itself over the images, "
-            "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see docs/own_loop.md"
+            "jax.vmap(lambda key, x, y: attack(logits_of_one, key, x, y)): see "
+            "docs/how_to/own_loop.md"
         )
 
 

@@ -180,7 +180,7 @@ def read(
         raise ValueError(
             f"these weights are a chain of {found}: pass what happens between "
             f"them, for instance layers={_suggestion(layers)!r}; add strides and poolings, as "
-            "docs/foreign_models.md shows"
+            "docs/how_to/pytorch.md shows"
         )
     steps, variables, rest = [], {"params": {}, "batch_stats": {}}, iter(layers)
     for i, word in enumerate(text.split()):
