@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 
 __all__ = ["main"]
@@ -65,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
         elif name == "--version":
             print(f"robustjax {metadata.version('robustjax')}")
         elif name not in COMMANDS:
-            raise ValueError(unknown_command(name))
+            raise ValueError(unknown_command(name, COMMANDS))
         else:
             command = importlib.import_module(f"robustjax.cli.{name.replace('-', '_')}").command
             with importlib.import_module("robustjax.cli.narration").narrated(quiet):
@@ -76,6 +76,9 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(stop.status)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # `robustjax methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise
@@ -117,12 +120,12 @@ def import_modules(words: Sequence[str]) -> list[str]:
     return others
 
 
-def unknown_command(name: str) -> str:
-    """The message about an unknown command."""
-    near = difflib.get_close_matches(name, COMMANDS, 1)
+def unknown_command(name: str, known: Collection[str], before: str = "") -> str:
+    """The message about an unknown command, or part of one that comes after `before`."""
+    near = difflib.get_close_matches(name, known, 1)
     meant = f"did you mean {near[0]}? " if near else ""
-    what = f"unknown command {name!r}; {meant}" if name else "a command is missing; "
-    return f"{what}known: {', '.join(COMMANDS)}; robustjax --help describes them"
+    what = f"unknown command {before + name!r}; {meant}" if name else "a command is missing; "
+    return f"{what}known: {', '.join(known)}; robustjax {before}--help describes them"
 
 
 def help_text() -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional
 
 import robustjax as rj
+from robustjax.cli import unknown_command
 from robustjax.cli.flags import read
 from robustjax.writing import check_writable
 
@@ -88,13 +88,26 @@ class PrepareOptions:
         rj.data.prepare(self.name, self.data_dir)
 
 
-DataOptions = (
-    Annotated[ListOptions, subcommand(name="list")]
-    | Annotated[ShowOptions, subcommand(name="show")]
-    | Annotated[PrepareOptions, subcommand(name="prepare")]
-)
+PARTS = {"list": ListOptions, "show": ShowOptions, "prepare": PrepareOptions}
+"""`robustjax data NAME` -> its options."""
 
 
 def command(words: Sequence[str]) -> None:
-    """`robustjax data` with these words."""
-    read(DataOptions, "data", words).run()
+    """`robustjax data` with these words.
+
+    Raises:
+      ValueError: the first is none of list, show and prepare.
+    """
+    name, *rest = words or ("",)
+    if name in ("-h", "--help", "--help-all"):
+        print(help_text())
+    elif name in PARTS:
+        read(PARTS[name], f"data {name}", rest).run()
+    else:
+        raise ValueError(unknown_command(name, PARTS, "data "))
+
+
+def help_text() -> str:
+    """The text of `robustjax data --help`."""
+    rows = (f"  {name:10s}{options.__doc__}".split("\n")[0] for name, options in PARTS.items())
+    return "\n".join(["usage: robustjax data COMMAND ...", "", *rows])

@@ -24,14 +24,14 @@ class DetectOptions(AttackOptions):
 
     Args:
       run: a run directory.
-      detectors: names and settings, e.g. k-density:sigma2=1/2:count=100, or 'all' that suit the
-        network; reconstruction and divergence each train an autoencoder.
+      detectors: names with settings, e.g. lid k-density:sigma2=1/2; all: those that suit the
+        network. reconstruction and divergence each train an autoencoder.
       attacks: names with steps, e.g. fgsm bim-10 cw-100; they are unaware of the detectors.
       false_rejection: the fraction of clean validation images that a threshold may reject.
-      substitute: another run on the same data, whose adversarial images are also tried on this one.
+      substitute: another run on the same data, whose adversarial images are tried too.
       adaptive: also attack each detector together with the classifier.
-      steps: steps of that attack, under each constraint of `JointPGD`.
-      fit: the largest number of training images, drawn at random, that detectors are fitted to.
+      steps: of the adaptive attack, under each constraint of `JointPGD`.
+      fit: fit the detectors to at most so many training images, drawn at random.
     """
 
     run: Positional[Path]

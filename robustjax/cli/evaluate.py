@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -34,21 +34,28 @@ class EvaluateOptions(AttackOptions, ProcessOptions):
 
     Args:
       run: a run directory.
-      attacks: names with steps and restarts, e.g. autoattack pgd-40x10 fmn-100 square-5000.
-      data: a set of the same image size and classes whose test split is attacked, e.g. cifar10_1 or
-        cifar10_corrupted/fog_3; None: the one of the training.
+      attacks: names with steps and restarts, e.g. autoattack pgd-40x10 square-5000.
+      data: a set whose test split is attacked; None: that of the training. It has the same image
+        size and classes, e.g. cifar10_1 or cifar10_corrupted/fog_3.
       dtype: of the attacks' computation; every verdict is in float32, and a line says how many
         differ. None: both as in training.
-      curve: the attack for the curve of accuracy over eps (a minimum-norm attack runs once for all
-        radii, others once per radius); None: pgd-20, or margin-un-20 for a distance head; 'none'
-        skips the curve.
-      adaptive: add the attack 'adaptive' for a distance head, unless it is named already.
-      levels: also report how many successful images still fool the model where their pixels are
-        rounded to so many levels above 0, 255 for 8-bit images; None: skip it.
-      keep_images: also write adversarial.npz with each attack's images (N, H, W, C).
+      curve: the attack for the curve of accuracy over eps; 'none' skips the curve. A minimum-norm
+        attack runs once for all radii, others once per radius. None: pgd-20, or margin-un-20 for a
+        distance head.
+      adaptive: also attack a distance head by 'adaptive'; nothing is added to other networks.
+      levels: count successes that survive rounding to so many levels (255: 8 bits); their pixels
+        are multiples of 1 / levels. None: skip it.
+      keep_images: also write each attack's images (N, H, W, C) into adversarial.npz.
       out: without a run, the folder for the report; None: runs/ and the name of the function or
         file.
     """
+
+    GROUPS: ClassVar = {
+        "model and images": ("run", "weights", "model", "data", "n"),
+        "attacks": ("attacks", "threat", "eps", "curve", "adaptive", "seed"),
+        "speed": ("batch-size", "dtype"),
+        "results": ("levels", "keep-images", "out"),
+    }
 
     run: Positional[Path | None] = None
     attacks: tuple[str, ...] = ("pgd-20", "autoattack")

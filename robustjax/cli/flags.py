@@ -10,9 +10,8 @@ import inspect
 import io
 import re
 import sys
-import textwrap
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import arg
@@ -24,6 +23,7 @@ from tyro.constructors import (
 
 import robustjax as rj
 from robustjax import checks, config
+from robustjax.cli.help import Flag, flags_of, meant, names_of, page
 
 REGISTRY = ConstructorRegistry()
 SECTION = r"\n\n(?=(?:Args|Attributes|Raises|References|Guarantees):|>>>)"
@@ -31,10 +31,10 @@ SECTION = r"\n\n(?=(?:Args|Attributes|Raises|References|Guarantees):|>>>)"
 
 
 def read(kind: Any, command: str, words: collections.abc.Sequence[str]) -> Any:
-    """The options of a command from its words; `--help` prints and exits.
+    """The options of a command from its words; `--help` and `--help-all` print and exit.
 
     Args:
-      kind: their type, a dataclass or a union of dataclasses.
+      kind: their type, a dataclass; its `GROUPS`, if it has any, are those of the short help.
       command: its name, for the help.
       words: the words after the command's name.
 
@@ -45,41 +45,61 @@ def read(kind: Any, command: str, words: collections.abc.Sequence[str]) -> Any:
     def parsed(options: Any) -> Any:
         return options
 
+    flags = list(flags_of(kind))
+    for asked in words:
+        if asked in ("-h", "--help", "--help-all"):
+            about = re.split(SECTION, inspect.getdoc(kind) or "")[0]
+            print(page(command, about, flags, getattr(kind, "GROUPS", {}), asked == "--help-all"))
+            sys.exit()
     # As a part, not as the whole: tyro prints a page for errors of the whole.
     parsed.__annotations__ = {"options": Annotated[kind, arg(name="")]}
-    about = re.split(SECTION, inspect.getdoc(kind) or "")[0]
-    page = io.StringIO()
+    errors = Boxed()
     try:
-        with contextlib.redirect_stderr(page):
+        with contextlib.redirect_stdout(errors), contextlib.redirect_stderr(errors):
             return tyro.cli(
                 parsed,
                 prog=f"robustjax {command}",
-                description="\n\n".join(textwrap.fill(part, 80) for part in about.split("\n\n")),
                 args=list(words),
                 config=(tyro.conf.AvoidSubcommands,),
                 registry=REGISTRY,
             )
     except SystemExit as end:
         if end.code:
-            print(f"robustjax: {one_line(page.getvalue(), command)}", file=sys.stderr)
+            print(f"robustjax: {one_line(errors.getvalue(), command, flags)}", file=sys.stderr)
         raise
 
 
-def one_line(page: str, command: str) -> str:
+class Boxed(io.StringIO):
+    """Text whose encoding lets tyro draw the boxes that `one_line` reads."""
+
+    encoding = "utf-8"
+
+
+def one_line(errors: str, command: str, flags: collections.abc.Sequence[Flag] = ()) -> str:
     """What tyro's page about an error says, in one line: its reasons, and the flag that is meant.
 
-    >>> page = "| Unrecognized options: --epoch, 3 |\\n| ----- |\\n| Perhaps you meant: |"
-    >>> page += "\\n|     --epochs INT |\\n|         passes over the training set |"
-    >>> one_line(page, "train natural")
-    'Unrecognized options: --epoch, 3; did you mean --epochs? see robustjax train natural --help'
+    >>> errors = "| Unrecognized options: --epoch 3 |\\n| ----- |\\n| Perhaps you meant: |"
+    >>> one_line(errors, "train natural", [Flag("epochs", "INT", "110", "")])
+    'unknown flag --epoch; did you mean --epochs? see robustjax train natural --help'
     """
-    lines = [line.strip("│| ") for line in page.splitlines() if line[:1] in ("│", "|")]
+    lines = [line.strip("│| ") for line in errors.splitlines() if line[:1] in ("│", "|")]
     parts = re.split(r"\n[─-]+\n", "\n".join(lines))
     aside = ("Argument helptext", "For full helptext", "Perhaps you meant")
-    reasons = [" ".join(part.split()) for part in parts if not part.startswith(aside)]
-    meant = re.search(r"\nPerhaps you meant:\n(--\S+)", "\n".join(lines))
-    question = f"did you mean {meant[1]}? " if meant else ""
-    return f"{'; '.join(reasons)}; {question}see robustjax {command} --help"
+    reasons = (" ".join(part.split()) for part in parts if not part.startswith(aside))
+    return f"{' '.join(_told(reason, flags) for reason in reasons)} see robustjax {command} --help"
+
+
+def _told(reason: str, flags: collections.abc.Sequence[Flag]) -> str:
+    """A reason of tyro's as robustjax would say it."""
+    if missing := re.fullmatch(r"Missing from .*?: (.*)\(required\)", reason):
+        needed = [flag for flag in flags if flag.default is None]
+        named = [flag for flag in needed if any(f"{w} " in missing[1] for w in flag.words)]
+        names = [flag.shown for flag in named or needed if named or flag.positional]
+        return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing;"
+    if unknown := re.match(r"Unrecognized options: (-[^\s,]+)", reason):
+        near = meant(unknown[1], flags)
+        return f"unknown flag {unknown[1]};{f' did you mean {near}?' if near else ''}"
+    return f"{reason.rstrip('.')};"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +112,7 @@ class AttackOptions:
       n: attack the first n test images.
       batch_size: of the attacks; None: chosen for the device. Results do not depend on it.
       seed: of the attacks.
-      weights: the best on validation (the last of a run without early stopping), or the last.
+      weights: the best on validation, or the last; a run without early stopping has the last only.
       model: package.module:factory, for a run with a network of your own.
       data_dir: the folder of prepared TFDS sets.
     """
@@ -132,8 +152,8 @@ class ProcessOptions:
     """Options of the commands that several processes can share.
 
     Args:
-      coordinator: host:port of process 0, for a run of several processes (jax.distributed).
-      processes: the number of processes; each does its share of the work.
+      coordinator: host:port of process 0, if several processes run it (jax.distributed).
+      processes: their number; each does its share of the work.
       process: the index of this process.
       distributed: detect these three from the environment, as on TPU pods and under Slurm.
     """
@@ -214,9 +234,7 @@ def _path(text: str) -> Path:
 @REGISTRY.primitive_rule
 def named_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     """Read a loss, schedule, start, step or stop rule in the language of `robustjax.spec`."""
-    a_function = get_origin(info.type) is collections.abc.Callable
-    kind = rj.typing.Loss if a_function else info.type
-    names = next((names for known, names in rj.spec.KINDS.items() if known == kind), None)
+    names = names_of(info.type)
     if names is None:
         return None
     return PrimitiveConstructorSpec(

@@ -62,7 +62,7 @@ class Compilations:
             self._timer.cancel()
             monitoring.unregister_event_duration_listener(self._hear)
 
-    def _hear(self, event: str, seconds: float, **_: Any) -> None:
+    def _hear(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         if event == LOWERED:
             self._timer.cancel()
             self._begun = time.monotonic()
@@ -71,7 +71,7 @@ class Compilations:
             self._timer.start()
         elif event == COMPILED:
             self._timer.cancel()
-            self.seconds += seconds
+            self.seconds += duration_secs
             self._end()
 
     def _begin(self) -> None:

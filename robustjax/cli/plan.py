@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -30,6 +31,13 @@ class PlanOptions(TrainOptions):
       quick: compile once: no largest batch, and nothing that would save memory.
       json: a file for all numbers.
     """
+
+    GROUPS: ClassVar = {
+        "machine": ("topology", "batch-size", "accumulate", "shard-state", "remat", "dtype"),
+        "images and network": ("data", "image-shape", "examples", "model"),
+        "work": ("epochs", "eps", "attack.steps", "attacks", "n"),
+        "plan": ("quick", "json"),
+    }
 
     out: Path | None = None  # type: ignore[assignment]
     topology: str | None = None

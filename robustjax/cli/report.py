@@ -31,9 +31,9 @@ class ReportOptions:
 
     Args:
       runs: evaluated run directories, or files of results.
-      format: text and markdown: the table; csv: a line for each run and attack; latex: for
-        booktabs; html: one page with the figures, the stages, the flags and where the numbers come
-        from, in one file; card: the same as Markdown, with links to the figures.
+      format: of the results. text and markdown: the table; csv: a line for each run and attack;
+        latex: for booktabs; html: one page with the figures, the stages, the flags and where the
+        numbers come from, in one file; card: the same as Markdown, with links to the figures.
       out: a file for the text instead of the terminal.
     """
 

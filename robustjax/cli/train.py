@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 from tyro import MISSING
@@ -27,37 +27,39 @@ class TrainOptions(ProcessOptions):
 
     Args:
       out: the run directory.
-      card: the defaults of all flags: bot, the unified baseline, or a source's settings of the
-        method (table1, repo, ...), its network included; `robustjax methods` lists them.
-      data: 'digits' (bundled), 'folder:DIR' (image files), 'arrays:DIR', or the name of a TFDS
-        image classification set. Images of varying size are resized by a size after the name, e.g.
-        food101:size=64 or folder:DIR:size=64; `robustjax data show NAME` shows some.
+      card: whose settings are the defaults; `robustjax methods` lists them. bot is the unified
+        baseline; another (table1, repo, ...) is a source's settings of the method, its network
+        included.
+      data: digits (bundled), folder:DIR, arrays:DIR, hf:NAME or a TFDS name. Images of varying size
+        are resized by a size after the name, e.g. food101:size=64 or folder:DIR:size=64;
+        `robustjax data show NAME` shows some.
       data_dir: the folder of prepared TFDS sets.
-      examples: train on this many training images, the first ones; None: on all.
+      examples: train on the first ones, so many; None: all.
       extra: a pool of extra images with labels or soft targets, which make up --extra-fraction of
         each batch: arrays:DIR (train_images.npy and train_labels.npy or train_targets.npy) or
         arrays:FILE.npz (images, and labels or targets); `pseudo-label` makes one.
       init_from: a run to start from: all its weights except the head's (fine-tuning).
       model: e.g. cnn, resnet-32, preact-resnet-18, wrn-34-10; `robustjax models` lists them. One of
         your own is package.module:factory, or a name that a module registers (--import).
-      width: base width; None: the architecture's default.
-      activation: of the whole network; None: the architecture's default.
+      width: base width; None: the architecture's own.
+      activation: of the whole network; None: the architecture's own.
       dtype: of the computation; weights, images, logits and losses stay float32.
       dropout: the probability of zeroing a feature before the head in training; `detect --detectors
         uncertainty` needs a run with dropout.
       remat: recompute the blocks in the backward pass, to save memory.
       normalize: standardise the channels by the training set's statistics, inside the model.
-      augment: auto (the recipe's, adapted to the data), none, crop and crop-flip (reflection
-        padding), zero-crop and zero-crop-flip (zero padding), shift and shift-flip (by up to a
-        tenth, by fractions of a pixel). With settings: zero-crop-flip:pad=2, shift:shift=1/5.
+      augment: random changes of the training images: auto (the recipe's, adapted to the data),
+        none, crop and crop-flip (reflection padding), zero-crop and zero-crop-flip (zero padding),
+        shift and shift-flip (by up to a tenth, by fractions of a pixel). With settings:
+        zero-crop-flip:pad=2, shift:shift=1/5.
       cutout: side of a square of zeros cut out of every training image.
       threat: a norm, or a threat of your own: NAME[:FIELD=VALUE]; None: the method's.
       eps: its radius, pixels in [0, 1], e.g. 8/255; None: the threat's.
       awp: wrap the method in adversarial weight perturbation with this gamma.
       awp_start: the fraction of training before which the weights are not perturbed.
       seed: of weights, batches, augmentation and attacks.
-      resume: continue from the newest checkpoint in OUT; more --epochs than it had extend
-        the run.
+      resume: continue from the newest checkpoint in the run directory; more --epochs than it had
+        extend the run.
       validation_attack: the attack under which accuracy chooses the best checkpoint; 'none': clean
         accuracy chooses it. None: 'none' for a method that trains on clean images, margin-un-10 for
         a distance head, whose softmax may hide its gradient, else pgd-10.
@@ -68,6 +70,14 @@ class TrainOptions(ProcessOptions):
         (OUT/metrics_train.csv, OUT/metrics_validation.csv), wandb (if it is installed).
       profile: write a trace of so many steps, after the first ones, into OUT/profile.
     """
+
+    GROUPS: ClassVar = {
+        "run": ("out", "card", "seed", "resume"),
+        "images and network": ("data", "data-dir", "augment", "model"),
+        "attack": ("threat", "eps", "attack.steps"),
+        "optimiser": ("epochs", "batch-size", "lr", "schedule", "optimizer.weight-decay"),
+    }
+    """The flags of the short help; those of the method come third."""
 
     out: Path
     card: str | None = None
@@ -260,6 +270,8 @@ def flags(
     ]
     run = dataclasses.make_dataclass("Train", fields)
     run.__doc__ = type(card.method).__doc__
+    own = [field.name.replace("_", "-") for field in dataclasses.fields(card.method)]
+    run.GROUPS = parts["options"].GROUPS | {name: [n for n in own if n not in ("bn", "commits")]}
     return run
 
 

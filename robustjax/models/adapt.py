@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
-from flax import nnx
 
 from robustjax.checks import INF, checked
 from robustjax.files import from_json, to_json
 from robustjax.models.adapters.base import Foreign, Network
 from robustjax.models.adapters.linen import Linen
-from robustjax.models.adapters.nnx import NNX
 from robustjax.models.classifier import Classifier
 from robustjax.spec import Names
 
@@ -55,9 +53,11 @@ def adapt(
         return module
     if isinstance(module, nn.Module):
         return Linen(module, mean=scale[0], std=scale[1])
-    if isinstance(module, nnx.Module):
-        return NNX(module, mean=scale[0], std=scale[1])
-    if _is_equinox(module):
+    if isinstance(module, _modules_of("flax.nnx")):
+        adapter = importlib.import_module("robustjax.models.adapters.nnx").NNX
+        return adapter(module, mean=scale[0], std=scale[1])
+    first = module[0] if isinstance(module, tuple) and module else module
+    if isinstance(first, _modules_of("equinox")):
         adapter = importlib.import_module("robustjax.models.adapters.equinox").Equinox
         return adapter(module, mean=scale[0], std=scale[1])
     raise TypeError(
@@ -66,11 +66,9 @@ def adapt(
     )
 
 
-def _is_equinox(module: Any) -> bool:
-    """Whether it is a module of Equinox, which is imported only by those who use it."""
-    equinox: Any = sys.modules.get("equinox")
-    parts = module if isinstance(module, tuple) else (module,)
-    return equinox is not None and len(parts) > 0 and isinstance(parts[0], equinox.Module)
+def _modules_of(library: str) -> Any:
+    """The class of a library's modules; (), which nothing is of, before its users import it."""
+    return getattr(sys.modules.get(library), "Module", ())
 
 
 @checked

@@ -87,8 +87,8 @@ class PGDAT(OnAttack):
       focal: gamma of the focal loss in training; 0 is the cross-entropy.
       commits: the forwards whose BatchNorm statistics are committed, in this order. Clean ones are
         made for that alone; the authors of "Bag of tricks" log them before and after every step.
-      guard: training stops when the validation score falls by more in one epoch, against
-        catastrophic overfitting; Fast AT's is 0.2, and 1 turns this off. The best checkpoint
+      guard: training stops when the validation score falls by more in one epoch. It guards against
+        catastrophic overfitting: Fast AT's is 0.2, and 1 turns it off. The best checkpoint
         stays. (The authors look at PGD-5 on one training batch, and keep the weights of the epoch
         before.)
 
