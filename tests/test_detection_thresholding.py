@@ -86,6 +86,18 @@ def test_the_report_counts_pairs_of_right_and_fooled():
     assert found.accepted_wrong == 3 / 6
 
 
+def test_robust_accuracy_counts_what_is_accepted_and_right_and_stays_so():
+    found = rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=2.0)
+    assert found.robust_accuracy == 3 / 6  # the second resists, two adversarial ones are rejected
+    assert rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=99.0).robust_accuracy == 0
+
+
+def test_detected_is_what_a_threshold_on_the_clean_images_rejects():
+    label, clean = np.zeros(100, int), np.arange(100.0)
+    found = rates(label, label, clean, label + 1, clean - 4.0, threshold=0.0)
+    assert (found.detected_5, found.detected_1) == (9 / 100, 5 / 100)  # below 5 and below 1
+
+
 def test_the_whole_population_on_request():
     found = rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=2.0, population="all")
     assert found.pairs == 6 and found.auc == auc(CLEAN_SCORE, ADV_SCORE)
@@ -111,6 +123,7 @@ def test_no_images_and_no_accepted_images_are_nan_too():
     nothing = rates([], [], [], [], [], threshold=0.0)
     assert set(nothing.reasons) == {
         "auc", "tpr", "fpr", "tpr_at_fpr", "accepted_clean", "clean_accuracy", "accepted_wrong",
+        "detected_5", "detected_1", "robust_accuracy",
     }  # fmt: skip
     rejected = rates(LABEL, CLEAN, CLEAN_SCORE, ADV, ADV_SCORE, threshold=99.0)
     assert set(rejected.reasons) == {"clean_accuracy"} and rejected.accepted_wrong == 0

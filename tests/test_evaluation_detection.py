@@ -142,6 +142,8 @@ def test_every_constraint_is_tried_on_what_is_left():
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="named white-box"):
         run({"white-box": FGSM()})
+    with pytest.raises(ValueError, match="named joint"):
+        run({"joint": FGSM()}, white_box={"joint": WHITE_BOX})
     with pytest.raises(ValueError, match="at least one attack"):
         detect(MODEL, FITTED, IMAGES, LABELS, CLEAN, {}, KEY)
     with pytest.raises(ValueError, match="at least one detector"):

@@ -129,11 +129,18 @@ class Rates:
       tpr, fpr: the fractions of its clean and adversarial images that the threshold accepts.
       tpr_at_fpr: the best tpr of any threshold whose fpr is at most `fpr_limit`.
       fpr_limit: that limit.
+      detected_5, detected_1: the fraction of its adversarial images that a threshold rejects which
+        rejects at most 5 % (1 %) of its clean ones: the 'TPR at 5 % FPR' of papers whose positives
+        are the adversarial images.
       threshold: an image is accepted if score >= threshold.
       accepted_clean: the fraction of all clean images that are accepted.
       clean_accuracy: the accuracy on the accepted clean images.
       accepted_wrong: the fraction of all adversarial images that are accepted and misclassified:
         what an attacker gets.
+      robust_accuracy: the fraction of all images whose clean version is accepted and right, and
+        whose adversarial one is not accepted and wrong. If no stronger attack lowers it at a
+        radius, some classifier is as accurate at half the radius (Tramer 2022), however
+        slow; so a number above every known classifier's there is a reason to attack again.
       pairs: size of the population.
       n: number of images.
       population: 'fooled' or 'all'.
@@ -149,10 +156,13 @@ class Rates:
     fpr: float
     tpr_at_fpr: float
     fpr_limit: float
+    detected_5: float
+    detected_1: float
     threshold: float
     accepted_clean: float
     clean_accuracy: float
     accepted_wrong: float
+    robust_accuracy: float
     pairs: int
     n: int
     population: str
@@ -195,7 +205,9 @@ def rates(
     Raises:
       ValueError: arrays that are not of one length, or NaN among the scores.
 
-    References: Pang et al., "Towards robust detection of adversarial examples", 2018, Table 2.
+    References:
+      Pang et al., "Towards robust detection of adversarial examples", 2018, Table 2.
+      Tramer, "Detecting adversarial examples is (nearly) as hard as classifying them", 2022.
 
     Guarantees:
       An empty population gives nan and a reason, never a number.
@@ -212,18 +224,23 @@ def rates(
     clean, adv = _checked(clean_scores, "clean_scores"), _checked(adv_scores, "adv_scores")
     right, fooled = clean_predictions == labels, adv_predictions != labels
     kept = right & fooled if population == "fooled" else np.ones(labels.shape, bool)
-    accepted = clean >= threshold
+    accepted, let_in = clean >= threshold, fooled & (adv >= threshold)
     values = {
         "auc": auc(clean[kept], adv[kept]),
         "tpr": _fraction(clean[kept] >= threshold),
         "fpr": _fraction(adv[kept] >= threshold),
         "tpr_at_fpr": tpr_at_fpr(clean[kept], adv[kept], fpr_limit),
+        "detected_5": tpr_at_fpr(-adv[kept], -clean[kept], 0.05),
+        "detected_1": tpr_at_fpr(-adv[kept], -clean[kept], 0.01),
         "accepted_clean": _fraction(accepted),
         "clean_accuracy": _fraction(right[accepted]),
-        "accepted_wrong": _fraction(fooled & (adv >= threshold)),
+        "accepted_wrong": _fraction(let_in),
+        "robust_accuracy": _fraction(right & accepted & ~let_in),
     }
     why = dict.fromkeys(values, _why_empty(right, fooled))
-    why |= dict.fromkeys(("accepted_clean", "accepted_wrong"), "there are no images")
+    why |= dict.fromkeys(
+        ("accepted_clean", "accepted_wrong", "robust_accuracy"), "there are no images"
+    )
     why["clean_accuracy"] = "no clean image reaches the threshold"
     reasons = {name: why[name] for name, value in values.items() if np.isnan(value)}
     return Rates(

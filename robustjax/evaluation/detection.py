@@ -107,7 +107,7 @@ def detect(
     *,
     false_rejection: float = 0.05,
     substitutes: Mapping[str, Callable] | None = None,
-    white_box: Attack | None = None,
+    white_box: Attack | Mapping[str, Attack] | None = None,
     indices: Any = None,
     batch_size: int | None = None,
     progress: bool = False,
@@ -129,7 +129,8 @@ def detect(
       attacks: {name: an attack on the logits}.
       false_rejection: the largest fraction of the validation images that may be rejected.
       substitutes: {name: another classifier, attacked in place of this one}.
-      white_box: an attack on a model of `with_score`, such as `JointPGD` or `CarliniWagnerWB`.
+      white_box: an attack on a model of `with_score`, such as `JointPGD` or `CarliniWagnerWB`, or
+        several by name.
       progress: show progress bars.
 
     Raises:
@@ -150,11 +151,13 @@ def detect(
     """
     if not detectors:
         raise ValueError("name at least one detector")
-    if not attacks and white_box is None:
+    aware = dict(white_box) if isinstance(white_box, Mapping) else {WHITE_BOX: white_box}
+    aware = {name: attack for name, attack in aware.items() if attack is not None}
+    if not attacks and not aware:
         raise ValueError("name at least one attack, or give a white_box")
-    if reserved := {"clean", WHITE_BOX} & set(attacks):
+    if reserved := ({"clean", WHITE_BOX, *aware} & set(attacks)) | ({"clean"} & set(aware)):
         raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
-    used = dict(attacks) | ({} if white_box is None else {WHITE_BOX: white_box})
+    used = {**attacks, **aware}
     for attack in used.values():
         check_attack(attack)
     layout = layout_of(images)
@@ -190,13 +193,14 @@ def detect(
         views[name] = {
             shown: Views(predictions[shown], scored(fitted, z)) for shown, z in sets.items()
         }
-        if white_box is not None:
+        if aware:
             watched = layout.model(with_score(fitted, threshold[name]))
             watched = check_request(watched, key, *given)[0]
             by = Setting(watched, key, accepted_and_wrong, batch_size, Ledger())
-            z = made(used[WHITE_BOX], by, f"{WHITE_BOX}, {name}")
+        for title in aware:
+            z = made(used[title], by, f"{title}, {name}")
             judged = judge(setting, data, z).prediction
-            views[name][WHITE_BOX] = Views(judged, scored(fitted, z))
+            views[name][title] = Views(judged, scored(fitted, z))
     weights |= {f"detector {name}": fitted for name, fitted in detectors.items()}
     validated_on = {"validation_sha256": digest(layout.pack(validation_images))}
     return DetectionReport(
