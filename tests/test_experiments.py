@@ -126,6 +126,19 @@ def test_a_table_and_its_figure(tmp_path):
     assert (tmp_path / "table.png").stat().st_size > 5000
 
 
+def test_the_page_shows_the_attack_on_the_density_as_measured():
+    """And what it says of RCE holds: no image of its network hides from the paper's threshold."""
+    found = json.loads((FOLDER / "results" / "rce_cifar10_cpu.json").read_text())["wb"]
+    table = shown("reverse_cross_entropy", "reached | f2")
+    assert list(table) == list(found)
+    for name, cells in table.items():
+        row, reached = found[name], found[name]["reached"]
+        accepted = row["attacks"]["C&W-wb"]["on"][name]["k-density"]["accepted_wrong"]
+        noticed, size = round(row["f2 > 0"] * reached), row["rms with those of f2 > 0"][1]
+        assert cells == [str(reached), str(noticed), f"{100 * accepted:.0f} %", f"{size:.3f}"]
+    assert found["RCE"]["f2 > 0"] == 1 and found["CE"]["f2 > 0"] == 0
+
+
 @pytest.mark.parametrize("scale", rce_detection.SCALES)
 @pytest.mark.parametrize("name", study.NETS)
 def test_both_nets_train_alike_but_for_the_loss_and_its_rate(name, scale, tmp_path, asked):
