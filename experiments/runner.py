@@ -9,7 +9,7 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,19 @@ def launch(
     main: Callable[[argparse.Namespace], None],
     known: argparse.ArgumentParser,
     batch_size: int = 16,
+    sets: Mapping[str, str] = {},
 ) -> None:
     """Call `main` with the flags and the scale's data set; what is wrong with them is a sentence.
+
+    The set is that of `sets`, else digits at smoke scale and CIFAR-10 at the others.
 
     Makes every core a device, as far as the batch size divides over them; call before JAX
     initialises.
     """
     options = known.parse_args()
     parallel.use_all_cores(batch_size)
-    options.data = options.data or ("digits" if options.scale == "smoke" else "cifar10")
+    usual = "digits" if options.scale == "smoke" else "cifar10"
+    options.data = options.data or sets.get(options.scale, usual)
     origins.check(destination(options), options.dirty)
     try:
         main(options)

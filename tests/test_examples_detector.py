@@ -7,54 +7,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from watched import IMAGES, LABELS, MODEL, OUTPUT
+from scipy.special import softmax
+from watched import IMAGES, LABELS, LOGITS, MODEL
 
 from robustjax import cli, config, detection, evaluation, files
 from robustjax.attacks import FGSM
 from robustjax.config import number
 from robustjax.deterministic import log_probabilities, ordered_sum
-from robustjax.outputs import features_of, float_logits
+from robustjax.outputs import float_logits
 from robustjax.threats import Linf
 
-# ---- GradNorm: Huang et al., "On the importance of gradients for detecting distributional shifts
-# in the wild", NeurIPS 2021
+# ---- DOCTOR: Granese et al., "DOCTOR: a simple method for detecting misclassification errors",
+# NeurIPS 2021, with total access to the probabilities
 
 
 @config.config
-class GradNorm(detection.Detector):
-    """||d CE(1/K, softmax(z / T)) / dW||_1 of the last layer z = W f + b; T the temperature."""
+class Doctor(detection.Detector):
+    """log(sum_i p_i^2 / (1 - sum_i p_i^2)), p = softmax(z / T); T the temperature."""
 
     temperature: float = number(default=1.0, low=1e-6)
 
     def statistics(self, learned, logits_fn, x):
-        output = logits_fn(x)
-        p = jnp.exp(log_probabilities(float_logits(output) / self.temperature))
-        away = ordered_sum(jnp.abs(p - 1 / p.size)) / self.temperature
-        return away * ordered_sum(jnp.abs(features_of(output)))
+        p = jnp.exp(log_probabilities(float_logits(logits_fn(x)) / self.temperature))
+        mixed = ordered_sum(p * (1 - p))
+        return jnp.log1p(-mixed) - jnp.log(mixed)
 
 
 @pytest.fixture
 def registered():
-    detection.register("grad-norm", GradNorm())
+    detection.register("doctor", Doctor())
     yield
-    del detection.DETECTORS["grad-norm"]
+    del detection.DETECTORS["doctor"]
 
 
 # ---- what holds for it
 
-FITTED = GradNorm(2.0).fit(MODEL, IMAGES, LABELS)
+FITTED = Doctor(2.0).fit(MODEL, IMAGES, LABELS)
 
 
-def test_it_is_the_norm_of_the_gradient():
-    features = OUTPUT["features"][-1]
-    kernel = jnp.zeros((features.shape[-1], OUTPUT["logits"].shape[-1]))
-
-    def loss(kernel, f, z):
-        return -jax.nn.log_softmax((z + f @ kernel) / 2).mean()
-
-    slopes = jax.vmap(jax.grad(loss), (None, 0, 0))(kernel, features, OUTPUT["logits"])
-    want = np.abs(slopes).sum((1, 2))
-    np.testing.assert_allclose(detection.scores(FITTED, IMAGES), want, rtol=1e-4)
+def test_it_is_the_odds_that_two_draws_of_the_prediction_agree():
+    agree = np.square(softmax(LOGITS / 2, axis=-1)).sum(-1)
+    want = np.log(agree / (1 - agree))
+    np.testing.assert_allclose(detection.scores(FITTED, IMAGES), want, rtol=1e-4, atol=1e-5)
 
 
 def test_its_bits_depend_on_the_image_alone():
@@ -79,7 +73,7 @@ def test_the_command_line_knows_it(registered, tmp_path):
     run = shutil.copytree(
         pathlib.Path(__file__).parent / "golden" / "runs" / "pgd-at-cnn", tmp_path / "run"
     )
-    words = ["--detectors", "grad-norm:temperature=2", "--attacks", "fgsm", "--no-adaptive"]
+    words = ["--detectors", "doctor:temperature=2", "--attacks", "fgsm", "--no-adaptive"]
     cli.main(["detect", str(run), *words, "--n", "16", "--fit", "16", "--batch-size", "16"])
     about = files.read_json(run / "detection.json")["detectors"]
-    assert config.decode(about["grad-norm:temperature=2"], {}) == GradNorm(2.0)
+    assert config.decode(about["doctor:temperature=2"], {}) == Doctor(2.0)

@@ -129,7 +129,7 @@ def test_a_table_and_its_figure(tmp_path):
 def test_the_page_shows_the_attack_on_the_density_as_measured():
     """And what it says of RCE holds: no image of its network hides from the paper's threshold."""
     found = json.loads((FOLDER / "results" / "rce_cifar10_cpu.json").read_text())["wb"]
-    table = shown("reverse_cross_entropy", "reached | f2")
+    table = shown("reproduce/reverse_cross_entropy", "reached | f2")
     assert list(table) == list(found)
     for name, cells in table.items():
         row, reached = found[name], found[name]["reached"]

@@ -16,9 +16,11 @@ from robustjax.outputs import features_of, prediction
 
 FALSE_REJECTION = 0.05
 PLAIN = {
-    name: detector
-    for name, detector in detection.DETECTORS.items()
-    if name not in detection.NEEDS and name != "divergence"  # which trains an autoencoder
+    name: detection.DETECTORS[name]
+    for name in (
+        *("confidence", "entropy", "non-me", "energy", "max-margin", "center-distance"),
+        *("k-density", "mahalanobis", "lid", "squeezing", "reconstruction"),
+    )
 }
 NAMES = (*PLAIN, "k-density (Feinman)")
 TYPICAL = 5000

@@ -23,9 +23,11 @@ from robustjax.detection.feature_squeezing import (
     NonLocalMeans,
 )
 from robustjax.detection.gaussian import Mahalanobis
+from robustjax.detection.grad_norm import GradNorm
 from robustjax.detection.intrinsic_dimension import LID
 from robustjax.detection.joint_pgd import AdaptivePGD, JointPGD
 from robustjax.detection.kernel_density import KDensity
+from robustjax.detection.layer_inconsistency import LayerInconsistency
 from robustjax.detection.logits import (
     CenterDistance,
     Confidence,
@@ -34,6 +36,8 @@ from robustjax.detection.logits import (
     MaxMargin,
     NonME,
 )
+from robustjax.detection.neighbors import Neighbors
+from robustjax.detection.prediction_inconsistency import PredictionInconsistency
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
 from robustjax.detection.registry import DETECTORS, NEEDS, PAPERS, parse, register
@@ -67,13 +71,17 @@ __all__ = [
     "Entropy",
     "FeatureSqueezing",
     "Fitted",
+    "GradNorm",
     "JointPGD",
     "KDensity",
+    "LayerInconsistency",
     "Mahalanobis",
     "MaxMargin",
     "MedianSmoothing",
+    "Neighbors",
     "NonLocalMeans",
     "NonME",
+    "PredictionInconsistency",
     "Rates",
     "ReconstructionDivergence",
     "ReconstructionError",

@@ -7,8 +7,10 @@ from robustjax.checks import checked
 from robustjax.detection.detector import Detector
 from robustjax.detection.feature_squeezing import FeatureSqueezing
 from robustjax.detection.gaussian import Mahalanobis
+from robustjax.detection.grad_norm import GradNorm
 from robustjax.detection.intrinsic_dimension import LID
 from robustjax.detection.kernel_density import KDensity
+from robustjax.detection.layer_inconsistency import LayerInconsistency
 from robustjax.detection.logits import (
     CenterDistance,
     Confidence,
@@ -17,6 +19,7 @@ from robustjax.detection.logits import (
     MaxMargin,
     NonME,
 )
+from robustjax.detection.neighbors import Neighbors
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
 from robustjax.detection.uncertainty import Uncertainty
@@ -31,9 +34,12 @@ DETECTORS: Names[Detector] = Names(
         "energy": Energy(),
         "max-margin": MaxMargin(),
         "center-distance": CenterDistance(),
+        "grad-norm": GradNorm(),
         "k-density": KDensity(),
         "mahalanobis": Mahalanobis(),
         "lid": LID(),
+        "layer-inconsistency": LayerInconsistency(),
+        "neighbors": Neighbors(),
         "squeezing": FeatureSqueezing(),
         "reconstruction": ReconstructionError(),
         "divergence": ReconstructionDivergence(),
@@ -51,9 +57,12 @@ NEEDS = {
 PAPERS = {
     "non-me": "Pang et al. 2018",
     "energy": "Liu et al. 2020",
+    "grad-norm": "Huang et al. 2021",
     "k-density": "Feinman et al. 2017",
     "mahalanobis": "Lee et al. 2018",
     "lid": "Ma et al. 2018",
+    "layer-inconsistency": "Yun et al. 2025",
+    "neighbors": "He et al. 2024",
     "squeezing": "Xu et al. 2018",
     "reconstruction": "Meng & Chen 2017",
     "divergence": "Meng & Chen 2017",
