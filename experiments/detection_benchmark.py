@@ -39,6 +39,7 @@ from runner import added, destination, launch, once, scaled, slug, trained, want
 
 from robustjax import data, detection, evaluation, models, report
 from robustjax.attacks import PGD, CarliniWagnerL2, Randomized, Square, perturb
+from robustjax.attacks.starts import Zero
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf
 
@@ -130,11 +131,11 @@ SCALES = {
         autoencoder=20,
         n=200,
         aware=100,
-        radii=(0.1, 0.2, 0.3),
+        radii=(0.1, 0.2, 0.3, 0.4),
         l2=2.0,
         steps=40,
-        queries=300,
-        cw=(3, 100),
+        queries=200,
+        cw=(2, 100),
     ),
     "gpu": Scale(
         train="--model resnet-18 --dtype bfloat16 --epochs 30 --batch-size 128 --lr 0.1 "
@@ -266,9 +267,10 @@ class Benchmark:
         """Attack -> columns: attackers that know this detector, its threshold and the network."""
         scale, (rounds, steps) = self.scale, self.scale.cw
         _, fitted = self.watched(seed)
+        weight = self.weight(fitted, name)
         named: dict[str, Any] = {
             f"{constraint}@{eps:g}": detection.JointPGD(
-                Linf(eps), scale.steps, constraint=constraint, weight=self.weight(fitted, name)
+                Linf(eps), scale.steps, start=Zero(), constraint=constraint, weight=weight
             )
             for constraint in CONSTRAINTS
             for eps in scale.radii

@@ -231,8 +231,9 @@ def example_grid(
             f"predictions {predictions.shape} do not match"
         )
     if class_names is not None:
-        check_number("labels", labels, 0, len(class_names) - 1)
-        check_number("predictions", predictions, -1, len(class_names) - 1)
+        last = len(class_names) - 1
+        check_number("labels, as places in class_names,", labels, 0, last)
+        check_number("predictions, as places in class_names,", predictions, -1, last)
     change = adversarial - clean
     scale = float(np.abs(change).max())
     signed = change / scale if scale else change
