@@ -70,9 +70,12 @@ def briefly(method, train, validation, *, model, recipe=RECIPE, **how):
     return fit(method, train.head(64), validation.head(32), model=model, recipe=recipe, **how)
 
 
-def loaded(run, module=None):
-    """A run that the page has trained, or the network in place of one that a command has."""
-    return load(run, module=module) if pathlib.Path(run).exists() else (LOGITS_FN, MODEL, {})
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run, in place of those that the commands of a page have trained."""
+    run = tmp_path_factory.mktemp("pages") / "run"
+    briefly(training.Natural(), DIGITS, DIGITS, model={}, out=run)
+    return run
 
 
 def write_files():
@@ -94,13 +97,17 @@ def write_files():
 
 
 @pytest.fixture
-def names(monkeypatch, tmp_path, registries):
+def names(monkeypatch, tmp_path, registries, trained):
     """What every page takes as given, all of it small; what a page registers is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluation, "evaluate", quickly)
     monkeypatch.setattr(training, "fit", briefly)
     monkeypatch.setattr(data, "load", lambda name, split: DIGITS)
-    monkeypatch.setattr(models, "load", loaded)
+    monkeypatch.setattr(
+        models,
+        "load",
+        lambda run, **how: load(run if pathlib.Path(run).exists() else trained, **how),
+    )
     return {
         "logits_fn": LOGITS_FN,
         "model": MODEL,
