@@ -8,6 +8,7 @@ come without Flax, and no import touches a device:
 """
 
 import importlib
+from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         typing,
     )
 
+    __version__: str
+
 __all__ = [
     "attacks",
     "centers",
@@ -53,7 +56,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> ModuleType | str:
+    if name == "__version__":  # pyproject.toml has it
+        return metadata.version("robustjax")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

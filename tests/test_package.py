@@ -1,5 +1,7 @@
 """`import robustjax`."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -25,6 +27,13 @@ assert jax.device_count("cpu") == 3
 def test_modules_load_when_used_and_touch_no_device():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_one_version():
+    root = pathlib.Path(__file__).parents[1]
+    (cited,) = re.findall(r"^version: (.*)$", (root / "CITATION.cff").read_text(), re.M)
+    (newest, *_) = re.findall(r"^## ([\d.]+)", (root / "CHANGELOG.md").read_text(), re.M)
+    assert robustjax.__version__ == cited == newest
 
 
 def test_public_modules_are_listed():

@@ -382,8 +382,40 @@ def test_a_stage_says_what_it_ascends():
         return report.stage_table([row]).splitlines()[2].split("  ")[0]
 
     assert name() == "PGD cross_entropy"
-    assert name(loss=margin, target=Ranked(2)) == "PGD margin Ranked"
+    assert name(loss=margin, target=Ranked(2)) == "PGD margin rank 2"
     assert name(loss=TemperedCrossEntropy(100.0)) == "PGD TemperedCrossEntropy 100"
+
+
+def test_no_two_stages_share_a_name():
+    def names(*paths, attack):
+        row = {"attacked": 1, "accuracy": 1, "stderr": 0, "forwards": 1, "backwards": 1}
+        rows = [
+            {**row, "seconds": 1.0, "path": list(path), "attack": config.encode(attack(i))}
+            for i, path in enumerate(paths)
+        ]
+        return [line.split("  ")[0] for line in report.stage_table(rows).splitlines()[2:]]
+
+    def ranked(i):
+        return PGD(loss=margin, target=Ranked(i + 1))
+
+    assert names((0,), (1,), attack=ranked) == ["PGD margin rank 1", "PGD margin rank 2"]
+    assert names((0, 0), (0, 1), attack=ranked) == ["PGD margin ranks 1 to 2"]
+    same = ["PGD cross_entropy, run 1", "PGD cross_entropy, run 2"]
+    assert names((0,), (1,), attack=lambda i: PGD()) == same
+
+
+def test_a_warning_of_several_attacks_and_runs_is_one_line(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("a", "b")]
+    for i, run in enumerate(runs):
+        whole = json.loads((run / "report.json").read_text())
+        said = [f"pgd-10: zero at {i + 1}.5% of 10", "one class", f"pgd-10: {i} restarts"]
+        files.write_json(run / "report.json", whole | {"warnings": said})
+    assert report.table(runs).splitlines()[-4:] == [
+        "warning: a: pgd-10; b: pgd-10: zero at 1.5 to 2.5% of 10",
+        "warning: a; b: one class",
+        "warning: a: pgd-10: 0 restarts",
+        "warning: b: pgd-10: 1 restarts",
+    ]
 
 
 def test_warnings_come_after_the_table(tmp_path):

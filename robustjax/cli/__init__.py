@@ -9,7 +9,8 @@ import shlex
 import sys
 import warnings
 from collections.abc import Collection, Sequence
-from importlib import metadata
+
+import robustjax
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if name in ("-h", "--help"):
             print(help_text())
         elif name == "--version":
-            print(f"robustjax {metadata.version('robustjax')}")
+            print(f"robustjax {robustjax.__version__}")
         elif name not in COMMANDS:
             raise ValueError(unknown_command(name, COMMANDS))
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from robustjax.files import read_json
 from robustjax.report.tables import percent, read_rows, row_cells, stage_cells
+from robustjax.report.warned import merged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +93,8 @@ def section(folder: Path) -> list[Block]:
             "% in the worst case."
         ),
     ]
-    for entry in (row, *others):
-        if entry["report"]["warnings"]:
-            blocks.append(Flags([f"{entry['run']}: {t}" for t in entry["report"]["warnings"]]))
+    if warnings := merged([row, *others]):
+        blocks.append(Flags(warnings))
     where = folder if folder.is_dir() else folder.parent
     found = [Picture(where / name, text) for name, text in PICTURES.items()]
     blocks += [picture for picture in found if folder.is_dir() and picture.path.is_file()]

@@ -9,6 +9,7 @@ from typing import Any
 
 from robustjax.checks import check_number, checked, in_body
 from robustjax.files import check_content, read_json
+from robustjax.report.warned import merged
 
 MAYBE = (float, type(None))
 """A number, or null where there are no images to count."""
@@ -235,7 +236,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
     notes = _worst_cases(rows)
     for row in rows:
         notes += [*_survivors(row), *_calls_an_image(row)]
-        notes += [f"warning: {row['run']}: {text}" for text in row["report"]["warnings"]]
+    notes += [f"warning: {line}" for line in merged(rows)]
     gap = [""] if markdown and notes else []  # or they would be rows
     return "\n".join([align(row_cells(rows), numbers_from=5, markdown=markdown), *gap, *notes])
 
@@ -315,6 +316,8 @@ def calls_an_image(
 def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The results of an ensemble's stages, in order; the inner stages of a stage share a row.
 
+    Rank 2 is a stage towards the second most likely wrong class; stages of one name are numbered.
+
     Args:
       stages: the rows of one attack in a report's 'stages'.
       markdown: a Markdown table; otherwise plain columns.
@@ -332,15 +335,19 @@ def stage_table(stages: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
 
 def stage_cells(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The header and the lines of `stage_table`."""
-    cells = [["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"]]
+    cells = []
     for _, group in itertools.groupby(stages, lambda row: row["path"][:1]):
         rows = list(group)
         calls = [_calls([row[kind] for row in rows]) for kind in ("forwards", "backwards")]
         accuracy = percent(rows[-1]["accuracy"], rows[-1]["stderr"])
         seconds = f"{sum(row['seconds'] for row in rows):.1f}"
-        name = _stage_name(rows[0]["attack"], len(rows))
+        name = _stage_name([row["attack"] for row in rows])
         cells.append([name, str(rows[0]["attacked"]), accuracy, *calls, seconds])
-    return cells
+    names = [name for name, *_ in cells]
+    for i, row in enumerate(cells):
+        if names.count(names[i]) > 1:
+            row[0] += f", run {names[: i + 1].count(names[i])}"
+    return [["stage", "attacked", "accuracy", "forwards", "backwards", "seconds"], *cells]
 
 
 @checked(host=True)
@@ -400,17 +407,30 @@ def _calls(counts: Sequence[int]) -> str:
     return "-" if min(counts) < 0 else str(sum(counts))
 
 
-def _stage_name(encoded: Any, count: int) -> str:
-    """The type of the attack, its loss, its target but the label, and the number of stages."""
-    if not isinstance(encoded, Mapping):
-        return str(encoded)
-    fields = encoded["fields"]
-    loss, target = fields.get("loss"), (fields.get("target") or {}).get("type")
+def _stage_name(encoded: Sequence[Any]) -> str:
+    """The type of the first attack, its loss, the targets other than the label, and the number."""
+    first, *others = encoded
+    if not isinstance(first, Mapping):
+        return str(first)
+    loss = first["fields"].get("loss")
     if isinstance(loss, Mapping):
         loss = " ".join([loss["type"], *(f"{number:g}" for number in loss["fields"].values())])
+    ranks = [_rank(attack) for attack in encoded]
+    target = (first["fields"].get("target") or {}).get("type")
     target = None if target == "TrueLabel" else target
-    words = [encoded["type"], loss, target, f"x{count}" if count > 1 else None]
+    if others and None not in ranks and len(set(ranks)) == len(ranks):
+        target, others = f"ranks {ranks[0]:g} to {ranks[-1]:g}", []
+    elif ranks[0] is not None:
+        target = f"rank {ranks[0]:g}"
+    words = [first["type"], loss, target, f"x{len(encoded)}" if others else None]
     return " ".join(word for word in words if word)
+
+
+def _rank(encoded: Any) -> float | None:
+    """Which of the most likely wrong classes an attack goes to, if it goes to one."""
+    fields = encoded["fields"] if isinstance(encoded, Mapping) else {}
+    rank = ((fields.get("target") or {}).get("fields") or {}).get("rank")
+    return rank if isinstance(rank, int | float) else None
 
 
 @checked(host=True)
