@@ -290,6 +290,10 @@ def test_train_evaluate_report(run, capsys):
     assert last["accuracy"] == pytest.approx(report["robust"]["pgd-4x2"])
     assert last["forwards"] == last["backwards"] == 4 * last["attacked"]
     assert not (run / "evaluation").exists() and not (run / "adversarial.npz").exists()
+    schema = re.findall(r"^\| `(\w+)` \|", (DOCS / "reference/report.md").read_text(), re.M)
+    assert report.keys() <= {*schema, *(f.name for f in dataclasses.fields(evaluation.Report))}
+    files = (DOCS / "reference/run_directory.md").read_text()
+    assert [path.name for path in run.iterdir() if f"`{path.name}" not in files] == []
     cli.main(["report", str(run), "--format", "markdown"])
     table = capsys.readouterr().out
     assert "pgd-4x2" in table and "PGDAT" in table and f"{100 * report['clean']:.1f}" in table
