@@ -9,8 +9,7 @@ come without Flax, and no import touches a device:
 
 import importlib
 from importlib import metadata
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustjax import (
@@ -56,7 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType | str:
+def __getattr__(name: str) -> Any:
     if name == "__version__":  # pyproject.toml has it
         return metadata.version("robustjax")
     if name not in __all__:
