@@ -21,6 +21,7 @@ sys.path.insert(0, str(FOLDER))
 import at_methods
 import bag_of_tricks
 import convergence
+import detection_benchmark
 import hard_images
 import mmc_cifar10
 import origins
@@ -137,6 +138,21 @@ def test_the_page_shows_the_attack_on_the_density_as_measured():
         noticed, size = round(row["f2 > 0"] * reached), row["rms with those of f2 > 0"][1]
         assert cells == [str(reached), str(noticed), f"{100 * accepted:.0f} %", f"{size:.3f}"]
     assert found["RCE"]["f2 > 0"] == 1 and found["CE"]["f2 > 0"] == 0
+
+
+@pytest.mark.parametrize("scale", detection_benchmark.SCALES)
+def test_the_networks_of_the_detection_benchmark_have_dropout_and_seeds(
+    scale, tmp_path, asked, monkeypatch
+):
+    monkeypatch.setattr(detection_benchmark.models, "load", lambda run, weights: (run,))
+    sizes = detection_benchmark.SCALES[scale]
+    options = argparse.Namespace(data="digits", data_dir=None, scale=scale, runs=tmp_path)
+    benchmark = detection_benchmark.Benchmark(options, sizes)
+    assert len(set(benchmark.networks)) == sizes.seeds
+    assert type(asked["method"]) is training.Natural
+    assert (asked["options"].seed, asked["options"].dropout) == (sizes.seeds - 1, 0.5)
+    benchmark.network("auxiliary", sizes.auxiliary)
+    assert type(asked["method"]) is training.PGDAT and asked["method"].attack.steps == 1
 
 
 @pytest.mark.parametrize("scale", rce_detection.SCALES)
@@ -280,6 +296,7 @@ def test_an_array_folder_and_a_set_by_name_make_file_names():
         (at_methods, "PGD-AT"),
         (bag_of_tricks, "weight decay"),
         (convergence, "MMC-10"),
+        (detection_benchmark, "k-density"),
         (mmc_cifar10, "MMC-10"),
         (rce_detection, "RCE"),
         (table16, "Ours"),
