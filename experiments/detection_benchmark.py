@@ -3,8 +3,8 @@
 Command:   python experiments/detection_benchmark.py --scale cpu --data-dir DIR   (DIR: prepared
            TFDS sets; --only lid for one detector; --scale smoke: the path alone, on digits). What
            is finished is kept, detector by detector and seed by seed.
-Hardware:  smoke: seven minutes of one CPU core, which compile 90 attacks; cpu: MNIST, under an hour
-           of one; gpu: CIFAR-10, ResNet-18, not measured.
+Hardware:  smoke: seven minutes of one CPU core, which compile 90 attacks; cpu: MNIST, about half
+           an hour of one; gpu: CIFAR-10, ResNet-18, not measured.
 Claim:     what attackers leave who do not know the detector says little about those who do (Carlini
            & Wagner 2017); and a detector that is robust at eps makes a classifier that is robust at
            eps / 2 (Tramer 2022), so robustness beyond every known classifier's is a claim to doubt.
@@ -288,12 +288,15 @@ class Benchmark:
         return row | {"seconds": round(time.time() - started, 1)}
 
     def weight(self, fitted: dict[str, Any], name: str) -> float:
-        """Units of the logits' lead per unit of a score, from their spread on clean images."""
+        """Of the score in `sum`: half of what gives it the spread of the logits' lead.
+
+        With all of it they cancel for a detector that reads that lead.
+        """
         spread = [
             np.subtract(*np.percentile(detection.scores(fitted[n], self.validation), [75, 25]))
             for n in ("max-margin", name)
         ]
-        return float(spread[0] / max(spread[1], 1e-6))
+        return float(spread[0] / max(spread[1], 1e-6) / 2)
 
     def row(self, name: str) -> dict[str, Any]:
         """Attack -> column -> a number for each seed; and what the detector claims too much."""
