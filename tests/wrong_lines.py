@@ -15,6 +15,9 @@ import numpy as np
 
 from robustjax import cli
 
+NOTES = ("warning: ", "compiling ")
+"""How lines on stderr begin that are no error."""
+
 SECONDS = 20
 """After which a line counts as accepted: it is at work."""
 
@@ -294,7 +297,7 @@ def outcome(line, paths):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, usual)
-    text = [row for row in said.getvalue().splitlines() if row and not row.startswith("warning: ")]
+    text = [row for row in said.getvalue().splitlines() if row and not row.startswith(NOTES)]
     if code not in (1, 2):
         return "accepted", "\n".join(text) or out.getvalue()[-200:]
     if len(text) != 1:
