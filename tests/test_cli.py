@@ -791,7 +791,7 @@ def test_what_attacks_share_is_documented_in_each(capsys):
 def test_help_is_quick(words):
     """Processor time: 1.5 s on an idle machine, and half again where others run."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    call = [sys.executable, "-m", "robustjax.cli", *words]
+    call = [sys.executable, "-m", "robustjax", *words]
     subprocess.run(call, capture_output=True, env=os.environ | {"XLA_FLAGS": ""})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.25

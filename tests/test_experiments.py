@@ -20,6 +20,7 @@ sys.path.insert(0, str(FOLDER))
 
 import at_methods
 import bag_of_tricks
+import claims
 import convergence
 import detection_benchmark
 import hard_images
@@ -455,6 +456,18 @@ def test_the_readme_shows_the_quickstart_as_measured():
     }
     assert at["mmc, cross-entropy"] > at["pgd-at, cross-entropy"] > 0.4
     assert at["mmc, margins"] < 0.01 < 0.3 < at["pgd-at, margins"]
+
+
+@pytest.mark.parametrize(("page", "name"), claims.tables(), ids=lambda part: str(part)[-20:])
+def test_the_pages_show_every_claim_as_measured(page, name):
+    shown = page.read_text().partition(f"<!-- {name} -->\n")[2]
+    assert shown.partition(f"<!-- end of {name} -->")[0] == claims.tables()[page, name]
+
+
+def test_an_effect_has_a_sign_an_interval_and_a_verdict():
+    assert claims.effect([0.5, 0.6, 0.7], [0.3, 0.4, 0.5]) == ("+20.0 (+20.0 to +20.0)", "holds")
+    assert claims.effect([0.3, 0.4], [0.5, 0.6])[1] == "falls"
+    assert claims.effect([0.5, 0.4], [0.4, 0.5]) == ("+0.0 (-127.1 to +127.1)", "open")
 
 
 def test_results_files_are_small(tmp_path):

@@ -42,6 +42,7 @@ RANK = {
     "scale": 8,
     "": 9,  # the package itself, whose parts load when they are first used
     "cli": 10,
+    "__main__": 11,
 }
 
 

@@ -48,7 +48,7 @@ def command(out, *more):
         targets = np.full((len(POOL), 10), 0.05) + 0.5 * np.eye(10)[POOL.labels]
         np.savez(out.parent / "pool.npz", images=POOL.images, targets=targets)
     flags = ["--extra", pool, "--out", str(out), *more]
-    return [sys.executable, "-m", "robustjax.cli", *RUN, *flags]
+    return [sys.executable, "-m", "robustjax", *RUN, *flags]
 
 
 @pytest.fixture(scope="session")

@@ -503,7 +503,7 @@ def test_provenance_keeps_no_folder_of_the_machine(typed, kept):
     ("argv", "typed"),
     [
         (["/usr/bin/robustjax", "data", "list"], "robustjax data list"),
-        (["/src/robustjax/cli/__main__.py", "report", "a b"], "robustjax report 'a b'"),
+        (["/src/robustjax/__main__.py", "report", "a b"], "robustjax report 'a b'"),
         (["experiments/mnist.py"], "mnist.py"),
     ],
 )

@@ -88,7 +88,7 @@ def trained(name, options):
     if not (run / "weights.npz").exists():
         words = [*SUBJECTS[name].training.split(), "--data-dir", options.data_dir, "--out", run]
         path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "robustjax.cli", "train", *map(str, words)]
+        command = [sys.executable, "-m", "robustjax", "train", *map(str, words)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
     module = MODULES.get(name)
     logits_fn, _, config = models.load(run, module=module)

@@ -66,7 +66,7 @@ class Job:
           RuntimeError: one of them failed.
         """
         for words in self.commands:
-            child = subprocess.Popen([sys.executable, "-m", "robustjax.cli", *words])
+            child = subprocess.Popen([sys.executable, "-m", "robustjax", *words])
             try:
                 status = child.wait()
             except BaseException:  # cancelled or preempted: training saves before it ends

@@ -46,7 +46,7 @@ def provenance(command: str, seed: int, started: float) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The running command, as typed; `python -m robustjax.cli` becomes robustjax.
+    """The running command, as typed; `python -m robustjax` becomes robustjax.
 
     >>> import sys
     >>> sys.argv, before = ["/usr/bin/robustjax", "train", "--eps", "8/255"], sys.argv

@@ -1,4 +1,4 @@
-"""`python -m robustjax.cli`."""
+"""`python -m robustjax`."""
 
 from robustjax.cli import main
 

@@ -1,0 +1,264 @@
+"""Claim by claim: what the papers say, what our results say, and with which interval.
+
+Command:   python experiments/claims.py     (writes the tables of docs/reproduce/claims.md, and that
+           of docs/results.md on overfitting)
+Hardware:  a second; it reads experiments/results and runs nothing.
+
+An effect is a difference in points, the mean over seeds. Its 95 % interval is Student's over pairs
+of runs with the same seed. A claim holds if the interval lies above zero and falls if it lies
+below; otherwise the runs leave it open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import robust_overfitting
+from mmc_at import best_of
+from origins import RESULTS
+from scipy import stats
+
+from robustjax import files
+from robustjax.writing import replacing
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+      claim: what a paper says.
+      published: its figure, if it has one.
+      ours: what we measured.
+      verdict: holds, falls or open.
+      file: the results file, below experiments/results.
+    """
+
+    claim: str
+    published: str
+    ours: str
+    verdict: str
+    file: str
+
+
+def read(name: str) -> dict[str, Any]:
+    """A results file."""
+    return files.read_json(RESULTS / f"{name}.json")
+
+
+def effect(better: Iterable[float], worse: Iterable[float]) -> tuple[str, str]:
+    """Accuracies of the same seeds with and without -> the difference in points, the verdict."""
+    pairs = 100 * (np.array([*better]) - np.array([*worse]))
+    mean, deviation = pairs.mean(), pairs.std(ddof=1)
+    half = stats.t.ppf(0.975, len(pairs) - 1) * deviation / math.sqrt(len(pairs))
+    verdict = "holds" if mean > half else "falls" if mean < -half else "open"
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})", verdict
+
+
+TRICKS = {  # claim, the figure of the paper, takeaway, with it, without it
+    "weight decay of 5e-4 in place of 1e-4 makes more robust": (
+        "weight decay", "5e-4", "1e-4", "up to 7 points"),
+    "label smoothing of .1 helps": ("label smoothing", "0.1", "0", "moderate"),
+    "the learning rate has to grow with the batch (256)": (
+        "batch size", "256, lr .2", "256, lr .1", ""),
+    "BatchNorm in eval mode while crafting helps": (
+        "BatchNorm while crafting", "eval", "train", ""),
+    "an attack that stops early costs worst-case robustness": (
+        "early-stopped attack", "never", "0, 1, 2 steps later", ""),
+    "a smooth activation (silu) helps a narrow network": (
+        "activation", "silu, width x 4", "relu, width x 4", "most where capacity is short"),
+}  # fmt: skip
+
+
+def bag_of_tricks() -> Iterator[Row]:
+    """The takeaways on a net that does not overfit, under AutoAttack."""
+    name = "bag_of_tricks_cifar10_cpu"
+    table = read(name)["takeaways"]
+    for claim, (takeaway, one, other, published) in TRICKS.items():
+        seeds = [[s["autoattack"] for s in table[takeaway][key]] for key in (one, other)]
+        yield Row(claim, published, *effect(*seeds), name)
+
+
+REMEDIES = {
+    "weight decay of 1e-2": "weight decay 1e-2",
+    "weight averaging": "weights averaged",
+    "label smoothing": "labels smoothed by .3",
+    "a smooth activation (silu)": "silu",
+    "perturbed weights (AWP)": "weights perturbed",
+    "crops and flips": "crops and flips",
+}
+
+
+def overfitting() -> Iterator[Row]:
+    """Robust overfitting, and what is left of it with each remedy, under AutoAttack."""
+    name = "robust_overfitting_cifar10_cpu"
+    table = read(name)["rows"]
+
+    def accuracies(row: str, weights: str) -> list[float]:
+        return [seed[weights]["autoattack-fast"] for seed in table[row]]
+
+    base = {weights: accuracies("baseline", weights) for weights in ("best", "last")}
+    yield Row(
+        "adversarial training overfits: early stopping beats the last epoch (Rice et al. 2020)",
+        "", *effect(base["best"], base["last"]), name,
+    )  # fmt: skip
+    for remedy, row in REMEDIES.items():
+        if row in table:
+            for weights, when in (("last", "at the last epoch"), ("best", "with early stopping")):
+                found = effect(accuracies(row, weights), base[weights])
+                yield Row(f"{remedy} helps a network that overfits, {when}", "", *found, name)
+    for claim, row in (
+        ("an attack that stops early costs robustness, with early stopping of training",
+         "attack stopped early"),
+        ("a perturbation that grows (eps warm-up) costs robustness, with early stopping",
+         "eps warmed up"),
+    ):  # fmt: skip
+        if row in table:
+            yield Row(claim, "", *effect(base["best"], accuracies(row, "best")), name)
+
+
+def mmc() -> Iterator[Row]:
+    """MMC, naturally and adversarially trained."""
+    name = "mmc_cifar10_gpu"
+    found = read(name)
+    ours, theirs = found["rows"]["MMC-10"][0], found["published"]["MMC-10"]
+    order = ["SCE", "Center", "MMLDA", "L-GM", "MMC-10 (rand)", "MMC-10"]
+    weak = [found["rows"][row][0]["pgd-10-tar@8"] for row in order]
+    yield Row(
+        "PGD-10 targeted at 8/256: SCE, Center < MMLDA < L-GM < MMC (rand) < MMC",
+        f"{theirs[1]:.1f} % for MMC",
+        f"{' < '.join(f'{100 * w:.1f}' for w in weak[1:])} %, one seed",
+        "holds" if weak[1:] == sorted(weak[1:]) else "falls",
+        name,
+    )
+    yield Row(
+        "MMC is robust without adversarial training",
+        "not attacked on margins",
+        f"{100 * ours['worst@8']:.1f} % in the worst case at 8/256",
+        "holds" if ours["worst@8"] > 0.05 else "falls",
+        name,
+    )
+    if (RESULTS / "mmc_at_cifar10_cpu.json").exists():
+        rows = read("mmc_at_cifar10_cpu")["rows"]
+        seeds = {loss: best_of(rows[loss]) for loss in ("MMC", "SCE")}
+        for column, what in (("pgd-10", "under PGD-10"), ("worst case", "in the worst case")):
+            pair = [[seed[column] for seed in seeds[loss]] for loss in ("MMC", "SCE")]
+            published = "56.3 against 55.4 %" if column == "pgd-10" else ""
+            claim = f"adversarial training on MMC beats that on SCE {what}, each at its best rate"
+            yield Row(claim, published, *effect(*pair), "mmc_at_cifar10_cpu")
+    density = read("theory/features")["numbers"]["median_log_density"]
+    values = [density[loss]["test"] for loss in ("MMC", "MMLDA", "SCE")]
+    yield Row(
+        "MMC's features lie denser than those of the softmax losses",
+        "",
+        "median log density {:.1f}, MMLDA {:.1f}, SCE {:.1f}".format(*values),
+        "holds" if values[0] > max(values[1:]) else "falls",
+        "theory/features",
+    )
+
+
+def rce() -> Iterator[Row]:
+    """Reverse cross-entropy with the K-density."""
+    name = "rce_mnist_gpu"
+    found = read(name)
+    hidden = [
+        found["cw"][net]["attacks"]["C&W-hc"]["on"][net]["K-density"]["accepted_wrong"]
+        for net in ("CE", "RCE")
+    ]
+    yield Row(
+        "RCE: confident C&W images are detected (the attacker does not know the detector)",
+        "",
+        "accepted and wrong {:.0f} %, with cross-entropy {:.0f} %".format(
+            *(100 * share for share in reversed(hidden))
+        ),
+        "holds" if hidden[1] < hidden[0] else "falls",
+        name,
+    )
+    for data, density in (("mnist_gpu", "K-density"), ("cifar10_cpu", "k-density")):
+        of = read(f"rce_{data}")["wb"]
+        ce, own = (of[net]["attacks"]["C&W-wb"]["on"][net] for net in ("CE", "RCE"))
+        yield Row(
+            f"RCE: C&W-wb, which knows the detector, is detected more often ({data.split('_')[0]})",
+            "",
+            "accepted {:.0f} % of {} that reach their class, ".format(
+                100 * own[density]["fpr"], own["pairs"]
+            )
+            + f"with cross-entropy {100 * ce[density]['fpr']:.0f} % of {ce['pairs']}",
+            "holds" if own[density]["fpr"] < ce[density]["fpr"] else "falls",
+            f"rce_{data}",
+        )
+
+
+def fast_at() -> Iterator[Row]:
+    """A single step on MNIST."""
+    names = [f"mnist-published-net-fast-at-seed-{seed}" for seed in range(3)]
+    if not (RESULTS / f"{names[-1]}.json").exists():
+        return
+    ours = [100 * read(name)["report"]["worst_case"] for name in names]
+    torch = [100 * seed["autoattack-fast"] for seed in read("mnist_fast_at_torch")["seeds"]]
+    shown = [", ".join(f"{value:.1f}" for value in values) for values in (ours, torch)]
+    yield Row(
+        "a single step from an unclipped start makes MNIST robust (Wong et al. 2020)",
+        "82.9 % (the published network)",
+        f"{shown[0]} %; the recipe in plain PyTorch {shown[1]} %",
+        "holds" if min(ours) > 50 else "open",
+        names[0].replace("0", "*"),
+    )
+
+
+PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
+    ("Bag of Tricks, a network that does not overfit", bag_of_tricks),
+    ("Robust overfitting, 1,000 images", overfitting),
+    ("Max-Mahalanobis center loss", mmc),
+    ("Reverse cross-entropy", rce),
+    ("Fast adversarial training", fast_at),
+)
+
+
+def claims() -> str:
+    """The table in Markdown, a part after another."""
+    lines = []
+    for title, rows in PARTS:
+        lines += [f"\n## {title}\n", "| claim | published | ours | verdict | results |"]
+        lines.append("| --- | --- | --- | --- | --- |")
+        lines += [
+            f"| {r.claim} | {r.published} | {r.ours} | **{r.verdict}** | `{r.file}.json` |"
+            for r in rows()
+        ]
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Put a text between `<!-- name -->` and `<!-- end of name -->`."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = page.read_text().partition(start)
+    with replacing(page) as file:
+        file.write((before + start + text + end + rest.partition(end)[2]).encode())
+
+
+def tables() -> dict[tuple[Path, str], str]:
+    """Page and name of each table, and its text."""
+    rows = read("robust_overfitting_cifar10_cpu")["rows"]
+    return {
+        (DOCS / "reproduce" / "claims.md", "claims"): claims(),
+        (DOCS / "results.md", "overfitting"): "\n".join(robust_overfitting.lines(rows)) + "\n",
+    }
+
+
+def main() -> None:
+    """Write the tables into their pages."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    for (page, name), text in tables().items():
+        put(page, name, text)
+
+
+if __name__ == "__main__":
+    main()
