@@ -2,6 +2,8 @@
 
     python experiments/origins.py
 
+Hardware: a second.
+
 Every result says which commit, robustjax and device it is from, and so does every training in it.
 One of changed code is kept here only by --dirty: nobody can run that code again. Results of older
 versions are not made again for it; this table says which they are.

@@ -21,6 +21,7 @@ sys.path.insert(0, str(FOLDER))
 import at_methods
 import bag_of_tricks
 import claims
+import contents
 import convergence
 import detection_benchmark
 import hard_images
@@ -386,6 +387,14 @@ def test_every_script_explains_itself_and_does_nothing_else(path, monkeypatch, c
     assert shown.startswith(f"usage: {path.name}")
     opening = ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
     assert opening in shown
+
+
+def test_the_contents_name_every_script_and_what_it_takes():
+    listed = list(contents.scripts())
+    assert sorted(path for path, _, _ in listed) == SCRIPTS
+    assert all(takes for _, _, takes in listed)
+    assert {path.parent for path in SCRIPTS} == {FOLDER / name for name in contents.FOLDERS}
+    assert contents.PAGE.read_text() == contents.page()
 
 
 def test_courses_are_added_to_those_that_are_there(tmp_path, monkeypatch):

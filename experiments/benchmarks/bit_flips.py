@@ -3,6 +3,8 @@
     python experiments/benchmarks/bit_flips.py --count 1000 --before CHECKOUT \\
         --out experiments/results/bit_flips.json
 
+Hardware: two CPU cores; three minutes.
+
 A small run is trained; then one bit of its checkpoint's data or metadata, of weights.npz or of
 config.json is flipped and the file read again: `refused`, the `same` (the bit belongs to no result,
 as that of a date does), or `changed`: other numbers than were written. With --before, also by an

@@ -2,7 +2,7 @@
 
 Command:   python experiments/benchmarks/host_overhead.py \\
                --out experiments/results/host_overhead.json
-Needs:     the package; a minute or two on one CPU device.
+Hardware:  one CPU device; a minute or two.
 Claim:     within an epoch `fit` makes about as many steps as the bare loops, and with validation
            and a checkpoint after every 22 steps at least 0.8 of them where a step takes 2 ms
            (PGD-AT); where it takes 0.15 ms (natural), as many as bare calls, but not 0.8 of the

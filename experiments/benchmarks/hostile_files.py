@@ -3,6 +3,8 @@
     python experiments/benchmarks/hostile_files.py --count 3000 \\
         --before CHECKOUT --out experiments/results/hostile_files.json
 
+Hardware: two CPU cores; four minutes.
+
 Each is read as users read it, by a process of its own that may compute for a second and take twice
 the file's size beside what it has; `tests/hostile.py` makes the files. Counts are of `read`,
 `refused` (an error that names the file), `not named`, the types of other errors, `slow`, `memory`,

@@ -3,6 +3,8 @@
     python experiments/benchmarks/kills.py --count 300 --before CHECKOUT \\
         --out experiments/results/kills.json
 
+Hardware: two CPU cores; twenty minutes.
+
 Processes that write a result, a figure, a cached data set, a snapshot or a checkpoint, or that
 train or evaluate a small model, get SIGKILL after a random time; then another process does the
 same, and is not killed. Counts of each kind: `clean` (as if nothing had happened), `left` (a

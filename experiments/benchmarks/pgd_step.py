@@ -2,6 +2,7 @@
 
 Command:   python experiments/benchmarks/pgd_step.py --out experiments/results/pgd_step_cpu.json
 Needs:     the package; with PyTorch and torchattacks installed it compares, without it says so.
+Hardware:  two idle CPU cores, or a GPU; some minutes.
 Claim:     on a CPU, robustjax / best PyTorch <= 1.1 at width 16; on a GPU, the attack of one
            example, vmapped, is as fast as one written for the batch.
 Measured:  see the .json in experiments/results; every number in it is the best of `repeats` rounds.

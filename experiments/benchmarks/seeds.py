@@ -2,8 +2,9 @@
 
 Command:   python experiments/benchmarks/seeds.py --one-core
            --out experiments/results/seeds_one_core.json
-Needs:     the package. `--one-core` counts CPU seconds on one core, which a busy machine hardly
-           changes; without it, wall seconds on all devices.
+Hardware:  one CPU core; four minutes. `--one-core` counts CPU
+           seconds on one core, which a busy machine hardly changes; without it, wall seconds on
+           all devices.
 Claim:     on a CPU vmapping wins nothing, so `bag_of_tricks.py` calls the program seed by seed: a
            network's kernels, one per seed, turn a convolution into a grouped one.
 Measured:  three seeds on one core: 3.4 times as slow vmapped (results/seeds_one_core.json).

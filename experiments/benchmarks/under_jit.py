@@ -2,8 +2,9 @@
 
 Command:   python experiments/benchmarks/under_jit.py --one-core
            --out experiments/results/under_jit_one_core.json
-Needs:     the package. `--one-core` counts CPU seconds on one core, which a busy machine hardly
-           changes; without it, wall seconds on all devices.
+Hardware:  one CPU core; a minute and a half. `--one-core` counts CPU
+           seconds on one core, which a busy machine hardly changes; without it, wall seconds on
+           all devices.
 Claim:     with `nn.Conv` a step under jit costs a multiple of one whose images `perturb` crafts,
            and with `models.conv2d` there is no difference: docs/how_to/own_loop.md.
 Measured:  on one core 3.3 times, and 1.0 (results/under_jit_one_core.json).

@@ -3,6 +3,8 @@
     python experiments/benchmarks/wrong_calls.py --count 5000 --lines 400 \\
         --before CHECKOUT --out experiments/results/wrong_calls.json
 
+Hardware: two CPU cores; ten minutes.
+
 A wrong call is that of a name's own example with one argument broken (`tests/wrong_calls.py`), a
 wrong line a right one with a wrong word (`tests/wrong_lines.py`). Counts of calls: `refused` (a
 ValueError, a TypeError or for a missing file a FileNotFoundError that robustjax raises and that

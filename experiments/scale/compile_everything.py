@@ -2,6 +2,8 @@
 
     JAX_PLATFORMS=cpu python experiments/scale/compile_everything.py
 
+Hardware: one CPU core and libtpu; ten minutes.
+
 The networks are tiny and nothing runs; the TPU's own compiler needs no TPU. Methods, and stages of
 attacks, that differ in numbers alone share a program, and are compiled under the first of their
 names. Rows already in results/compile_everything.json are kept.

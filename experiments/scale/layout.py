@@ -2,6 +2,8 @@
 
     JAX_PLATFORMS=cpu python experiments/scale/layout.py [--network wrn-10-2] [--topology v5e:1x1x1]
 
+Hardware: two CPU cores and libtpu; minutes a network.
+
 One step of crafting (a forward pass and the image's gradient, running statistics, bfloat16) for
 several batch sizes, and for the same network without the arithmetic of batch normalisation: nothing
 that folds it into convolutions can do better than that. Cycles are the compiler's own estimate.

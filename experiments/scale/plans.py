@@ -2,6 +2,8 @@
 
     JAX_PLATFORMS=cpu python experiments/scale/plans.py [--only NETWORK] [--table]
 
+Hardware: two CPU cores, 10 GB and libtpu; three hours, in any pieces.
+
 Each row is one compilation of the program that `robustjax train` calls, by the TPU's own compiler;
 no TPU is needed. Rows already in results/plans.json are kept, so the script may be stopped and
 started again. A row takes minutes. --table writes the Markdown table into docs/scale.md, with the
