@@ -1,6 +1,6 @@
 """MNIST's features in the plane: where each loss of the g-SCE family puts ten classes.
 
-Command:   python experiments/mnist_plane.py --scale cpu --data mnist --data-dir DIR   (DIR: prepared
+Command:   python experiments/mnist_plane.py --scale cpu --data mnist --data-dir DIR  (DIR: prepared
            TFDS sets; --only MMC for one loss; --scale smoke: the path alone, on digits)
 Hardware:  smoke: a minute of one CPU core; cpu: a small CNN, 3 epochs, four minutes of one core.
 Claim:     with more classes than d + 1 the centers are a packing, here a decagon; MMC gathers each
