@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 import robustjax as rj
 from robustjax.cli.flags import read
-from robustjax.report.tables import align
+from robustjax.report.cells import align
 
 
 @dataclasses.dataclass(frozen=True)

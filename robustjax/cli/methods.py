@@ -12,7 +12,7 @@ import robustjax as rj
 from robustjax.cli.flags import read
 from robustjax.cli.train import TrainOptions
 from robustjax.config import format_number
-from robustjax.report.tables import align
+from robustjax.report.cells import align
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import robustjax as rj
 from robustjax.cli.flags import read
-from robustjax.report.tables import align
+from robustjax.report.cells import align
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from robustjax.files import read_metrics, write_json
 from robustjax.report.averages import average, average_table
+from robustjax.report.cells import format_eps
 from robustjax.report.exports import csv_table, latex_table, per_example
 from robustjax.report.figures import (
     accuracy_over_eps,
@@ -13,13 +14,11 @@ from robustjax.report.figures import (
 )
 from robustjax.report.provenance import command_line, provenance
 from robustjax.report.rendering import html_page, model_card
+from robustjax.report.runs import read_run, run_rows
 from robustjax.report.tables import (
     calls_an_image,
     detection_table,
-    format_eps,
-    read_run,
     rows_table,
-    run_rows,
     stage_table,
     table,
     transfer_table,

@@ -9,7 +9,8 @@ from typing import Any
 
 from robustjax.checks import checked
 from robustjax.files import read_json
-from robustjax.report.tables import align, percent, read_run
+from robustjax.report.cells import align, percent
+from robustjax.report.runs import read_run
 
 
 @checked(host=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from robustjax.files import read_json
-from robustjax.report.tables import percent, read_rows, row_cells, stage_cells
+from robustjax.report.cells import percent
+from robustjax.report.runs import read_rows
+from robustjax.report.tables import row_cells, stage_cells
 from robustjax.report.warned import merged
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from robustjax.archives import read_arrays
 from robustjax.checks import checked
-from robustjax.report.tables import read_rows, row_cells
+from robustjax.report.runs import read_rows
+from robustjax.report.tables import row_cells
 
 COLUMNS = ("run", "method", "data", "model", "threat", "eps", "attack", "accuracy", "stderr", "n")
 

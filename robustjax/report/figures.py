@@ -15,7 +15,7 @@ from robustjax.checks import INF, check_number, checked
 from robustjax.data import Dataset
 from robustjax.files import check_content, read_metrics
 from robustjax.lazy import Lazy
-from robustjax.report.tables import format_eps
+from robustjax.report.cells import format_eps
 from robustjax.writing import replacing
 
 if TYPE_CHECKING:

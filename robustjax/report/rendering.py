@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustjax.checks import checked
+from robustjax.report.cells import align
 from robustjax.report.document import Block, Flags, Heading, Paragraph, Picture, Table, document
-from robustjax.report.tables import align
 
 STYLE = """
 :root { color-scheme: light dark; }

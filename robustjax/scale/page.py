@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from robustjax.checks import checked
-from robustjax.report.tables import align
+from robustjax.report.cells import align
 from robustjax.scale.evaluation import Stage
 from robustjax.scale.forecast import Forecast
 
