@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import shlex
 import shutil
 import subprocess
@@ -650,13 +649,12 @@ def test_only_images_that_can_be_shown_are_drawn(tmp_path, channels, drawn):
 def test_quickstart_twice_at_small_size(tmp_path, monkeypatch, capsys):
     """The second time nothing is trained; all rows of the table are under the same attacks."""
     module = sys.modules["robustjax.cli.quickstart"]
-    small = {"width": 2, "validation_attack": "pgd-2"}
-    monkeypatch.setattr(module, "TrainOptions", functools.partial(TrainOptions, **small))
+    monkeypatch.setattr(module, "TrainOptions", functools.partial(TrainOptions, width=2))
 
     def fewer(run, named, **how):
-        """Of the attacks the first and the last, on few images."""
+        """Of the attacks the first, on few images."""
         assert all(attacks.parse(name, Linf(0.1)) for name in named)
-        return EvaluateOptions(run, (named[0], named[-1]), curve="none", n=16, **how)
+        return EvaluateOptions(run, named[:1], curve="none", n=16, **how)
 
     monkeypatch.setattr(module, "EvaluateOptions", fewer)
     monkeypatch.setitem(training.METHODS, "pgd-at", training.PGDAT(attacks.PGD(steps=2)))
@@ -783,18 +781,14 @@ def test_what_attacks_share_is_documented_in_each(capsys):
         assert "--batch-size" in text and "chosen for" in text and "pixels in" in text
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--help"], ["trian"], *([n, "--help"] for n in cli.COMMANDS), ["train", "trades", "--help"]],
-    ids=" ".join,
-)
-def test_help_is_quick(words):
-    """Processor time: 1.5 s on an idle machine, and half again where others run."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    call = [sys.executable, "-m", "robustjax", *words]
-    subprocess.run(call, capture_output=True, env=os.environ | {"XLA_FLAGS": ""})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.25
+def test_help_is_quick():
+    """Processor time: 1.3 s on an idle machine, and half again where others run."""
+    lines = ["--help", "trian", *(f"{name} --help" for name in cli.COMMANDS), "train trades --help"]
+    call = [sys.executable, pathlib.Path(__file__).with_name("help_seconds.py"), *lines]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    found = subprocess.run(call, capture_output=True, check=True, env=environment).stdout
+    seconds = dict(zip(lines, json.loads(found), strict=True))
+    assert {line: used for line, used in seconds.items() if used >= 2.25} == {}
 
 
 def test_the_version(capsys):

@@ -222,7 +222,10 @@ def helper_run():
 
 @functools.cache
 def fresh(method, shards=1, recipe=RECIPE):
-    """The state before the first step."""
+    """The state before the first step; on several shards that of one, with its slot split."""
+    if shards > 1:
+        state = fresh(method, 1, recipe)
+        return state.replace(slot=parallel.split(parallel.merge(state.slot), shards))
     data, key = examples(), jax.random.key(0)
     label = data["label"][np.argsort(data["index"])]  # as the data set holds them
     model = module(method)
