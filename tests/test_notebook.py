@@ -1,96 +1,131 @@
-"""The notebooks' code cells, run in order in one process at a small size."""
+"""The notebooks' code cells, run in order in one process at a small size.
+
+Settings that fix a program's shape are the same in all of them, so that they share its compilation.
+"""
 
 import contextlib
 import json
 import pathlib
+import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-NOTEBOOKS = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks"
+from robustjax import detection, theory
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
+SMALL = {
+    "quickstart": {"EPOCHS": 2, "WIDTH": 4, "EXAMPLES": 32, "STEPS": 3},
+    "attack_your_model": {"EXAMPLES": 64},
+    "adversarial_training": {
+        "EPOCHS": 1,
+        "RADII": (0.0, 0.1),
+        "WIDTH": 4,
+        "EXAMPLES": 32,
+        "STEPS": 3,
+    },
+    "detection": {"EPOCHS": 10, "WIDTH": 4, "EXAMPLES": 40},
+    "mmc": {"EPOCHS": 3, "WIDTH": 4, "EXAMPLES": 32, "STEPS": 3},
+}
+"""A notebook -> what its second code cell sets, smaller."""
 
 
-def code_cells(notebook):
-    cells = json.loads(notebook.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+def cells(notebook, kind):
+    every = json.loads(notebook.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in every if cell["cell_type"] == kind]
 
 
 @contextlib.contextmanager
-def executed(name, small, folder):
-    """What a notebook's cells leave behind, with other settings at the end of the second cell."""
+def executed(name, folder, printed):
+    """What a notebook's cells leave behind; `printed` reads what they print."""
+    install, settings, *rest = cells(ROOT / f"experiments/notebooks/{name}.ipynb", "code")
+    assert "%pip install" in install
+    found = {}
+    exec(settings, found)
+    assert found.keys() >= SMALL[name].keys()
+    found |= SMALL[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         patch.chdir(folder)
-        install, settings, *rest = code_cells(NOTEBOOKS / name)
-        assert "%pip install" in install and settings.startswith("EPOCHS")
-        found = {}
-        for cell in (settings + "\n" + small, *rest):
-            exec(compile(cell, name, "exec"), found)
-        yield found
-        found["plt"].close("all")
+        try:
+            for cell in rest:
+                exec(compile(cell, name, "exec"), found)
+            found["printed"] = printed.readouterr().out
+            yield found
+        finally:
+            found["plt"].close("all")
 
 
-@pytest.fixture(scope="module")
-def variables(tmp_path_factory):
-    small = "EPOCHS = 2\nWIDTH = 8\nEXAMPLES = 32\n"
-    with executed("quickstart.ipynb", small, tmp_path_factory.mktemp("notebook")) as found:
-        yield found
+def figures(found):
+    return len(found["plt"].get_fignums())
 
 
-@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
-def test_it_is_saved_without_outputs(notebook):
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_it_is_saved_without_outputs_and_opens_in_colab(notebook):
     for cell in json.loads(notebook.read_text())["cells"]:
         assert not cell.get("outputs") and not cell.get("execution_count")
+    assert "](https://colab.research.google.com/)" in cells(notebook, "markdown")[0]
+    page = (ROOT / "docs" / "tutorials" / "notebooks.md").read_text()
+    assert f"](../../experiments/notebooks/{notebook.name})" in page
 
 
-def test_both_models_have_learned_something_and_are_in_the_table(variables):
-    for name, result in variables["found"].items():
-        assert result.clean > 0.2 and result.worst_case <= min(result.robust.values())
-        assert set(variables["curves"][name]) == {"eps", "accuracy", "stderr"}
-    folder = variables["RUNS"]
-    lines = variables["report"].table([f"{folder}/natural", f"{folder}/pgd-at"]).splitlines()
-    rows = [line.split()[:2] for line in lines[2:4]]
-    assert rows == [["natural", "Natural"], ["pgd-at", "PGDAT"]]
+def test_quickstart_fills_the_table_and_the_figures(tmp_path, capsys):
+    with executed("quickstart", tmp_path, capsys) as found:
+        for name, result in found["found"].items():
+            assert result.clean > 0.2 and result.worst_case == min(result.robust.values())
+            assert len(found["curves"][name]["accuracy"]) == len(found["radii"]) == 7
+        table = found["printed"].splitlines()
+        head = next(i for i, line in enumerate(table) if line.startswith("run "))
+        columns = ["run", "method", "data", "model", "threat", "clean", "fgsm", "pgd", "worst case"]
+        assert re.split(r"  +", table[head].strip()) == columns
+        rows = [line.split()[:2] for line in table[head + 2 : head + 4]]
+        assert rows == [["natural", "Natural"], ["pgd-at", "PGDAT"]]
+        pictures = {p.name for p in pathlib.Path(found["RUNS"]).rglob("*.png")}
+        assert pictures == {"training.png", "examples.png", "accuracy_over_eps.png"}
+        assert figures(found) == 4
 
 
-def test_every_figure_is_there(variables):
-    names = {
-        str(p.relative_to(variables["RUNS"]))
-        for p in pathlib.Path(variables["RUNS"]).rglob("*.png")
-    }
-    each = {f"{run}/{f}.png" for run in ("natural", "pgd-at") for f in ("training", "examples")}
-    assert names == each | {"accuracy_over_eps.png"}
-    assert len(variables["plt"].get_fignums()) == 4
+def test_a_defence_that_masks_gradients_is_found_out(tmp_path, capsys):
+    blind = pytest.warns(UserWarning, match="exactly zero at 100.0% of the attacked images")
+    with blind, executed("attack_your_model", tmp_path, capsys) as found:
+        assert np.abs(found["x_adv"] - found["images"]).max() <= found["EPS"] + 1e-6
+        assert found["plain"].worst_case < found["plain"].clean - 0.5
+        assert found["looks_robust"].worst_case > found["honest"].worst_case + 0.5
+        (warning,) = found["looks_robust"].warnings
+        assert "gradient is exactly zero" in warning and "bpda" in warning
+        assert not found["honest"].zero_gradient["pgd"]
+        assert figures(found) == 1
 
 
-def test_a_linear_model_is_evaluated_without_the_library(variables):
-    mine = variables["mine"]
-    assert mine.clean > 0.5 and mine.worst_case < mine.clean - 0.1
+def test_every_radius_has_a_row_of_accuracies_that_fall(tmp_path, capsys):
+    with executed("adversarial_training", tmp_path, capsys) as found:
+        assert tuple(found["table"]) == found["RADII"]
+        for accuracies in found["table"].values():
+            assert len(accuracies) == len(found["eps_tested"]) == 5
+            assert accuracies[0] > accuracies[-1] and (np.diff(accuracies) <= 0.05).all()
+        rows = [line for line in found["printed"].splitlines() if " |  " in line]
+        assert [float(row.split()[0]) for row in rows] == [*found["RADII"]]
+        assert figures(found) == 2
 
 
-def test_mmc_is_blinded_not_robust(tmp_path):
-    small, before = "EPOCHS = 4\nWIDTH = 8\nEXAMPLES = 64\nSTEPS = 5\n", len(plt.get_fignums())
+def test_mmc_is_blinded_not_robust(tmp_path, capsys):
     blind = pytest.warns(UserWarning, match="exactly zero at .* so the attack is blind")
-    with blind, executed("mmc.ipynb", small, tmp_path) as found:
+    with blind, executed("mmc", tmp_path, capsys) as found:
         mmc = found["found"]["MMC"]
         assert mmc.clean > 0.7 and mmc.robust["pgd-mt"] < mmc.robust["PGD on CE"]
         assert mmc.zero_gradient["PGD on CE"] > 0.1 and mmc.zero_gradient["pgd-mt"] == 0
-        ratios = {
-            name: found["theory"].path_ratio(c).mean() for name, c in found["courses"].items()
-        }
+        ratios = {name: theory.path_ratio(c).mean() for name, c in found["courses"].items()}
         np.testing.assert_allclose([r for name, r in ratios.items() if "MMC" in name], 1)
-        assert len(plt.get_fignums()) == before + 3
+        assert figures(found) == 3
 
 
-def test_an_attack_that_knows_the_detector_gets_past_it(tmp_path):
-    small, before = "EPOCHS = 20\nWIDTH = 4\nEXAMPLES = 64\nSTEPS = 20\n", len(plt.get_fignums())
-    with executed("detection.ipynb", small, tmp_path) as found:
-        table, not_sure = found["table"], found["detection"].NOT_SURE
-        assert not_sure in found["answers"] and (found["answers"] >= 0).any()
+def test_an_attack_that_knows_the_detector_gets_past_it(tmp_path, capsys):
+    with executed("detection", tmp_path, capsys) as found:
+        assert (found["answers"] == detection.NOT_SURE).any() and (found["answers"] >= 0).any()
         for name in ("CE", "RCE"):
-            oblivious, adaptive = table[name, "oblivious"], table[name, "adaptive"]
+            oblivious, adaptive = (found["table"][name, a] for a in ("oblivious", "adaptive"))
             assert oblivious.clean_accuracy > 0.85 and oblivious.accepted_clean > 0.8
             assert adaptive.accepted_wrong > oblivious.accepted_wrong + 0.15
             assert adaptive.auc < oblivious.auc
-        assert len(plt.get_fignums()) == before + 2
+        assert figures(found) == 1
