@@ -50,8 +50,8 @@ def draw(courses: dict[str, list[dict]], png) -> None:
                 for c in seeds:
                     ax.plot(c[unit], 100 * np.array(c["error"]), color=f"C{i}", alpha=0.25, lw=0.8)
             ax.set(xlabel=unit, ylabel="validation error, %", yscale="log")
-            ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("{x:g}")
+            ax.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+        axes[0].xaxis.get_major_locator().set_params(integer=True)
         axes[0].legend()
 
 

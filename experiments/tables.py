@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robustjax import report
+from robustjax.report.figures import COLORS
 
 WEAK = ("pgd-10-tar", "pgd-10-un", "pgd-50-tar", "pgd-50-un")
 STRONG = ("pgd-mt", "adaptive", "worst")
@@ -43,23 +44,42 @@ def markdown(rows: Rows, published: Mapping[str, Sequence[float]], radii: Sequen
 
 
 def draw(rows: Rows, radii: Sequence[int], png: Path) -> None:
-    """Accuracy over eps: under the paper's untargeted PGD-10, and in the worst case."""
-    with report.figure(png, 2, 1, (5.0, 3.8)) as axes:
+    """Accuracy at each eps: under the paper's untargeted PGD-10, and in the worst case.
+
+    A colour for each loss, filled where it was trained on clean images, hollow where on adversarial
+    ones. Bars are standard deviations over seeds. Nothing was measured between radii: no lines.
+    """
+    colors = dict(zip(dict.fromkeys(map(_loss, rows)), COLORS, strict=False))
+    shapes = {"": "o", "AT-tar": "^", "AT-un": "s"}
+    with report.figure(png, 2, 1, (6.0, 3.8), sharey=True) as axes:
         for ax, column, start, title in (
             (axes[0], "pgd-10-un", "clean", "the paper's PGD-10, untargeted"),
             (axes[1], "worst", "clean (strong)", "worst case: margins, adaptive, AutoAttack"),
         ):
+            columns = (start, *(f"{column}@{k}" for k in radii))
             for i, (name, seeds) in enumerate(rows.items()):
-                known = {k: f"{column}@{k}" for k in radii if f"{column}@{k}" in seeds[0]}
-                columns = {0: start} | known
-                values = [[row[c] for c in columns.values()] for row in seeds if start in row]
-                mean, x = 100 * np.mean(values, 0), list(columns)
-                style = "--" if name.startswith("AT") else "-"
-                ax.plot(x, mean, style, color=f"C{i}", marker="o", markersize=3, label=name)
-                if len(values) > 1:
-                    spread = 100 * np.std(values, 0, ddof=1)
-                    ax.fill_between(x, mean - spread, mean + spread, color=f"C{i}", alpha=0.15)
-            ax.set(title=title, xlabel="eps in 1/256", ylabel="accuracy, %", ylim=(0, 100))
-            ax.set_xscale("symlog", base=2, linthresh=1)
-            ax.set_xticks([0, *radii], [str(k) for k in (0, *radii)])
-        axes[1].legend(fontsize=7)
+                kind, color = name.removesuffix(_loss(name)).strip(), colors[_loss(name)]
+                found = {
+                    place: [100 * row[c] for row in seeds if c in row]
+                    for place, c in enumerate(columns)
+                }
+                found = {place: values for place, values in found.items() if values}
+                x = np.array([*found]) + 0.7 * ((i + 0.5) / len(rows) - 0.5)
+                spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in found.values()]
+                style = {"marker": shapes[kind], "mfc": "white" if kind else color}
+                mean = [np.mean(v) for v in found.values()]
+                ax.errorbar(x, mean, spread, ls="", color=color, ms=5, lw=1, label=name, **style)
+            ax.set(title=title, xlabel="eps in 1/256 (0: clean images)", ylim=(-3, 100))
+            ax.set_xticks(range(len(columns)), [0, *radii])
+            ax.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+            ax.grid(False, axis="x")
+            ax.grid(True, axis="x", which="minor")
+            ax.tick_params(which="minor", length=0)
+        axes[0].set_ylabel("accuracy, %")
+        handles = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*handles, loc="outside right center", fontsize=8)
+
+
+def _loss(name: str) -> str:
+    """The loss in a row's name: 'AT-tar MMC-10' -> 'MMC-10'."""
+    return name.removeprefix("AT-tar ").removeprefix("AT-un ")
