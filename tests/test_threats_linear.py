@@ -120,6 +120,7 @@ ROWS = {
     "jsma": Row(part(attacks.JSMA, gamma=1.0), (L0,), exact=False),
 }
 SOME = {"mask": ("pgd",), "bounds": ("pgd", "cw-l2"), "unbounded": ("pgd", "fmn", "fab")}
+SOME["features"] = ("pgd",)  # one example of "both" has such an eps, under every attack
 GRID = [
     pytest.param(case, row, id=f"{case}-{row}")
     for case, threat in CASES.items()

@@ -4,15 +4,23 @@ import sys
 from pathlib import Path
 
 import jax
-from tiny import Body
+from flax import linen as nn
 
 from robustjax import data, parallel
 from robustjax.attacks import PGD
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import attach
-from robustjax.models.nets.layers import Conv
+from robustjax.models.nets.layers import BatchNorm, Conv
 from robustjax.threats import L2
 from robustjax.training import PGDAT, Natural, Recipe, fit
+
+
+class Body(nn.Module):
+    """What processes share of a network: weights, and statistics of the batch."""
+
+    @nn.compact
+    def __call__(self, h, bn):
+        return nn.relu(BatchNorm()(h, bn)).mean((1, 2))
 
 
 def one_step(out, resume=False):
