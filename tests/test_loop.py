@@ -38,7 +38,7 @@ from robustjax.writing import locked
 
 POOL = data.load("digits", "test").head(100)
 RUN = ["train", "pgd-at", "--width", "4", "--epochs", "4", "--batch-size", "64", "--seed", "3"]
-RUN += ["--attack.steps", "10", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
+RUN += ["--attack.steps", "4", "--lr", "0.05", "--checkpoint-every", "3", "--schedule", "cosine"]
 RUN += ["--validation-attack", "pgd-2", "--ema", "0.9", "--cutmix", "--extra-fraction", "1/4"]
 
 
