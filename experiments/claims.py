@@ -1,7 +1,7 @@
 """Claim by claim: what the papers say, what our results say, and with which interval.
 
-Command:   python experiments/claims.py     (writes the tables of docs/reproduce/claims.md, and that
-           of docs/results.md on overfitting)
+Command:   python experiments/claims.py     (writes the tables between marks of
+           docs/reproduce/claims.md and docs/results.md)
 Hardware:  a second; it reads experiments/results and runs nothing.
 
 An effect is a difference in points, the mean over seeds. Its 95 % interval is Student's over pairs
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import detection_benchmark
 import numpy as np
 import robust_overfitting
 from mmc_at import best_of
@@ -245,9 +246,11 @@ def put(page: Path, name: str, text: str) -> None:
 def tables() -> dict[tuple[Path, str], str]:
     """Page and name of each table, and its text."""
     rows = read("robust_overfitting_cifar10_cpu")["rows"]
+    detectors = detection_benchmark.table(read("detection_benchmark_mnist_cpu")["rows"], 0.3)
     return {
         (DOCS / "reproduce" / "claims.md", "claims"): claims(),
         (DOCS / "results.md", "overfitting"): "\n".join(robust_overfitting.lines(rows)) + "\n",
+        (DOCS / "results.md", "detectors"): detectors + "\n",
     }
 
 

@@ -5,7 +5,9 @@ Command:   python experiments/mnist_plane.py --scale cpu --data mnist --data-dir
 Hardware:  smoke: a minute of one CPU core; cpu: a small CNN, 3 epochs, four minutes of one core.
 Claim:     with more classes than d + 1 the centers are a packing, here a decagon; MMC gathers each
            class at its center, MMLDA in its direction, and the softmax losses along rays.
-Measured:  Results go to results/mnist_plane_{data}_{scale}.json and .png.
+Measured:  cpu, seed 0: spread .18 for SCE and .17 for MMLDA, .08 for Center loss and MMC;
+           accuracy 95.7, 97.3, 94.3 and 93.4 %. Results go to
+           results/mnist_plane_{data}_{scale}.json and .png.
 Source:    the two-dimensional demonstration in the authors' code of Pang et al., ICLR 2020.
 
 `spread` is the median distance of a test feature to its class's mean, over the median distance of
