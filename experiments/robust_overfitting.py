@@ -122,6 +122,7 @@ def draw(table: dict[str, list[dict[str, Any]]], png: Path) -> None:
             ax.set_ylabel("robust accuracy, %")
         for ax in axes[max(0, len(table) - columns) : len(table)]:
             ax.set_xlabel("epoch")
+            ax.tick_params(labelbottom=True)
         axes[0].plot([], [], color="C0", label="training images")
         axes[0].plot([], [], color="C3", label="validation")
         axes[0].legend(fontsize=7)
