@@ -8,7 +8,9 @@ Hardware:  smoke: seven minutes of one CPU core, which compile 90 attacks; cpu: 
 Claim:     what attackers leave who do not know the detector says little about those who do (Carlini
            & Wagner 2017); and a detector that is robust at eps makes a classifier that is robust at
            eps / 2 (Tramer 2022), so robustness beyond every known classifier's is a claim to doubt.
-Measured:  nothing yet; results go to results/detection_benchmark_{data}_{scale}.json and .png.
+Measured:  cpu, three detectors so far, Linf 0.3: an attacker who does not know the confidence
+           leaves 0.7 %, the Mahalanobis distance 96.7 and squeezing 91.7; those who do 0.0, 81.3
+           and 83.7 %. Results go to results/detection_benchmark_{data}_{scale}.json and .png.
 Source:    Tramer, "Detecting adversarial examples is (nearly) as hard as classifying them", 2022;
            the detectors' papers are in `robustjax detectors`; `BEST_KNOWN` names its own.
 

@@ -7,7 +7,7 @@ Hardware:  smoke: two minutes of two CPU cores; cpu: a network of two convolutio
 Claim:     in the paper's table adversarial training on MMC resists PGD more than on SCE at one
            learning rate; does that hold in the worst case, and where both are as good on clean
            images?
-Measured:  Results go to results/mmc_at_{data}_{scale}.json and .png.
+Measured:  nothing yet. Results go to results/mmc_at_{data}_{scale}.json and .png.
 Source:    Pang et al., ICLR 2020, the rows AT un-10: 80.9 % clean and 55.4 % under PGD-10 with SCE,
            81.8 and 56.3 % with MMC; a public evaluation of the latter finds 43.48 % under
            AutoAttack.

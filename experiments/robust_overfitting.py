@@ -7,7 +7,10 @@ Hardware:  smoke: two minutes of two CPU cores; cpu: a network of two convolutio
 Claim:     adversarial training passes its best test robustness early and then loses most of it
            (Rice et al.); early stopping keeps it; weight decay, weight averaging, smoothed labels,
            a smooth activation, weight perturbation and augmentation each keep some of it.
-Measured:  Results go to results/robust_overfitting_{data}_{scale}.json and .png.
+Measured:  cpu: 15.9 % under AutoAttack (fast) at the best epoch, 5.9 % at the last. Crops and flips
+           alone stop that (17.3 and 16.8 %); decay, averaging, smoothing, silu and AWP leave 5 to
+           7 % at the last epoch. A softplus has not been run. Results go to
+           results/robust_overfitting_{data}_{scale}.json and .png.
 Source:    Rice et al., ICML 2020; Pang et al., ICLR 2021 (takeaways i, ii, iv and v). Weights
            averaged: Izmailov et al. 2018; perturbed: Wu et al., NeurIPS 2020.
 
