@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import added, destination, evaluated, launch, merged, scaled, slug, trained, wanted
+from runner import (
+    Scale,
+    added,
+    destination,
+    evaluated,
+    launch,
+    merged,
+    scaled,
+    slug,
+    trained,
+    wanted,
+)
 
 from robustjax import files, report
 
@@ -38,30 +49,27 @@ EVALUATION = "--attacks pgd-10 pgd-mt-20 autoattack-fast --no-adaptive --curve n
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of it is run: flags of trainings and evaluations, learning rates, seeds."""
+class Rates(Scale):
+    """The scale of an experiment, and the learning rates that it tries."""
 
-    train: str
-    evaluate: str
     rates: tuple[float, ...]
-    seeds: int
 
 
 SCALES = {
-    "smoke": Scale("--model cnn --width 4 --epochs 2", "--n 32", (0.01,), 1),
-    "cpu": Scale(
+    "smoke": Rates("--model cnn --width 4 --epochs 2", "--n 32", 1, (0.01,)),
+    "cpu": Rates(
         "--model cnn --width 32 --examples 10000 --epochs 8 --attack.steps 5 "
         "--attack.step-size 3/255",
         "--n 1000",
-        (0.005, 0.02, 0.08),
         3,
+        (0.005, 0.02, 0.08),
     ),
-    "gpu": Scale("--model resnet-32 --epochs 30", "--n 1000", (0.003, 0.01, 0.03, 0.1), 3),
+    "gpu": Rates("--model resnet-32 --epochs 30", "--n 1000", 3, (0.003, 0.01, 0.03, 0.1)),
 }
 
 
 def measure(
-    name: str, rate: float, seed: int, scale: Scale, options: argparse.Namespace
+    name: str, rate: float, seed: int, scale: Rates, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Train with one loss, rate and seed; accuracy on validation and on test images."""
     method, *flags = LOSSES[name].split()
@@ -83,7 +91,7 @@ def measure(
     }
 
 
-def grid(name: str, scale: Scale, options: argparse.Namespace) -> list[dict[str, Any]]:
+def grid(name: str, scale: Rates, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every rate with seed 0, and the best rate with the other seeds."""
     made = [measure(name, rate, 0, scale, options) for rate in scale.rates]
     best = max(made, key=lambda row: row["validation"])["rate"]

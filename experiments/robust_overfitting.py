@@ -22,13 +22,12 @@ stopping; both sets of weights face AutoAttack (fast) on the test images.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import added, destination, launch, merged, once, scaled, slug, trained, wanted
+from runner import Scale, added, destination, launch, merged, once, scaled, slug, trained, wanted
 
 from robustjax import cli, files, report
 
@@ -51,15 +50,6 @@ ROWS = {  # what is changed -> flags
 }
 EVALUATION = "--attacks pgd-20 autoattack-fast --curve none"
 COLUMNS = ("clean", "pgd-20", "autoattack-fast")
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of it is run: flags of every training and evaluation, and the number of seeds."""
-
-    train: str
-    evaluate: str
-    seeds: int
 
 
 SCALES = {

@@ -6,6 +6,7 @@ An interrupted run resumes; a complete one is only evaluated.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import json
 import sys
@@ -21,6 +22,15 @@ from robustjax.writing import replacing
 
 LARGEST = 200_000
 """Bytes of a results file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of an experiment is run: flags of trainings and evaluations, and how many seeds."""
+
+    train: str
+    evaluate: str
+    seeds: int
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -23,13 +23,13 @@ AutoAttack's, on a CPU that of its fast form.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from runner import (
+    Scale,
     added,
     destination,
     evaluated,
@@ -58,15 +58,6 @@ ROWS = {  # what is changed -> flags, of which a later one wins
     "BatchNorm in train mode": "--bn commit",
 }
 EVALUATION = "--curve none --dtype float32 --weights last"
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of it is run: flags of every training and evaluation, and the number of seeds."""
-
-    train: str
-    evaluate: str
-    seeds: int
 
 
 SCALES = {
