@@ -30,7 +30,7 @@ import itertools
 import time
 from pathlib import Path
 
-from runner import added, destination, evaluated, launch, scaled, slug, trained, wanted
+from runner import added, evaluated, launch, scaled, slug, trained, wanted
 
 from robustjax import files, report, training
 
@@ -93,9 +93,8 @@ def seconds_per_step(run: Path) -> float:
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are missing, and write the table of all that are there."""
     started = time.time()
-    path = destination(options) / f"at_methods_{slug(options.data)}_{options.scale}.json"
     for name in wanted(options, rows_of(options.scale)):
-        rows = added(path, "rows", name, row(name, options), started)
+        rows = added(options.results, "rows", name, row(name, options), started)
     heads = ("validation", "clean", "PGD-50", "AutoAttack", "ms a step")
     print("| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads), sep="\n")
     for name, found in ranked(rows).items():
@@ -110,4 +109,4 @@ def ranked(rows: dict[str, dict]) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "at_methods")

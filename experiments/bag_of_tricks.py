@@ -35,10 +35,12 @@ import argparse
 import dataclasses
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import added, destination, evaluated, launch, scaled, slug, trained, wanted
+from figures import redraw
+from runner import added, evaluated, launch, scaled, slug, trained, wanted
 
 from robustjax import files, report
 
@@ -73,7 +75,8 @@ TAKEAWAYS = {
         for name in ("relu", "softplus", "silu", "gelu")
     },
 }
-COLUMNS = ("clean", "pgd-10", "autoattack")
+COLUMNS = {"clean": "clean", "pgd-10": "PGD-10", "autoattack": "AutoAttack"}
+"""In the reports, and in the figure and the table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,25 +134,39 @@ def measure(flags: str, seed: int, scale: Scale, options: argparse.Namespace) ->
     return {"clean": found["clean"], **found["robust"], "training": training, "report": found}
 
 
-def draw(table: dict[str, dict[str, list[dict[str, Any]]]], png) -> None:
+def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a takeaway: each column's mean and standard deviation over seeds.
 
     Of one seed: the standard error that its number of images leaves.
     """
-    columns = min(3, len(table))
-    with report.figure(
-        png, columns, math.ceil(len(table) / columns), (4.2, 3.2), sharey=True
-    ) as axes:
+    table = {name: results["takeaways"][name] for name in TAKEAWAYS if name in results["takeaways"]}
+    lines = math.ceil(len(table) / 3)
+    columns = math.ceil(len(table) / lines)
+    with report.figure(png, columns, lines, (4.2, 3.2), sharey=True) as axes:
         for ax in axes[len(table) :]:
             ax.remove()
         for ax, (takeaway, choices) in zip(axes, table.items(), strict=False):
-            for i, column in enumerate(COLUMNS):
+            for (column, label), aside in zip(COLUMNS.items(), (-0.12, 0, 0.12), strict=True):
                 cells = [mean_and_spread(column, seeds) for seeds in choices.values()]
-                x = np.arange(len(cells)) + 0.1 * (i - 1)
-                ax.errorbar(x, *zip(*cells, strict=True), fmt="o", label=column)
-            ax.set_xticks(range(len(choices)), list(choices), rotation=30, ha="right", fontsize=6)
-            ax.set(title=takeaway, ylabel="accuracy, %")
-        axes[0].legend(fontsize=7)
+                x = np.arange(len(cells)) + aside
+                how = {"fmt": "o", "markersize": 4, "capsize": 3, "linewidth": 1}
+                ax.errorbar(x, *zip(*cells, strict=True), label=label, **how)
+            ax.set_xticks(range(len(choices)), [two_lines(name) for name in choices], fontsize=8)
+            ax.set(title=takeaway, xlim=(-0.5, len(choices) - 0.5))
+            ax.grid(False, axis="x")
+        for ax in axes[: len(table) : columns]:
+            ax.set_ylabel("accuracy, %")
+        handles = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*handles, loc="outside upper right", ncols=len(COLUMNS))
+
+
+def two_lines(setting: str) -> str:
+    """A setting's name, as ticks that stand close have room for it."""
+    return (
+        setting.replace(", width x ", "\nx ")
+        .replace(", lr ", ",\nlr ")
+        .replace(" steps", "\nsteps")
+    )
 
 
 def mean_and_spread(column: str, seeds: list[dict[str, Any]]) -> tuple[float, float]:
@@ -163,16 +180,15 @@ def mean_and_spread(column: str, seeds: list[dict[str, Any]]) -> tuple[float, fl
 def main(options: argparse.Namespace) -> None:
     """Make what is missing, and write the table and the figure after every takeaway."""
     started, scale = time.time(), SCALES[options.scale]
-    path = destination(options) / f"bag_of_tricks_{slug(options.data)}_{options.scale}"
     asked = settings(scale)
     for takeaway in wanted(options, asked):
         made = {
             name: [measure(flags, seed, scale, options) for seed in range(scale.seeds)]
             for name, flags in asked[takeaway].items()
         }
-        table = added(path.with_suffix(".json"), "takeaways", takeaway, made, started)
-        draw(table, path.with_suffix(".png"))
-    print("| | | " + " | ".join(COLUMNS) + " |", "| --- | --- |" + " ---: |" * 3, sep="\n")
+        table = added(options.results, "takeaways", takeaway, made, started)
+        redraw(options.results, draw)
+    print("| | | " + " | ".join(COLUMNS.values()) + " |", "| --- | --- |" + " ---: |" * 3, sep="\n")
     for takeaway, choices in table.items():
         for name, seeds in choices.items():
             cells = [f"{100 * np.mean([row[c] for row in seeds]):.1f}" for c in COLUMNS]
@@ -180,4 +196,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "bag_of_tricks", draw)

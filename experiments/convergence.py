@@ -16,11 +16,13 @@ Source:    Pang et al., ICLR 2020; the talk shows test error over epochs and tim
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import LOSS_COLORS, plain_ticks, redraw
 from mmc_cifar10 import BATCH_SIZE, SCALES, train
-from runner import added, destination, launch, scaled, slug, wanted
+from runner import added, launch, scaled, wanted
 
 from robustjax import files, report
 
@@ -38,19 +40,22 @@ def course(run) -> dict[str, Any]:
     }
 
 
-def draw(courses: dict[str, list[dict]], png) -> None:
+def draw(results: dict[str, Any], png: Path) -> None:
     """The mean over seeds, every seed beside it; over seconds if all were trained on one device."""
+    courses = results["courses"]
     devices = {c.get("device") for seeds in courses.values() for c in seeds}
     units = ("epoch", "seconds")[: 1 + (len(devices) == 1)]
-    with report.figure(png, len(units), 1, (4.6, 3.4)) as axes:
+    with report.figure(png, len(units), 1, (4.6, 3.4), sharey=True) as axes:
         for ax, unit in zip(axes, units, strict=True):
-            for i, (name, seeds) in enumerate(courses.items()):
+            for name, seeds in courses.items():
+                color = LOSS_COLORS[name.removesuffix("-10")]
                 x, y = (np.mean([c[k] for c in seeds], 0) for k in (unit, "error"))
-                ax.plot(x, 100 * y, marker="o", markersize=3, color=f"C{i}", label=name)
+                ax.plot(x, 100 * y, marker="o", markersize=3, color=color, label=name)
                 for c in seeds:
-                    ax.plot(c[unit], 100 * np.array(c["error"]), color=f"C{i}", alpha=0.25, lw=0.8)
-            ax.set(xlabel=unit, ylabel="validation error, %", yscale="log")
-            ax.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+                    ax.plot(c[unit], 100 * np.array(c["error"]), color=color, alpha=0.25, lw=0.8)
+            ax.set(xlabel=f"training time, {unit}" if unit == "seconds" else unit, yscale="log")
+            plain_ticks(ax.yaxis)
+        axes[0].set_ylabel("validation error, %")
         axes[0].xaxis.get_major_locator().set_params(integer=True)
         axes[0].legend()
 
@@ -58,14 +63,13 @@ def draw(courses: dict[str, list[dict]], png) -> None:
 def main(options) -> None:
     """Train what is missing; write the courses and the figure of all that are there."""
     started, scale = time.time(), SCALES[options.scale]
-    path = destination(options) / f"convergence_{slug(options.data)}_{options.scale}"
     for name in wanted(options, LOSSES):
         seeds = [course(train(name, seed, scale, options)) for seed in range(scale.seeds)]
-        courses = added(path.with_suffix(".json"), "courses", name, seeds, started)
-    draw(courses, path.with_suffix(".png"))
+        courses = added(options.results, "courses", name, seeds, started)
+    redraw(options.results, draw)
     for name, seeds in courses.items():
         print(name, [f"{100 * e:.1f}" for e in np.mean([c["error"] for c in seeds], 0)])
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES), BATCH_SIZE)
+    launch(main, scaled(__doc__, SCALES), "convergence", draw, BATCH_SIZE)

@@ -36,8 +36,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from figures import redraw
 from jax.tree_util import Partial
-from runner import added, destination, launch, once, scaled, slug, trained, wanted
+from runner import added, launch, once, scaled, slug, trained, wanted
 
 from robustjax import data, detection, evaluation, models, report
 from robustjax.attacks import PGD, CarliniWagnerL2, Randomized, Square, perturb
@@ -52,6 +53,16 @@ CONSTRAINTS = ("sum", "selectable", "orthogonal")
 AWARE = (*CONSTRAINTS, "Square on both")
 TOGETHER = "all that know"
 PANELS = ("PGD", "transfer", "Square", *AWARE, TOGETHER)
+TITLES = {
+    "PGD": "PGD on the network",
+    "transfer": "PGD on another network",
+    "Square": "Square on the network",
+    "sum": "PGD on both losses' sum",
+    "selectable": "PGD on one loss at a time",
+    "orthogonal": "PGD, orthogonal steps",
+    "Square on both": "Square on network and detector",
+    TOGETHER: "all that know the detector",
+}
 WEIGHTED = "lid, weighted"
 KINDS = {
     "C0": ("confidence", "entropy", "non-me", "energy", "max-margin", "center-distance"),
@@ -377,17 +388,19 @@ def best_known(name: str, attack: str) -> float | None:
     return float(np.interp(float(eps) / 2, list(points), list(points.values())))
 
 
-def draw(rows: dict[str, Any], name: str, radii: tuple[float, ...], png: Path) -> None:
+def draw(results: dict[str, Any], png: Path) -> None:
     """A panel for each attacker: robust accuracy with rejection over eps, a line a detector.
 
     The colour says what a detector reads, see `KINDS`.
     """
+    rows, name = results["rows"], png.stem.split("_")[-2]
+    least, first = f"{PANELS[0]}@", next(iter(rows.values()))
+    radii = [float(attack.removeprefix(least)) for attack in first if attack.startswith(least)]
     ticks = [report.format_eps(eps) for eps in radii]
     colors = {name: color for color, names in KINDS.items() for name in names}
     marks = {name: "os^DvP"[i] for names in KINDS.values() for i, name in enumerate(names)}
-    with report.figure(png, 3, 3, (4.4, 3.4), sharey=True) as axes:
-        *panels, last = axes
-        for ax, attacker in zip(panels, PANELS, strict=False):
+    with report.figure(png, 4, 2, (3.6, 3.0), sharex=True, sharey=True) as axes:
+        for ax, attacker in zip(axes, PANELS, strict=True):
             for detector, row in rows.items():
                 points = [row[f"{attacker}@{eps:g}"]["robust_accuracy"] for eps in radii]
                 look = {"color": colors[detector], "marker": marks[detector], "markersize": 4}
@@ -395,13 +408,16 @@ def draw(rows: dict[str, Any], name: str, radii: tuple[float, ...], png: Path) -
             known = [best_known(name, f"@{eps:g}") for eps in radii]
             if None not in known:
                 shares = [100 * share for share in known if share is not None]
-                text = "best known classifier at eps / 2"
-                ax.plot(radii, shares, "k--", linewidth=2, label=text)
+                text = "best known classifier at half the radius"
+                ax.plot(radii, shares, "k--", linewidth=1.5, label=text)
             ax.set_xticks(radii, ticks)
-            ax.set(title=attacker, xlabel="Linf eps", ylabel="robust accuracy, %", ylim=(-3, 103))
-        last.axis("off")
-        handles, labels = panels[0].get_legend_handles_labels()
-        last.legend(handles, labels, loc="center", ncols=2, fontsize="small", frameon=False)
+            ax.set(title=TITLES.get(attacker, attacker), ylim=(-3, 103))
+        for ax in axes[4:]:
+            ax.set_xlabel("L∞ radius ε")
+        for ax in axes[::4]:
+            ax.set_ylabel("robust accuracy, %")
+        handles, labels = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=6)
 
 
 def table(rows: dict[str, Any], eps: float) -> str:
@@ -422,13 +438,12 @@ def main(options: argparse.Namespace) -> None:
     started, scale = time.time(), SCALES[options.scale]
     names = wanted(options, NAMES)
     benchmark = Benchmark(options, scale)
-    path = destination(options) / f"detection_benchmark_{slug(options.data)}_{options.scale}"
     for name in names:
         made = benchmark.row(name)
-        rows = added(path.with_suffix(".json"), "rows", name, made, started)
-        draw(rows, slug(options.data), scale.radii, path.with_suffix(".png"))
+        rows = added(options.results, "rows", name, made, started)
+        redraw(options.results, draw)
     print(table(rows, scale.radii[-1]))
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES), sets={"cpu": "mnist"})
+    launch(main, scaled(__doc__, SCALES), "detection_benchmark", draw, sets={"cpu": "mnist"})

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import LOSS_COLORS, redraw
 from runner import (
     Scale,
     added,
-    destination,
     evaluated,
     launch,
     merged,
@@ -112,17 +112,18 @@ def best_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["rate"] == rate]
 
 
-def draw(table: dict[str, list[dict[str, Any]]], png: Path) -> None:
+def draw(results: dict[str, Any], png: Path) -> None:
     """The worst case over clean accuracy, a point for each network; filled at the best rate."""
+    table = results["rows"]
     with report.figure(png, 1, 1, (4.2, 3.4)) as (ax,):
-        for i, (name, rows) in enumerate(table.items()):
-            best = best_of(rows)
+        for name, rows in table.items():
+            color, best = LOSS_COLORS[name], best_of(rows)
             for row in rows:
-                look = f"C{i}" if row in best else "none"
+                look = color if row in best else "none"
                 x, y = 100 * row["clean"], 100 * row["worst case"]
-                ax.plot(x, y, "o", color=f"C{i}", markerfacecolor=look)
+                ax.plot(x, y, "o", color=color, markerfacecolor=look)
                 ax.annotate(f" {row['rate']:g}", (x, y), fontsize=7)
-            ax.plot([], [], "o", color=f"C{i}", label=f"AT on {name}")
+            ax.plot([], [], "o", color=color, label=f"AT on {name}")
         ax.set(xlabel="clean accuracy, %", ylabel="worst case, %")
         ax.legend(fontsize=8)
 
@@ -140,16 +141,15 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table and the figure are written after each loss."""
     scale, started = SCALES[options.scale], time.time()
-    path = destination(options) / f"mmc_at_{slug(options.data)}_{options.scale}"
     table: dict[str, list[dict[str, Any]]] = {}
     for name in wanted(options, LOSSES):
         made = grid(name, scale, options)
-        table = added(path.with_suffix(".json"), "rows", name, made, started)
-        draw(table, path.with_suffix(".png"))
+        table = added(options.results, "rows", name, made, started)
+        redraw(options.results, draw)
     print("| AT on | learning rate | clean | PGD-10 | worst case |")
     print("| --- | ---: | ---: | ---: | ---: |")
     print("\n".join(line(name, rows) for name, rows in table.items()))
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "mmc_at", draw)

@@ -34,7 +34,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from runner import destination, launch, once, scaled, slug, trained, wanted, write_result
+from figures import redraw
+from runner import launch, once, scaled, slug, trained, wanted, write_result
 from tables import draw, markdown
 
 from robustjax import attacks, data, evaluation, files, models, report, training
@@ -204,11 +205,10 @@ def write(table, trainings, scale: Scale, options: argparse.Namespace, started: 
         "rows": table,
         "trainings": trainings,
     }
-    path = destination(options) / f"mmc_{slug(options.data)}_{options.scale}"
-    write_result(path.with_suffix(".json"), result)
-    draw(table, scale.radii, path.with_suffix(".png"))
+    write_result(options.results, result)
+    redraw(options.results, draw)
     print(markdown(table, result["published"], scale.radii))
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES), BATCH_SIZE)
+    launch(main, scaled(__doc__, SCALES), "mmc", draw, BATCH_SIZE)

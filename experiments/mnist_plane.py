@@ -24,7 +24,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from runner import added, destination, launch, scaled, slug, trained, wanted
+from figures import CLASS_COLORS, redraw
+from runner import added, launch, scaled, slug, trained, wanted
 
 from robustjax import centers, data, files, models, report
 
@@ -78,13 +79,14 @@ def spread(features: np.ndarray, labels: np.ndarray) -> float:
     return float(within / np.median([np.linalg.norm(a - b) for a, b in pairs]))
 
 
-def draw(table: dict[str, dict[str, Any]], png: Path) -> None:
+def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a loss: features of test images, a colour a class; crosses are fixed centers."""
+    table = results["losses"]
     with report.figure(png, len(table), 1, (3.0, 3.0)) as axes:
         for ax, (name, row) in zip(axes, table.items(), strict=True):
             z, labels = np.array(row["features"]), np.array(row["labels"])
             for k in np.unique(labels):
-                color, mean = f"C{k}", z[labels == k].mean(0)
+                color, mean = CLASS_COLORS[k], z[labels == k].mean(0)
                 ax.scatter(*z[labels == k].T, s=3, color=color, alpha=0.5, linewidths=0)
                 ax.text(*mean, str(k), fontsize=9, weight="bold", ha="center", va="center")
             if "packing" in LOSSES[name]:
@@ -99,14 +101,13 @@ def draw(table: dict[str, dict[str, Any]], png: Path) -> None:
 def main(options: argparse.Namespace) -> None:
     """Train what is missing; the table and the figure are written after each loss."""
     started = time.time()
-    path = destination(options) / f"mnist_plane_{slug(options.data)}_{options.scale}"
     table: dict[str, dict[str, Any]] = {}
     for name in wanted(options, LOSSES):
-        table = added(path.with_suffix(".json"), "losses", name, measure(name, options), started)
-        draw(table, path.with_suffix(".png"))
+        table = added(options.results, "losses", name, measure(name, options), started)
+        redraw(options.results, draw)
     for name, row in table.items():
         print(f"{name:12s} {100 * row['accuracy']:.1f} %, spread {row['spread']:.3f}")
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "mnist_plane", draw)

@@ -12,10 +12,14 @@ Source:    masked gradients: Athalye et al., ICML 2018; MMC: Pang et al., ICLR 2
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
+import figures
 import jax
 import numpy as np
 import origins
+from figures import ADVERSARIAL, LOSS_COLORS
 from origins import RESULTS
 from runner import parser
 
@@ -32,7 +36,12 @@ ATTACKS = {
 
 def main() -> None:
     """Train if necessary, measure, draw."""
-    options = parser(__doc__).parse_args()
+    known, path = parser(__doc__), RESULTS / "quickstart.json"
+    figures.add_flag(known)
+    options = known.parse_args()
+    if options.draw:
+        figures.redraw(path, draw)
+        return
     parallel.use_all_cores()
     origins.check(RESULTS, options.dirty)
     folder, started = options.runs / "quickstart", time.time()
@@ -48,19 +57,22 @@ def main() -> None:
     origin = report.provenance(report.command_line(), 0, started)
     table = report.table([folder / run for run in NETWORKS]).splitlines()
     result = {"provenance": origin, "table": table, "curves": curves}
-    files.write_json(RESULTS / "quickstart.json", result)
-    draw(curves)
+    files.write_json(path, result)
+    figures.redraw(path, draw)
 
 
-def draw(curves: dict[str, dict[str, list[float]]]) -> None:
-    """A colour for each network; dashed is the blind attack."""
-    with report.figure(RESULTS / "quickstart.png", 2, 1, (4.2, 3.2)) as axes:
+def draw(results: dict[str, Any], png: Path) -> None:
+    """A panel for each attack, a colour for each network; bands are standard errors."""
+    colors = LOSS_COLORS["SCE"], LOSS_COLORS["MMC"], ADVERSARIAL
+    with report.figure(png, 2, 1, (4.2, 3.2), sharey=True) as axes:
         for ax, name in zip(axes, ATTACKS, strict=True):
-            for run, label in NETWORKS.items():
-                found = curves[f"{run}, {name}"]
+            for (run, label), color in zip(NETWORKS.items(), colors, strict=True):
+                found = results["curves"][f"{run}, {name}"]
                 accuracy, error = 100 * np.array(found["accuracy"]), 100 * np.array(found["stderr"])
-                ax.fill_between(EPS, accuracy - error, accuracy + error, alpha=0.2, linewidth=0)
-                ax.plot(EPS, accuracy, marker="o", markersize=4, label=label)
+                ax.fill_between(
+                    EPS, accuracy - error, accuracy + error, color=color, alpha=0.2, lw=0
+                )
+                ax.plot(EPS, accuracy, color=color, marker="o", markersize=4, label=label)
             ax.set(title=f"PGD on the {name}", xlabel="L∞ radius ε", ylim=(0, 101), xlim=(0, 0.3))
         axes[0].set_ylabel("accuracy under attack, %")
         axes[1].legend(loc="upper right")

@@ -18,7 +18,7 @@ Measured:  gpu, MNIST: AUC of K-density under C&W with confidence 10: CE 87.0, R
            .082 and .083. z2 over z1: CE 1.08, RCE 1.38; CIFAR-10: 1.00 and 1.25. cpu, both sets,
            every phase: under PGD on net and K-density together 93 and 95 of 100 MNIST images at .16
            are wrong and accepted (BIM: 5 and 1 %), and all of CIFAR-10 at 8/255 (47 and 42 %).
-           Results go to results/rce_{data}_{scale}.json and two figures beside it.
+           Results go to results/rce_{data}_{scale}.json.
 Source:    Pang et al., NeurIPS 2018. AUC of K-density in an independent replication with ResNet-56
            and untargeted attacks, CE | RCE: `REPLICATION`.
 
@@ -37,7 +37,7 @@ from typing import Any
 
 from rce import tables
 from rce.study import NETS, OBLIVIOUS, PHASES, Scale, Study
-from runner import destination, launch, scaled, slug, wanted, write_result
+from runner import launch, scaled, slug, wanted, write_result
 
 from robustjax import report
 
@@ -116,7 +116,7 @@ SCALES = {
 
 
 def main(options: argparse.Namespace) -> None:
-    """Do what is asked and missing; if everything is asked, write the tables and figures."""
+    """Do what is asked and missing; if everything is asked, write the tables."""
     started = time.time()
     study = Study(options, SCALES[options.scale])
     done: dict[str, dict[str, Any]] = {}
@@ -131,10 +131,7 @@ def main(options: argparse.Namespace) -> None:
         "replication": REPLICATION.get(slug(options.data), {}),
         **done,
     }
-    path = destination(options) / f"rce_{slug(options.data)}_{options.scale}"
-    write_result(path.with_suffix(".json"), result)
-    if {"cw", "geometry"} <= done.keys():
-        study.draw(path.with_suffix(".png"))
+    write_result(options.results, result)
     print(summary(done, study.scale.joint_radii))
 
 
@@ -188,4 +185,4 @@ if __name__ == "__main__":
     known.add_argument(
         "--without", nargs="+", choices=PHASES, default=(), help="leave these out of the tables"
     )
-    launch(main, known)
+    launch(main, known, "rce")

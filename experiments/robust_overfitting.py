@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import Scale, added, destination, launch, merged, once, scaled, slug, trained, wanted
+from figures import redraw
+from runner import Scale, added, launch, merged, once, scaled, slug, trained, wanted
 
 from robustjax import cli, files, report
 
@@ -92,15 +93,15 @@ def interval(values: list[float]) -> str:
     return f"{percent.mean():.1f} ± {percent.std(ddof=len(values) > 1):.1f}"
 
 
-def draw(table: dict[str, list[dict[str, Any]]], png: Path) -> None:
+def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a remedy: robust accuracy over epochs, on training and validation images.
 
     The baseline lies behind each; every seed is a line.
     """
-    columns = min(4, len(table))
-    with report.figure(
-        png, columns, -(-len(table) // columns), (2.9, 2.3), sharex=True, sharey=True
-    ) as axes:
+    table = results["rows"]
+    lines = -(-len(table) // 4)
+    columns = -(-len(table) // lines)
+    with report.figure(png, columns, lines, (2.9, 2.3), sharex=True, sharey=True) as axes:
         for ax in axes[len(table) :]:
             ax.remove()
         for ax, (name, seeds) in zip(axes, table.items(), strict=False):
@@ -124,12 +125,11 @@ def draw(table: dict[str, list[dict[str, Any]]], png: Path) -> None:
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are wanted; the table and the figure are written after each."""
     scale, started = SCALES[options.scale], time.time()
-    path = destination(options) / f"robust_overfitting_{slug(options.data)}_{options.scale}"
     table: dict[str, list[dict[str, Any]]] = {}
     for name in wanted(options, ROWS):
         seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(path.with_suffix(".json"), "rows", name, seeds, started)
-        draw(table, path.with_suffix(".png"))
+        table = added(options.results, "rows", name, seeds, started)
+        redraw(options.results, draw)
     print("\n".join(lines(table)))
 
 
@@ -149,4 +149,4 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "robust_overfitting", draw)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import figures
 import origins
 from origins import RESULTS
 
@@ -58,20 +59,35 @@ def scaled(description: str, scales: Iterable[str]) -> argparse.ArgumentParser:
 def launch(
     main: Callable[[argparse.Namespace], None],
     known: argparse.ArgumentParser,
+    name: str,
+    draw: figures.Draw | None = None,
     batch_size: int = 16,
     sets: Mapping[str, str] = {},
 ) -> None:
     """Call `main` with the flags and the scale's data set; what is wrong with them is a sentence.
 
-    The set is that of `sets`, else digits at smoke scale and CIFAR-10 at the others.
-
     Makes every core a device, as far as the batch size divides over them; call before JAX
     initialises.
+
+    Args:
+      main: gets the flags, and in `options.results` the path NAME_DATA_SCALE.json.
+      known: of `scaled`.
+      name: of the results.
+      draw: their figure; --draw calls it in place of `main`.
+      batch_size: what the devices have to divide.
+      sets: scale -> data set; else digits at smoke scale and CIFAR-10 at the others.
     """
+    if draw:
+        figures.add_flag(known)
     options = known.parse_args()
-    parallel.use_all_cores(batch_size)
     usual = "digits" if options.scale == "smoke" else "cifar10"
     options.data = options.data or sets.get(options.scale, usual)
+    file = f"{name}_{slug(options.data)}_{options.scale}.json"
+    options.results = destination(options) / file
+    if draw and options.draw:
+        figures.redraw(options.results, draw)
+        return
+    parallel.use_all_cores(batch_size)
     origins.check(destination(options), options.dirty)
     try:
         main(options)

@@ -31,7 +31,6 @@ import numpy as np
 from runner import (
     Scale,
     added,
-    destination,
     evaluated,
     launch,
     merged,
@@ -114,15 +113,14 @@ def line(name: str, seeds: list[dict[str, Any]]) -> str:
 def main(options: argparse.Namespace) -> None:
     """Run the rows that are wanted, and print and keep the table."""
     scale, started = SCALES[options.scale], time.time()
-    path = destination(options) / f"speedrun_{slug(options.data)}_{options.scale}.json"
     table: dict[str, Any] = {}
     for name in wanted(options, ROWS):
         seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(path, "rows", name, seeds, started)
+        table = added(options.results, "rows", name, seeds, started)
     print(f"{'':24s}clean, pgd-20, worst case (%), seconds, of the CPU")
     for name, seeds in table.items():
         print(line(name, seeds))
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "speedrun")

@@ -24,7 +24,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from runner import added, destination, evaluated, launch, scaled, slug, trained, wanted
+from runner import added, evaluated, launch, scaled, slug, trained, wanted
 
 from robustjax import files
 
@@ -117,13 +117,12 @@ def markdown(rows: dict[str, list[dict[str, Any]]], published: bool) -> str:
 def main(options: argparse.Namespace) -> None:
     """Make what is missing of the rows, and write the table of all that are there."""
     started = time.time()
-    path = destination(options) / f"table16_{slug(options.data)}_{options.scale}.json"
     for name in wanted(options, ROWS):
         seeds = 1 if options.scale == "smoke" else ROWS[name].seeds
         made = [measure(name, seed, options) for seed in range(seeds)]
-        rows = added(path, "rows", name, made, started)
+        rows = added(options.results, "rows", name, made, started)
     print(markdown(rows, slug(options.data) == "cifar10"))
 
 
 if __name__ == "__main__":
-    launch(main, scaled(__doc__, SCALES))
+    launch(main, scaled(__doc__, SCALES), "table16")

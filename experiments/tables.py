@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from figures import LOSS_COLORS
 
 from robustjax import report
-from robustjax.report.figures import COLORS
 
 WEAK = ("pgd-10-tar", "pgd-10-un", "pgd-50-tar", "pgd-50-un")
 STRONG = ("pgd-mt", "adaptive", "worst")
@@ -43,13 +44,13 @@ def markdown(rows: Rows, published: Mapping[str, Sequence[float]], radii: Sequen
     return "\n".join(lines[1:])
 
 
-def draw(rows: Rows, radii: Sequence[int], png: Path) -> None:
+def draw(results: Mapping[str, Any], png: Path) -> None:
     """Accuracy at each eps: under the paper's untargeted PGD-10, and in the worst case.
 
     A colour for each loss, filled where it was trained on clean images, hollow where on adversarial
     ones. Bars are standard deviations over seeds. Nothing was measured between radii: no lines.
     """
-    colors = dict(zip(dict.fromkeys(map(_loss, rows)), COLORS, strict=False))
+    rows, radii = results["rows"], results["scale"]["radii"]
     shapes = {"": "o", "AT-tar": "^", "AT-un": "s"}
     with report.figure(png, 2, 1, (6.0, 3.8), sharey=True) as axes:
         for ax, column, start, title in (
@@ -58,7 +59,10 @@ def draw(rows: Rows, radii: Sequence[int], png: Path) -> None:
         ):
             columns = (start, *(f"{column}@{k}" for k in radii))
             for i, (name, seeds) in enumerate(rows.items()):
-                kind, color = name.removesuffix(_loss(name)).strip(), colors[_loss(name)]
+                kind, color = (
+                    name.removesuffix(_loss(name)).strip(),
+                    LOSS_COLORS[_loss(name).replace("-10", "")],
+                )
                 found = {
                     place: [100 * row[c] for row in seeds if c in row]
                     for place, c in enumerate(columns)

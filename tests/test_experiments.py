@@ -125,7 +125,7 @@ def test_a_table_and_its_figure(tmp_path):
     sce = next(line for line in text if line.startswith("| SCE"))
     assert [cell.strip() for cell in sce.split("|")[2:4]] == ["92.5 ± 3.5 (0)", "27.5 ± 3.5 (1)"]
     assert text[-1].split("|")[2:4] == [" 80.0 ", " 25.0 "]
-    tables.draw(rows, RADII, tmp_path / "table.png")
+    tables.draw({"rows": rows, "scale": {"radii": RADII}}, tmp_path / "table.png")
     assert (tmp_path / "table.png").stat().st_size > 5000
 
 
@@ -284,7 +284,7 @@ def test_a_figure_of_the_takeaways(panels, tmp_path):
     assert bag_of_tricks.mean_and_spread("clean", [row]) == (50, 5)
     names = list(bag_of_tricks.TAKEAWAYS)[:panels]
     table = {name: {"a": [row, row], "b": [row]} for name in names}
-    bag_of_tricks.draw(table, tmp_path / "tricks.png")
+    bag_of_tricks.draw({"takeaways": table}, tmp_path / "tricks.png")
     assert (tmp_path / "tricks.png").stat().st_size > 5000
 
 
@@ -340,7 +340,7 @@ def test_results_of_changed_code_are_kept_only_on_demand(changed, tmp_path, monk
     monkeypatch.setattr(sys, "argv", ["mmc_cifar10.py", "--scale", "cpu"])
     monkeypatch.setattr(runner.parallel, "use_all_cores", lambda batch_size: None)
     with refused:
-        runner.launch(mmc_cifar10.main, runner.scaled("about", mmc_cifar10.SCALES))
+        runner.launch(mmc_cifar10.main, runner.scaled("about", mmc_cifar10.SCALES), "mmc")
 
 
 def test_origins_are_counted(tmp_path):
@@ -359,7 +359,7 @@ def test_data_that_are_missing_are_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(
         SystemExit, match=r"^mmc_cifar10.py: cifar10 is not prepared in .*--data-dir"
     ):
-        runner.launch(mmc_cifar10.main, runner.scaled("about", mmc_cifar10.SCALES))
+        runner.launch(mmc_cifar10.main, runner.scaled("about", mmc_cifar10.SCALES), "mmc")
 
 
 SCRIPTS = sorted(p for p in FOLDER.rglob("*.py") if 'if __name__ == "__main__"' in p.read_text())
@@ -402,11 +402,12 @@ def test_courses_are_added_to_those_that_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(convergence, "train", lambda name, *rest: trained.append(name))
     course = {"epoch": [1.0, 2.0], "seconds": [3.0, 6.0], "error": [0.5, 0.25]}
     monkeypatch.setattr(convergence, "course", lambda run: course)
-    flags = {"data": "digits", "scale": "smoke", "runs": tmp_path}
+    results = tmp_path / "convergence_digits_smoke.json"
+    flags = {"data": "digits", "scale": "smoke", "runs": tmp_path, "results": results}
     for name in ("SCE", "MMC-10"):
         convergence.main(argparse.Namespace(**flags, only=name))
     assert set(trained) == {"SCE", "MMC-10"}
-    kept = runner.files.read_json(tmp_path / "convergence_digits_smoke.json")["courses"]
+    kept = runner.files.read_json(results)["courses"]
     assert kept == {name: [course] * trained.count(name) for name in ("SCE", "MMC-10")}
 
 

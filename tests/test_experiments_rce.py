@@ -1,4 +1,4 @@
-"""The parts of experiments/rce: detectors, attacks, geometry, tables and figures."""
+"""The parts of experiments/rce: detectors, attacks, geometry and tables."""
 
 import pathlib
 import sys
@@ -93,13 +93,6 @@ def test_non_me_is_the_detector_s():
     np.testing.assert_allclose(feature_geometry.non_me(logits.astype(float)), mine, rtol=1e-5)
 
 
-def test_a_plane_is_orthonormal_even_of_parallel_vectors():
-    u, v = np.array([3.0, 4.0, 0.0]), np.array([1.0, 1.0, 1.0])
-    for second in (v, 2 * u):
-        basis = np.stack(feature_geometry.plane(u, second))
-        np.testing.assert_allclose(basis @ basis.T, np.eye(2), atol=1e-12)
-
-
 def test_the_linear_autoencoder_reconstructs_its_own_subspace():
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (50, 8, 8, 1)).astype(np.uint8)
@@ -122,14 +115,3 @@ def test_the_detection_tables_say_what_their_rows_hold():
     joint = {"CE": {"lid@.1": row(0.125)}, "RCE": {"lid@.1": row(0.75)}}
     line = tables.beside(found, joint, [".1"]).splitlines()[-1]
     assert line == "| lid | 50.0 | 50.0 | 12.5 | 12.5 | - | - | 75.0 | 75.0 |"
-
-
-def test_the_figures_of_features_and_domains(tmp_path):
-    head, rng = simplex_head(), np.random.default_rng(3)
-    png = tmp_path / "domain.png"
-    feature_geometry.draw_domains({"CE": (head, np.array([1.0, 0.2]), 0.1)}, png)
-    features = rng.normal(size=(20, 4))
-    feature_geometry.draw_features(
-        {"CE": (features, np.arange(20) % 3, features[:4])}, tmp_path / "t.png"
-    )
-    assert min(png.stat().st_size, (tmp_path / "t.png").stat().st_size) > 5000

@@ -8,15 +8,11 @@ that is classified otherwise with a non-ME of at least a detector's threshold (P
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from sklearn.manifold import TSNE
-
-from robustjax import report
 
 
 class Head(NamedTuple):
@@ -134,66 +130,3 @@ def measure(head: Head, features: np.ndarray, least: float) -> dict:
         "threshold": least,
         "z2 over z1, quartiles": quartiles,
     }
-
-
-def draw_domains(nets: dict[str, tuple[Head, np.ndarray, float]], png: Path) -> None:
-    """The plane through z0, z1 and z2: the classes, non-ME isolines, and the threshold's in black.
-
-    Args:
-      nets: name -> (head, z0, threshold of the non-ME).
-      png: where it goes.
-    """
-    with report.figure(png, len(nets), 1, (4.8, 4.2)) as axes:
-        for ax, (name, (head, z0, least)) in zip(axes, nets.items(), strict=True):
-            z1, z2 = nearest_wrong(head, z0), nearest_unnoticed(head, z0, least)
-            far = z0 + 2 * (z1 - z0) if z2 is None else z2
-            unit, across = plane(z1 - z0, far - z0)
-            scale = np.linalg.norm(z1 - z0)
-            places = np.array([[v @ unit, v @ across] for v in (0 * z0, z1 - z0, far - z0)]) / scale
-            low, high = places.min(0), places.max(0)
-            half = 0.85 * max(high - low)
-            x, y = (np.linspace(c - half, c + half, 220) for c in (low + high) / 2)
-            grid = np.stack(np.meshgrid(x, y), -1) * scale
-            logits = head.logits(z0 + grid[..., :1] * unit + grid[..., 1:] * across)
-            classes, entropy = logits.argmax(-1), non_me(logits)
-            bounds = np.arange(logits.shape[-1] + 1) - 0.5
-            ax.contourf(x, y, classes, bounds, cmap="tab10", alpha=0.3)
-            levels = np.unique(np.round(np.quantile(entropy, np.linspace(0.1, 0.9, 6)), 4))
-            ax.contour(x, y, entropy, levels, colors="0.5", linewidths=0.7)
-            ax.contour(x, y, entropy, [least], colors="k", linewidths=1.6)
-            apart = z2 is not None and np.linalg.norm(places[2] - places[1]) > 0.02
-            labels = ("z0", "z1", "z2") if apart else ("z0", "z1" if z2 is None else "z1 = z2")
-            for place, label in zip(places, labels, strict=False):
-                ax.plot(*place, "ko", markersize=5)
-                ax.annotate(label, place, xytext=(5, 5), textcoords="offset points")
-            ax.set(title=f"{name}: non-ME {least:.3f} in black", xlabel="in units of |z1 - z0|")
-            ax.set_aspect("equal")
-            ax.grid(False)
-
-
-def plane(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal vectors of the plane through 0, u and v; any second one if v is along u."""
-    first = u / np.linalg.norm(u)
-    second = v - (v @ first) * first
-    if np.linalg.norm(second) < 1e-6 * np.linalg.norm(v):
-        second = np.eye(len(u))[np.abs(first).argmin()]
-        second -= (second @ first) * first
-    return first, second / np.linalg.norm(second)
-
-
-def draw_features(nets: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], png: Path) -> None:
-    """t-SNE of the last features: clean images coloured by class, adversarial ones as crosses.
-
-    Args:
-      nets: name -> (clean features (N, D), labels (N,), adversarial features (M, D)).
-      png: where it goes.
-    """
-    with report.figure(png, len(nets), 1, (4.6, 4.4)) as axes:
-        for ax, (name, (clean, labels, adversarial)) in zip(axes, nets.items(), strict=True):
-            both = np.concatenate([clean, adversarial])
-            found = TSNE(perplexity=min(30, len(both) / 4), random_state=0).fit_transform(both)
-            own, other = found[: len(clean)], found[len(clean) :]
-            ax.scatter(*own.T, c=labels, cmap="tab10", s=8, linewidths=0)
-            ax.plot(*other.T, "kx", markersize=3, markeredgewidth=0.6)
-            ax.set(title=f"{name}: crosses are adversarial", xticks=[], yticks=[])
-            ax.grid(False)

@@ -1,4 +1,4 @@
-"""One data set at one scale: train, attack, watch and draw.
+"""One data set at one scale: train, attack and watch.
 
 Every phase of a net leaves a JSON file in its run directory and is not repeated.
 """
@@ -121,8 +121,6 @@ class Study:
         n, run = self.scale.n[phase], self.folder / name.lower()
         named = oblivious(phase, self.scale, self.test.image_shape)
         found = self.under(self.watched[name].logits_fn, named, n, run / "journal")
-        if phase == "cw":
-            found.save_images(run / "cw.npz")
         rows = {attack: self.row(images) for attack, images in found.adversarial.items()}
         for attack, row in rows.items():
             row["zero gradient"] = found.zero_gradient.get(attack)
@@ -218,23 +216,6 @@ class Study:
         }
         verb = verbs.get(phase, partial(self.oblivious, phase))
         return once(self.folder / name.lower() / f"{phase}.json", partial(verb, name))
-
-    def draw(self, png: Path) -> None:
-        """Both figures, beside the results."""
-        domains, points = {}, {}
-        for name, net in self.watched.items():
-            head, features, least = self.domain(name)
-            usable = feature_geometry.non_me(head.logits(features)) >= least
-            domains[name] = head, features[usable][0], least
-            with np.load(self.folder / name.lower() / "cw.npz") as kept:
-                made = kept["C&W"]
-            fools = nets.predictions(net, made) != self.test.labels[: len(made)]
-            made = nets.features(net, made[fools & self.right(name)[: len(made)]])
-            n = self.scale.n["gradient"]
-            shown = nets.features(net, self.images[:n])
-            points[name] = shown, self.test.labels[:n], made
-        feature_geometry.draw_domains(domains, png.with_name(f"{png.stem}_domain.png"))
-        feature_geometry.draw_features(points, png.with_name(f"{png.stem}_tsne.png"))
 
 
 def quartiles(values: np.ndarray) -> list[float] | None:

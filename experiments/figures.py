@@ -1,0 +1,71 @@
+"""Results files and their figures: each is drawn from its file, when it is made and by --draw.
+
+NAME.json has NAME.png beside it, and NAME.npz where the points of the figure are too many for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axis import Axis
+
+from robustjax import files
+from robustjax.report.figures import COLORS
+from robustjax.writing import replacing
+
+Draw = Callable[[dict[str, Any], Path], None]
+"""draw(what the results file holds, path of the figure)."""
+
+LOSS_COLORS = {
+    "SCE": COLORS[0],
+    "MMC": COLORS[1],
+    "MMLDA": COLORS[3],
+    "L-GM": COLORS[4],
+    "MMC (rand)": COLORS[5],
+    "Center": COLORS[6],
+}
+"""The colour of each loss in all figures."""
+ADVERSARIAL = COLORS[2]
+"""That of adversarial training, where it is beside them."""
+NAMES = ("blue", "orange", "green", "red", "purple", "brown", "pink", "gray", "olive", "cyan")
+CLASS_COLORS = tuple(f"tab:{name}" for name in NAMES)
+"""The colours of ten classes."""
+
+
+def add_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag that draws and computes nothing."""
+    parser.add_argument(
+        "--draw", action="store_true", help="draw the figure again from the results, and stop"
+    )
+
+
+def redraw(path: Path, draw: Draw) -> None:
+    """Draw the figure of a results file, beside it."""
+    if not path.exists():
+        sys.exit(f"{Path(sys.argv[0]).name}: there is no {path} to draw")
+    draw(read(path), path.with_suffix(".png"))
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Write the ticks of a logarithmic axis as people read numbers: 0.1, 1, 10, 60."""
+    axis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A results file; the arrays beside it are its "points"."""
+    content, beside = files.read_json(path), path.with_suffix(".npz")
+    if beside.exists():
+        with np.load(beside) as kept:
+            content["points"] = dict(kept)
+    return content
+
+
+def keep_points(path: Path, points: Mapping[str, np.ndarray]) -> None:
+    """Put the arrays of a figure beside its results file."""
+    with replacing(path.with_suffix(".npz")) as file:
+        np.savez_compressed(file, **points)
