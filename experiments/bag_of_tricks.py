@@ -32,6 +32,7 @@ seed by seed: vmapped over three of them it is 3.4 times as slow (`benchmarks/se
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import time
@@ -151,7 +152,7 @@ def draw(results: dict[str, Any], png: Path) -> None:
                 x = np.arange(len(cells)) + aside
                 how = {"fmt": "o", "markersize": 4, "capsize": 3, "linewidth": 1}
                 ax.errorbar(x, *zip(*cells, strict=True), label=label, **how)
-            ax.set_xticks(range(len(choices)), [two_lines(name) for name in choices], fontsize=8)
+            ax.set_xticks(range(len(choices)), [two_lines(name) for name in choices], fontsize=7.5)
             ax.set(title=takeaway, xlim=(-0.5, len(choices) - 0.5))
             ax.grid(False, axis="x")
         for ax in axes[: len(table) : columns]:
@@ -161,12 +162,12 @@ def draw(results: dict[str, Any], png: Path) -> None:
 
 
 def two_lines(setting: str) -> str:
-    """A setting's name, as ticks that stand close have room for it."""
-    return (
-        setting.replace(", width x ", "\nx ")
-        .replace(", lr ", ",\nlr ")
-        .replace(" steps", "\nsteps")
-    )
+    """A setting's name for a tick: numbers as people write them, long names on two lines."""
+    with contextlib.suppress(ValueError):
+        return np.format_float_positional(float(setting), trim="-")
+    for old, new in ((", width x ", "\nwidth "), (", lr ", ",\nrate 0"), (" steps", "\nsteps")):
+        setting = setting.replace(old, new)
+    return setting
 
 
 def mean_and_spread(column: str, seeds: list[dict[str, Any]]) -> tuple[float, float]:

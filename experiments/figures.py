@@ -9,14 +9,16 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axis import Axis
 
 from robustjax import files
 from robustjax.report.figures import COLORS
 from robustjax.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 Draw = Callable[[dict[str, Any], Path], None]
 """draw(what the results file holds, path of the figure)."""
@@ -52,20 +54,24 @@ def redraw(path: Path, draw: Draw) -> None:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Write the ticks of a logarithmic axis as people read numbers: 0.1, 1, 10, 60."""
-    axis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+    """Write the ticks of a logarithmic axis as people read numbers: 0.1, 1, 10, 60.
+
+    Those between the powers of ten only where there are few of these.
+    """
+    low, high = axis.get_view_interval()
+    axis.set(major_formatter="{x:g}", minor_formatter="{x:g}" if high < 30 * low else "")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A results file; the arrays beside it are its "points"."""
+    """A results file; the arrays beside it are its "arrays"."""
     content, beside = files.read_json(path), path.with_suffix(".npz")
     if beside.exists():
         with np.load(beside) as kept:
-            content["points"] = dict(kept)
+            content["arrays"] = dict(kept)
     return content
 
 
-def keep_points(path: Path, points: Mapping[str, np.ndarray]) -> None:
+def keep_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Put the arrays of a figure beside its results file."""
     with replacing(path.with_suffix(".npz")) as file:
-        np.savez_compressed(file, **points)
+        np.savez_compressed(file, **arrays)

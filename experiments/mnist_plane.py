@@ -91,11 +91,14 @@ def draw(results: dict[str, Any], png: Path) -> None:
                 ax.text(*mean, str(k), fontsize=9, weight="bold", ha="center", va="center")
             if "packing" in LOSSES[name]:
                 fixed = centers.packing(len(np.unique(labels)), 2, 10.0, 0)
-                ax.scatter(*np.asarray(fixed).T, marker="x", color="black", s=18, linewidths=0.8)
+                look = {"marker": "x", "color": "black", "s": 18, "linewidths": 0.8}
+                ax.scatter(*np.asarray(fixed).T, **look, label="the loss's center of a class")
             ax.set_title(f"{name}: {100 * row['accuracy']:.1f} %", fontsize=10)
             ax.set_aspect("equal", adjustable="datalim")
             ax.set(xlabel="first feature")
         axes[0].set(ylabel="second feature")
+        handles = axes[-1].get_legend_handles_labels()
+        axes[-1].figure.legend(*handles, loc="outside lower right")
 
 
 def main(options: argparse.Namespace) -> None:

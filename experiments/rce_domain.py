@@ -20,17 +20,19 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from figures import CLASS_COLORS, keep_points, redraw
-from matplotlib.axes import Axes
+from figures import CLASS_COLORS, keep_arrays, redraw
 from rce import feature_geometry
 from rce.feature_geometry import Head, non_me
 from runner import launch, scaled, slug, wanted, write_result
 
 from robustjax import data, models, report, training
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METHODS = {"CE": training.SCE(feature_dim=2), "RCE": training.RCE(feature_dim=2)}
 CLASSES = ("0", "1", "2")
@@ -100,7 +102,7 @@ def typical(features: np.ndarray) -> np.ndarray:
 
 def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a net: features by class, boundaries, the lines of the largest non-ME, z0, z1, z2."""
-    points, nets = results["points"], results["nets"]
+    points, nets = results["arrays"], results["nets"]
     labels = points["labels"]
     with report.figure(png, len(nets), 1, (4.9, 4.2)) as axes:
         for ax, (name, row) in zip(axes, nets.items(), strict=True):
@@ -163,7 +165,7 @@ def main(options: argparse.Namespace) -> None:
     if options.only:
         return
     origin = report.provenance(report.command_line(), 0, started)
-    keep_points(options.results, points)
+    keep_arrays(options.results, points)
     write_result(options.results, {"provenance": origin, "nets": rows})
     redraw(options.results, draw)
 

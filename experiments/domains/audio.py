@@ -10,7 +10,6 @@ Source:    Carlini & Wagner, "Audio adversarial examples", 2018, whose distortio
            Barney (1952) measured for men, excited by the pulses of a random pitch, in random noise.
 """
 
-from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -28,6 +27,7 @@ FORMANTS = {"i": (270, 2290), "e": (530, 1840), "a": (730, 1090), "o": (570, 840
 SYLLABLES = [a + b for a in FORMANTS for b in FORMANTS if a != b]  # twenty glides
 TRAIN, CLIPS, STEPS = 2000, 16, 400
 ROUNDS, ATTACK_STEPS = 8, 40
+SHOWN = ("clip", "changed", "syllables")  # of the first seed
 
 
 def clip(rng, syllable):
@@ -63,7 +63,7 @@ def decibels(change, x):
     return 20 * np.log10(np.abs(change).max((1, 2)) / np.abs(x).max((1, 2)))
 
 
-def measured(png, seed):
+def measured(seed):
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     labels = rng.integers(len(SYLLABLES), size=TRAIN + CLIPS)
     x = np.stack([clip(rng, SYLLABLES[k]) for k in labels])[..., None]
@@ -78,39 +78,44 @@ def measured(png, seed):
     noise = size * rng.choice([-1, 1], x.shape).astype(np.float32)
     heard, random = np.asarray(model(x_adv)).argmax(1), np.asarray(model(x + noise)).argmax(1)
     hit = heard == targets
-    if seed == frame.SEEDS[0]:
-        draw(png, x[0, :, 0], x_adv[0, :, 0], SYLLABLES[y[0]], SYLLABLES[targets[0]])
     return {
         "accuracy": frame.accuracy(model, x, y),
         "target_reached": hit.mean(),
         "median_db": np.median(decibels(change, x)[hit]),
         "target_reached_by_noise": (random == targets).mean(),
         "accuracy_on_noise": (random == y).mean(),
+        "clip": x[0, :, 0],
+        "changed": x_adv[0, :, 0],
+        "syllables": (y[0], targets[0]),
     }
 
 
-def draw(png, x, x_adv, spoken, heard):
+def main() -> dict:
+    found = frame.over_seeds(measured)
+    shown = {name: np.array(found.pop(name)["seeds"][0]) for name in SHOWN}
+    return found | {"arrays": shown}
+
+
+def draw(results: dict, png: Path) -> None:
     """The waveforms over each other, and the spectrograms of the clip and of the change."""
+    x, x_adv, named = (results["arrays"][name] for name in SHOWN)
+    spoken, heard = (SYLLABLES[label] for label in named)
     time = 1000 * np.arange(LENGTH) / RATE
     with report.figure(png, 3, 1, (3.6, 3.0)) as axes:
         axes[0].plot(time, x, color=frame.GIVEN, linewidth=0.8, label=f'clip, "{spoken}"')
         axes[0].plot(
             time, x_adv - x, color=frame.ATTACK, linewidth=0.8, label=f'change to "{heard}"'
         )
-        axes[0].set(xlabel="ms", ylabel="amplitude", title="Waveforms", ylim=(-1, 1))
+        axes[0].set(xlabel="time, ms", ylabel="amplitude", title="Waveforms", ylim=(-1, 1))
         axes[0].legend()
-        for ax, wave, title in ((axes[1], x, "Clip, dB"), (axes[2], x_adv - x, "Change, dB")):
+        for ax, wave, title in ((axes[1], x, "Clip"), (axes[2], x_adv - x, "Change")):
             hertz, seconds, power = spectrogram(wave, RATE, nperseg=128, noverlap=96)
             level = 10 * np.log10(power + 1e-12)
             image = ax.pcolormesh(1000 * seconds, hertz, level, vmin=-110, vmax=-40, cmap="magma")
-            ax.set(xlabel="ms", ylabel="Hz", title=title)
+            ax.set(xlabel="time, ms", ylabel="frequency, Hz", title=title)
             ax.grid(False)
-        ax.figure.colorbar(image, ax=axes[1:])
-
-
-def main(folder: Path) -> dict:
-    return frame.over_seeds(partial(measured, folder / "audio.png"))
+        ax.figure.colorbar(image, ax=axes[1:], label="power, dB")
 
 
 if __name__ == "__main__":
-    frame.run(__file__, __doc__, main, "scipy")
+    frame.run(__file__, __doc__, main, draw, "scipy")

@@ -106,15 +106,18 @@ def measured(seed):
     return found
 
 
-def main(folder: Path) -> dict:
-    found, unit = frame.over_seeds(measured), "eps (1 m, 1 m/s, 0.1 rad, 1 rad/s)"
+def main() -> dict:
+    return {"eps": EPS, "training_eps": TRAINING_EPS, "return": frame.over_seeds(measured)}
+
+
+def draw(results: dict, png: Path) -> None:
+    found, unit = results["numbers"]["return"], "eps (1 m, 1 m/s, 0.1 rad, 1 rad/s)"
     kinds = {"noise": ("noise", frame.RANDOM), "attack": ("worst of three PGD", frame.ATTACK)}
     titles = {"plain": "Plain policy", "under attack": f"Trained under attack, eps {TRAINING_EPS}"}
     lines = {n: {f"{n}, {k}": line for k, line in kinds.items()} for n in titles}
     panels = [frame.Panel(titles[n], unit, EPS, found, lines[n]) for n in titles]
-    frame.curves(folder / "cartpole.png", "return", panels, LIMIT)
-    return {"eps": EPS, "training_eps": TRAINING_EPS, "return": found}
+    frame.curves(png, "return", panels, LIMIT)
 
 
 if __name__ == "__main__":
-    frame.run(__file__, __doc__, main)
+    frame.run(__file__, __doc__, main, draw)

@@ -17,6 +17,7 @@ from robustjax.report.figures import COLORS
 
 sys.path.append(str(Path(__file__).parents[1]))
 import recording
+from figures import Draw
 
 SEEDS = (0, 1, 2)
 ATTACK, RANDOM, BEST, OTHER, GIVEN = COLORS[1], COLORS[6], COLORS[0], COLORS[3], COLORS[2]
@@ -24,9 +25,11 @@ ATTACK, RANDOM, BEST, OTHER, GIVEN = COLORS[1], COLORS[6], COLORS[0], COLORS[3],
 many random ones as the attack tries, another attack, the input as given."""
 
 
-def run(path: str, about: str, main: Callable[[Path], dict[str, Any]], *packages: str) -> None:
-    """Keep what `main` measures and draws in results/domains."""
-    recording.run(path, about, main, SEEDS[0], ("scikit-learn", "matplotlib", *packages))
+def run(
+    file: str, about: str, main: Callable[[], dict[str, Any]], draw: Draw, *packages: str
+) -> None:
+    """Keep what `main` measures, and what `draw` makes of it, in results/domains."""
+    recording.run(file, about, main, draw, SEEDS[0], ("scikit-learn", "matplotlib", *packages))
 
 
 def trained(
@@ -99,5 +102,6 @@ def curves(png: Path, ylabel: str, panels: Sequence[Panel], top: float = 1.0) ->
                 ax.fill_between(panel.x, rows.min(0), rows.max(0), color=color, alpha=0.2, lw=0)
                 ax.plot(panel.x, rows.mean(0), "o-", color=color, markersize=3, label=label)
             ax.set(title=panel.title, xlabel=panel.xlabel, ylim=(0, 1.04 * top))
-            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18))
+            if ax is axes[0] or [*panel.lines.values()] != [*panels[0].lines.values()]:
+                ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18))
         axes[0].set_ylabel(ylabel)

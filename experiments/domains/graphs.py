@@ -107,14 +107,18 @@ def measured(kind, seed):
     return dict(zip(COLORS, np.transpose(found), strict=True))
 
 
-def main(folder: Path) -> dict:
+def main() -> dict:
     found = {kind: frame.over_seeds(partial(measured, kind)) for kind in KINDS}
-    lines = {name: (f"{name} of {DRAWS}", color) for name, color in COLORS.items()}
-    label, percent = "flips, % of the edges", [100 * share for share in SHARES]
-    panels = [frame.Panel(kind, label, percent, found[kind], lines) for kind in KINDS]
-    frame.curves(folder / "graphs.png", "accuracy on unlabelled nodes", panels)
     return {"shares_of_edges": SHARES, "accuracy": found}
 
 
+def draw(results: dict, png: Path) -> None:
+    found = results["numbers"]["accuracy"]
+    lines = {name: (f"{name} of {DRAWS}", color) for name, color in COLORS.items()}
+    label, percent = "flips, % of the edges", [100 * share for share in SHARES]
+    panels = [frame.Panel(kind, label, percent, found[kind], lines) for kind in KINDS]
+    frame.curves(png, "accuracy on unlabelled nodes", panels)
+
+
 if __name__ == "__main__":
-    frame.run(__file__, __doc__, main, "networkx")
+    frame.run(__file__, __doc__, main, draw, "networkx")

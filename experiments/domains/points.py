@@ -98,8 +98,12 @@ def measured(seed):
     }
 
 
-def main(folder: Path) -> dict:
-    found = frame.over_seeds(measured)
+def main() -> dict:
+    return {"eps": RADII, "points": COUNTS, "accuracy": frame.over_seeds(measured)}
+
+
+def draw(results: dict, png: Path) -> None:
+    found = results["numbers"]["accuracy"]
     near = {"jitter": ("uniform noise", frame.RANDOM), "apgd": ("APGD", frame.ATTACK)}
     far = {
         "dropped at random": ("dropped at random", frame.RANDOM),
@@ -110,9 +114,8 @@ def main(folder: Path) -> dict:
         frame.Panel("All points moved", "eps (L∞; a set is 1 wide)", RADII, found, near),
         frame.Panel("A few points changed", f"points of {POINTS}", COUNTS, found, far),
     ]
-    frame.curves(folder / "points.png", "accuracy", panels)
-    return {"eps": RADII, "points": COUNTS, "accuracy": found}
+    frame.curves(png, "accuracy", panels)
 
 
 if __name__ == "__main__":
-    frame.run(__file__, __doc__, main)
+    frame.run(__file__, __doc__, main, draw)

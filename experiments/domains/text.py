@@ -108,13 +108,16 @@ def measured(seed):
     return {n: tried("PGD" in n, CANDIDATES if "best" in n else 1) for n in COLORS}
 
 
-def main(folder: Path) -> dict:
-    found = frame.over_seeds(measured)
+def main() -> dict:
+    return {"accuracy_after_swaps": frame.over_seeds(measured)}
+
+
+def draw(results: dict, png: Path) -> None:
+    found = results["numbers"]["accuracy_after_swaps"]
     lines = {n: (n.replace("best", f"best of {CANDIDATES}"), c) for n, c in COLORS.items()}
     shown = "Language of a sentence", f"swapped letters of {LENGTH}", range(SWAPS + 1), found, lines
-    frame.curves(folder / "text.png", "accuracy", [frame.Panel(*shown)])
-    return {"accuracy_after_swaps": found}
+    frame.curves(png, "accuracy", [frame.Panel(*shown)])
 
 
 if __name__ == "__main__":
-    frame.run(__file__, __doc__, main, "spacy")
+    frame.run(__file__, __doc__, main, draw, "spacy")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import script
+from figures import LOSS_COLORS
 
 from robustjax import centers, report
 
@@ -25,15 +26,38 @@ SHOWN = {
 }
 
 
-def draw(ax, found, title):
+def main() -> dict:
+    rows = []
+    for (classes, dim), (name, optimum) in SHOWN.items():
+        found = centers.packing(classes, dim, seed=script.SEED)
+        smallest = centers.smallest_distance(found)
+        cosine = 1 - smallest**2 / 2
+        rows.append(
+            {"classes": classes, "dim": dim, "name": name, "smallest_distance": smallest}
+            | {"largest_cosine": cosine, "above_optimum": cosine - optimum}
+            | {"centers": np.round(found, 6)}
+        )
+    return {"arrangements": rows}
+
+
+def draw(results: dict, png: Path) -> None:
+    """A panel an arrangement."""
+    rows = results["numbers"]["arrangements"]
+    with report.figure(png, 3, 2, (2.6, 2.6), subplot_kw={"projection": "3d"}) as axes:
+        for ax, row in zip(axes, rows, strict=True):
+            title = f"{row['classes']} classes, {row['dim']}-D: {row['name']}"
+            draw_points(ax, np.array(row["centers"]), title)
+
+
+def draw_points(ax, found, title):
     """Points, and a line between any two that are as close as the closest pair."""
     flat = np.zeros((len(found), 3))
     flat[:, : found.shape[1]] = found
     distances = centers.pairwise_distances(found)
     near = distances < 1.001 * centers.smallest_distance(found)
     for i, j in np.argwhere(np.triu(near, 1)):
-        ax.plot(*flat[[i, j]].T, color="C0", linewidth=1)
-    ax.scatter(*flat.T, color="C1", s=30, depthshade=False)
+        ax.plot(*flat[[i, j]].T, color="0.4", linewidth=1)
+    ax.scatter(*flat.T, color=LOSS_COLORS["MMC"], s=30, depthshade=False)
     ax.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1), xticks=[], yticks=[], zticks=[])
     ax.set_title(title, loc="center")
     ax.set_box_aspect((1, 1, 1), zoom=1.3)
@@ -42,22 +66,5 @@ def draw(ax, found, title):
         ax.view_init(90, -90)
 
 
-def main(folder: Path) -> dict:
-    rows = []
-    with report.figure(
-        folder / "arrangements.png", 3, 2, (2.4, 2.4), subplot_kw={"projection": "3d"}
-    ) as axes:
-        for ax, ((classes, dim), (name, optimum)) in zip(axes, SHOWN.items(), strict=True):
-            found = centers.packing(classes, dim, seed=script.SEED)
-            smallest = centers.smallest_distance(found)
-            cosine = 1 - smallest**2 / 2
-            rows.append(
-                {"classes": classes, "dim": dim, "name": name, "smallest_distance": smallest}
-                | {"largest_cosine": cosine, "above_optimum": cosine - optimum}
-            )
-            draw(ax, found, f"L = {classes}, d = {dim}: {name}")
-    return {"arrangements": rows}
-
-
 if __name__ == "__main__":
-    script.run(__file__, __doc__, main)
+    script.run(__file__, __doc__, main, draw)

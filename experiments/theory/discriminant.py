@@ -44,29 +44,37 @@ def efron():
     return rows
 
 
-def main(folder: Path) -> dict:
+def main() -> dict:
     curves = {"two normals": learn(NORMAL), "a part far off": learn(FAR)}
-    rows = efron()
-    with report.figure(folder / "discriminant.png", 3, 1, (4.0, 3.3)) as (*panels, right):
-        for ax, (title, curve) in zip(panels, curves.items(), strict=True):
+    best = theory.error_rate(2.5)
+    return {"sizes": SIZES, "bayes_error": best, "test_error": curves, "efron": efron()}
+
+
+def draw(results: dict, png: Path) -> None:
+    """Test errors over the size of the training set, and the ratio of excess errors over Delta."""
+    numbers = results["numbers"]
+    titles = {"two normals": "two normal classes", "a part far off": "a part of a class far off"}
+    with report.figure(png, 3, 1, (4.0, 3.3)) as (*panels, right):
+        for ax, (case, curve) in zip(panels, numbers["test_error"].items(), strict=True):
             for rule, line in curve.items():
-                ax.errorbar(SIZES, line["mean"], line["standard_error"], label=rule, capsize=2)
-            ax.set(xscale="log", xlabel="training examples", title=f"test error: {title}")
-            ax.legend()
-        best = theory.error_rate(2.5)
-        panels[0].axhline(best, color="k", linestyle=":", linewidth=1)
-        panels[0].annotate("Bayes", (SIZES[0], best), va="bottom", fontsize=8)
-        panels[1].set_ylim(bottom=0)
+                mean, error = (100 * np.array(line[k]) for k in ("mean", "standard_error"))
+                ax.errorbar(numbers["sizes"], mean, error, label=rule, capsize=2)
+            ax.set(xscale="log", xlabel="training examples", title=titles[case])
+            ax.set(ylabel="test error, %", ylim=(0, None))
+            ax.set_xticks(numbers["sizes"], numbers["sizes"])
+            ax.minorticks_off()
+        best = 100 * numbers["bayes_error"]
+        panels[0].axhline(best, color="k", linestyle=":", linewidth=1, label="Bayes")
+        panels[0].legend()
         delta = np.linspace(0, 4, 81)
-        right.plot(delta, [theory.efron_efficiency(d) for d in delta], label="Efron 1975")
-        points = [[row[key] for row in rows] for key in ("delta", "sampled", "standard_error")]
-        right.errorbar(*points, fmt="k.", capsize=2, label=f"sampled, {EFRON_SIZE} examples")
-        right.set(
-            xlabel="Mahalanobis distance Δ", title="excess error, LDA / logistic", ylim=(0, 1.1)
-        )
+        right.plot(delta, [theory.efron_efficiency(d) for d in delta], "k-", label="Efron 1975")
+        keys = ("delta", "sampled", "standard_error")
+        points = [[row[key] for row in numbers["efron"]] for key in keys]
+        right.errorbar(*points, fmt="k.", capsize=2, label=f"sampled, {EFRON_SIZE:,} examples")
+        right.set(xlabel="Mahalanobis distance Δ", ylim=(0, 1.1), title="two normal classes")
+        right.set(ylabel="excess error of LDA over logistic's")
         right.legend()
-    return {"sizes": SIZES, "bayes_error": best, "test_error": curves, "efron": rows}
 
 
 if __name__ == "__main__":
-    script.run(__file__, __doc__, main)
+    script.run(__file__, __doc__, main, draw)

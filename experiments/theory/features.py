@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import script
+from figures import LOSS_COLORS, plain_ticks
 from scipy.stats import spearmanr
 
 from robustjax import data, models, report, theory, training
@@ -59,7 +60,7 @@ def scale_of(features, labels):
     return np.linalg.norm(theory.unit_distance(features, labels)) / np.linalg.norm(features)
 
 
-def main(folder: Path) -> dict:
+def main() -> dict:
     sets = {name: data.load("digits", name) for name in ("train", "test")}
     found = {name: features_of(*how, sets) for name, how in METHODS.items()}
     densities = {name: measure(sets, z) for name, z in found.items()}
@@ -67,24 +68,36 @@ def main(folder: Path) -> dict:
     away = found["MMC"]["train"] - head.head.constant(10)[sets["train"].labels]
     loss = 0.5 * np.sum(away**2, 1)
     correlation = spearmanr(loss, densities["MMC"]["train"]).statistic
-    with report.figure(folder / "features.png", 2, 1, (4.4, 3.2)) as axes:
-        for i, (name, log_density) in enumerate(densities.items()):
-            for part, style in (("train", "-"), ("test", "--")):
-                x = np.sort(log_density[part])
-                y = 100 * np.arange(len(x)) / len(x)
-                axes[0].plot(x, y, style, color=f"C{i}", label=f"{name}, {part}")
-        axes[0].set(xlabel="log density per distance between classes", ylabel="features below, %")
-        axes[0].legend()
-        axes[1].plot(loss, densities["MMC"]["train"], ".", markersize=2)
-        axes[1].set(xscale="log", xlabel="MMC loss C", ylabel="log density", title="MMC, train")
+    points = {f"{name} {part}": v for name, row in densities.items() for part, v in row.items()}
+    points |= {"MMC loss": loss}
     return {
         "median_log_density": {
             name: {part: np.median(values) for part, values in log_density.items()}
             for name, log_density in densities.items()
         },
         "rank_correlation_of_loss_and_density": correlation,
+        "arrays": {name: values.astype(np.float32) for name, values in points.items()},
     }
 
 
+def draw(results: dict, png: Path) -> None:
+    """The distribution of the densities, and MMC's over its loss."""
+    points = results["arrays"]
+    with report.figure(png, 2, 1, (4.8, 3.4)) as (left, right):
+        for name in METHODS:
+            for part, style in (("train", "-"), ("test", "--")):
+                x = np.sort(points[f"{name} {part}"])
+                y = 100 * np.arange(len(x)) / len(x)
+                left.plot(x, y, style, color=LOSS_COLORS[name], label=f"{name}, {part}")
+        left.set(xlabel="log density, per distance between classes", ylabel="features below it, %")
+        handles = left.get_legend_handles_labels()
+        left.figure.legend(*handles, loc="outside lower left", ncols=3)
+        right.plot(
+            points["MMC loss"], points["MMC train"], ".", color=LOSS_COLORS["MMC"], markersize=2
+        )
+        right.set(xscale="log", xlabel="MMC loss C", ylabel="log density", title="MMC, train")
+        plain_ticks(right.xaxis)
+
+
 if __name__ == "__main__":
-    script.run(__file__, __doc__, main)
+    script.run(__file__, __doc__, main, draw)

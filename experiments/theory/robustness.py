@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import script
+from figures import LOSS_COLORS
 
 from robustjax import centers, report, theory
 
@@ -53,26 +54,41 @@ def compare_centers():
     return rows
 
 
-def main(folder: Path) -> dict:
-    sampled, compared = sample_distances(), compare_centers()
-    with report.figure(folder / "robustness.png", 2, 1, (4.6, 3.4)) as (left, right):
+def main() -> dict:
+    return {"distances": sample_distances(), "centers": compare_centers()}
+
+
+def draw(results: dict, png: Path) -> None:
+    """Theorem 1 and samples, and RB over the number of classes."""
+    sampled, compared = results["numbers"]["distances"], results["numbers"]["centers"]
+    with report.figure(png, 2, 1, (4.6, 3.4)) as (left, right):
         delta = np.linspace(0, 5.2, 200)
-        left.plot(delta, theory.expected_distance(delta), label="E d, Theorem 1")
-        left.plot(delta, delta / 2, "--", label="Δ / 2")
+        left.plot(delta, theory.expected_distance(delta), "k-", label="E d, Theorem 1")
+        left.plot(delta, delta / 2, "k--", linewidth=1, label="Δ / 2")
         points = [(row["delta"], row["sampled"]) for row in sampled]
         left.plot(*np.transpose(points), "k.", markersize=8, label="sampled")
-        left.set(xlabel="Mahalanobis distance Δ", title="distance to the boundary")
+        left.set(xlabel="Mahalanobis distance Δ of two classes")
+        left.set(ylabel="distance to the decision boundary")
         left.legend()
-        classes = [row["classes"] for row in compared]
-        right.plot(classes, [r["max_mahalanobis"] for r in compared], "o-", label="Max-Mahalanobis")
-        right.plot(classes, [row["random_mean"] for row in compared], "o-", label="random, mean")
-        right.fill_between(
-            classes, *np.transpose([row["random_range"] for row in compared]), color="C1", alpha=0.2
+        classes, color = [row["classes"] for row in compared], LOSS_COLORS["MMC (rand)"]
+        best = [row["max_mahalanobis"] for row in compared]
+        right.plot(classes, best, "o-", color=LOSS_COLORS["MMC"], label="Max-Mahalanobis centers")
+        label = f"random centers, mean and range of {DRAWS}"
+        means = [row["random_mean"] for row in compared]
+        right.plot(classes, means, "o-", color=color, label=label)
+        ranges = np.transpose([row["random_range"] for row in compared])
+        right.fill_between(classes, *ranges, color=color, alpha=0.2, lw=0)
+        right.set(
+            xscale="log",
+            xlabel="number of classes",
+            ylabel="RB, the smallest expected distance",
+            ylim=(0, None),
         )
-        right.set(xscale="log", xlabel="classes", title=f"RB of centers of norm {RADIUS:g}")
-        right.legend()
-    return {"distances": sampled, "centers": compared}
+        right.set_title(f"centers of norm {RADIUS:g}")
+        right.set_xticks(classes, classes)
+        right.minorticks_off()
+        right.legend(loc="lower left")
 
 
 if __name__ == "__main__":
-    script.run(__file__, __doc__, main)
+    script.run(__file__, __doc__, main, draw)

@@ -34,18 +34,26 @@ def densities(spread):
     }
 
 
-def main(folder: Path) -> dict:
+def main() -> dict:
     found = {name: densities(spread) for name, spread in SPREADS.items()}
-    with report.figure(folder / "scale.png", 2, 1, (4.2, 3.2)) as axes:
-        titles = {"raw": "raw", "per_class_distance": "per mean distance of class means"}
-        for ax, (kind, title) in zip(axes, titles.items(), strict=True):
-            for name, lines in found.items():
-                ax.plot(SCALES, lines[kind], "o-", label=f"{name} classes")
-            ax.set(xscale="log", xlabel="scale of the features", title=f"log density, {title}")
-            ax.legend()
     slopes = {n: np.polyfit(np.log(SCALES), lines["raw"], 1)[0] for n, lines in found.items()}
     return {"scales": SCALES, "median_log_density": found, "raw_slope": slopes}
 
 
+def draw(results: dict, png: Path) -> None:
+    """The median log density over the scale: raw, and per distance of class means."""
+    numbers = results["numbers"]
+    titles = {"raw": "raw", "per_class_distance": "per mean distance of class means"}
+    with report.figure(png, 2, 1, (4.2, 3.2), sharey=True) as axes:
+        for ax, (kind, title) in zip(axes, titles.items(), strict=True):
+            for name, lines in numbers["median_log_density"].items():
+                ax.plot(numbers["scales"], lines[kind], "o-", label=f"{name} classes")
+            ax.set(xscale="log", xlabel="scale of the features", title=title)
+            ax.set_xticks((0.1, 0.3, 1, 3, 10), ("0.1", "0.3", "1", "3", "10"))
+            ax.minorticks_off()
+        axes[0].set_ylabel("median log density")
+        axes[0].legend()
+
+
 if __name__ == "__main__":
-    script.run(__file__, __doc__, main)
+    script.run(__file__, __doc__, main, draw)

@@ -9,11 +9,12 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
 import recording
+from figures import Draw
 
 SEED = 0
 
 
-def run(path: str, about: str, main: Callable[[Path], dict[str, Any]]) -> None:
-    """Keep what `main` measures and draws in results/theory."""
+def run(file: str, about: str, main: Callable[[], dict[str, Any]], draw: Draw) -> None:
+    """Keep what `main` measures, and what `draw` makes of it, in results/theory."""
     packages = ("scipy", "scikit-learn", "matplotlib", "pillow")
-    recording.run(path, about, main, SEED, packages)
+    recording.run(file, about, main, draw, SEED, packages)
