@@ -82,7 +82,7 @@ def spread(features: np.ndarray, labels: np.ndarray) -> float:
 def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a loss: features of test images, a colour a class; crosses are fixed centers."""
     table = results["losses"]
-    with report.figure(png, len(table), 1, (3.0, 3.0)) as axes:
+    with report.figure(png, len(table), 1, (3.0, 3.3)) as axes:
         for ax, (name, row) in zip(axes, table.items(), strict=True):
             z, labels = np.array(row["features"]), np.array(row["labels"])
             for k in np.unique(labels):

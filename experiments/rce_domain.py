@@ -7,7 +7,9 @@ Claim:     RCE gathers the features of a class on the line where the other two a
            which is where the non-ME is largest. To be misclassified and to keep a normal non-ME (z2
            in the figure) a feature z0 then has to move farther than to be misclassified (z1); under
            the cross-entropy hardly.
-Measured:  results/rce_domain_{data}_{scale}.json, .npz and .png.
+Measured:  cpu: z2 is 2.1 times as far as z1, 1.0 times under the cross-entropy (medians; accuracy
+           99.0 and 98.8 %, one seed). Results go to results/rce_domain_{data}_{scale}.json, .npz
+           and .png.
 Source:    Pang et al., NeurIPS 2018, Section 3.2 and Figure 1a, which is a drawing; this is of two
            trained networks.
 
@@ -113,12 +115,12 @@ def draw(results: dict[str, Any], png: Path) -> None:
                 ax.scatter(*z[labels == k].T, label=f"features of {title}", **look)
             draw_moves(ax, row["z"])
             ratio = row["z2 over z1, quartiles"]
-            far = "" if ratio is None else f": z2 is {ratio[1]:.1f} times as far as z1"
+            far = "" if ratio is None else f": z2 {ratio[1]:.1f} times as far as z1 (median)"
             ax.set(title=f"{name}{far}", xlabel="first feature", ylabel="second feature")
             ax.set_aspect("equal")
             ax.grid(False)
         handles = axes[0].get_legend_handles_labels()
-        axes[0].figure.legend(*handles, loc="outside right center")
+        axes[0].figure.legend(*handles, loc="outside right center", markerscale=2)
 
 
 def draw_domain(ax: Axes, head: Head, least: float, z: np.ndarray) -> None:

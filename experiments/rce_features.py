@@ -2,11 +2,13 @@
 
 Command:   python experiments/rce_features.py --scale cpu --data mnist --data-dir DIR  (DIR:
            prepared TFDS sets; --data cifar10 or arrays:DIR; --scale smoke: the path alone)
-Hardware:  smoke: a minute of one CPU core; cpu: ResNet-8, 2 epochs for each loss, five
-           minutes of one core.
+Hardware:  smoke: a minute of one CPU core; cpu: ResNet-8, 2 epochs for each loss, five minutes of
+           one core.
 Claim:     under RCE the features of a class lie along one direction, under CE they do not; images
-           that C&W changes fall between the classes of both.
-Measured:  results/rce_features_{data}_{scale}.json, .npz and .png.
+           that C&W changes lie at the edges of classes under CE, away from them under RCE.
+Measured:  cpu, MNIST: 88 % of a class's variance along one direction under RCE, 31 % under CE, at
+           99.1 and 98.9 % accuracy; one seed. Results go to
+           results/rce_features_{data}_{scale}.json, .npz and .png.
 Source:    Pang et al., NeurIPS 2018, Figure 1, of a ResNet-32 that errs on 7 % of CIFAR-10.
 
 `first direction` is the share of the features' variance within a class that lies along its first

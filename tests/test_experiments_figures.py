@@ -49,7 +49,7 @@ def test_a_command_draws_from_the_results(figure, monkeypatch):
     assert path.with_suffix(pathlib.Path(figure).suffix) == RESULTS / figure
 
 
-@pytest.mark.parametrize("figure", ["convergence_cifar10_cpu.png", "theory/reverse.png"])
+@pytest.mark.parametrize("figure", ["convergence_cifar10_cpu.png", "rce_domain_mnist_cpu.png"])
 def test_a_figure_is_that_of_its_results(figure, tmp_path, monkeypatch):
     """The committed one is drawn from the committed numbers, up to a release of matplotlib."""
     folder = (tmp_path / figure).parent
