@@ -27,7 +27,8 @@ INTRODUCTION = """# Experiments
 Every script says in its docstring what it claims, what it takes, what was measured and from which
 paper. `--scale smoke` runs the whole path of a long one in minutes. Long runs resume. Results go to
 `results`, a JSON of at most 200 kB each, with command, commit, device, versions, seeds and time;
-`python experiments/claims.py` puts them together, claim by claim. `notebooks` is for readers.
+`python experiments/claims.py` puts them together, claim by claim. A script that draws a figure
+draws it again from its results with `--draw`. `notebooks` is for readers.
 """
 
 

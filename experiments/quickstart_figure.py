@@ -74,6 +74,7 @@ def draw(results: dict[str, Any], png: Path) -> None:
                 )
                 ax.plot(EPS, accuracy, color=color, marker="o", markersize=4, label=label)
             ax.set(title=f"PGD on the {name}", xlabel="L∞ radius ε", ylim=(0, 101), xlim=(0, 0.3))
+            ax.set_xticks((0, 0.1, 0.2, 0.3), ("0", "0.1", "0.2", "0.3"))
         axes[0].set_ylabel("accuracy under attack, %")
         axes[1].legend(loc="upper right")
 

@@ -1,5 +1,6 @@
 """The parts of experiments/rce: detectors, attacks, geometry and tables."""
 
+import json
 import pathlib
 import sys
 
@@ -11,9 +12,12 @@ from watched import IMAGES, LABELS, MODEL
 
 from robustjax import detection, training
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
+FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
+RESULTS = FOLDER / "results"
+sys.path.insert(0, str(FOLDER))
 
 import rce_detection
+import rce_features
 from rce import feature_geometry, nets, study, tables
 
 
@@ -115,3 +119,33 @@ def test_the_detection_tables_say_what_their_rows_hold():
     joint = {"CE": {"lid@.1": row(0.125)}, "RCE": {"lid@.1": row(0.75)}}
     line = tables.beside(found, joint, [".1"]).splitlines()[-1]
     assert line == "| lid | 50.0 | 50.0 | 12.5 | 12.5 | - | - | 75.0 | 75.0 |"
+
+
+def test_the_share_along_one_direction_is_that_of_the_widest_class_in_the_middle():
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(3), 2000)
+    wide = rng.normal(size=(6000, 2)) * np.array([3, 1])
+    share = rce_features.first_direction(wide + 100 * labels[:, None], labels)
+    assert share == pytest.approx(0.9, abs=0.02)
+
+
+def numbers(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())["nets"]
+
+
+def test_the_claims_on_features_hold_in_the_results():
+    """And the page says the ratio of both nets."""
+    domain = numbers("rce_domain_mnist_cpu")
+    far = {name: row["z2 over z1, quartiles"][1] for name, row in domain.items()}
+    assert far["RCE"] > 1.5 and far["CE"] == pytest.approx(1, abs=1e-3)
+    page = (FOLDER.parent / "docs" / "reproduce" / "reverse_cross_entropy.md").read_text()
+    assert f"{far['RCE']:.1f} and {far['CE']:.1f} times" in page
+    for row in domain.values():
+        head = feature_geometry.Head(np.array(row["weights"]), np.array(row["bias"]))
+        z0, z1, z2 = np.array(row["z"])
+        classes = [head.logits(z0 + 1.01 * (z - z0)).argmax() for z in (z0, z1, z2)]
+        assert classes[0] not in classes[1:]
+        assert feature_geometry.non_me(head.logits(z2)) >= row["threshold"] - 1e-3
+    found = numbers("rce_features_mnist_cpu")
+    assert found["RCE"]["first direction"] > 0.8 > 2 * found["CE"]["first direction"]
+    assert min(row["accuracy"] for row in (*domain.values(), *found.values())) > 0.98
