@@ -34,8 +34,10 @@ LOSS_COLORS = {
 """The colour of each loss in all figures."""
 ADVERSARIAL = COLORS[2]
 """That of adversarial training, where it is beside them."""
-NAMES = ("blue", "orange", "green", "red", "purple", "brown", "pink", "gray", "olive", "cyan")
-CLASS_COLORS = tuple(f"tab:{name}" for name in NAMES)
+CLASS_COLORS = (
+    *("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"),
+    *("tab:brown", "tab:pink", "tab:gray", "tab:olive", "tab:cyan"),
+)
 """The colours of ten classes."""
 
 

@@ -20,16 +20,16 @@ beyond the third class, dashed, the places of the largest non-ME, log 2.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from figures import CLASS_COLORS, keep_arrays, redraw
+from figures import CLASS_COLORS
 from rce import feature_geometry
 from rce.feature_geometry import Head, non_me
-from runner import launch, scaled, slug, wanted, write_result
+from rce.pair import Measured, compare
+from runner import launch, scaled, slug
 
 from robustjax import data, models, report, training
 
@@ -67,7 +67,7 @@ def split(name: str, options: argparse.Namespace) -> data.Dataset:
     return data.load(options.data, name, options.data_dir).only(CLASSES)
 
 
-def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def measure(name: str, options: argparse.Namespace) -> Measured:
     """Train one net; its numbers, and the features to be drawn."""
     run = train(name, options)
     logits_fn, features_fn, _ = models.load(run, weights="last")
@@ -159,17 +159,8 @@ def draw_moves(ax: Axes, places: list[list[float] | None]) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Train what is missing; with both nets, write the results and draw."""
-    started, rows, points = time.time(), {}, {}
-    for name in wanted(options, METHODS):
-        rows[name], more = measure(name, options)
-        points |= more
-    if options.only:
-        return
-    origin = report.provenance(report.command_line(), 0, started)
-    keep_arrays(options.results, points)
-    write_result(options.results, {"provenance": origin, "nets": rows})
-    redraw(options.results, draw)
+    """Train and measure what is missing, and draw."""
+    compare(options, METHODS, measure, draw)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ principal component, the median over classes.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from figures import CLASS_COLORS, keep_arrays, redraw
+from figures import CLASS_COLORS
+from rce.pair import Measured, compare
 from rce.study import NETS
-from runner import launch, scaled, slug, trained, wanted, write_result
+from runner import launch, scaled, slug, trained
 from sklearn.manifold import TSNE
 
 from robustjax import attacks, data, files, models, report
@@ -51,7 +51,7 @@ def train(name: str, grey: bool, options: argparse.Namespace) -> Path:
     return trained(run, words, options)
 
 
-def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def measure(name: str, options: argparse.Namespace) -> Measured:
     """Train one net; its numbers, and where t-SNE puts the features."""
     test = data.load(options.data, "test", options.data_dir)
     run = train(name, test.image_shape[-1] == 1, options)
@@ -110,17 +110,8 @@ def draw(results: dict[str, Any], png: Path) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Train what is missing; with both nets, write the results and draw."""
-    started, rows, points = time.time(), {}, {}
-    for name in wanted(options, NETS):
-        rows[name], more = measure(name, options)
-        points |= more
-    if options.only:
-        return
-    origin = report.provenance(report.command_line(), 0, started)
-    keep_arrays(options.results, points)
-    write_result(options.results, {"provenance": origin, "nets": rows})
-    redraw(options.results, draw)
+    """Train and measure what is missing, and draw."""
+    compare(options, NETS, measure, draw)
 
 
 if __name__ == "__main__":
