@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,22 @@ def compiled(name, recipe=RECIPE):
 
 @functools.cache
 def emulated(model, recipe):
-    return parallel.emulate(make_step(model, recipe, STEPS, CLASSES), IN_AXES, OUT_AXES)
+    """The step; it also returns what it crafted, unless that is made in a loop."""
+    step = make_step(model, recipe, STEPS, CLASSES)
+
+    def and_crafted(state, method, key, batch):
+        inner, seen = type(getattr(method, "innermost", method)), []
+        perturb = inner.perturb
+
+        def noting(*args):
+            seen.append(perturb(*args))
+            return seen[-1]
+
+        with mock.patch.object(inner, "perturb", noting):
+            out = step(state, method, key, batch)
+        return *out, () if recipe.accumulate > 1 or jax.tree.leaves(state.slot) else seen[-1]
+
+    return parallel.emulate(and_crafted, IN_AXES, (*OUT_AXES, 0))
 
 
 def on_devices(name, recipe=RECIPE):
@@ -173,7 +189,7 @@ def run(name, shards, steps, recipe=RECIPE):
         trace = list(trace)
     batch = parallel.split(batch_of(name), shards)
     for _ in range(steps - len(trace)):
-        state, metrics = compiled(name, recipe)(state, METHODS[name], jax.random.key(1), batch)
+        state, metrics, _ = compiled(name, recipe)(state, METHODS[name], jax.random.key(1), batch)
         trace.append({k: float(v) for k, v in metrics.items()})
     return state, trace
 
@@ -227,22 +243,21 @@ def test_resume_is_exact(name, tmp_path):
     state = jax.tree.map(np.asarray, state)  # placed by Orbax it would compile anew
     batch = parallel.split(batch_of(name), 1)
     for _ in range(STEPS - STEPS // 2):
-        state, _ = compiled(name)(state, METHODS[name], jax.random.key(1), batch)
+        state, _, _ = compiled(name)(state, METHODS[name], jax.random.key(1), batch)
     for a, b in zip(leaves(state), leaves(run(name, 1, STEPS)[0]), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @functools.cache
 def crafted(name):
-    state, net, batch = net_and_batch(METHODS[name], batch_of(name))
-
-    def perturb(state, batch):
-        keys = jax.random.split(jax.random.key(2), SIZE)
-        return METHODS[name].perturb(net, state.params, batch, keys)
-
-    return jax.jit(jax.vmap(perturb, (None, None), axis_name=parallel.AXIS, axis_size=1))(
-        state, batch
-    )
+    """What the first step crafts; of Free, whose step is a loop, the images it begins with."""
+    method, batch = METHODS[name], parallel.split(batch_of(name), 1)
+    found = compiled(name)(fresh(method), method, jax.random.key(1), batch)[-1]
+    if found == ():
+        state, net, batch = net_and_batch(method, batch_of(name))
+        keys = jax.random.split(jax.random.key(2), (1, SIZE))
+        found = jax.vmap(lambda k: method.perturb(net, state.params, batch, k))(keys)
+    return found
 
 
 @rows
@@ -356,7 +371,7 @@ def test_slices_use_no_key_twice():
     args = jax.random.key(1), parallel.split(examples(), 4)
     state, _ = run(parallel.place(fresh(method, 4, recipe), IN_AXES[0]), method, *args)
     with jax.debug_key_reuse(False):
-        same, _ = compiled("pgd-at", recipe)(fresh(method, 4, recipe), method, *args)
+        same, _, _ = compiled("pgd-at", recipe)(fresh(method, 4, recipe), method, *args)
     assert_close(state, same, 1e-5)
 
 
@@ -372,9 +387,9 @@ class Diverging(Natural):
 def test_a_bad_step_costs_nothing():
     state = fresh(METHODS["natural"])
     batch = parallel.split(examples(), 1)
-    after, _ = compiled("natural")(state, Diverging(), jax.random.key(1), batch)
+    after, _, _ = compiled("natural")(state, Diverging(), jax.random.key(1), batch)
     assert after.bad_step == 0
-    later, _ = compiled("natural")(after, METHODS["natural"], jax.random.key(1), batch)
+    later, _, _ = compiled("natural")(after, METHODS["natural"], jax.random.key(1), batch)
     for a, b in zip(
         jax.tree.leaves(state), jax.tree.leaves(later.replace(bad_step=state.bad_step)), strict=True
     ):
