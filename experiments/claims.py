@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import detection_benchmark
 import numpy as np
 import robust_overfitting
+import speedrun
 from mmc_at import best_of
 from origins import RESULTS
 from scipy import stats
@@ -257,10 +258,12 @@ def put(page: Path, name: str, text: str) -> None:
 def tables() -> dict[tuple[Path, str], str]:
     """Page and name of each table, and its text."""
     rows = read("robust_overfitting_cifar10_cpu")["rows"]
+    fast = read("speedrun_cifar10_cpu")["rows"]
     detectors = detection_benchmark.table(read("detection_benchmark_mnist_cpu")["rows"], 0.3)
     return {
         (DOCS / "reproduce" / "claims.md", "claims"): claims(),
         (DOCS / "results.md", "overfitting"): "\n".join(robust_overfitting.lines(rows)) + "\n",
+        (DOCS / "results.md", "speedrun"): "\n".join(speedrun.lines(fast)) + "\n",
         (DOCS / "results.md", "detectors"): detectors + "\n",
     }
 

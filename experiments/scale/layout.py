@@ -97,7 +97,7 @@ def main() -> None:
     parser = rows.parser(__doc__)
     parser.add_argument("--network", default="wrn-10-2")
     parser.add_argument("--topology", default="v5e:1x1x1")
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 128, 256])
     options = parser.parse_args()
     rows.start(RESULT, options)
     usual = layers.BatchNorm.__call__
