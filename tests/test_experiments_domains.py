@@ -49,7 +49,7 @@ def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatc
     monkeypatch.setattr(frame, "SEEDS", (0,))
     path = FOLDER / f"{name}.py"
     left, _ = small_scripts.left_by(path, frame, SMALL[name], tmp_path, monkeypatch)
-    assert left >= {path.name for path in RESULTS.glob(f"{name}.*")}
+    assert left == {path.name for path in RESULTS.glob(f"{name}.*")}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -38,7 +38,7 @@ def test_every_script_is_here():
 def test_a_script_runs_and_leaves_what_it_left_before(name, tmp_path, monkeypatch):
     path = FOLDER / f"{name}.py"
     left, found = small_scripts.left_by(path, script, SMALL[name], tmp_path, monkeypatch)
-    assert left >= {path.name for path in RESULTS.glob(f"{name}.*")}
+    assert left == {path.name for path in RESULTS.glob(f"{name}.*")}
     assert found["numbers"].keys() == numbers(name).keys()
 
 
