@@ -146,6 +146,10 @@ def test_the_claims_on_features_hold_in_the_results():
         classes = [head.logits(z0 + 1.01 * (z - z0)).argmax() for z in (z0, z1, z2)]
         assert classes[0] not in classes[1:]
         assert feature_geometry.non_me(head.logits(z2)) >= row["threshold"] - 1e-3
+    for name in ("mnist", "cifar10"):
+        rows = numbers(f"rce_features_{name}_cpu").items()
+        share = {net: f"{100 * row['first direction']:.0f} %" for net, row in rows}
+        assert share["RCE"] in page and share["CE"] in page
     found = numbers("rce_features_mnist_cpu")
     assert found["RCE"]["first direction"] > 0.8 > 2 * found["CE"]["first direction"]
     assert min(row["accuracy"] for row in (*domain.values(), *found.values())) > 0.98
