@@ -84,11 +84,12 @@ def test_a_row_is_measured_once_and_drawn(tmp_path, monkeypatch):
         bench.SCALES["smoke"], n=8, aware=8, steps=3, queries=4, cw=(1, 4), radii=(0.05, 0.3)
     )
     monkeypatch.setitem(bench.SCALES, "smoke", scale)
+    stem = tmp_path / "detection_benchmark_tiny_smoke"
     flags = {"data": "tiny", "data_dir": None, "scale": "smoke", "runs": tmp_path}
+    flags["results"] = stem.with_suffix(".json")
     for _ in range(2):
         bench.main(argparse.Namespace(**flags, only="confidence"))
         monkeypatch.setattr(Small, "measured", None)  # a second run has nothing to measure
-    stem = tmp_path / "detection_benchmark_tiny_smoke"
     rows = json.loads(stem.with_suffix(".json").read_text())["rows"]
     row = rows["confidence"]
     attacks = {f"{name}@{eps:g}" for name in bench.PANELS for eps in scale.radii}
