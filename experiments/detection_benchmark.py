@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -399,8 +400,12 @@ def draw(results: dict[str, Any], png: Path) -> None:
     ticks = [report.format_eps(eps) for eps in radii]
     colors = {name: color for color, names in KINDS.items() for name in names}
     marks = {name: "os^DvP"[i] for names in KINDS.values() for i, name in enumerate(names)}
-    with report.figure(png, 4, 2, (3.6, 3.0), sharex=True, sharey=True) as axes:
-        for ax, attacker in zip(axes, PANELS, strict=True):
+    columns = min(4, len(PANELS))
+    lines = math.ceil(len(PANELS) / columns)
+    with report.figure(png, columns, lines, (3.6, 3.0), sharex=True, sharey=True) as axes:
+        for ax in axes[len(PANELS) :]:
+            ax.remove()
+        for ax, attacker in zip(axes, PANELS, strict=False):
             for detector, row in rows.items():
                 points = [row[f"{attacker}@{eps:g}"]["robust_accuracy"] for eps in radii]
                 look = {"color": colors[detector], "marker": marks[detector], "markersize": 4}
@@ -412,9 +417,9 @@ def draw(results: dict[str, Any], png: Path) -> None:
                 ax.plot(radii, shares, "k--", linewidth=1.5, label=text)
             ax.set_xticks(radii, ticks)
             ax.set(title=TITLES.get(attacker, attacker), ylim=(-3, 103))
-        for ax in axes[4:]:
+        for ax in axes[len(axes) - columns :]:
             ax.set_xlabel("L∞ radius ε")
-        for ax in axes[::4]:
+        for ax in axes[::columns]:
             ax.set_ylabel("robust accuracy, %")
         handles, labels = axes[0].get_legend_handles_labels()
         axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=6)
