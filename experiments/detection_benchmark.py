@@ -15,8 +15,8 @@ Source:    Tramer, "Detecting adversarial examples is (nearly) as hard as classi
            the detectors' papers are in `robustjax detectors`; `BEST_KNOWN` names its own.
 
 PGD, C&W and Square attack the classifier; `transfer` is PGD on the next seed's network. The others
-attack classifier and detector together: `sum`, `selectable` and `orthogonal` are `JointPGD` with
-these constraints, `Square on both` sees scores only, and C&W-wb has no bound but --scale's L2.
+attack classifier and detector together: `sum`, `sum, momentum` and `orthogonal` are the parts of
+`AdaptivePGD`, `Square on both` sees scores only, and C&W-wb has no bound but --scale's L2.
 Thresholds reject 1 % of the clean validation images. Robust accuracy counts an image if its clean
 version is accepted and right, and its adversarial one is not accepted and wrong; `all that know` is
 an image's worst over the attackers that know the detector, at this eps and smaller ones. The
@@ -43,23 +43,23 @@ from runner import added, launch, once, scaled, slug, trained, wanted
 
 from robustjax import data, detection, evaluation, models, report
 from robustjax.attacks import PGD, CarliniWagnerL2, Randomized, Square, perturb
-from robustjax.attacks.starts import Zero
 from robustjax.losses import margin
 from robustjax.threats import L2, Linf
 
 FALSE_REJECTION = 0.01
 COLUMNS = ("auc", "detected_5", "detected_1", "accepted_wrong", "robust_accuracy")
 """The fields of `detection.Rates` that are kept."""
-CONSTRAINTS = ("sum", "selectable", "orthogonal")
-AWARE = (*CONSTRAINTS, "Square on both")
+FORMS = ("sum", "sum, momentum", "orthogonal")
+"""The attacks of `AdaptivePGD`, in its order."""
+AWARE = (*FORMS, "Square on both")
 TOGETHER = "all that know"
 PANELS = ("PGD", "transfer", "Square", *AWARE, TOGETHER)
 TITLES = {
     "PGD": "PGD on the network",
     "transfer": "PGD on another network",
     "Square": "Square on the network",
-    "sum": "PGD on both losses' sum",
-    "selectable": "PGD on one loss at a time",
+    "sum": "PGD on both losses, Adam",
+    "sum, momentum": "PGD on both losses, momentum",
     "orthogonal": "PGD, orthogonal steps",
     "Square on both": "Square on network and detector",
     TOGETHER: "all that know the detector",
@@ -102,7 +102,7 @@ class Scale:
       aware: for those that do.
       radii: eps of the Linf attacks.
       l2: eps of C&W's and of C&W-wb's result.
-      steps: of PGD and of `JointPGD`.
+      steps: of PGD and of each part of `AdaptivePGD`.
       queries: of Square.
       cw: rounds and steps of C&W and of C&W-wb.
     """
@@ -145,9 +145,9 @@ SCALES = {
         autoencoder=20,
         n=200,
         aware=100,
-        radii=(0.1, 0.2, 0.3, 0.4),
+        radii=(0.1, 0.2, 0.3),
         l2=2.0,
-        steps=40,
+        steps=100,
         queries=200,
         cw=(2, 100),
     ),
@@ -280,14 +280,12 @@ class Benchmark:
     def aware(self, seed: int, name: str) -> dict[str, Any]:
         """Attack -> columns: attackers that know this detector, its threshold and the network."""
         scale, (rounds, steps) = self.scale, self.scale.cw
-        _, fitted = self.watched(seed)
-        weight = self.weight(fitted, name)
         named: dict[str, Any] = {
-            f"{constraint}@{eps:g}": detection.JointPGD(
-                Linf(eps), scale.steps, start=Zero(), constraint=constraint, weight=weight
-            )
-            for constraint in CONSTRAINTS
+            f"{form}@{eps:g}": attack
             for eps in scale.radii
+            for form, attack in zip(
+                FORMS, detection.AdaptivePGD(Linf(eps), scale.steps).attacks, strict=True
+            )
         }
         blind = {"loss": hidden, "success": detection.accepted_and_wrong}
         named |= {
@@ -300,17 +298,6 @@ class Benchmark:
         row: dict[str, Any] = {a: columns(rates) for a, rates in found.found[name].items()}
         row |= together(found, name, self.test.labels[: scale.aware], scale.radii)
         return row | {"seconds": round(time.time() - started, 1)}
-
-    def weight(self, fitted: dict[str, Any], name: str) -> float:
-        """Of the score in `sum`: half of what gives it the spread of the logits' lead.
-
-        With all of it they cancel for a detector that reads that lead.
-        """
-        spread = [
-            np.subtract(*np.percentile(detection.scores(fitted[n], self.validation), [75, 25]))
-            for n in ("max-margin", name)
-        ]
-        return float(spread[0] / max(spread[1], 1e-6) / 2)
 
     def row(self, name: str) -> dict[str, Any]:
         """Attack -> column -> a number for each seed; and what the detector claims too much."""

@@ -6,8 +6,9 @@ import pytest
 from scipy.special import expit, softmax
 from watched import IMAGES, LABELS, LOGITS, MODEL, OUTPUT
 
-from robustjax.attacks import perturb
+from robustjax.attacks import PGD, perturb
 from robustjax.detection import Confidence, JointPGD, Rectified, scores, with_score
+from robustjax.losses import margin
 from robustjax.threats import Linf
 
 
@@ -24,8 +25,9 @@ def test_joint_pgd_raises_it_where_it_fools():
     watched = with_score(Rectified().fit(MODEL, IMAGES, LABELS))
     few, key = IMAGES[:12], jax.random.key(0)
     results = {}
-    for name, weight in (("oblivious", 0.0), ("joint", 5.0)):
-        attack = JointPGD(Linf(0.2), steps=20, constraint="sum", weight=weight)
+    threat, steps = Linf(0.2), 20
+    pgd = PGD(threat, steps, loss=margin)
+    for name, attack in (("oblivious", pgd), ("joint", JointPGD(threat, steps))):
         results[name] = jax.jit(watched)(perturb(attack, watched, key, few, LABELS[:12]))
     fooled = [out["logits"].argmax(-1) != LABELS[:12] for out in results.values()]
     both = fooled[0] & fooled[1]

@@ -13,7 +13,7 @@ import pytest
 from jax.tree_util import Partial
 
 from robustjax import data, detection
-from robustjax.attacks import PGD
+from robustjax.attacks import PGD, WorstOf
 from robustjax.threats import Linf
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
@@ -64,16 +64,20 @@ def few(monkeypatch):
         return PGD(Linf(0.1), 3)
 
     def aware(threat, **how):
-        return detection.JointPGD(Linf(0.1), 3, constraint="selectable")
+        return detection.JointPGD(Linf(0.1), 3)
+
+    def parts(threat, steps):
+        return WorstOf((detection.JointPGD(threat, steps),))
 
     for name, kept in (
-        ("CONSTRAINTS", ("selectable",)),
-        ("AWARE", ("selectable", "Square on both")),
-        ("PANELS", ("PGD", "transfer", "Square", "selectable", "Square on both", bench.TOGETHER)),
+        ("FORMS", ("sum",)),
+        ("AWARE", ("sum", "Square on both")),
+        ("PANELS", ("PGD", "transfer", "Square", "sum", "Square on both", bench.TOGETHER)),
         ("CarliniWagnerL2", blind),
     ):
         monkeypatch.setattr(bench, name, kept)
     monkeypatch.setattr(bench.detection, "CarliniWagnerWB", aware)
+    monkeypatch.setattr(bench.detection, "AdaptivePGD", parts)
 
 
 def test_a_row_is_measured_once_and_drawn(tmp_path, monkeypatch):
@@ -99,7 +103,7 @@ def test_a_row_is_measured_once_and_drawn(tmp_path, monkeypatch):
         small, large = (
             row[f"{bench.TOGETHER}@{eps:g}"]["robust_accuracy"][seed] for eps in scale.radii
         )
-        assert large <= small <= row["selectable@0.05"]["robust_accuracy"][seed]
+        assert large <= small <= row["sum@0.05"]["robust_accuracy"][seed]
     assert stem.with_suffix(".png").stat().st_size > 5000
     assert bench.table(rows, 0.3).splitlines()[2].startswith("| confidence |")
 

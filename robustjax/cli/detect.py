@@ -30,7 +30,7 @@ class DetectOptions(AttackOptions):
       false_rejection: the fraction of clean validation images that a threshold may reject.
       substitute: another run on the same data, whose adversarial images are tried too.
       adaptive: also attack each detector together with the classifier.
-      steps: of the adaptive attack, under each constraint of `JointPGD`.
+      steps: of each part of the adaptive attack, `AdaptivePGD`.
       fit: fit the detectors to at most so many training images, drawn at random.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,17 @@ from robustjax.attacks._core.success import fooled, won_by
 from robustjax.attacks._gradient.ascent import Ascent, AscentState
 from robustjax.attacks._gradient.pgd import LINF
 from robustjax.attacks.starts import Start, Uniform
-from robustjax.attacks.steps import Rule, Steepest
+from robustjax.attacks.steps import Adam, Momentum, Rule, Steepest
 from robustjax.attacks.targets import Target, TrueLabel
 from robustjax.checks import checked
 from robustjax.config import config, number, static
 from robustjax.detection.detector import accepted_and_wrong
 from robustjax.deterministic import ordered_sum
 from robustjax.losses import margin
-from robustjax.threats import L2, radius
+from robustjax.threats import L2, Linf, radius
 from robustjax.typing import Cost, LogitsFn, Loss, Threat
 
-Constraint = Literal["selectable", "orthogonal", "sum"]
+Constraint = Literal["sum", "orthogonal"]
 
 
 class JointPGDState(NamedTuple):
@@ -45,12 +45,12 @@ class JointPGDState(NamedTuple):
 class JointPGD(Ascent):
     """PGD that fools the classifier and raises the detector's score, on a model of `with_score`.
 
-    With g the gradient of `loss(output, target)` and s that of the score, a step follows
+    With g the gradient of `loss(output, target)` and s that of the score, each of unit length, a
+    step follows the one that lacks, s where the image fools already, else g, and
 
-        'sum'          g + weight s
-        'selectable'   s where the image fools already, else g
-        'orthogonal'   as 'selectable', but only the part of s orthogonal to g, and of g orthogonal
-                       to s: to first order, a gain in one does not cost the other.
+        'sum'          `weight` times the other with it (0: the selective attack of the paper)
+        'orthogonal'   only the part of it that is orthogonal to the other: to first order, a gain
+                       in one does not cost the other.
 
     Of all images that fool the classifier, it returns the one with the highest score: if any of
     them is accepted, at whatever threshold, the result is accepted and wrong. If none fools, it
@@ -61,15 +61,18 @@ class JointPGD(Ascent):
       steps: number of gradient steps; may be traced.
       rel_step: the travel of all steps together, in units of eps.
       start: where the ascent begins.
-      constraint: 'sum', 'selectable' or 'orthogonal'.
-      weight: of the score in 'sum', in units of the loss per unit of the score.
+      constraint: 'sum' or 'orthogonal'.
+      weight: of the other gradient in 'sum'.
+      rule: how the direction becomes a step. `Adam` suits Linf, `Momentum` the other norms.
       loss: (output, target) -> scalar, maximised; reads the logits.
       target: which class is left or gone to when the caller gives none: `attacks.targets`.
 
     References: Bryniarski et al., "Evading adversarial example detection defenses with orthogonal
-    projected gradient descent", 2022, Sec. 4. Their code counts an image as fooling only if its
-    label is 0.05 behind, and begins at the clean image; a variant of it alternates between the two
-    gradients by step number.
+    projected gradient descent", 2022, Sec. 4, whose attacks are JointPGD(rule=Steepest(),
+    rel_step=2.5, constraint='orthogonal'), and 'sum' with a weight of 0. Their code counts an image
+    as fooling only if its label is 0.05 behind, and begins at the clean image; a variant of it
+    alternates between the two gradients by step number. The sum of unit gradients, and Adam, are
+    ours: signs of a gradient that turns at each step lead nowhere.
 
     Guarantees:
       The result lies in the ball and in the box of its threat.
@@ -90,13 +93,20 @@ class JointPGD(Ascent):
 
     threat: Threat = LINF
     steps: int = number(default=100)
-    rel_step: float = number(default=2.5)
+    rel_step: float = number(default=10.0)
     start: Start = Uniform()
-    constraint: Constraint = static(default="orthogonal")
-    weight: float = number(default=1.0)
+    constraint: Constraint = static(default="sum")
+    weight: float = number(default=1 / 3)
+    rule: Rule = Adam()
     loss: Loss = static(default=margin)
     target: Target = TrueLabel()
-    rule: ClassVar[Rule] = Steepest()
+
+    def __post_init__(self):
+        if type(self.rule).probe is not Rule.probe:
+            raise ValueError(
+                f"rule {type(self.rule).__name__} looks ahead, and JointPGD judges the image that "
+                "it takes gradients at: choose Adam(), Momentum() or Steepest()"
+            )
 
     @property
     @override
@@ -129,8 +139,8 @@ class JointPGD(Ascent):
 
         wrong = won_by(fooled, output, example)
         better = wrong & (score > state.score)
-        cost = Cost(1, 2 if self.constraint == "orthogonal" else 1)
-        moved = self.move(example, ascent, self._direction(pull, wrong), output, cost)
+        fool, hide = pull(1.0, 0.0), pull(0.0, 1.0)
+        moved = self.move(example, ascent, self._direction(fool, hide, wrong), output, Cost(1, 2))
         # The image after the last step is looked at too, and stays.
         x_adv = jnp.where(ascent.looks < self.steps, moved.x_adv, ascent.x_adv)
         return JointPGDState(
@@ -155,33 +165,33 @@ class JointPGD(Ascent):
     def spent(self, state: JointPGDState) -> Cost:
         return state.ascent.cost
 
-    def _direction(self, pull, wrong):
-        """The direction of ascent; `pull` of two weights is the gradient of the weighted sum."""
-        if self.constraint == "sum":
-            return pull(1.0, self.weight)
-        if self.constraint == "selectable":
-            return pull(jnp.where(wrong, 0.0, 1.0), jnp.where(wrong, 1.0, 0.0))
-        fool, hide = pull(1.0, 0.0), pull(0.0, 1.0)
-        return jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide))
+    def _direction(self, fool, hide, wrong):
+        """The direction of ascent, from the gradients of the loss and of the score."""
+        unit = L2().steepest
+        if self.constraint == "orthogonal":
+            return unit(jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide)))
+        lacking, other = jnp.where(wrong, 1, self.weight), jnp.where(wrong, self.weight, 1)
+        return lacking * unit(hide) + other * unit(fool)
 
 
 @checked
 def AdaptivePGD(threat: Threat = LINF, steps: int = 100) -> WorstOf:
-    """`JointPGD` under each constraint in turn, on the images that are not yet accepted and wrong.
+    """`JointPGD` in several forms in turn, on the images that are not yet accepted and wrong.
 
-    No constraint suits all detectors: where both gradients are nearly parallel, as those of a
-    margin and a confidence, their orthogonal parts are small.
+    No form suits all detectors: `experiments/detection_benchmark.py` compares them.
 
     Args:
       threat: the ball.
-      steps: of each ascent; one step is 2.5 eps / steps long.
+      steps: of each ascent.
 
     >>> attack = rj.detection.AdaptivePGD(rj.threats.Linf(8 / 255))
-    >>> [stage.constraint for stage in attack.stages(num_classes=10)]
-    ['selectable', 'orthogonal', 'sum']
+    >>> [type(stage.rule).__name__ for stage in attack.stages(num_classes=10)]
+    ['Adam', 'Momentum', 'Steepest']
     """
-    each = (JointPGD(threat, steps, constraint=name) for name in get_args(Constraint))
-    return WorstOf(tuple(each), success=accepted_and_wrong)
+    sums = [JointPGD(threat, steps, rule=rule) for rule in (Adam(), Momentum())]
+    published = JointPGD(threat, steps, 2.5, constraint="orthogonal", rule=Steepest())
+    by_norm = sums if isinstance(threat, Linf) else sums[1:]
+    return WorstOf((*by_norm, published), success=accepted_and_wrong)
 
 
 def orthogonal(gradient: jax.Array, other: jax.Array) -> jax.Array:
