@@ -72,7 +72,7 @@ class JointPGD(Ascent):
     rel_step=2.5, constraint='orthogonal'), and 'sum' with a weight of 0. Their code counts an image
     as fooling only if its label is 0.05 behind, and begins at the clean image; a variant of it
     alternates between the two gradients by step number. The sum of unit gradients, and Adam, are
-    ours: signs of a gradient that turns at each step lead nowhere.
+    ours.
 
     Guarantees:
       The result lies in the ball and in the box of its threat.
