@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import time
 import warnings
@@ -16,6 +17,7 @@ from tyro.conf import Positional
 
 import robustjax as rj
 from robustjax.cli import network_files
+from robustjax.cli.estimate import Estimate, costs
 from robustjax.cli.flags import AttackOptions, ProcessOptions, read
 from robustjax.keys import seeded
 
@@ -142,7 +144,10 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
     subject, key = (logits_fn, test.images, test.labels), seeded(options.seed)
     tiles: dict[str, Any] = {"indices": test.indices, "batch_size": options.batch_size}
     how: dict[str, Any] = tiles | {"surrogate": surrogate, "journal": journal, "progress": True}
-    with warnings.catch_warnings():
+    radii = radii_around(threat)
+    work = named | curve_attacks(over_eps, radii)
+    each = functools.partial(costs, work, test.image_shape, len(settings["class_names"]))
+    with warnings.catch_warnings(), Estimate(each).heard():
         warnings.simplefilter("ignore", UserWarning)  # the table below shows them
         found = rj.evaluation.evaluate(
             *subject, named, key, threat=threat, levels=options.levels, **how
@@ -163,7 +168,6 @@ def evaluate(options: EvaluateOptions) -> rj.evaluation.Report:
         images = np.asarray(rj.data.to_float(np.asarray(test.images)))
         draw_examples(found, images, settings["class_names"], run / "examples.png")
     if over_eps is not None:
-        radii = radii_around(threat)
         content["curves"][chosen] = rj.evaluation.curve(*subject, over_eps, radii, key, **how)
         if first:
             record.write(content, columns)
@@ -219,6 +223,17 @@ def curve_attack(name: str, threat: rj.typing.Threat) -> rj.typing.Attack:
     except ValueError as error:
         raise ValueError(f"--curve {name}: {error}") from error
     return attack
+
+
+def curve_attacks(
+    attack: rj.typing.Attack | None, radii: Sequence[float]
+) -> dict[str, rj.typing.Attack]:
+    """The attacks that make a curve, by the titles of their bars."""
+    if attack is None:
+        return {}
+    if isinstance(attack, rj.attacks.MinimumNorm):
+        return {type(attack).__name__: attack}
+    return {f"eps {radius:g}": rj.attacks.with_eps(attack, radius) for radius in radii}
 
 
 def images_to_attack(options: EvaluateOptions, settings: dict[str, Any]) -> rj.data.Dataset:

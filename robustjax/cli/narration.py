@@ -31,7 +31,7 @@ def narrated(quiet: bool) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if quiet or not sys.stderr.isatty():
-            stack.enter_context(progress.hidden())
+            stack.enter_context(progress.hidden(lines=quiet))
         if quiet:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")

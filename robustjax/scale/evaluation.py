@@ -20,7 +20,7 @@ from robustjax.parallel import Device
 from robustjax.promotion import promoting
 from robustjax.scale.flops import Flops, count
 from robustjax.scale.program import Program, compiled
-from robustjax.typing import Attack
+from robustjax.typing import Attack, Cost
 
 STUBBORN = 1e3
 """A logit that no image of the box overcomes."""
@@ -127,12 +127,25 @@ def steps(attack: Attack, image_shape: Sequence[int], num_classes: int) -> int:
     >>> steps(rj.attacks.PGD(steps=7), (4, 4, 1), num_classes=10)
     7
     """
-    return int(_steps(iterative(attack), tuple(image_shape), num_classes))
+    return int(_resisted(iterative(attack), tuple(image_shape), num_classes)[0])
+
+
+def cost(attack: Attack, image_shape: Sequence[int], num_classes: int) -> Cost:
+    """The model calls that such an image takes; negative if the attack does not count them.
+
+    >>> cost(rj.attacks.PGD(steps=7), (4, 4, 1), num_classes=10)
+    Cost(forwards=7, backwards=7)
+    """
+    spent = _resisted(iterative(attack), tuple(image_shape), num_classes)[1]
+    return Cost(*(int(calls) for calls in spent))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 @promoting
-def _steps(part: Iterative, image_shape: tuple[int, ...], num_classes: int) -> jax.Array:
+def _resisted(
+    part: Iterative, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[jax.Array, Cost]:
+    """The steps and the model calls of an attack on an image that resists."""
     others = 1e-3 * jnp.arange(num_classes, dtype=jnp.float32)
     example = Example(jax.random.key(0), jnp.full(image_shape, 0.5), jnp.int32(0))
 
@@ -144,4 +157,5 @@ def _steps(part: Iterative, image_shape: tuple[int, ...], num_classes: int) -> j
         return taken + 1, part.step(model, example, state)
 
     start = jnp.int32(0), part.begin(model, example)
-    return jax.lax.while_loop(lambda carry: ~part.done(carry[1]), step, start)[0]
+    taken, state = jax.lax.while_loop(lambda carry: ~part.done(carry[1]), step, start)
+    return taken, part.spent(state)

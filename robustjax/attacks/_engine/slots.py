@@ -26,7 +26,7 @@ from robustjax.attacks._engine.examples import Examples
 from robustjax.attacks._engine.model import convolves, one_example
 from robustjax.attacks._engine.tiles import single, tile_size
 from robustjax.parallel import Device, data_parallel, merge, place, split
-from robustjax.progress import bar
+from robustjax.progress import Work, announce, bar
 from robustjax.promotion import promoting
 from robustjax.threats._trees import of_example
 from robustjax.typing import Cost
@@ -174,7 +174,11 @@ def _on_this_process(attack, model, key, path, examples, batch_size, progress, s
                 finished[slot[out]], slot[out] = True, -1
                 images.update(out.sum())
             store.save(snapshot, last=bool(finished.all()))
-    return crafted, time.monotonic() - begun
+    seconds = time.monotonic() - begun
+    if not quiet:
+        passes = crafted.cost.forwards.sum() + 2.0 * crafted.cost.backwards.sum()
+        announce(Work(title, n, float(passes), seconds))
+    return crafted, seconds
 
 
 def _fill(crafted: Crafted, rows: np.ndarray, result: Crafted, slots: np.ndarray) -> None:
