@@ -176,8 +176,8 @@ def _on_this_process(attack, model, key, path, examples, batch_size, progress, s
             store.save(snapshot, last=bool(finished.all()))
     seconds = time.monotonic() - begun
     if not quiet:
-        passes = crafted.cost.forwards.sum() + 2.0 * crafted.cost.backwards.sum()
-        announce(Work(title, n, float(passes), seconds))
+        forwards, backwards = map(np.sum, crafted.cost)
+        announce(Work(title, n, float(forwards + 2 * backwards), seconds))
     return crafted, seconds
 
 
