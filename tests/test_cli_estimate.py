@@ -26,7 +26,7 @@ def test_the_first_attack_that_takes_long_tells_the_rest_once(capsys, seconds):
     """100 images took 10 passes each, with many broken early; what is left takes 120 at most."""
     follower = estimate.Estimate(lambda: {"a": 30.0, "b": 90.0, "eps 0.1": 30.0})
     with follower.heard():
-        follower._compiled(estimate.COMPILED, 5.0)
+        follower._hear(estimate.COMPILED, 5.0)
         for title in ("a", "b"):
             progress.announce(progress.Work(title, 100, passes=1000.0, seconds=seconds + 5.0))
     said = "the attacks that are left take at most about 12 min\n" if seconds == 60 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,24 +30,26 @@ class Estimate:
 
     def __init__(self, costs: Callable[[], Mapping[str, float]]):
         """Keep the function that returns what an image costs under each title, in order."""
-        self._costs, self._compiling, self._said = costs, 0.0, False
+        self._costs, self._said = costs, False
+        self._compiled: list[tuple[float, float]] = []  # when, and how long it took
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
         """Listen to JAX's compilations and to the attacks."""
-        monitoring.register_event_duration_secs_listener(self._compiled)
+        monitoring.register_event_duration_secs_listener(self._hear)
         try:
             with progress.heard(self._finished):
                 yield
         finally:
-            monitoring.unregister_event_duration_listener(self._compiled)
+            monitoring.unregister_event_duration_listener(self._hear)
 
-    def _compiled(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+    def _hear(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         if event == COMPILED:
-            self._compiling += duration_secs
+            self._compiled.append((time.monotonic(), duration_secs))
 
     def _finished(self, work: progress.Work) -> None:
-        seconds, self._compiling = work.seconds - self._compiling, 0.0
+        begun = time.monotonic() - work.seconds
+        seconds = work.seconds - sum(took for when, took in self._compiled if when > begun)
         if self._said or seconds < PATIENCE:
             return
         self._said = True

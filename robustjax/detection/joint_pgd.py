@@ -46,11 +46,11 @@ class JointPGD(Ascent):
     """PGD that fools the classifier and raises the detector's score, on a model of `with_score`.
 
     With g the gradient of `loss(output, target)` and s that of the score, each of unit length, a
-    step follows the one that lacks, s where the image fools already, else g, and
+    step follows s where the image fools already, else g, and of the other one
 
-        'sum'          `weight` times the other with it (0: the selective attack of the paper)
-        'orthogonal'   only the part of it that is orthogonal to the other: to first order, a gain
-                       in one does not cost the other.
+        'sum'          adds `weight` times; with 0 it is the paper's selective attack
+        'orthogonal'   takes the direction out of it: to first order, a gain in one does not cost
+                       the other.
 
     Of all images that fool the classifier, it returns the one with the highest score: if any of
     them is accepted, at whatever threshold, the result is accepted and wrong. If none fools, it
@@ -170,8 +170,8 @@ class JointPGD(Ascent):
         unit = L2().steepest
         if self.constraint == "orthogonal":
             return unit(jnp.where(wrong, orthogonal(hide, fool), orthogonal(fool, hide)))
-        lacking, other = jnp.where(wrong, 1, self.weight), jnp.where(wrong, self.weight, 1)
-        return lacking * unit(hide) + other * unit(fool)
+        of_score, of_loss = jnp.where(wrong, 1, self.weight), jnp.where(wrong, self.weight, 1)
+        return of_score * unit(hide) + of_loss * unit(fool)
 
 
 @checked
