@@ -120,9 +120,12 @@ def test_a_masked_class_is_none(row):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_an_exact_tie_is_broken(row):
-    """Four equal logits, of which the first counts: any move decides, and a short one does."""
-    x = np.full_like(X, 0.5)
-    found, _ = run(row, x, np.zeros(N, int), b=-x[0].reshape(-1) @ W)
+    """Four equal logits, of which the first counts: any move decides, and a short one does.
+
+    The weights have few bits, so that the logits are equal in whichever order the products add up.
+    """
+    x, w = np.full_like(X, 0.5), np.round(64 * W) / 64
+    found, _ = run(row, x, np.zeros(N, int), w=w, b=-x[0].reshape(-1) @ w)
     assert found.clean == 1 and found.robust[row] == 0
 
 
