@@ -79,6 +79,16 @@ def heard(listener: Callable[[Work], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+def is_told() -> bool:
+    """Whether `tell` prints, for those who would work for a line.
+
+    >>> with hidden(lines=True):
+    ...     is_told()
+    False
+    """
+    return _told
+
+
 def tell(line: str) -> None:
     """Print a line on stderr, above the bars, unless lines are hidden.
 

@@ -33,10 +33,13 @@ def test_the_first_attack_that_takes_long_tells_the_rest_once(capsys, seconds):
     assert capsys.readouterr().err == said
 
 
-def test_quiet_says_nothing(capsys):
-    with progress.hidden(lines=True):
+def test_quiet_says_nothing_and_estimates_nothing(capsys):
+    asked = []
+    follower = estimate.Estimate(lambda: asked.append("costs") or {})
+    with progress.hidden(lines=True), follower.heard():
         progress.tell("at most")
-    assert not capsys.readouterr().err
+        progress.announce(progress.Work("a", 100, passes=1000.0, seconds=60.0))
+    assert not capsys.readouterr().err and not asked
 
 
 def test_the_engine_announces_what_it_has_crafted():

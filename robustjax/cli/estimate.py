@@ -50,7 +50,7 @@ class Estimate:
     def _finished(self, work: progress.Work) -> None:
         begun = time.monotonic() - work.seconds
         seconds = work.seconds - sum(took for when, took in self._compiled if when > begun)
-        if self._said or seconds < PATIENCE:
+        if self._said or seconds < PATIENCE or not progress.is_told():
             return
         self._said = True
         progress.bar("the time that is left", disable=True)  # what is then compiled has this name
