@@ -21,9 +21,11 @@ sys.path.insert(0, str(FOLDER))
 import at_methods
 import bag_of_tricks
 import claims
+import class_priors
 import contents
 import convergence
 import detection_benchmark
+import gsce_family
 import hard_images
 import mmc_cifar10
 import origins
@@ -80,6 +82,46 @@ def test_the_published_table_has_the_same_rows_and_columns():
     assert mmc_cifar10.PUBLISHED.keys() == mmc_cifar10.ROWS.keys()
     assert {len(row) for row in mmc_cifar10.PUBLISHED.values()} == {1 + len(RADII) * 4}
     assert set(convergence.LOSSES) < set(mmc_cifar10.ROWS)
+
+
+def test_the_family_trains_what_its_rows_say(tmp_path, asked, monkeypatch):
+    """And its matrices are as long in one direction as the parameters of the head say."""
+    options = argparse.Namespace(data="digits", data_dir=None, scale="cpu", runs=tmp_path)
+    for name in gsce_family.ROWS:
+        with pytest.raises(SystemExit):  # the evaluation: there is no run
+            gsce_family.measure(name, 2, gsce_family.SCALES["cpu"], options)
+        own, method = name.partition(", ")[2], asked["method"]
+        kind = {"SCE": training.SCE, "L-GM": training.LGM, "g-SCE": training.GSCE}
+        assert type(method) is kind[name.partition(",")[0]] and method.on_clean
+        assert method.model.get("precisions", "") == own and asked["options"].seed == 2
+    assert gsce_family.anisotropy({}) == 1
+    assert gsce_family.anisotropy({"log_precisions": np.log([[1, 4], [1, 8]])}) == pytest.approx(6)
+    assert gsce_family.anisotropy({"factors": [np.diag([1, 3]), -np.eye(2)]}) == pytest.approx(5)
+
+
+def test_a_long_tail_and_its_priors(tmp_path, asked, monkeypatch):
+    """The priors of training are the counts; with equal ones a net of mere priors knows nothing."""
+    options = argparse.Namespace(data="digits", data_dir=None, scale="smoke", runs=tmp_path)
+    scale = class_priors.SCALES["smoke"]
+    name, counts = class_priors.long_tail(0, scale, options)
+    train = class_priors.data.load(name, "train")
+    assert sorted(counts) == [10, 13, 17, 22, 28, 36, 46, 60, 77, 100]
+    assert (np.bincount(train.labels) <= counts).all() and len(train) > 0.7 * counts.sum()
+
+    def logits_fn(images):
+        return np.tile(np.log(counts), (len(images), 1))
+
+    monkeypatch.setattr(class_priors.models, "load", lambda *_, **__: (logits_fn, None, None))
+    monkeypatch.setattr(class_priors.files, "read_json", lambda path: {"provenance": path.parent})
+    for row, (method, weighed) in class_priors.ROWS.items():
+        found = class_priors.measure(row, 0, scale, options)
+        assert found["images"] == sorted(counts, reverse=True)
+        assert found["as trained"] == [1] + [0] * 9 and sum(found["equal priors"]) == 1
+        assert type(asked["method"]) is getattr(training, method.upper())
+        assert getattr(asked["method"], "priors", None) == (tuple(counts) if weighed else None)
+    assert class_priors.summary(found)["all, as trained"] == 0.1
+    class_priors.draw({"rows": {"SCE": [found]}}, tmp_path / "tail.png")
+    assert (tmp_path / "tail.png").stat().st_size > 5000
 
 
 def page(name):
