@@ -27,11 +27,11 @@ from robustjax.training import (
     Recipe,
     Terminated,
     fit,
-    loop,
+    rows,
     spans,
 )
-from robustjax.training.loop import fine_tuned
-from robustjax.training.run_directory import write_metrics
+from robustjax.training.rows import write_metrics
+from robustjax.training.run import fine_tuned
 from robustjax.training.schedules import Constant, Interpolated
 from robustjax.training.step import make_step
 from robustjax.writing import locked
@@ -293,7 +293,7 @@ def once(monkeypatch, step, action):
             action()
 
     monkeypatch.setattr(spans, "SECONDS", 0)
-    monkeypatch.setattr(loop, "write_metrics", logged)
+    monkeypatch.setattr(rows, "write_metrics", logged)
 
 
 def die():

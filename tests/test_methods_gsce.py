@@ -32,7 +32,7 @@ from robustjax.training import (
     card,
     fit,
 )
-from robustjax.training.loop import required_model
+from robustjax.training.identity import required_model
 from robustjax.training.methods.base import Crafted
 from robustjax.training.step import IN_AXES, OUT_AXES, create_state, make_step
 

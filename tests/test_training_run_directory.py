@@ -10,8 +10,8 @@ import pytest
 
 from robustjax import config, files, models
 from robustjax.threats import Linf
+from robustjax.training.rows import keep_metrics
 from robustjax.training.run_directory import (
-    keep_metrics,
     open_run,
     surroundings,
     warn_of_changes,

@@ -15,7 +15,8 @@ from robustjax.data import resident
 from robustjax.scale.flops import Flops, count
 from robustjax.scale.program import Program, compiled, usable_memory
 from robustjax.scale.topology import Slice
-from robustjax.training.loop import batches, required_model
+from robustjax.training.identity import required_model
+from robustjax.training.loop import batches
 from robustjax.training.methods.base import Method
 from robustjax.training.placement import REPLICATED, SCATTERED
 from robustjax.training.recipes import Recipe

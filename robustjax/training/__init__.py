@@ -4,8 +4,9 @@ from robustjax.training import methods, schedules
 from robustjax.training.cards import Card, card, cards_of
 from robustjax.training.catalogue import CATALOGUE, METHODS, Entry, register
 from robustjax.training.loggers import CSV, LOGGERS, Logger, TensorBoard, WandB
-from robustjax.training.loop import Result, fit, threat_of, with_threat
+from robustjax.training.loop import Result, fit
 from robustjax.training.methods import *  # noqa: F403
+from robustjax.training.methods.threat import threat_of, with_threat
 from robustjax.training.net import Net
 from robustjax.training.optimizers import Optimizer
 from robustjax.training.pseudo_labels import pseudo_label

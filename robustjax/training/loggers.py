@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import importlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from typing_extensions import override
 
-from robustjax import files
 from robustjax.training.event_file import EventFile
 from robustjax.writing import append
 
@@ -155,18 +153,6 @@ class WandB(Logger):
     @override
     def close(self) -> None:
         self._run.finish()
-
-
-@contextlib.contextmanager
-def opened(loggers: Sequence[Logger], out: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Open loggers for a run, and close those that were opened."""
-    with contextlib.ExitStack() as stack:
-        metrics = out / "metrics.jsonl"
-        rows = files.read_metrics(metrics) if loggers and metrics.exists() else []
-        for logger in loggers:
-            logger.open(out, config, rows)
-            stack.callback(logger.close)
-        yield
 
 
 LOGGERS = {"tensorboard": TensorBoard, "csv": CSV, "wandb": WandB}

@@ -13,7 +13,7 @@ import jax
 from robustjax import files, models, parallel
 from robustjax.checkpoint import refuse_foreign
 from robustjax.data.resident import Layout
-from robustjax.writing import append, locked, replacing
+from robustjax.writing import locked
 
 
 @contextlib.contextmanager
@@ -83,31 +83,6 @@ def write_config(out: Path, identity: dict[str, Any]) -> None:
     """Write config.json."""
     if jax.process_index() == 0:
         files.write_json(out / "config.json", identity)
-
-
-def write_metrics(out: Path, row: Mapping[str, Any]) -> None:
-    """Append one line to metrics.jsonl."""
-    if jax.process_index() == 0:
-        append(out / "metrics.jsonl", files.to_json(row) + "\n")
-
-
-def keep_metrics(out: Path, step: int) -> float:
-    """Drop the lines of metrics.jsonl later than `step`: the resumed run writes them again.
-
-    Returns the seconds that the run had taken by the last one it keeps.
-    """
-    path = out / "metrics.jsonl"
-    if jax.process_index() or not path.exists():
-        return 0.0
-    rows, bad = files.scan_metrics(path)
-    if bad:
-        warnings.warn(
-            f"{path}: dropped {len(bad)} damaged lines, line {bad[0]} first", stacklevel=3
-        )
-    rows = [row for row in rows if row["step"] <= step]
-    with replacing(path) as file:
-        file.write("".join(files.to_json(row) + "\n" for row in rows).encode())
-    return rows[-1].get("seconds", 0.0) if rows else 0.0
 
 
 def save_weights(path: Path, variables: Any, identity: dict[str, Any]) -> None:
