@@ -23,7 +23,7 @@ from robustjax.config import config
 from robustjax.deterministic import ordered_sum
 from robustjax.outputs import logits_of
 from robustjax.threats import Linf
-from robustjax.threats._balls import Bounds
+from robustjax.threats._ball import Bounds
 from robustjax.typing import LogitsFn
 
 

@@ -5,7 +5,8 @@ the bounds of the pixels (by default [0, 1]) and a mask of the entries that may 
 of your own see `robustjax.typing.Threat`.
 """
 
-from robustjax.threats._balls import L0, L1, L2, THREATS, Ball, Bounds, Linf
+from robustjax.threats._ball import Ball, Bounds
+from robustjax.threats._norms import L0, L1, L2, THREATS, Linf
 from robustjax.threats._trees import box_of, radius, with_radius
 from robustjax.threats.entries import per_entry
 
