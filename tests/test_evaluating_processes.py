@@ -110,7 +110,7 @@ def test_processes_with_other_functions_or_draws_are_told_so(monkeypatch):
 
         with monkeypatch.context() as patched, contextlib.suppress(StopIteration):
             as_one_of(patched, 0, 2, gathered)
-            patched.setattr(run, "clean_of", lambda *_: next(iter(())))  # nothing is attacked
+            patched.setattr(run, "measure", lambda *_: next(iter(())))  # nothing is attacked
             evaluate(*subject, {"pgd": PGD(loss=loss)}, jax.random.key(0), **options)
         return np.concatenate(digests).tolist()
 

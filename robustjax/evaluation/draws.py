@@ -43,8 +43,8 @@ def wilson(wins: ArrayLike, trials: ArrayLike, deviations: float = 1.96) -> np.n
     return np.clip(np.stack([np.minimum(low, p), np.maximum(high, p)]), 0, 1)  # but for rounding
 
 
-def frozen(model: Randomized) -> Callable:
-    """The model with the one draw that it holds, for every image: it is deterministic."""
+def frozen(model: Callable) -> Callable:
+    """A `Randomized` model with the one draw that it holds for all images, so deterministic."""
     return jax.tree_util.Partial(Randomized.__call__, model)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,22 +14,19 @@ from robustjax import parallel
 from robustjax.attacks._core.iterative import MinimumNorm
 from robustjax.attacks._core.randomized import Randomized
 from robustjax.attacks._core.success import Success, fooled
-from robustjax.attacks._engine.examples import Examples, are_classes
 from robustjax.attacks._engine.inputs import check_attack, check_request, check_surrogate
-from robustjax.attacks._engine.judgement import Judgement, judge
-from robustjax.attacks._engine.layout import layout_of
+from robustjax.attacks._engine.layout import Layout, layout_of
 from robustjax.attacks._engine.ledger import Ledger
 from robustjax.attacks._engine.model import num_classes
 from robustjax.attacks._engine.setting import Setting, check_draws, verdict_draws
 from robustjax.checks import check_number, checked, in_body
 from robustjax.config import encode
-from robustjax.evaluation import diagnostics, model_diagnostics
-from robustjax.evaluation.attacked import attacked, clean_of, ledgers
-from robustjax.evaluation.draws import attack_columns, clean_columns, compared, frozen, parted
+from robustjax.evaluation.draws import compared, parted
 from robustjax.evaluation.journal import Journal
+from robustjax.evaluation.measurement import Measurement, Request, measure
 from robustjax.evaluation.report import Report, describe
 from robustjax.evaluation.setting import setting_of
-from robustjax.evaluation.worst_case import accuracies, common_threat
+from robustjax.evaluation.worst_case import common_threat
 from robustjax.typing import Attack, Threat
 
 
@@ -118,29 +114,14 @@ def evaluate(
     >>> found.clean, found.robust["fgsm"]
     (1.0, 0.5)
     """
-    if not isinstance(attacks, Mapping):
-        raise ValueError(
-            "attacks must be a mapping from the names of the report to attacks, such as "
-            f"{{'pgd': PGD()}}; got {attacks!r}"
-        )
-    for attack in attacks.values():
-        check_attack(attack)
-    reserved = {"clean", "worst_case", "index", "label", "prediction", "target", "wrong", "seen"}
-    reserved &= set(attacks)
-    if reserved:
-        raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
+    check_names(attacks)
     layout = layout_of(images)
     attacks = {name: layout.attack(attack) for name, attack in attacks.items()}
     threat = layout.attack(threat)
-    images, logits_fn, surrogate = (
-        layout.pack(images),
-        layout.model(logits_fn),
-        layout.model(surrogate),
-    )
     model, key, data, batch_size = check_request(
-        logits_fn,
+        layout.model(logits_fn),
         key,
-        images,
+        layout.pack(images),
         labels,
         indices,
         batch_size,
@@ -155,107 +136,91 @@ def evaluate(
         raise ValueError("a vote is over the classes that a Randomized model predicts")
     draws = check_draws(draws, model)
     parallel.check_same({"votes": vote, "levels": levels, "threats": threat, "diagnose": diagnose})
-    surrogate = check_surrogate(surrogate, model, data, success)
-    setting = Setting(model, key, success, batch_size, Ledger(), draws, vote, surrogate)
-    clean = clean_of(setting, data)
-    ledger_of = ledgers(journal, setting, data, clean)
+    surrogate = check_surrogate(layout.model(surrogate), model, data, success)
     threat = common_threat(attacks) if threat is None else threat
-    right, classes = ~clean.fooled, num_classes(model, data) if are_classes(data.label) else 0
-    table: dict[str, Any] = {"index": data.index, "label": data.label, "wrong": clean.wrong}
-    if clean.logits is not None:
-        table["prediction"] = clean.prediction
-    if are_classes(data.target):
-        table["target"] = data.target
-    if drawn:
-        table |= clean_columns(setting, data, clean)
-    k, tried = num_classes(model, data), attacks.values()
-    steep = threat if any(diagnostics.differentiates(attack, k) for attack in tried) else None
-    notes = model_diagnostics.of_model(setting, data, clean, steep) if diagnose else []
-    outcomes = {}
-    for name, attack in attacks.items():
-        own = dataclasses.replace(setting, ledger=ledger_of(attack))
-        title = name if progress else None
-        outcomes[name] = found = attacked(attack, own, data, clean, threat, diagnose, title)
-        table[name] = found.row
-        if drawn:
-            usable = right & found.verdict.inside
-            table[name] |= attack_columns(setting, data, found.verdict, usable, found.counts, table)
-        if levels is not None:
-            survives = _rounded(setting, data, found.verdict.image, levels).fooled
-            table[name]["survives"] = survives & found.won
-        notes += [f"{name}: {text}" for text in found.notes]
-    if diagnose:
-        under = {name: o for name, o in outcomes.items() if o.enters}
-        notes += diagnostics.side_by_side(
-            {name: o.won for name, o in under.items()},
-            {name: o.stages for name, o in under.items()},
-        )
-    found = accuracies(table, list(attacks), classes)
-    fixed: dict[str, float] = {}
-    if drawn and diagnose:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # they are those of the model as it is
-            same = evaluate(
-                frozen(model),
-                images,
-                labels,
-                attacks,
-                key,
-                targets=targets,
-                indices=indices,
-                batch_size=batch_size,
-                success=success,
-                surrogate=surrogate,
-                threat=threat,
-                journal=journal,
-                diagnose=False,
-                progress=progress,
-            )
-        fixed = same.robust | {"clean": same.clean, "worst_case": same.worst_case}
-    parts: dict[str, Any] = {}
-    if drawn:
-        parts = {"n": verdict_draws(setting), "vote": vote}
-        parts["accuracy"] = compared(parts, found["accuracy"], fixed, len(data))
-        notes += parted(parts, len(data))
-    for note in notes:
+    setting = Setting(model, key, success, batch_size, Ledger(), draws, vote, surrogate)
+    asked = Request(setting, data, attacks, threat, levels, journal, diagnose, progress)
+    found = measure(asked)
+    parts, notes = _over_draws(asked, found) if drawn else ({}, [])
+    report = _report(asked, found, parts, notes, layout)
+    for note in report.warnings:
         warnings.warn(note, UserWarning, stacklevel=2)
-    models = {"model": model} if surrogate is None else {"model": model, "surrogate": surrogate}
-    about = setting_of(models, key, data)
-    if success is not fooled:
-        about["success"] = encode(success)
+    return report
+
+
+def _over_draws(asked: Request, found: Measurement) -> tuple[dict[str, Any], list[str]]:
+    """`Report.draws` of a model that draws, and what it gives to doubt."""
+    n, fixed = len(asked.data), {}
+    if asked.diagnose:
+        fixed = measure(asked.with_one_draw()).accuracies["accuracy"]
+    draws = {"n": verdict_draws(asked.setting), "vote": asked.setting.vote}
+    draws["accuracy"] = compared(draws, found.accuracies["accuracy"], fixed, n)
+    return draws, parted(draws, n)
+
+
+def _report(
+    asked: Request,
+    found: Measurement,
+    draws: dict[str, Any],
+    notes: list[str],
+    layout: Layout,
+) -> Report:
+    setting, data, outcomes = asked.setting, asked.data, found.outcomes
+    models = {"model": setting.model}
+    if setting.surrogate is not None:
+        models["surrogate"] = setting.surrogate
+    about = setting_of(models, setting.key, data)
+    if setting.success is not fooled:
+        about["success"] = encode(setting.success)
+    accuracy = found.accuracies["accuracy"]
     return Report(
-        clean=found["accuracy"]["clean"],
-        robust={name: found["accuracy"][name] for name in attacks},
-        worst_case=found["accuracy"]["worst_case"],
+        clean=accuracy["clean"],
+        robust={name: accuracy[name] for name in outcomes},
+        worst_case=accuracy["worst_case"],
         worst_case_over=[name for name, outcome in outcomes.items() if outcome.enters],
         reached={
-            name: float(table[name]["reached"].mean())
-            for name in attacks
-            if are_classes(data.target)
-        },
-        stderr=found["stderr"],
-        per_class=found["per_class"],
-        balanced=found["balanced"],
-        rounded={
-            name: {"levels": levels, "survive": _share(table[name]["survives"], outcome.won)}
+            name: float(outcome.row["reached"].mean())
             for name, outcome in outcomes.items()
-            if levels is not None
+            if "reached" in outcome.row
+        },
+        stderr=found.accuracies["stderr"],
+        per_class=found.accuracies["per_class"],
+        balanced=found.accuracies["balanced"],
+        rounded={
+            name: {"levels": asked.levels, "survive": _share(outcome.row["survives"], outcome.won)}
+            for name, outcome in outcomes.items()
+            if asked.levels is not None
         },
         zero_gradient={
             name: outcome.blind for name, outcome in outcomes.items() if outcome.blind is not None
         },
-        draws=parts,
-        warnings=notes,
+        draws=draws,
+        warnings=found.notes + notes,
         stages={name: outcome.stages for name, outcome in outcomes.items()},
-        minimum_norm=[name for name, a in attacks.items() if isinstance(a, MinimumNorm)],
+        minimum_norm=[name for name, a in asked.attacks.items() if isinstance(a, MinimumNorm)],
         setting=about,
         key=about["key"],
-        examples=table,
+        examples=found.table,
         adversarial={
             name: layout.unpack(outcome.verdict.image) for name, outcome in outcomes.items()
         },
-        attacks={name: describe(attack) for name, attack in attacks.items()},
+        attacks={name: describe(attack) for name, attack in asked.attacks.items()},
     )
+
+
+def check_names(attacks: Any) -> None:
+    """Raise ValueError unless they are attacks, by names that are free."""
+    if not isinstance(attacks, Mapping):
+        raise ValueError(
+            "attacks must be a mapping from the names of the report to attacks, such as "
+            f"{{'pgd': PGD()}}; got {attacks!r}"
+        )
+    for attack in attacks.values():
+        check_attack(attack)
+    reserved = {"clean", "worst_case", "index", "label", "prediction", "target", "wrong", "seen"}
+    reserved &= set(attacks)
+    if reserved:
+        raise ValueError(f"an attack cannot be named {', '.join(sorted(reserved))}")
 
 
 def check_levels(levels: int, images: np.ndarray) -> None:
@@ -267,8 +232,3 @@ def check_levels(levels: int, images: np.ndarray) -> None:
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
     return float(part.sum() / whole.sum()) if whole.any() else None
-
-
-def _rounded(setting: Setting, data: Examples, images: np.ndarray, levels: int) -> Judgement:
-    """Model outputs for images whose pixels are rounded to multiples of 1 / levels."""
-    return judge(setting, data, np.round(images * np.float32(levels)) / np.float32(levels))
