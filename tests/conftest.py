@@ -1,5 +1,6 @@
 """Four CPU devices, small tiles, cheap compilation, and JAX's strict modes for every test."""
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -11,11 +12,12 @@ import pytest
 from robustjax.attacks._engine import tiles
 
 QUICK = "--xla_cpu_opt_preset=FAST_COMPILE --xla_backend_optimization_level=0"
-QUICK += " --xla_llvm_disable_expensive_passes=true"
+QUICK += " --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):  # newer ones have only the emitters that compile slower
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 REAL_TILE = tiles.CPU_TILE
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + QUICK
+gc.set_threshold(200_000, 50, 100)  # a twentieth of the time went into looking for cycles
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
