@@ -156,3 +156,20 @@ def test_the_focal_loss_and_the_gradient_of_a_certain_prediction(gamma):
 
     value, slope = jax.jit(jax.value_and_grad(loss))(certain)
     assert value == 0 and not slope.any()
+
+
+def against_one_hot(logits, label):
+    return losses.kl(logits, 1e6 * jax.nn.one_hot(label, logits.size))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.brier, against_one_hot])
+def test_a_saturated_softmax_is_one_hot_though_the_model_ends_in_a_product(scale, loss):
+    """Fused into `z - max(z)` the product is rounded once less than in the maximum."""
+    rng = np.random.default_rng(0)
+    w, x = (rng.normal(size=shape).astype(np.float32) for shape in ((48, 10), (64, 48)))
+    z = scale * x.astype(float) @ w
+    sure = np.diff(np.sort(z), axis=1)[:, -1] > 110  # exp(-104) is 0 in float32
+    slope = jax.grad(lambda x, y: loss(scale * (x @ w), y))
+    found = jax.jit(jax.vmap(slope))(x[sure], z[sure].argmax(1))
+    assert sure.sum() > 50 and not np.asarray(found).any()

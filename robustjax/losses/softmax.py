@@ -28,9 +28,36 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     >>> float(cross_entropy(jnp.array([0.0, 0.0]), 1))
     0.693...
     """
-    if jnp.ndim(target) == 0:
-        return jax.nn.logsumexp(logits) - logits[target]
-    return -jnp.sum(target * jax.nn.log_softmax(logits))
+    log_p = log_softmax(logits)
+    return -(log_p[target] if jnp.ndim(target) == 0 else jnp.sum(target * log_p))
+
+
+def log_softmax(logits: jax.Array) -> jax.Array:
+    """The logarithms of the probabilities, over the last axis (..., K).
+
+    Guarantees:
+      Where the softmax saturates it is one-hot, so the cross-entropy has no gradient there, in any
+      compilation. (`jax.nn.log_softmax` may have rounding for one.)
+    """
+    below = _below_largest(logits)
+    return below - jnp.log(jnp.sum(jnp.exp(below), -1, keepdims=True))
+
+
+@jax.custom_jvp
+def _below_largest(logits: jax.Array) -> jax.Array:
+    """Logits minus the largest, which is exactly 0.
+
+    A compiler that fuses the model's last product into this difference rounds the product once
+    less than in the maximum, so the difference alone need not be 0. The derivative leaves out that
+    of the maximum, which the softmax does not depend on.
+    """
+    largest = jnp.max(logits, -1, keepdims=True)
+    return jnp.where(logits == largest, 0, logits - largest)
+
+
+@_below_largest.defjvp
+def _derivative(primals, tangents):
+    return _below_largest(*primals), tangents[0]
 
 
 def distribution(target: jax.Array, num_classes: int) -> jax.Array:
@@ -138,8 +165,8 @@ def kl(logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
     >>> float(kl(logits, logits)), bool(kl(-logits, logits) > 0)
     (0.0, True)
     """
-    reference = jax.nn.log_softmax(reference_logits)
-    return jnp.sum(jnp.exp(reference) * (reference - jax.nn.log_softmax(logits)))
+    reference = log_softmax(reference_logits)
+    return jnp.sum(jnp.exp(reference) * (reference - log_softmax(logits)))
 
 
 @of_logits
@@ -154,7 +181,7 @@ def brier(logits: jax.Array, target: jax.Array) -> jax.Array:
     >>> float(brier(jnp.array([0.0, 0.0]), 1))
     0.5
     """
-    return jnp.sum((jax.nn.softmax(logits) - distribution(target, logits.size)) ** 2)
+    return jnp.sum((jnp.exp(log_softmax(logits)) - distribution(target, logits.size)) ** 2)
 
 
 @compares_with("reference")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from robustjax.checks import checked, in_body
+from robustjax.losses.softmax import log_softmax
 
 
 @checked(output="...", target=in_body)
@@ -70,7 +71,7 @@ def pixel_cross_entropy(output: jax.Array, target: jax.Array) -> jax.Array:
             f"target must hold a class for each pixel, {output.shape[:-1]}, got the shape "
             f"{jnp.shape(target)}"
         )
-    log_p = jax.nn.log_softmax(output)
+    log_p = log_softmax(output)
     return -jnp.mean(jnp.take_along_axis(log_p, jnp.asarray(target)[..., None], -1))
 
 
