@@ -308,11 +308,11 @@ def test_carved_splits_hold_every_class_in_its_share():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=10, max_size=80), st.data())
 def test_a_stratified_sample_is_within_one_of_each_share(labels, draw):
-    from robustjax.data.load import _stratified
+    from robustjax.data.carving import stratified
 
     labels = np.array(labels)
     size = draw.draw(st.integers(0, len(labels)))
-    rows = _stratified(labels, size)
+    rows = stratified(labels, size)
     assert len(rows) == size and len(set(rows)) == size
     share = np.bincount(labels, minlength=5) * size / len(labels)
     assert np.abs(np.bincount(labels[rows], minlength=5) - share).max() < 2

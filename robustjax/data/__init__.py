@@ -5,6 +5,7 @@ from robustjax.data.batches import batch_indices, shard, steps_per_epoch
 from robustjax.data.cutmix import cutmix
 from robustjax.data.dataset import Dataset
 from robustjax.data.load import SPLITS, available, load, register
+from robustjax.data.memory import from_arrays
 from robustjax.data.mixup import mixup
 from robustjax.data.plan import Plan
 from robustjax.data.pools import load_extra, open_pool
@@ -23,6 +24,7 @@ __all__ = [
     "batch_indices",
     "cutmix",
     "default_augment",
+    "from_arrays",
     "load",
     "load_extra",
     "mixup",

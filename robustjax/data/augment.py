@@ -76,7 +76,10 @@ def augment(
     (5, 8, 8, 3)
     """
     if mode == "reflect" and pad >= min(image.shape[:2]):
-        raise ValueError(f"cannot pad an image of shape {image.shape} by {pad} with mode {mode!r}")
+        raise ValueError(
+            f"cannot pad an image of shape {image.shape} by {pad} with mode {mode!r}: "
+            "choose a smaller pad, such as the recipe's augment=Augment(pad=0)"
+        )
     if shift and pad:
         raise ValueError(f"a shift needs pad 0, got shift {shift} and pad {pad}")
     if cutout > max(image.shape[:2]):

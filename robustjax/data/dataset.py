@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from robustjax.checks import check_fields, check_layout, check_number, checked, shown
+from robustjax.data.carving import carve
 from robustjax.data.rows import Rows, select
 
 CHUNK = 1024
@@ -130,6 +131,20 @@ class Dataset:
             indices=self.indices[rows],
             targets=None if self.targets is None else self.targets[rows],
         )
+
+    def carved(self) -> tuple[Dataset, Dataset]:
+        """(train, validation): a tenth, at most 1,000 examples, every class in its share.
+
+        The same examples on every machine, as `load` carves a validation split out of train.
+
+        Raises:
+          ValueError: there are fewer than ten examples.
+        """
+        rows = carve(self.labels, test=False)
+        if not rows["validation"].size:
+            raise ValueError(f"{self.name}: {len(self)} examples are too few to carve a tenth out")
+        train, validation = self.take(rows["train"]), self.take(rows["validation"])
+        return train, dataclasses.replace(validation, split="validation")
 
     def head(self, n: int) -> Dataset:
         """The first n examples, or all if there are fewer.

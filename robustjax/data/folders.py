@@ -18,6 +18,7 @@ import numpy as np
 from robustjax.data import pictures
 from robustjax.data.ahead import ahead
 from robustjax.data.cache import decoded
+from robustjax.data.carving import VALIDATION
 from robustjax.data.dataset import Dataset
 from robustjax.data.resize import sized
 from robustjax.progress import bar
@@ -26,7 +27,6 @@ FOLDER = "folder:"
 CSV = "labels.csv"
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 """What a split may be called -> its name."""
-VALIDATION = 1_000
 AHEAD = 16
 """Images that each thread may have decoded ahead."""
 

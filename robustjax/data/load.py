@@ -10,6 +10,7 @@ import numpy as np
 
 from robustjax.checks import checked
 from robustjax.data.arrays import Arrays, Digits
+from robustjax.data.carving import carve
 from robustjax.data.dataset import Dataset
 from robustjax.data.folders import Folder
 from robustjax.data.hub import Hub
@@ -19,7 +20,6 @@ from robustjax.data.tfds import TFDS, prepared
 from robustjax.spec import Names
 
 SPLITS = ("train", "validation", "test", "train+validation")
-VALIDATION = 1_000
 
 
 class Source(Protocol):
@@ -168,7 +168,7 @@ def _split(source: Source, name: str, split: str, choice: dict[str, str]) -> Dat
         return validation if split == "validation" else _union(train, validation)
     if validated_on:
         return train
-    carved = _carve(train.labels, test=tested_on is None)[split]
+    carved = carve(train.labels, test=tested_on is None)[split]
     return dataclasses.replace(train.take(carved), split=split)
 
 
@@ -199,34 +199,6 @@ def available(data_dir: str | None = None) -> dict[str, str]:
 def _source(name: str, data_dir: str | None) -> Source:
     make = SOURCES.get(name.partition(":")[0])
     return TFDS(name, data_dir) if make is None else make(name)
-
-
-def _carve(labels: np.ndarray, test: bool) -> dict[str, np.ndarray]:
-    """Rows of train for each split, ascending."""
-    held_out = _stratified(labels, len(labels) // 5 if test else 0)
-    rest = np.setdiff1d(np.arange(len(labels)), held_out)
-    validation = rest[_stratified(labels[rest], min(len(rest) // 10, VALIDATION))]
-    return {
-        "train": np.setdiff1d(rest, validation),
-        "validation": validation,
-        "test": held_out,
-        "train+validation": rest,
-    }
-
-
-def _stratified(labels: np.ndarray, size: int) -> np.ndarray:
-    """`size` random rows, ascending, every class in its share.
-
-    The k-th of a class's n examples, in random order, stands at (k + 1/2) / n; the sample is the
-    `size` smallest. RandomState's stream is frozen (NEP 19), so no NumPy release moves the splits.
-    """
-    shuffled = np.random.RandomState(0).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    counts = np.bincount(labels)
-    first = np.cumsum(counts) - counts
-    of = labels[by_class]
-    position = (np.arange(len(labels)) - first[of] + 0.5) / counts[of]
-    return np.sort(by_class[np.argsort(position, kind="stable")[:size]])
 
 
 def _union(a: Dataset, b: Dataset) -> Dataset:
