@@ -27,6 +27,8 @@ import convergence
 import detection_benchmark
 import gsce_family
 import hard_images
+import mmc_at
+import mmc_attacks
 import mmc_cifar10
 import origins
 import rce_detection
@@ -97,6 +99,28 @@ def test_the_family_trains_what_its_rows_say(tmp_path, asked, monkeypatch):
     assert gsce_family.anisotropy({}) == 1
     assert gsce_family.anisotropy({"log_precisions": np.log([[1, 4], [1, 8]])}) == pytest.approx(6)
     assert gsce_family.anisotropy({"factors": [np.diag([1, 3]), -np.eye(2)]}) == pytest.approx(5)
+
+
+def test_adversarial_networks_are_those_of_the_other_script(tmp_path, asked, monkeypatch):
+    options = argparse.Namespace(data="digits", data_dir=None, scale="cpu", runs=tmp_path)
+    for name in ("SCE", "MMC"):
+        folder = mmc_attacks.network(f"AT {name}", 1, mmc_attacks.SCALES["cpu"], options)
+        ours = asked.copy()
+        with pytest.raises(SystemExit):  # the evaluation: there is no run
+            rate = float(mmc_attacks.ROWS[f"AT {name}"][1].split()[-1])
+            mmc_at.measure(name, rate, 1, mmc_at.SCALES["cpu"], options)
+        assert (ours["method"], ours["recipe"]) == (asked["method"], asked["recipe"])
+        assert folder == asked["options"].out and ours["options"].seed == 1
+
+
+def test_natural_rows_and_their_table(tmp_path, asked, monkeypatch):
+    options = argparse.Namespace(data="digits", data_dir=None, scale="cpu", runs=tmp_path)
+    for name, kind in {"SCE": training.SCE, "MMC": training.MMC, "RCE": training.RCE}.items():
+        mmc_attacks.network(name, 0, mmc_attacks.SCALES["cpu"], options)
+        assert type(asked["method"]) is kind and asked["method"].on_clean
+    seeds = [dict.fromkeys(mmc_attacks.COLUMNS, value) for value in (0.25, 0.75)]
+    row = "| SCE |" + " 50.0 ± 35.4 |" * 4 + " 0.50 ± 0.35 |"
+    assert mmc_attacks.lines({"SCE": seeds})[-1] == row
 
 
 def test_a_long_tail_and_its_priors(tmp_path, asked, monkeypatch):
