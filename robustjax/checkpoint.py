@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from robustjax import files, parallel
 from robustjax.lazy import Lazy
+from robustjax.warn import warn
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -112,10 +112,9 @@ class Checkpoints:
                 raise
             except Exception as error:  # a damaged file can raise anything in Orbax and TensorStore
                 last_error = error
-                warnings.warn(
+                warn(
                     f"checkpoint {self.folder / str(step)} is damaged ({type(error).__name__}); "
                     "trying the one before",
-                    stacklevel=2,
                 )
         if last_error is not None:
             raise DamagedCheckpoint(

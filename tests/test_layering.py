@@ -20,6 +20,7 @@ RANK = {
     "typing": 0,
     "parallel": 1,
     "progress": 0,
+    "warn": 0,
     "promotion": 0,
     "writing": 0,
     "archives": 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,6 +18,7 @@ import robustjax as rj
 from robustjax.checks import LARGEST, check_number
 from robustjax.cli import Stopped
 from robustjax.cli.flags import REGISTRY, ProcessOptions, choose_threat, read
+from robustjax.warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,11 +201,10 @@ def warn_of_short_steps(method: rj.training.Method) -> None:
 
     for attack in filter(is_attack, jax.tree.leaves(method, is_leaf=is_attack)):
         if attack.reach < 1 - 1e-6:
-            warnings.warn(
+            warn(
                 f"the {attack.steps} training attack steps of {attack.size:.3g} reach only "
                 f"{attack.reach:.2g} of eps = {attack.threat.eps:.3g}: choose a larger "
                 "--attack.step-size, or None, which scales with eps",
-                stacklevel=2,
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from robustjax.archives import map_arrays, read_arrays, write_arrays
 from robustjax.data.rows import on_disk
+from robustjax.warn import warn
 from robustjax.writing import replacing
 
 Arrays = dict[str, np.ndarray]
@@ -56,7 +56,7 @@ def decoded(
     except OSError:
         pass  # missing or unreadable
     except (ValueError, KeyError) as error:
-        warnings.warn(f"{path} is damaged ({error}); it is decoded again", stacklevel=2)
+        warn(f"{path} is damaged ({error}); it is decoded again")
     size = shape()
     where = f"{path.parent}; set ROBUSTJAX_CACHE to a writable folder"
     if on_disk(math.prod(size)):
@@ -75,7 +75,7 @@ def decoded(
     try:
         write_arrays(path, arrays)
     except OSError as error:
-        warnings.warn(f"cannot cache to {where} ({error.strerror})", stacklevel=2)
+        warn(f"cannot cache to {where} ({error.strerror})")
     return arrays
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from robustjax.evaluation.journal import Journal
 from robustjax.evaluation.report import check_radii, points
 from robustjax.evaluation.worst_case import own_threats
 from robustjax.typing import Attack
+from robustjax.warn import warn
 
 
 @checked(attack=in_body)
@@ -98,7 +98,7 @@ def curve(
         verdict = run(with_eps(attack, radius), f"eps {radius:g}")
         distances[i, : len(right)] = np.where(verdict.stage >= 0, 0, np.inf)
     for text in met_nan(stages):
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warn(text)
     return points(eps, distances)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from robustjax.evaluation.report import Report, describe
 from robustjax.evaluation.setting import setting_of
 from robustjax.evaluation.worst_case import common_threat
 from robustjax.typing import Attack, Threat
+from robustjax.warn import warn
 
 
 @checked(attacks=in_body)
@@ -144,7 +144,7 @@ def evaluate(
     parts, notes = _over_draws(asked, found) if drawn else ({}, [])
     report = _report(asked, found, parts, notes, layout)
     for note in report.warnings:
-        warnings.warn(note, UserWarning, stacklevel=2)
+        warn(note)
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 
 from robustjax import files
 from robustjax.training.loggers import Logger
+from robustjax.warn import warn
 from robustjax.writing import append, replacing
 
 Log = Callable[[int, str, Mapping[str, Any]], None]
@@ -72,9 +72,7 @@ def keep_metrics(out: Path, step: int) -> float:
         return 0.0
     rows, bad = files.scan_metrics(path)
     if bad:
-        warnings.warn(
-            f"{path}: dropped {len(bad)} damaged lines, line {bad[0]} first", stacklevel=3
-        )
+        warn(f"{path}: dropped {len(bad)} damaged lines, line {bad[0]} first")
     rows = [row for row in rows if row["step"] <= step]
     with replacing(path) as file:
         file.write("".join(files.to_json(row) + "\n" for row in rows).encode())

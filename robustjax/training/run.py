@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from robustjax.training.placement import Placement
 from robustjax.training.run_directory import save_weights, warn_of_changes, write_config
 from robustjax.training.saver import Saver, snapshot
 from robustjax.training.state import TrainState
+from robustjax.warn import warn
 
 
 class Run:
@@ -69,7 +69,7 @@ class Run:
         if found is None:
             if (self.out / "metrics.jsonl").exists():
                 where = self.out / "checkpoints"
-                warnings.warn(f"{where} holds no checkpoint: the run starts over", stacklevel=3)
+                warn(f"{where} holds no checkpoint: the run starts over")
             self.state = self.home.put(new if init_from is None else fine_tuned(new, init_from))
             return
         self.state, meta = self.home.from_saved(found[0]), found[1]
@@ -147,7 +147,7 @@ class Run:
         try:
             found = kept.restore(self.home.to_save(self.state), self.identity)
         except DamagedCheckpoint as error:
-            warnings.warn(str(error), stacklevel=4)
+            warn(str(error))
             found = None
         if found:
             variables = self.home.whole(self.home.from_saved(found[0]).variables)
@@ -169,11 +169,10 @@ def extended(meta: Mapping[str, Any], epochs: int, step: int) -> dict[str, Any]:
     earlier, before = meta.get(EXTENDED, []), meta["recipe"]["fields"]["epochs"]
     if before != epochs:
         earlier = [*earlier, {"epochs": before, "until_step": step}]
-        warnings.warn(
+        warn(
             f"this run of {before} epochs is extended to {epochs}: fractions of training (the "
             f"schedule's, warm-ups, starts) now count from {epochs} epochs, so where any matter "
             "the weights will not be those of a run that had this length from its beginning",
-            stacklevel=4,
         )
     return {EXTENDED: earlier} if earlier else {}
 

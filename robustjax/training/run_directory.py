@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 from robustjax import files, models, parallel
 from robustjax.checkpoint import refuse_foreign
 from robustjax.data.resident import Layout
+from robustjax.warn import warn
 from robustjax.writing import locked
 
 
@@ -71,11 +71,10 @@ def warn_of_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     before = before or {}
     changes = [f"{n} {before[n]} -> {now[n]}" for n in now if before.get(n, now[n]) != now[n]]
     if changes:
-        warnings.warn(
+        warn(
             f"this run resumes in a different environment ({', '.join(changes)}), where sums "
             "round differently: its weights and accuracies will not be those of an uninterrupted "
             "run. On a CPU, JAX_NUM_CPU_DEVICES sets the number of devices",
-            stacklevel=3,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -35,6 +34,7 @@ from robustjax.checks import INF, checked, in_body
 from robustjax.threats import radius
 from robustjax.threats._trees import of_example
 from robustjax.typing import Attack, Cost
+from robustjax.warn import warn
 
 
 class Verdict(NamedTuple):
@@ -167,7 +167,7 @@ def perturb(
         found = isinstance(attack, MinimumNorm) & (image != examples.image).any((1, 2, 3))
         texts = nan_in(attack, np.mean(crafted.broken & ~found))
     for text in texts:
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warn(text)
     return layout.unpack(image)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from robustjax.attacks._engine.slots import NOTHING, SnapshotStore
 from robustjax.typing import Attack, Cost
+from robustjax.warn import warn
 
 
 class Stage(NamedTuple):
@@ -64,7 +64,7 @@ def nan_in(attack: Attack, share: float) -> Iterator[str]:
 def warn_of_nan(ledger: Ledger) -> None:
     """A warning for each sentence of `met_nan`, at the caller of our caller."""
     for text in met_nan(ledger.stages):
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warn(text)
 
 
 def met_nan(stages: Sequence[Stage]) -> Iterator[str]:
