@@ -4,12 +4,14 @@ Command:   python experiments/detection_benchmark.py --scale cpu --data-dir DIR 
            TFDS sets; --only lid for one detector; --scale smoke: the path alone, on digits). What
            is finished is kept, detector by detector and seed by seed.
 Hardware:  smoke: seven minutes of one CPU core, which compile 90 attacks; cpu: MNIST, two to five
-           minutes of one for a detector; gpu: CIFAR-10, ResNet-18, not measured.
+           minutes of one for a detector, an hour for either lid; gpu: CIFAR-10, ResNet-18, not
+           measured.
 Claim:     what attackers leave who do not know the detector says little about those who do (Carlini
            & Wagner 2017); and a detector that is robust at eps makes a classifier that is robust at
            eps / 2 (Tramer 2022), so robustness beyond every known classifier's is a claim to doubt.
 Measured:  cpu, Linf 0.3: attackers who do not know the Mahalanobis distance leave 96.7 %, those who
-           do 6.7; of squeezing, which rounds each pixel to black or white, 92.0 and 79.0.
+           do 6.7; of squeezing, which rounds each pixel to black or white, 92.0 and 79.0; of
+           prediction inconsistency 91.3 and 74.3; of the thirteen others that were run nothing.
            Results go to results/detection_benchmark_{data}_{scale}.json and .png.
 Source:    Tramer, "Detecting adversarial examples is (nearly) as hard as classifying them", 2022;
            the detectors' papers are in `robustjax detectors`; `BEST_KNOWN` names its own.
