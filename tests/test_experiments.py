@@ -24,7 +24,9 @@ import claims
 import class_priors
 import contents
 import convergence
+import densities
 import detection_benchmark
+import feature_density
 import gsce_family
 import hard_images
 import mmc_at
@@ -121,6 +123,25 @@ def test_natural_rows_and_their_table(tmp_path, asked, monkeypatch):
     seeds = [dict.fromkeys(mmc_attacks.COLUMNS, value) for value in (0.25, 0.75)]
     row = "| SCE |" + " 50.0 ± 35.4 |" * 4 + " 0.50 ± 0.35 |"
     assert mmc_attacks.lines({"SCE": seeds})[-1] == row
+
+
+def test_density_is_per_distance_between_classes(tmp_path, asked, monkeypatch):
+    """So the unit of the features says nothing, and a class in a smaller ball lies denser."""
+    rng, labels = np.random.default_rng(0), np.arange(200) % 2
+    z = rng.normal(size=(200, 3)) + 50 * labels[:, None]
+    found = [densities.log_densities(s * z, labels, s * z[:50], 5)["test"] for s in (1, 7)]
+    np.testing.assert_allclose(*found, rtol=1e-9)
+    closer = z - 0.9 * (z - 50 * labels[:, None])
+    assert (densities.log_densities(closer, labels, closer[:50], 5)["test"] > found[0] + 6).all()
+    options = argparse.Namespace(data="digits", data_dir=None, scale="cpu", runs=tmp_path)
+    for name, method in feature_density.ROWS.items():
+        with pytest.raises(FileNotFoundError):  # nothing was trained
+            feature_density.measure(name, 1, feature_density.SCALES["cpu"], options)
+        assert type(asked["method"]) is getattr(training, method.upper())
+        assert asked["method"].model["feature_dim"] == 10 and asked["options"].seed == 1
+    seeds = [{"clean": c, "train": c, "test": 2 * c} for c in (0.25, 0.75)]
+    made = feature_density.lines({"MMC": seeds})[-1]
+    assert made == "| MMC | 50.0 ± 35.4 | 0.5 ± 0.4 | 1.0 ± 0.7 |"
 
 
 def test_a_long_tail_and_its_priors(tmp_path, asked, monkeypatch):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import script
+from densities import log_densities
 from figures import LOSS_COLORS, plain_ticks
 from scipy.stats import spearmanr
 
-from robustjax import data, models, report, theory, training
+from robustjax import data, models, report, training
 
 METHODS = {  # the loss, and a learning rate that suits it
     "SCE": (training.SCE(feature_dim=10), 0.05),
@@ -45,25 +46,11 @@ def features_of(method, lr, sets):
     return {name: np.asarray(features_fn(data.to_float(s.images))) for name, s in sets.items()}
 
 
-def measure(sets, found):
-    """The log density of either set among the training features, and their distance to a center."""
-    labels = sets["train"].labels
-    unit = {name: z * scale_of(found["train"], labels) for name, z in found.items()}
-    return {
-        "train": theory.knn_log_density(unit["train"], k=K),
-        "test": theory.knn_log_density(unit["train"], unit["test"], k=K),
-    }
-
-
-def scale_of(features, labels):
-    """One over the mean distance of two class means: the test set is measured by the same rod."""
-    return np.linalg.norm(theory.unit_distance(features, labels)) / np.linalg.norm(features)
-
-
 def main() -> dict:
     sets = {name: data.load("digits", name) for name in ("train", "test")}
     found = {name: features_of(*how, sets) for name, how in METHODS.items()}
-    densities = {name: measure(sets, z) for name, z in found.items()}
+    labels = sets["train"].labels
+    densities = {name: log_densities(z["train"], labels, z["test"], K) for name, z in found.items()}
     head = models.create("cnn", num_classes=10, head="max-mahalanobis", feature_dim=10)
     away = found["MMC"]["train"] - head.head.constant(10)[sets["train"].labels]
     loss = 0.5 * np.sum(away**2, 1)
