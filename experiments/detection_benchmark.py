@@ -11,7 +11,7 @@ Claim:     what attackers leave who do not know the detector says little about t
            eps / 2 (Tramer 2022), so robustness beyond every known classifier's is a claim to doubt.
 Measured:  cpu, Linf 0.3: attackers who do not know the Mahalanobis distance leave 96.7 %, those who
            do 6.7; of squeezing, which rounds each pixel to black or white, 92.0 and 79.0; of
-           prediction inconsistency 91.3 and 74.3; of the thirteen others that were run nothing.
+           prediction inconsistency 91.3 and 74.3; of the fourteen others that were run nothing.
            Results go to results/detection_benchmark_{data}_{scale}.json and .png.
 Source:    Tramer, "Detecting adversarial examples is (nearly) as hard as classifying them", 2022;
            the detectors' papers are in `robustjax detectors`; `BEST_KNOWN` names its own.
