@@ -6,7 +6,8 @@ Hardware:  smoke: half a minute of one CPU core; cpu: a network of two convoluti
            10,000 images, 8 epochs, three seeds, eight minutes of one core.
 Claim:     MMC gathers the features of a class round its center and so raises the sample density,
            which the softmax losses cannot.
-Measured:  results/feature_density_{data}_{scale}.json; docs/reproduce/mmc.md.
+Measured:  cpu: 15.2 for MMC, 12.2 for SCE and 12.0 for MMLDA on test images, with little scatter.
+           results/feature_density_{data}_{scale}.json; docs/reproduce/mmc.md.
 Source:    Pang et al., ICLR 2020, Section 3, whose theorems are about the density; it shows none of
            trained networks. On digits: theory/features.py.
 
