@@ -7,7 +7,7 @@ Hardware:  smoke: a minute of one CPU core; cpu: a network of two convolutions, 
 Claim:     MMLDA classifies biased data better than softmax cross-entropy (SCE), and its predictions
            and its loss may weigh the classes with their priors.
 Measured:  cpu: over all classes MMLDA 43.2 % and SCE 40.0; priors in MMLDA's loss add .7, which
-           three seeds cannot tell from nothing; equal priors at test time add 10 to either loss.
+           three seeds cannot tell from nothing; equal priors at test time add 10 to 12 points.
            results/class_priors_{data}_{scale}.json and .png; docs/reproduce/max_mahalanobis.md.
 Source:    Pang et al., ICML 2018. The long tail: Cui et al., CVPR 2019. Equal priors at test time:
            Menon et al., ICLR 2021.

@@ -4,8 +4,8 @@ Command:   python experiments/gsce_family.py --scale cpu --data-dir DIR   (DIR: 
            --only L-GM for one row; --scale smoke: the path alone, on digits)
 Hardware:  smoke: a minute of one CPU core; cpu: MNIST, a network of two convolutions, the first
            10,000 images, 6 epochs, three seeds, 15 minutes of one core.
-Claim:     every member has its logits from centers mu_k and matrices Sigma_k. The authors of L-GM
-           keep the identity "for simplicity", those of MMC drop Sigma: what would it give?
+Claim:     every member has its logits from centers mu_k and matrices Sigma_k. L-GM
+           keeps the identity in its experiments, and MMC drops Sigma: what would it give?
 Measured:  cpu: nothing but harm: a full Sigma takes 14 points of g-SCE's worst case, the others
            change nothing; L-GM resists least, 24 % where SCE resists 53.
            results/gsce_family_{data}_{scale}.json; docs/reproduce/mmc.md.

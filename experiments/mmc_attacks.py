@@ -57,7 +57,7 @@ class Scale:
       train, adversarial: flags of all trainings, and of the adversarial ones.
       seeds: of each row.
       n: test images.
-      spsa: steps of SPSA, of 128 pairs of queries each.
+      spsa: steps of SPSA, of 128 queries each.
       cw: steps of each of the five searches of C&W.
     """
 
