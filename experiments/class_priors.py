@@ -29,7 +29,7 @@ import figures
 import jax
 import numpy as np
 from figures import LOSS_COLORS
-from runner import Scale, added, launch, merged, scaled, slug, trained, wanted
+from runner import Scale, added, launch, merged, scaled, slug, spread, trained, wanted
 
 from robustjax import data, files, models, report
 from robustjax.writing import replacing
@@ -112,10 +112,7 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
     made = [f"| | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
     for name, seeds in table.items():
         rows = [summary(seed) for seed in seeds]
-        cells = []
-        for column in columns:
-            values = 100 * np.array([row[column] for row in rows])
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=len(rows) > 1):.1f}")
+        cells = [spread(row[column] for row in rows) for column in columns]
         made.append(f"| {name} | {' | '.join(cells)} |")
     return made
 

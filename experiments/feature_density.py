@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from densities import log_densities
 from mmc_attacks import NATURAL
-from runner import Scale, added, launch, merged, once, scaled, slug, trained, wanted
+from runner import Scale, added, launch, merged, once, scaled, slug, spread, trained, wanted
 
 from robustjax import data, files, models
 
@@ -61,10 +61,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
     """A Markdown table: means and deviations over the seeds."""
     made = ["| | clean | density, train | density, test |", "| --- | ---: | ---: | ---: |"]
     for name, seeds in table.items():
-        cells = []
-        for column, unit in (("clean", 100), ("train", 1), ("test", 1)):
-            values = unit * np.array([seed[column] for seed in seeds])
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=len(seeds) > 1):.1f}")
+        units = {"clean": 100, "train": 1, "test": 1}
+        cells = [spread((seed[column] for seed in seeds), unit) for column, unit in units.items()]
         made.append(f"| {name} | {' | '.join(cells)} |")
     return made
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from mmc_at import EVALUATION
-from runner import Scale, added, evaluated, launch, merged, scaled, slug, trained, wanted
+from runner import Scale, added, evaluated, launch, merged, scaled, slug, spread, trained, wanted
 
 from robustjax import files, models
 
@@ -78,10 +78,7 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
     """A Markdown table: means and deviations over the seeds."""
     made = [f"| | {' | '.join(COLUMNS)} | anisotropy |", "| --- |" + " ---: |" * 4]
     for name, seeds in table.items():
-        cells = []
-        for column in COLUMNS.values():
-            values = 100 * np.array([seed[column] for seed in seeds])
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=len(seeds) > 1):.1f}")
+        cells = [spread(seed[column] for seed in seeds) for column in COLUMNS.values()]
         shape = np.mean([seed["anisotropy"] for seed in seeds])
         made.append(f"| {name} | {' | '.join(cells)} | {shape:.3g} |")
     return made

@@ -27,19 +27,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from figures import LOSS_COLORS, redraw
-from runner import (
-    Scale,
-    added,
-    evaluated,
-    launch,
-    merged,
-    scaled,
-    slug,
-    trained,
-    wanted,
-)
+from runner import Scale, added, evaluated, launch, merged, scaled, slug, spread, trained, wanted
 
 from robustjax import files, report
 
@@ -135,10 +124,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
     found = ["| AT on | best rate | clean | PGD-10 | worst case |", "| --- |" + " ---: |" * 4]
     for name, rows in table.items():
         best = best_of(rows)
-        cells = []
-        for column in ("clean", "pgd-10", "worst case"):
-            values = 100 * np.array([row[column] for row in best])
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=len(best) > 1):.1f}")
+        columns = ("clean", "pgd-10", "worst case")
+        cells = [spread(row[column] for row in best) for column in columns]
         found.append(f"| {name} | {best[0]['rate']:g} | {' | '.join(cells)} |")
     return found
 

@@ -29,7 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 from mmc_at import BASE, LOSSES
-from runner import added, launch, merged, once, scaled, slug, trained, wanted
+from runner import added, launch, merged, once, scaled, slug, spread, trained, wanted
 
 from robustjax import attacks, data, evaluation, files, models, report
 from robustjax.threats import Linf
@@ -160,12 +160,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
     """A Markdown table: means and deviations over the seeds."""
     made = [f"| | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS)]
     for name, seeds in table.items():
-        cells = []
-        for column in COLUMNS:
-            values = (1 if column == "C&W" else 100) * np.array([seed[column] for seed in seeds])
-            digits = 2 if column == "C&W" else 1
-            spread = values.std(ddof=len(seeds) > 1)
-            cells.append(f"{values.mean():.{digits}f} ± {spread:.{digits}f}")
+        cells = [spread(seed[column] for seed in seeds) for column in COLUMNS[:-1]]
+        cells.append(spread((seed["C&W"] for seed in seeds), unit=1, digits=2))
         made.append(f"| {name} | {' | '.join(cells)} |")
     return made
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from figures import redraw
-from runner import Scale, added, launch, merged, once, scaled, slug, trained, wanted
+from runner import Scale, added, launch, merged, once, scaled, slug, spread, trained, wanted
 
 from robustjax import cli, files, report
 
@@ -88,12 +88,6 @@ def resisted(run: Path, weights: str, scale: Scale, options: argparse.Namespace)
     return found
 
 
-def interval(values: list[float]) -> str:
-    """Percent: the mean and the standard deviation over seeds."""
-    percent = 100 * np.array(values)
-    return f"{percent.mean():.1f} ± {percent.std(ddof=len(values) > 1):.1f}"
-
-
 def draw(results: dict[str, Any], png: Path) -> None:
     """A panel a remedy: robust accuracy over epochs, on training and validation images.
 
@@ -142,12 +136,12 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
     made.append("| --- |" + " ---: |" * 5)
     for name, seeds in table.items():
         cells = [
-            interval([seed[weights][column] for seed in seeds])
+            spread([seed[weights][column] for seed in seeds])
             for weights in ("best", "last")
             for column in ("clean", "autoattack-fast")
         ]
         lost = [seed["best"]["autoattack-fast"] - seed["last"]["autoattack-fast"] for seed in seeds]
-        made.append(f"| {name} | {' | '.join(cells)} | {interval(lost)} |")
+        made.append(f"| {name} | {' | '.join(cells)} | {spread(lost)} |")
     return made
 
 

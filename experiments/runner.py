@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import numpy as np
 import origins
 from origins import RESULTS
 
@@ -160,6 +161,13 @@ def added(path: Path, part: str, name: str, made: Any, started: float) -> dict[s
     origin = report.provenance(report.command_line(), 0, started)
     write_result(path, {"provenance": origin, part: rows})
     return rows
+
+
+def spread(values: Iterable[float], unit: float = 100, digits: int = 1) -> str:
+    """The mean over seeds and their standard deviation; fractions in percent."""
+    found = unit * np.array([*values])
+    deviation = found.std(ddof=len(found) > 1)
+    return f"{found.mean():.{digits}f} ± {deviation:.{digits}f}"
 
 
 def write_result(path: Path, table: Any) -> None:

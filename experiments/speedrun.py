@@ -29,7 +29,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from runner import (
     Scale,
     added,
@@ -39,6 +38,7 @@ from runner import (
     once,
     scaled,
     slug,
+    spread,
     trained,
     wanted,
 )
@@ -108,9 +108,9 @@ def lines(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     """A Markdown table: means and deviations over the seeds of each row."""
     found = ["| | clean | PGD-20 | worst case | CPU seconds |", "| --- |" + " ---: |" * 4]
     for name, seeds in rows.items():
-        columns = [[100 * row[c] for row in seeds] for c in ("clean", "pgd-20", "worst case")]
-        columns.append([row["cpu seconds"] for row in seeds])
-        cells = [f"{np.mean(c):.1f} ± {np.std(c, ddof=len(c) > 1):.1f}" for c in columns]
+        columns = ("clean", "pgd-20", "worst case")
+        cells = [spread(row[column] for row in seeds) for column in columns]
+        cells.append(spread((row["cpu seconds"] for row in seeds), unit=1))
         found.append(f"| {name} | {' | '.join(cells)} |")
     return found
 
