@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import figures
 import jax
 import numpy as np
 from figures import LOSS_COLORS
-from runner import Scale, added, launch, merged, scaled, slug, spread, trained, wanted
+from runner import Scale, launch, merged, scaled, slug, spread, tabulate, trained
 
 from robustjax import data, files, models, report
 from robustjax.writing import replacing
@@ -133,13 +132,12 @@ def draw(results: dict[str, Any], png: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table and the figure are written after each row."""
-    scale, started = SCALES[options.scale], time.time()
-    table: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted(options, ROWS):
-        seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(options.results, "rows", name, seeds, started)
-        figures.redraw(options.results, draw)
-    print("\n".join(lines(table)))
+    scale = SCALES[options.scale]
+
+    def make(name: str) -> list[dict[str, Any]]:
+        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+
+    tabulate(options, ROWS, make, lines, draw)
 
 
 if __name__ == "__main__":

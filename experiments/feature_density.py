@@ -18,13 +18,22 @@ distance between classes; medians over images.
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import numpy as np
 from densities import log_densities
 from mmc_attacks import NATURAL
-from runner import Scale, added, launch, merged, once, scaled, slug, spread, trained, wanted
+from runner import (
+    Scale,
+    launch,
+    merged,
+    once,
+    scaled,
+    slug,
+    spread,
+    tabulate,
+    trained,
+)
 
 from robustjax import data, files, models
 
@@ -69,12 +78,12 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table is written after each row."""
-    scale, started = SCALES[options.scale], time.time()
-    table: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted(options, ROWS):
-        seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(options.results, "rows", name, seeds, started)
-    print("\n".join(lines(table)))
+    scale = SCALES[options.scale]
+
+    def make(name: str) -> list[dict[str, Any]]:
+        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+
+    tabulate(options, ROWS, make, lines)
 
 
 if __name__ == "__main__":

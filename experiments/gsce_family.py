@@ -18,12 +18,21 @@ Natural training. The worst case is over margin attacks and a search without gra
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import numpy as np
 from mmc_at import EVALUATION
-from runner import Scale, added, evaluated, launch, merged, scaled, slug, spread, trained, wanted
+from runner import (
+    Scale,
+    evaluated,
+    launch,
+    merged,
+    scaled,
+    slug,
+    spread,
+    tabulate,
+    trained,
+)
 
 from robustjax import files, models
 
@@ -86,12 +95,12 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table is written after each row."""
-    scale, started = SCALES[options.scale], time.time()
-    table: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted(options, ROWS):
-        seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(options.results, "rows", name, seeds, started)
-    print("\n".join(lines(table)))
+    scale = SCALES[options.scale]
+
+    def make(name: str) -> list[dict[str, Any]]:
+        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+
+    tabulate(options, ROWS, make, lines)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from figures import LOSS_COLORS, redraw
-from runner import Scale, added, evaluated, launch, merged, scaled, slug, spread, trained, wanted
+from figures import LOSS_COLORS
+from runner import (
+    Scale,
+    evaluated,
+    launch,
+    merged,
+    scaled,
+    slug,
+    spread,
+    tabulate,
+    trained,
+)
 
 from robustjax import files, report
 
@@ -132,13 +141,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table and the figure are written after each loss."""
-    scale, started = SCALES[options.scale], time.time()
-    table: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted(options, LOSSES):
-        made = grid(name, scale, options)
-        table = added(options.results, "rows", name, made, started)
-        redraw(options.results, draw)
-    print("\n".join(lines(table)))
+    scale = SCALES[options.scale]
+    tabulate(options, LOSSES, lambda name: grid(name, scale, options), lines, draw)
 
 
 if __name__ == "__main__":

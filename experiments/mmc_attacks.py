@@ -29,7 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 from mmc_at import BASE, LOSSES
-from runner import added, launch, merged, once, scaled, slug, spread, trained, wanted
+from runner import launch, merged, once, scaled, slug, spread, tabulate, trained
 
 from robustjax import attacks, data, evaluation, files, models, report
 from robustjax.threats import Linf
@@ -131,14 +131,14 @@ def transferred(runs: dict[str, Path], scale: Scale, options: argparse.Namespace
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table is written after each row."""
-    scale, started, matrices = SCALES[options.scale], time.time(), []
+    scale, matrices = SCALES[options.scale], []
     for seed in range(scale.seeds):
         runs = {name: network(name, seed, scale, options) for name in ROWS}
         kept = options.runs / f"mmc-attacks-{slug(options.data)}-{options.scale}"
         measure = partial(transferred, runs, scale, options)
         matrices.append(once(kept / f"transfer-{seed}.json", measure))
-    table: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted(options, ROWS):
+
+    def make(name: str) -> list[dict[str, Any]]:
         seeds = []
         for seed, matrix in enumerate(matrices):
             run = network(name, seed, scale, options)
@@ -152,8 +152,9 @@ def main(options: argparse.Namespace) -> None:
                     "training": files.read_json(run / "training.json")["provenance"],
                 }
             )
-        table = added(options.results, "rows", name, seeds, started)
-    print("\n".join(lines(table)))
+        return seeds
+
+    tabulate(options, ROWS, make, lines)
 
 
 def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:

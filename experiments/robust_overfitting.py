@@ -23,13 +23,21 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import redraw
-from runner import Scale, added, launch, merged, once, scaled, slug, spread, trained, wanted
+from runner import (
+    Scale,
+    launch,
+    merged,
+    once,
+    scaled,
+    slug,
+    spread,
+    tabulate,
+    trained,
+)
 
 from robustjax import cli, files, report
 
@@ -121,13 +129,12 @@ def draw(results: dict[str, Any], png: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are wanted; the table and the figure are written after each."""
-    scale, started = SCALES[options.scale], time.time()
-    table: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted(options, ROWS):
-        seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(options.results, "rows", name, seeds, started)
-        redraw(options.results, draw)
-    print("\n".join(lines(table)))
+    scale = SCALES[options.scale]
+
+    def make(name: str) -> list[dict[str, Any]]:
+        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+
+    tabulate(options, ROWS, make, lines, draw)
 
 
 def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,30 @@ def added(path: Path, part: str, name: str, made: Any, started: float) -> dict[s
     origin = report.provenance(report.command_line(), 0, started)
     write_result(path, {"provenance": origin, part: rows})
     return rows
+
+
+def tabulate(
+    options: argparse.Namespace,
+    rows: Iterable[str],
+    make: Callable[[str], list[dict[str, Any]]],
+    lines: Callable[[dict[str, list[dict[str, Any]]]], list[str]],
+    draw: figures.Draw | None = None,
+) -> None:
+    """Make the rows that are wanted; the results and their figure are written after each.
+
+    Args:
+      options: of `launch`.
+      rows: all of them.
+      make: a row's name -> what was measured with each seed.
+      lines: the table in Markdown, which is printed at the end.
+      draw: the figure, if there is one.
+    """
+    started, table = time.time(), {}
+    for name in wanted(options, rows):
+        table = added(options.results, "rows", name, make(name), started)
+        if draw:
+            figures.redraw(options.results, draw)
+    print("\n".join(lines(table)))
 
 
 def spread(values: Iterable[float], unit: float = 100, digits: int = 1) -> str:

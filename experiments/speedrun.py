@@ -31,7 +31,6 @@ from typing import Any
 
 from runner import (
     Scale,
-    added,
     evaluated,
     launch,
     merged,
@@ -39,8 +38,8 @@ from runner import (
     scaled,
     slug,
     spread,
+    tabulate,
     trained,
-    wanted,
 )
 
 from robustjax import files
@@ -117,12 +116,12 @@ def lines(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Run the rows that are wanted, and print and keep the table."""
-    scale, started = SCALES[options.scale], time.time()
-    table: dict[str, Any] = {}
-    for name in wanted(options, ROWS):
-        seeds = [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-        table = added(options.results, "rows", name, seeds, started)
-    print("\n".join(lines(table)))
+    scale = SCALES[options.scale]
+
+    def make(name: str) -> list[dict[str, Any]]:
+        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+
+    tabulate(options, ROWS, make, lines)
 
 
 if __name__ == "__main__":
