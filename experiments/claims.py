@@ -12,8 +12,7 @@ below; otherwise the runs leave it open.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import mmc_attacks
 import numpy as np
 import robust_overfitting
 import speedrun
+from effects import effect
 from origins import RESULTS
 from scipy import stats
 
@@ -56,15 +56,6 @@ class Row(NamedTuple):
 def read(name: str) -> dict[str, Any]:
     """A results file."""
     return files.read_json(RESULTS / f"{name}.json")
-
-
-def effect(better: Iterable[float], worse: Iterable[float]) -> tuple[str, str]:
-    """Accuracies of the same seeds with and without -> the difference in points, the verdict."""
-    pairs = 100 * (np.array([*better]) - np.array([*worse]))
-    mean, deviation = pairs.mean(), pairs.std(ddof=1)
-    half = stats.t.ppf(0.975, len(pairs) - 1) * deviation / math.sqrt(len(pairs))
-    verdict = "holds" if mean > half else "falls" if mean < -half else "open"
-    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})", verdict
 
 
 TRICKS = {  # claim, the figure of the paper, takeaway, with it, without it

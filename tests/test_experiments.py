@@ -3,6 +3,7 @@
 import argparse
 import ast
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
@@ -19,6 +20,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(FOLDER))
 
 import at_methods
+import at_seeds
 import bag_of_tricks
 import claims
 import class_priors
@@ -26,6 +28,7 @@ import contents
 import convergence
 import densities
 import detection_benchmark
+import effects
 import feature_density
 import gsce_family
 import hard_images
@@ -287,6 +290,62 @@ def test_every_method_is_a_row_on_one_card(name, tmp_path, asked, monkeypatch):
         at_methods.row(name, options)
     assert asked["method"] == training.METHODS[at_methods.ROWS[name]]
     assert asked["recipe"].lr == 0.1 and asked["recipe"].epochs == 110
+
+
+class Evaluated(Exception):
+    """Instead of an evaluation."""
+
+
+@pytest.mark.parametrize("name", at_seeds.ROWS)
+def test_every_method_has_one_recipe_and_what_it_needs(name, tmp_path, asked, monkeypatch):
+    def evaluated(run, words, options):
+        raise Evaluated
+
+    monkeypatch.setattr(at_seeds, "evaluated", evaluated)
+    monkeypatch.setattr(at_seeds, "pool", lambda *_: tmp_path / "pool")
+    monkeypatch.setattr(at_seeds, "natural", lambda *_: tmp_path)
+    runner.files.write_json(tmp_path / "training.json", {"best": 0.5})
+    options = argparse.Namespace(data="digits", data_dir=None, scale="cpu", runs=tmp_path)
+    with pytest.raises(Evaluated):
+        at_seeds.measure(name, 2, at_seeds.SCALES["cpu"], options)
+    kind, recipe, flags = (asked[part] for part in ("method", "recipe", "options"))
+    known = training.METHODS[at_seeds.ROWS[name].split()[0]]
+    assert type(kind) is type(known) and (flags.seed, flags.examples) == (2, 10_000)
+    assert (flags.extra is not None) == (name in at_seeds.EXTRA)
+    assert getattr(kind, "helper", None) == (str(tmp_path) if name == "HAT" else None)
+    if name not in ("Free", "Fast AT", "N-FGSM"):
+        assert kind.attack.steps == 5
+    own = training.Recipe(epochs=4, batch_size=100, lr=0.05, lr_warmup=0.05)
+    if name != "level sets":
+        got = dataclasses.replace(recipe, augment=own.augment)
+        assert got == own
+
+
+def test_the_pool_has_other_images_than_the_labelled_ones(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(at_seeds, "natural", lambda *_: tmp_path / "net")
+    monkeypatch.setattr(at_seeds.cli, "main", asked.append)
+    options = argparse.Namespace(data="digits", data_dir=None, scale="smoke", runs=tmp_path)
+    made = at_seeds.pool(1, at_seeds.SCALES["smoke"], options)
+    ((command, net, _, where, _, out),) = asked
+    assert (command, net, out) == ("pseudo-label", str(tmp_path / "net"), str(made))
+    images = np.load(pathlib.Path(where.removeprefix("arrays:")) / "train_images.npy")
+    train = at_seeds.data.load("digits", "train").images
+    np.testing.assert_array_equal(images, train[500:1000])
+
+
+def test_a_difference_from_pgd_at_is_bold_where_it_is_clear():
+    def seeds(*values):
+        return [dict.fromkeys(at_seeds.COLUMNS, value) for value in values]
+
+    table = {"PGD-AT": seeds(0.2, 0.3), "AWP": seeds(0.3, 0.4), "FAT": seeds(0.3, 0.2)}
+    lines = at_seeds.lines(table)[2:]
+    assert [line.split("|")[-2].strip() for line in lines] == [
+        "",
+        "**+10.0 (+10.0 to +10.0)**",
+        "+0.0 (-127.1 to +127.1)",
+    ]
+    assert at_seeds.lines({"FAT": seeds(0.3)})[-1] == "| FAT |" + " 30.0 ± 0.0 |" * 3 + "  |"
 
 
 def test_a_setting_changes_what_its_takeaway_is_about(tmp_path, asked, monkeypatch):
@@ -562,9 +621,9 @@ def test_the_pages_show_every_claim_as_measured(page, name):
 
 
 def test_an_effect_has_a_sign_an_interval_and_a_verdict():
-    assert claims.effect([0.5, 0.6, 0.7], [0.3, 0.4, 0.5]) == ("+20.0 (+20.0 to +20.0)", "holds")
-    assert claims.effect([0.3, 0.4], [0.5, 0.6])[1] == "falls"
-    assert claims.effect([0.5, 0.4], [0.4, 0.5]) == ("+0.0 (-127.1 to +127.1)", "open")
+    assert effects.effect([0.5, 0.6, 0.7], [0.3, 0.4, 0.5]) == ("+20.0 (+20.0 to +20.0)", "holds")
+    assert effects.effect([0.3, 0.4], [0.5, 0.6])[1] == "falls"
+    assert effects.effect([0.5, 0.4], [0.4, 0.5]) == ("+0.0 (-127.1 to +127.1)", "open")
 
 
 def test_results_files_are_small(tmp_path):
