@@ -6,7 +6,8 @@ import weakref
 import jax
 import pytest
 
-from robustjax import data, models
+from robustjax import models
+from robustjax.training.run import Run
 from robustjax.training.step import program
 
 
@@ -21,13 +22,15 @@ def check_that_caches_hold_no_weights(make):
     assert not any(leaf() is not None for leaf in alive)
 
 
-def killed_after_a_step_and_resumed(fit, monkeypatch):
-    """The result of `fit(resume=True)`, where `fit(checkpoint_every=1)` died at its second step."""
-    one = data.Plan.batch
-    monkeypatch.setattr(
-        data.Plan, "batch", lambda plan, step, *a: 1 / (1 - step) and one(plan, step, *a)
-    )
-    with pytest.raises(ZeroDivisionError):
-        fit(checkpoint_every=1)
+def killed_after_a_save(fit, monkeypatch, checkpoint_every=1):
+    """Call `fit(checkpoint_every=...)`, which dies once it has saved for the first time."""
+    save = Run.save
+
+    def die(run, saver, now):
+        save(run, saver, now)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(Run, "save", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(checkpoint_every=checkpoint_every)
     monkeypatch.undo()
-    return fit(resume=True)

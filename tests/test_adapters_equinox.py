@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from foreign import check_that_caches_hold_no_weights, killed_after_a_step_and_resumed
+from foreign import check_that_caches_hold_no_weights, killed_after_a_save
 
 from robustjax import data, detection, evaluation, models, parallel
 from robustjax.attacks import PGD
@@ -139,12 +139,13 @@ def test_a_run_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
     method = AWP(PGDAT(PGD(Linf(0.1), steps=1), bn="commit"))
     how = {"out": tmp_path / "run", "recipe": recipe, "progress": False}
     result = fit(method, train, validation, model=digits_net(), **how)
-    again = killed_after_a_step_and_resumed(
-        lambda **killed: fit(
-            method, train, validation, model=digits_net(), **how | {"out": tmp_path / "b"} | killed
-        ),
-        monkeypatch,
-    )
+
+    def other(**about):
+        where = how | {"out": tmp_path / "b"}
+        return fit(method, train, validation, model=digits_net(), **where, **about)
+
+    killed_after_a_save(other, monkeypatch)
+    again = other(resume=True)
     assert again.start == 1 and int(again.state.step) == 2
     same = (jax.device_get(r.state.variables) for r in (again, result))
     jax.tree.map(np.testing.assert_array_equal, *same)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from foreign import check_that_caches_hold_no_weights, killed_after_a_step_and_resumed
+from foreign import check_that_caches_hold_no_weights, killed_after_a_save
 
 from robustjax import data, detection, evaluation, files, models, parallel
 from robustjax.attacks import PGD
@@ -115,12 +115,13 @@ def test_a_run_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
     result = fit(method, train, validation, model=module, **how)
     np.testing.assert_array_equal(module.head.kernel[...], before)  # nobody took its arrays
     assert files.read_json(tmp_path / "run/config.json")["model"]["brought"]
-    again = killed_after_a_step_and_resumed(
-        lambda **killed: fit(
-            method, train, validation, model=digits_net(), **how | {"out": tmp_path / "b"} | killed
-        ),
-        monkeypatch,
-    )
+
+    def other(**about):
+        where = how | {"out": tmp_path / "b"}
+        return fit(method, train, validation, model=digits_net(), **where, **about)
+
+    killed_after_a_save(other, monkeypatch)
+    again = other(resume=True)
     assert again.start == 1 and int(again.state.step) == 2
     same = (jax.device_get(r.state.variables) for r in (again, result))
     jax.tree.map(np.testing.assert_array_equal, *same)

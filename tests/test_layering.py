@@ -21,6 +21,7 @@ RANK = {
     "parallel": 1,
     "progress": 0,
     "warn": 0,
+    "convolutions": 0,
     "promotion": 0,
     "writing": 0,
     "archives": 1,

@@ -35,7 +35,7 @@ def start():
     }
 
 
-STEPS = ["pgd_step", "trades_step", "mart_step", "awp_step", "step_on_a_cpu"]
+STEPS = ["pgd_step", "trades_step", "mart_step", "awp_step", "quick_step"]
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from foreign import killed_after_a_save
 from tiny import CLASSES, RECIPE, SHAPE, examples
 
 from robustjax import cli, data, detection, evaluation, files, losses, models, parallel
@@ -97,16 +98,9 @@ def test_a_run_is_loaded_by_what_it_says(whole, digits):
 
 
 def test_an_interrupted_run_resumes_bit_for_bit(whole, digits, tmp_path, monkeypatch):
-    def batch(plan, step, *args):
-        if step == 3:
-            raise InterruptedError
-        return one(plan, step, *args)
-
-    one = data.Plan.batch
-    monkeypatch.setattr(data.Plan, "batch", batch)
-    with pytest.raises(InterruptedError):
-        train(digits, tmp_path / "run", Small(10), checkpoint_every=2)
-    monkeypatch.undo()
+    killed_after_a_save(
+        lambda **how: train(digits, tmp_path / "run", Small(10), **how), monkeypatch, 2
+    )
     with pytest.raises(ValueError, match=r"its model.width is None, not 5"):
         train(digits, tmp_path / "run", Small(10, 5), resume=True)
     resumed = train(digits, tmp_path / "run", Small(10), resume=True)

@@ -69,9 +69,13 @@ def test_bits_do_not_depend_on_cuts_nor_numbers_on_where_examples_live():
 
 
 class Conv(nn.Module):
+    grouped: bool
+
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(4)(nn.Conv(3, (3, 3))(x).mean((1, 2)))
+        x = nn.Conv(4, (3, 3))(x)
+        groups = 4 if self.grouped else 1
+        return nn.Dense(4)(nn.Conv(4, (3, 3), feature_group_count=groups)(x).mean((1, 2)))
 
 
 class Dense(nn.Module):
@@ -82,9 +86,9 @@ class Dense(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "slow"),
-    [(Conv(), True), (Dense(), False), ("cnn", False)],
+    [(Conv(True), True), (Conv(False), False), (Dense(), False), ("cnn", False)],
 )
-def test_convolutions_of_others_are_slow_in_a_loop_on_a_cpu(network, slow):
+def test_convolutions_with_groups_are_slow_in_a_loop_on_a_cpu(network, slow):
     network = {"name": network, "width": 2} if isinstance(network, str) else network
     network = models.network(network, 4)
     shape = PLAN.train.image_shape

@@ -17,7 +17,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from robustjax import models
-from robustjax.models.nets.convolution import conv2d
+from robustjax.convolutions.conv2d import conv2d
 
 MNIST, CIFAR10 = "tf_model.weight.h5", "model_test.pt"
 

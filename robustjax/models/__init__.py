@@ -7,6 +7,7 @@ logits_fn, features_fn = apply(model, variables)
 logits_fn, features_fn = from_torch("resnet18.pt", mean=MEAN, std=STD)
 """
 
+from robustjax.convolutions import conv2d, with_fast_convolutions
 from robustjax.models.activations import activations, with_dropout, with_layers
 from robustjax.models.adapt import adapt, describe, imported, is_own
 from robustjax.models.adapters.base import Foreign, Network, check_classes, is_random
@@ -16,7 +17,6 @@ from robustjax.models.classifier import Classifier
 from robustjax.models.exported import from_exported
 from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
 from robustjax.models.heads import DISTANCE_HEADS
-from robustjax.models.nets.convolution import conv2d
 from robustjax.models.nets.layers import BN
 from robustjax.models.onnx.network import from_onnx
 from robustjax.models.pytorch.layouts import from_torch
@@ -58,5 +58,6 @@ __all__ = [
     "shapes",
     "transplant",
     "with_dropout",
+    "with_fast_convolutions",
     "with_layers",
 ]

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from robustjax.models.adapters.base import Network
+from robustjax.convolutions import with_fast_convolutions
+from robustjax.models.adapters.base import Foreign, Network
 from robustjax.models.nets.layers import BN
 from robustjax.parallel import AXIS
 from robustjax.typing import GradientAttack
@@ -80,11 +81,16 @@ class Net(struct.PyTreeNode):
         stats = self.stats if stats is None else stats
         bn = BN(mode, axes + ((AXIS,) if self.sync_bn else ()))
         variables = {"params": params, **stats}
-        args = (x, bn) if mode == "running" or self.draws is None else (x, bn, self.draws)
-        if mode in ("running", "batch"):
-            return self.module.apply(variables, *args, method=method), stats
-        out, new = self.module.apply(variables, *args, method=method, mutable=list(stats))
-        return out, {**stats, **new}
+        draws = () if mode == "running" or self.draws is None else (self.draws,)
+        kept = {} if mode in ("running", "batch") else {"mutable": list(stats)}
+
+        def run(variables, x, *draws):
+            return self.module.apply(variables, x, bn, *draws, method=method, **kept)
+
+        if isinstance(self.module, Foreign):  # our networks are fast as they stand
+            run = with_fast_convolutions(run)
+        found = run(variables, x, *draws)
+        return (found[0], {**stats, **found[1]}) if kept else (found, stats)
 
     def logits(self, params: Any, x: jax.Array, stats: Any = None) -> jax.Array:
         """Logits (B, K) under running statistics: the model as it will be evaluated."""

@@ -19,11 +19,12 @@ import numpy as np
 from jax import lax
 
 from robustjax import models, parallel
+from robustjax.convolutions import is_slow_in_a_loop
 from robustjax.data.ahead import ahead
 from robustjax.data.plan import Plan
 from robustjax.data.resident import Layout, layout, put, take
-from robustjax.models.nets.convolution import has_plain_convolution
 from robustjax.training.methods.base import Method
+from robustjax.training.net import Net
 from robustjax.training.placement import REPLICATED, Placement
 from robustjax.training.recipes import Recipe
 from robustjax.training.state import AXES, TrainState
@@ -93,7 +94,13 @@ def slow_in_a_loop(module: models.Network, variables: Any, image_shape: tuple[in
     """Whether XLA:CPU will run this network's convolutions with a slow kernel inside a loop."""
     images = jax.ShapeDtypeStruct((2, *image_shape), np.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), variables)
-    return has_plain_convolution(lambda v, x: models.apply(module, v)[0](x), shapes, images)
+    net = Net(stats={}, progress=jnp.float32(0), module=module)
+
+    def logits(variables, images):
+        stats = {name: tree for name, tree in variables.items() if name != "params"}
+        return net.logits(variables["params"], images, stats)
+
+    return is_slow_in_a_loop(logits, shapes, images)
 
 
 @contextlib.contextmanager

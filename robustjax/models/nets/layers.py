@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robustjax.models.nets.convolution import conv2d, grouped_conv2d, padded_conv2d
+from robustjax.convolutions.conv2d import conv2d, grouped_conv2d, padded_conv2d
 
 MODES = ("running", "batch", "commit", "capture")
 MOMENTUM = 0.9

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from robustjax.models.nets.convolution import conv2d, grouped_conv2d, padded_conv2d
+from robustjax.convolutions.conv2d import conv2d, grouped_conv2d, padded_conv2d
 
 
 def plain(x, w, stride):

@@ -9,7 +9,7 @@ only the plain forms, whichever machine lowers it. Grouped convolutions are plai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -113,18 +113,37 @@ def padded_conv2d(
       With an odd k and one group, the cases of stride 1 with up to k // 2 zeros, and of (0, 1),
       have the fast gradients of `conv2d`.
     """
-    half, even = len(w) // 2, not any(side % 2 for side in x.shape[1:3])
-    if groups == 1 and len(w) % 2:
-        if padding == (half, half):
-            return conv2d(x, w, stride)
-        if stride == 1 and max(padding) <= half:
-            rows, columns = (slice(half - padding[0], n - half + padding[1]) for n in x.shape[1:3])
-            whole: Any = conv2d(x, w, 1)
-            return whole[:, rows, columns]
-        if len(w) == 3 and stride == 2 and padding == (0, 1) and even:
-            turned: Any = conv2d(x[:, ::-1, ::-1], w[::-1, ::-1], 2)  # the zeros come before it
-            return turned[:, ::-1, ::-1]
-    return _plain(x, w, stride, groups, padding)
+    if groups > 1 or not has_fast_gradients(x.shape, w.shape, stride, padding):
+        return _plain(x, w, stride, groups, padding)
+    half = len(w) // 2
+    if padding == (half, half):
+        return conv2d(x, w, stride)
+    if stride == 1:
+        rows, columns = (slice(half - padding[0], n - half + padding[1]) for n in x.shape[1:3])
+        whole: Any = conv2d(x, w, 1)
+        return whole[:, rows, columns]
+    turned: Any = conv2d(x[:, ::-1, ::-1], w[::-1, ::-1], 2)  # the zeros come before it
+    return turned[:, ::-1, ::-1]
+
+
+def has_fast_gradients(
+    image: Sequence[int], kernel: Sequence[int], stride: int, padding: tuple[int, int]
+) -> bool:
+    """Whether `padded_conv2d`, without groups, has gradients that are fast in a loop.
+
+    Args:
+      image: (B, H, W, C).
+      kernel: (k, k, C, D).
+      stride: both strides.
+      padding: zeros before and after the rows and the columns.
+    """
+    (rows, columns), half = kernel[:2], kernel[0] // 2
+    if rows != columns or rows % 2 == 0:
+        return False
+    if stride == 1:
+        return max(padding) <= half
+    even = not any(side % 2 for side in image[1:3])
+    return stride == 2 and even and (padding == (half, half) or (rows, padding) == (3, (0, 1)))
 
 
 def _plain(x, w, stride, groups=1, padding=None):
@@ -190,30 +209,3 @@ def _dw(x, g, stride, k):
         dimension_numbers=NHWC,
     )
     return jnp.transpose(dw, (1, 2, 0, 3))
-
-
-def has_plain_convolution(function: Callable, *args: Any) -> bool:
-    """Whether a function convolves other than by `conv2d`, which XLA:CPU slows down in a loop.
-
-    >>> image, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 8))
-    >>> from robustjax.models.nets.convolution import grouped_conv2d, has_plain_convolution
-    >>> has_plain_convolution(rj.models.conv2d, image, kernel)
-    False
-    >>> has_plain_convolution(lambda x, w: grouped_conv2d(x, w, 1, groups=1), image, kernel)
-    True
-    """
-    return _is_plain(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def _is_plain(jaxpr: Any) -> bool:
-    """The same of a program; what has gradients of its own is taken to be `conv2d`."""
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name == "conv_general_dilated":
-            return True
-        if not name.startswith("custom_vjp_call"):
-            for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns") and _is_plain(inner):
-                    return True
-    return False
