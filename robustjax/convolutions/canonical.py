@@ -93,4 +93,4 @@ def in_canonical_layout(
         dimension_numbers=lax.ConvDimensionNumbers(image, (n + 1, n, *range(n)), image),
     )
     places = out[0], *out[2:], out[1]  # where the axes of y go
-    return jnp.transpose(y, np.argsort(places))
+    return jnp.transpose(y, np.argsort(places).tolist())
