@@ -1,11 +1,11 @@
-"""Squared distances to many points; no last bit depends on the batch."""
+"""Squared distances to many points; no last bit of a value depends on the batch."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from robustjax.deterministic import ordered_sum, spread
+from robustjax.deterministic import ordered_sum
 
 CHUNK = 2**17
 """How many numbers a table of differences holds at a time."""
@@ -30,10 +30,20 @@ def squared_distances(x: jax.Array, points: jax.Array) -> jax.Array:
     size = max(1, min(len(points), CHUNK // x.size))
     chunks = -(-len(points) // size)
     padded = jnp.pad(points, ((0, chunks * size - len(points)), (0, 0)))
-
-    @jax.checkpoint  # a gradient forms the differences again instead of keeping all of them
-    def distances(chunk):
-        return ordered_sum(((spread(x, size) - chunk) ** 2).T)
-
-    found = jax.lax.map(distances, padded.reshape(chunks, size, x.size))
+    found = jax.lax.map(lambda chunk: _distances(x, chunk), padded.reshape(chunks, size, x.size))
     return found.reshape(-1)[: len(points)]
+
+
+@jax.custom_vjp
+def _distances(x, points):
+    return ordered_sum(((x[None] - points) ** 2).T)
+
+
+def _gradients(arguments, g):
+    """A product in place of the gradient of the sum, which is several times slower on a CPU."""
+    x, points = arguments
+    slopes = 2 * (x[None] - points)
+    return jnp.matmul(g, slopes, precision=jax.lax.Precision.HIGHEST), -g[:, None] * slopes
+
+
+_distances.defvjp(lambda x, points: (_distances(x, points), (x, points)), _gradients)
