@@ -42,13 +42,13 @@ def rewritten(function: Callable, rule: Rule) -> Callable:
 
 def _replaced(value: Any, rule: Rule) -> Any:
     """A parameter of an equation, with other convolutions in the programs that it holds."""
-    if isinstance(value, ClosedJaxpr):
-        return value.replace(jaxpr=_replaced(value.jaxpr, rule))
     if type(value) is tuple:  # the branches of a `cond`
         return tuple(_replaced(one, rule) for one in value)
-    if not isinstance(value, Jaxpr) or not convolves(value):
+    if not isinstance(value, PROGRAMS) or not convolves(value):
         return value
-    return value.replace(eqns=[_equation(equation, rule) for equation in value.eqns])
+    if isinstance(value, Jaxpr):  # since JAX 0.12 every program is one
+        return value.replace(eqns=[_equation(equation, rule) for equation in value.eqns])
+    return value.replace(jaxpr=_replaced(value.jaxpr, rule))
 
 
 def _equation(equation: Any, rule: Rule) -> Any:
@@ -68,7 +68,10 @@ OWN_DERIVATIVES = ("custom_vjp", "custom_jvp")
 """How the names of the primitives begin that differentiate by their own rule."""
 
 
-def convolves(program: Jaxpr) -> bool:
+PROGRAMS = (Jaxpr, ClosedJaxpr)
+
+
+def convolves(program: Jaxpr | ClosedJaxpr) -> bool:
     """Whether a program convolves other than by a function with derivatives of its own."""
     return any(_convolves(equation) for equation in program.eqns)
 
@@ -80,7 +83,4 @@ def _convolves(equation: Any) -> bool:
         return False
     leaves = jax.tree.leaves(equation.params, is_leaf=lambda v: isinstance(v, PROGRAMS))
     programs: list[Any] = [leaf for leaf in leaves if isinstance(leaf, PROGRAMS)]
-    return any(convolves(getattr(program, "jaxpr", program)) for program in programs)
-
-
-PROGRAMS = (Jaxpr, ClosedJaxpr)
+    return any(map(convolves, programs))
