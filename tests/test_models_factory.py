@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from robustjax import models
 from robustjax.models import BN
-from robustjax.models.factory import ARCHITECTURES
+from robustjax.models.architectures import ARCHITECTURES
 
 
 @pytest.mark.parametrize(

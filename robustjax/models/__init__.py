@@ -13,9 +13,10 @@ from robustjax.models.adapt import adapt, describe, imported, is_own
 from robustjax.models.adapters.base import Foreign, Network, check_classes, is_random
 from robustjax.models.adapters.haiku import from_haiku
 from robustjax.models.adapters.keras import from_keras
+from robustjax.models.architectures import ARCHITECTURES
 from robustjax.models.classifier import Classifier
 from robustjax.models.exported import from_exported
-from robustjax.models.factory import ARCHITECTURES, apply, create, init, names, network, register
+from robustjax.models.factory import apply, create, init, names, network, register
 from robustjax.models.heads import DISTANCE_HEADS
 from robustjax.models.nets.layers import BN
 from robustjax.models.onnx.network import from_onnx

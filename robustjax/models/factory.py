@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,110 +14,12 @@ from jax.tree_util import Partial
 from robustjax.checks import INF, checked
 from robustjax.models.adapt import FACTORIES, Factory, adapt, build, is_own
 from robustjax.models.adapters.base import Foreign, Network
+from robustjax.models.architectures import ARCHITECTURES, architecture, near
 from robustjax.models.classifier import Classifier
 from robustjax.models.heads import Auxiliary, attach
 from robustjax.models.nets import layers
-from robustjax.models.nets.cnn import cnn
-from robustjax.models.nets.densenet import densenet
-from robustjax.models.nets.dpn import dpn
-from robustjax.models.nets.googlenet import googlenet
-from robustjax.models.nets.layers import BN, torch_uniform, unit_uniform
-from robustjax.models.nets.mobilenet import efficientnet_b0, mobilenet_v2
-from robustjax.models.nets.preact_resnet import preact_resnet_18, preact_resnet_50, senet_18
-from robustjax.models.nets.regnet import regnet
+from robustjax.models.nets.layers import BN
 from robustjax.models.nets.residual import Residual
-from robustjax.models.nets.resnet import resnet_18, resnet_tf, resnet_v1, resnet_v2
-from robustjax.models.nets.resnext import resnext_29
-from robustjax.models.nets.shufflenet_v2 import shufflenet_v2
-from robustjax.models.nets.vgg import vgg
-from robustjax.models.nets.vit import vit
-from robustjax.models.nets.wide_resnet import wide_resnet
-
-
-class Architecture(NamedTuple):
-    """What people type, its paper, the pattern, the builder of (stem, body), and its defaults."""
-
-    name: str
-    paper: str
-    pattern: str
-    build: Callable[..., tuple[nn.Module, nn.Module]]
-    width: int
-    activation: str = "relu"
-    last_init: Callable = torch_uniform
-
-
-ARCHITECTURES = (
-    Architecture("cnn", "-", r"cnn", cnn, 32),
-    Architecture(
-        "resnet-18", "He et al. 2016", r"resnet-18", resnet_18, 64
-    ),  # ahead of one that would refuse it
-    Architecture(
-        "resnet-DEPTH (6n+2: resnet-20, -32, -56, -110)",
-        "He et al. 2016",
-        r"resnet-(\d+)",
-        resnet_v1,
-        16,
-    ),
-    Architecture(
-        "resnet-v2-DEPTH (6n+2, pre-activation)",
-        "He et al. 2016",
-        r"resnet-v2-(\d+)",
-        resnet_v2,
-        16,
-    ),
-    Architecture(
-        "resnet-tf-DEPTH (6n+2, pre-activation, leaky)",
-        "He et al. 2016",
-        r"resnet-tf-(\d+)",
-        resnet_tf,
-        16,
-        "leaky_relu",
-        unit_uniform,
-    ),
-    Architecture("preact-resnet-18", "He et al. 2016", r"preact-resnet-18", preact_resnet_18, 64),
-    Architecture("preact-resnet-50", "He et al. 2016", r"preact-resnet-50", preact_resnet_50, 64),
-    Architecture(
-        "wrn-DEPTH-FACTOR (6n+4: wrn-28-10, wrn-34-10)",
-        "Zagoruyko & Komodakis 2016",
-        r"wrn-(\d+)-(\d+)",
-        wide_resnet,
-        16,
-    ),
-    Architecture("vgg-DEPTH (11, 13, 16, 19)", "Simonyan & Zisserman 2015", r"vgg-(\d+)", vgg, 64),
-    Architecture("googlenet", "Szegedy et al. 2015", r"googlenet", googlenet, 192),
-    Architecture(
-        "densenet-DEPTH (121, 169, 201)", "Huang et al. 2017", r"densenet-(\d+)", densenet, 64
-    ),
-    Architecture("senet-18", "Hu et al. 2018", r"senet-18", senet_18, 64),
-    Architecture(
-        "resnext-29-GROUPSxWIDTH (resnext-29-2x64, -32x4)",
-        "Xie et al. 2017",
-        r"resnext-29-(\d+)x(\d+)",
-        resnext_29,
-        64,
-    ),
-    Architecture("regnetx-200mf", "Radosavovic et al. 2020", r"regnet(x)-(200)mf", regnet, 24),
-    Architecture("regnetx-400mf", "Radosavovic et al. 2020", r"regnet(x)-(400)mf", regnet, 32),
-    Architecture("regnety-400mf", "Radosavovic et al. 2020", r"regnet(y)-(400)mf", regnet, 32),
-    Architecture("dpn-DEPTH (26, 92)", "Chen et al. 2017", r"dpn-(\d+)", dpn, 96),
-    Architecture("mobilenet-v2", "Sandler et al. 2018", r"mobilenet-v2", mobilenet_v2, 32),
-    Architecture(
-        "efficientnet-b0", "Tan & Le 2019", r"efficientnet-b0", efficientnet_b0, 32, "silu"
-    ),
-    Architecture("shufflenet-v2", "Ma et al. 2018", r"shufflenet-v2", shufflenet_v2, 116),
-    Architecture("vit-ti-PATCH", "Dosovitskiy et al. 2021", r"vit-ti-(\d+)", vit, 192, "gelu"),
-    Architecture(
-        "vit-s-PATCH (vit-s-4 for 32x32 images)",
-        "Dosovitskiy et al. 2021",
-        r"vit-s-(\d+)",
-        vit,
-        384,
-        "gelu",
-    ),
-    Architecture("vit-b-PATCH", "Dosovitskiy et al. 2021", r"vit-b-(\d+)", vit, 768, "gelu"),
-)
-BEFORE_A_NUMBER = r"(?<=[a-z])-(?=\d|\(\\d)"
-"""A dash that people leave out."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -149,7 +49,7 @@ def register(name: str, factory: Factory) -> None:
     >>> "my-net" in names()
     True
     """
-    if _architecture(name):
+    if architecture(name):
         raise ValueError(f"the model {name!r} is robustjax's own; choose another name")
     FACTORIES.register(name, factory)
 
@@ -254,11 +154,9 @@ def create(
     options |= {"scale": scale, "biases": None if biases is None else tuple(biases)}
     options = {option: value for option, value in options.items() if value is not None}
     shared = {"dtype": dtype, "mean": mean, "std": std, "remat": remat}
-    found = _architecture(name)
+    found = architecture(name)
     if found is None:
-        known = {own.name.split()[0].lower(): own.name for own in ARCHITECTURES}
-        near = difflib.get_close_matches(_spelled(name), known, 1, 0.7)
-        meant = f"did you mean {known[near[0]]}? " if near else ""
+        meant = near(name) and f"did you mean {near(name)}? "
         raise ValueError(f"unknown model {name!r}; {meant}known: {', '.join(names())}")
     own, sizes = found
     stem, body = own.build(
@@ -282,19 +180,6 @@ def create(
         auxiliary=Auxiliary() if auxiliary else None,
         dropout=dropout,
     )
-
-
-def _spelled(name: str) -> str:
-    return name.lower().replace("_", "-")
-
-
-def _architecture(name: str) -> tuple[Architecture, list[int | str]] | None:
-    """The architecture of this name, and the sizes in it."""
-    for own in ARCHITECTURES:
-        pattern = re.sub(BEFORE_A_NUMBER, "-?", own.pattern)
-        if match := re.fullmatch(pattern, _spelled(name)):
-            return own, [int(part) if part.isdigit() else part for part in match.groups()]
-    return None
 
 
 def adapted(name: str, body: nn.Module) -> Residual:
