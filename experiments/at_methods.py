@@ -15,12 +15,13 @@ Source:    Pang et al., "Bag of tricks for adversarial training", ICLR 2021, Tab
            and 105/110 of training, BatchNorm in eval mode while crafting.
 
 The table leaves out methods with a recipe of their own (extra data, other optimisers), HAT, which
-needs a second run, and AdaNet in nets without batch normalisation. LBGAT's teacher has the size of
-the net, or the warm-up of the first epoch that its authors use. Curriculum's patience, ten of its
-authors' many epochs, is one epoch in short runs, which otherwise stay natural. Existing rows are
-kept, and an interrupted row resumes. Every net is evaluated in float32, at the weights that PGD-10
-on validation images chose, as the baseline says. That accuracy, the best of all epochs, orders the
-rows: CIFAR-10 has 1,000 validation images, and the cpu scale attacks 200 test images.
+needs a second run (at_seeds.py has these), and AdaNet in nets without batch normalisation. LBGAT's
+teacher has the size of the net, or the warm-up of the first epoch that its authors use.
+Curriculum's patience, ten of its authors' many epochs, is one epoch in short runs, which otherwise
+stay natural. Existing rows are kept, and an interrupted row resumes. Every net is evaluated in
+float32, at the weights that PGD-10 on validation images chose, as the baseline says. That accuracy,
+the best of all epochs, orders the rows: CIFAR-10 has 1,000 validation images, and the cpu scale
+attacks 200 test images.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import at_seeds
 import class_priors
 import detection_benchmark
 import feature_density
@@ -118,6 +119,38 @@ def overfitting() -> Iterator[Row]:
     ):  # fmt: skip
         if row in table:
             yield Row(claim, "", *effect(base["best"], accuracies(row, "best")), name)
+
+
+ROBUST, CLEAN = at_seeds.COLUMNS[-1], at_seeds.COLUMNS[0]
+METHODS = (  # claim, what is compared, what should be better, and than which row
+    ("TRADES is more robust than PGD-AT (Zhang et al. 2019)", ROBUST, "TRADES", "PGD-AT"),
+    ("MART is more robust than PGD-AT (Wang et al. 2020)", ROBUST, "MART", "PGD-AT"),
+    ("perturbed weights (AWP) help PGD-AT (Wu et al. 2020)", ROBUST, "AWP", "PGD-AT"),
+    ("ALP is more robust than PGD-AT (Kannan et al. 2018)", ROBUST, "ALP", "PGD-AT"),
+    ("level sets are more robust than PGD-AT (Atzmon et al. 2019)", ROBUST, "level sets", "PGD-AT"),
+    ("unlabelled images make TRADES more robust (RST, Carmon et al. 2019)",
+     ROBUST, "RST", "TRADES"),
+    ("unlabelled images make more robust than PGD-AT (UAT++, Alayrac et al. 2019)",
+     ROBUST, "UAT++", "PGD-AT"),
+    ("N-FGSM is more robust than Fast AT (de Jorge et al. 2022)", ROBUST, "N-FGSM", "Fast AT"),
+    ("SCORE is more robust than TRADES (Pang et al. 2022)", ROBUST, "SCORE", "TRADES"),
+    ("SCORE is more accurate on clean images than TRADES", CLEAN, "SCORE", "TRADES"),
+    ("HAT is more accurate on clean images than TRADES (Rade & Moosavi-Dezfooli 2022)",
+     CLEAN, "HAT", "TRADES"),
+    ("FAT is more accurate on clean images than PGD-AT (Zhang et al. 2020)",
+     CLEAN, "FAT", "PGD-AT"),
+    ("FAT costs worst-case robustness", ROBUST, "PGD-AT", "FAT"),
+)  # fmt: skip
+
+
+def methods() -> Iterator[Row]:
+    """Methods of adversarial training on one recipe."""
+    name = "at_seeds_cifar10_cpu"
+    table = read(name)["rows"]
+    for claim, column, better, worse in METHODS:
+        if {better, worse} <= table.keys():
+            pair = ([seed[column] for seed in table[row]] for row in (better, worse))
+            yield Row(claim, "", *effect(*pair), name)
 
 
 def mmlda() -> Iterator[Row]:
@@ -256,6 +289,7 @@ def fast_at() -> Iterator[Row]:
 PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
     ("Bag of Tricks, a network that does not overfit", bag_of_tricks),
     ("Robust overfitting, 1,000 images", overfitting),
+    ("Methods on one recipe", methods),
     ("Max-Mahalanobis LDA", mmlda),
     ("Max-Mahalanobis center loss", mmc),
     ("Reverse cross-entropy", rce),
@@ -290,6 +324,7 @@ TABLES = {  # page, name -> the lines of a table, and the results that it shows
     ("reproduce/mmc", "attackers"): (mmc_attacks.lines, "mmc_attacks_cifar10_cpu"),
     ("reproduce/mmc", "family"): (gsce_family.lines, "gsce_family_mnist_cpu"),
     ("reproduce/mmc", "density"): (feature_density.lines, "feature_density_cifar10_cpu"),
+    ("results", "seeds"): (at_seeds.lines, "at_seeds_cifar10_cpu"),
     ("results", "overfitting"): (robust_overfitting.lines, "robust_overfitting_cifar10_cpu"),
     ("results", "speedrun"): (speedrun.lines, "speedrun_cifar10_cpu"),
 }
