@@ -31,7 +31,7 @@ from robustjax.attacks.starts import Zero
 from robustjax.attacks.stops import Misclassified
 from robustjax.evaluation import evaluate
 from robustjax.losses import TemperedCrossEntropy, best_wrong, dlr, targeted_dlr
-from robustjax.spec import Names
+from robustjax.names import Names
 from robustjax.threats import L0, L1, L2, Linf
 
 THREAT = L2(0.3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import robustjax
-from robustjax.spec import Names
+from robustjax.names import Names
 
 NAMES = {"__name__": "__main__", "jax": jax, "jnp": jnp, "np": np, "rj": robustjax}
 """What an example may use without an import."""

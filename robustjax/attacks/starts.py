@@ -13,7 +13,7 @@ from typing_extensions import override
 from robustjax.attacks._core.randomized import redraw
 from robustjax.attacks._core.success import logits_of
 from robustjax.config import config, number
-from robustjax.spec import KINDS, Names
+from robustjax.names import KINDS, Names
 from robustjax.threats import L0, L1, Linf, box_of, radius
 from robustjax.threats._trees import scaled
 from robustjax.typing import LogitsFn, Threat

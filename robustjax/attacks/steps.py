@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from robustjax.config import config, number
 from robustjax.deterministic import ordered_sum
-from robustjax.spec import KINDS, Names
+from robustjax.names import KINDS, Names
 from robustjax.threats import box_of
 from robustjax.typing import Threat
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from robustjax.attacks._core.success import logits_of
 from robustjax.config import config, number
-from robustjax.spec import KINDS, Names
+from robustjax.names import KINDS, Names
 from robustjax.threats import radius
 from robustjax.typing import Threat
 

@@ -18,8 +18,8 @@ from robustjax.attacks._core.iterative import Example
 from robustjax.attacks._core.success import is_class
 from robustjax.config import config, encode, number, rewrites_older, static
 from robustjax.losses.compared import compared_with, name_of
+from robustjax.names import KINDS, Names
 from robustjax.outputs import logits_of
-from robustjax.spec import KINDS, Names
 from robustjax.typing import LogitsFn, Loss
 
 

@@ -19,7 +19,7 @@ from robustjax.attacks._core.bpda import bpda, identity
 from robustjax.attacks._core.randomized import Randomized, redraw
 from robustjax.config import config, number, static
 from robustjax.deterministic import ordered_sum
-from robustjax.spec import KINDS, Names
+from robustjax.names import KINDS, Names
 from robustjax.typing import LogitsFn
 
 Objective = Callable[[jax.Array, jax.Array], jax.Array]

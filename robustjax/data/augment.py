@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from robustjax.checks import INF, checked, shown
 from robustjax.config import config, number, static
-from robustjax.spec import Names
+from robustjax.names import Names
 
 PADS = {"reflect": "reflect", "zero": "constant"}
 

@@ -17,7 +17,7 @@ from robustjax.data.hub import Hub
 from robustjax.data.rows import join
 from robustjax.data.selection import chosen, rows
 from robustjax.data.tfds import TFDS, prepared
-from robustjax.spec import Names
+from robustjax.names import Names
 
 SPLITS = ("train", "validation", "test", "train+validation")
 

@@ -23,7 +23,7 @@ from robustjax.detection.neighbors import Neighbors
 from robustjax.detection.reconstruction import ReconstructionDivergence, ReconstructionError
 from robustjax.detection.rectified import Rectified
 from robustjax.detection.uncertainty import Uncertainty
-from robustjax.spec import Names
+from robustjax.names import Names
 
 DETECTORS: Names[Detector] = Names(
     "detector",

@@ -35,7 +35,7 @@ from robustjax.losses.tasks import (
     binary_margin,
     pixel_cross_entropy,
 )
-from robustjax.spec import KINDS, Names
+from robustjax.names import KINDS, Names
 from robustjax.typing import Loss
 
 NAMED: Names[Loss] = Names(

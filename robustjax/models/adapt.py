@@ -15,7 +15,7 @@ from robustjax.files import from_json, to_json
 from robustjax.models.adapters.base import Foreign, Network
 from robustjax.models.adapters.linen import Linen
 from robustjax.models.classifier import Classifier
-from robustjax.spec import Names
+from robustjax.names import Names
 
 Factory = Callable[..., Any]
 """(num_classes=..., and settings of its own) -> a module, or () -> a module."""

@@ -16,7 +16,7 @@ import numpy as np
 from typing_extensions import override
 
 from robustjax.config import config, number
-from robustjax.spec import Names
+from robustjax.names import Names
 from robustjax.threats._ball import Ball, is_number, known_entries
 from robustjax.threats.numerics import (
     bisect,

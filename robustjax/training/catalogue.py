@@ -13,7 +13,7 @@ from robustjax.attacks.starts import Uniform
 from robustjax.attacks.steps import Adam, Unclipped
 from robustjax.attacks.stops import Misclassified, Stationary
 from robustjax.checks import checked, in_body
-from robustjax.spec import Names
+from robustjax.names import Names
 from robustjax.training import methods, recipes
 from robustjax.training.methods.trades import ATTACK
 from robustjax.training.recipes import BASELINE, Recipe

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from robustjax.checks import checked
 from robustjax.config import config, number
-from robustjax.spec import KINDS, Names
+from robustjax.names import KINDS, Names
 
 
 class Schedule(abc.ABC):
