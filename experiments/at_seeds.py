@@ -2,13 +2,15 @@
 
 Command:   python experiments/at_seeds.py --scale cpu --data-dir DIR   (DIR: prepared TFDS sets, or
            --data arrays:DIR; --only TRADES for one row; --scale smoke: the path alone, on digits)
-Hardware:  smoke: five minutes of one CPU core; cpu: a network of two convolutions, the first 10,000
-           images, 4 epochs, three seeds, an hour of one core.
+Hardware:  smoke: seven minutes of one CPU core; cpu: a network of two convolutions, the first
+           10,000 images, 4 epochs, three seeds, over an hour of one core.
 Claim:     most of these papers say that their method is more robust than PGD-AT; is it on one
            recipe and one small budget?
-Measured:  cpu: PGD-AT 22.4 % under AutoAttack (fast), and no method clearly above it; HAT (17.5) is
-           clearly below. Extra images help TRADES (+0.9 points), and HAT is the most accurate on
-           clean images. docs/results.md. Results go to results/at_seeds_{data}_{scale}.json.
+Measured:  cpu: PGD-AT 22.4 % under AutoAttack (fast), and no method clearly above it; HAT (17.5)
+           and level sets (18.1) are clearly below. Extra images help TRADES (+0.9 points), and HAT
+           is the most accurate on clean images. SCORE has not been run, and Free's second seed
+           stops at step 255, where its loss is not finite. docs/results.md. Results go to
+           results/at_seeds_{data}_{scale}.json.
 Source:    the paper of each method: `robustjax methods`.
 
 Ten rows are what later papers compare with most often: PGD-AT, TRADES, MART, AWP and FAT; Free,
@@ -54,11 +56,11 @@ ROWS = {  # the method, and its flags beside those of all
     "FAT": f"fat {STEPS}",
     "N-FGSM": "n-fgsm",
     "Fast AT": "fast-at",
-    "Free": "free",
     "SCORE": f"score {STEPS}",
     "ALP": f"alp {STEPS}",
     "level sets": "level-sets --attack.steps 5 --attack.rel-step 15/8 --optimizer.name adam "
     "--optimizer.weight-decay 0 --lr 0.001",
+    "Free": "free",  # last: at this rate it can diverge
 }
 EXTRA = ("RST", "UAT++")
 """The rows with unlabelled images."""
