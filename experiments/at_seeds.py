@@ -19,10 +19,10 @@ does not have. RST (TRADES) and UAT++ take half of each batch from 20,000 other 
 labelled by a natural network that saw the first 10,000; that network is HAT's helper too. Neural
 level sets have no cross-entropy, and take Adam at a rate of their own.
 
-All else is the same for all, and tuned for none: the network, whose activation is silu since with
-relu at this width PGD-AT predicts one class, the rate, its warm-up and its drops, batches, weight
-decay, and five steps of PGD in training. A single step and Free's eight replays stay as they are.
-Differences are of pairs of runs with the same seed.
+All else is the same for all, and tuned for none: the network, whose activation is silu since PGD-AT
+with relu predicted one class even at twice this width, the rate, its warm-up and its drops,
+batches, weight decay, and five steps of PGD in training. A single step and Free's eight replays
+stay as they are. Differences are of pairs of runs with the same seed.
 """
 
 from __future__ import annotations
