@@ -13,36 +13,27 @@ Source:    Wong, Rice & Kolter, ICLR 2020, the text and the settings of their MN
            epochs in batches of 100, Adam, a cyclic rate with its peak of .005 at two fifths.
 
 The loop is written from that description. Only the evaluation is robustjax's, on the weights.
+mnist_bare_loop.py is the same loop in JAX.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from robustjax import attacks, data, evaluation, files, report
-from robustjax.threats import Linf
+from robustjax import data
 
 sys.path.append(str(Path(__file__).parents[1]))
-import origins
-from mnist_nets import Fast
-from runner import write_result
-
-EPS, ALPHA, PEAK, EPOCHS, BATCH = 0.3, 0.375, 5e-3, 10, 100
-ATTACKS = {
-    "pgd-50x10": attacks.Restarts(attacks.PGD(Linf(EPS), steps=50, step_size=0.01), 10),
-    "autoattack-fast": attacks.FastAutoAttack(Linf(EPS)),
-}
+import mnist_bare_loop
+from mnist_bare_loop import ALPHA, BATCH, CYCLE, EPOCHS, EPS, PEAK
 
 
 def network() -> nn.Sequential:
@@ -68,10 +59,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, seed: int) -> nn.Sequentia
     for epoch in range(EPOCHS):
         for i, batch in enumerate(torch.randperm(len(images))[: steps * BATCH].split(BATCH)):
             x, y = images[batch], labels[batch]
-            done = epoch + (i + 1) / steps
-            optimiser.param_groups[0]["lr"] = PEAK * np.interp(
-                done, [0, EPOCHS * 2 / 5, EPOCHS], [0, 1, 0]
-            )
+            optimiser.param_groups[0]["lr"] = np.interp(epoch + (i + 1) / steps, *CYCLE)
             delta = torch.empty_like(x).uniform_(-EPS, EPS).requires_grad_()
             (slope,) = torch.autograd.grad(F.cross_entropy(net(x + delta), y), delta)
             delta = (delta + ALPHA * slope.sign()).detach().clamp(-EPS, EPS)
@@ -100,38 +88,13 @@ def measure(seed: int, train_set: data.Dataset, test_set: data.Dataset) -> dict[
     pixels = np.float32(train_set.images).transpose(0, 3, 1, 2) / 255
     net = train(torch.from_numpy(pixels), torch.from_numpy(np.int64(train_set.labels)), seed)
     cost = time.process_time() - started
-    weights = in_flax(net)
-    x, y = np.float32(test_set.images[:1000]) / 255, test_set.labels[:1000]
-    logits_fn = jax.tree_util.Partial(lambda w, x: Fast().apply({"params": w}, x), weights)
+    weights, x = in_flax(net), np.float32(test_set.images[:64]) / 255
     with torch.no_grad():
-        theirs = net(torch.from_numpy(x[:64].transpose(0, 3, 1, 2).copy())).numpy()
-    if not np.allclose(logits_fn(jnp.asarray(x[:64])), theirs, atol=1e-3):
+        theirs = net(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    if not np.allclose(mnist_bare_loop.network(weights, jnp.asarray(x)), theirs, atol=1e-3):
         raise AssertionError("the weights were moved wrongly")
-    found = evaluation.evaluate(logits_fn, x, y, ATTACKS, jax.random.key(0))
-    return {"clean": found.clean, **found.robust, "cpu seconds of training": cost}
-
-
-def main() -> None:
-    """Every seed that the results lack, one after another."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", help="the folder of prepared TFDS sets")
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=origins.RESULTS / "mnist_fast_at_torch.json")
-    origins.add_flag(parser)
-    options = parser.parse_args()
-    origins.check(options.out.parent, options.dirty)
-    seeds = files.read_json(options.out)["seeds"] if options.out.exists() else []
-    sets = [data.load("mnist", split, data_dir=options.data_dir) for split in ("train", "test")]
-    for seed in range(len(seeds), options.seeds):
-        started = time.time()
-        found = measure(seed, *sets)
-        print(seed, found, flush=True)
-        origin = report.provenance(report.command_line(), seed, started)
-        origin["versions"]["torch"] = torch.__version__
-        write_result(options.out, {"seeds": (seeds := [*seeds, found | {"provenance": origin}])})
+    return mnist_bare_loop.judged(weights, test_set) | {"cpu seconds of training": cost}
 
 
 if __name__ == "__main__":
-    main()
+    mnist_bare_loop.each_seed(__doc__, measure, "mnist_fast_at_torch", torch=torch.__version__)
