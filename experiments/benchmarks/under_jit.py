@@ -7,8 +7,8 @@ Hardware:  one CPU core; a minute and a half. `--one-core` counts CPU
            all devices.
 Claim:     with `nn.Conv` a step costs a multiple of one with `models.conv2d`, and with
            `models.with_fast_convolutions` around the network as much: docs/how_to/own_loop.md.
-Measured:  on one core 3.0 times, and 1.1 (results/under_jit_one_core.json); images that `perturb`
-           crafts outside of the step cost 1.2 times.
+Measured:  on one core 2.7 times, and 1.1 (results/under_jit_one_core.json); as much where
+           `perturb` crafts the images outside of the step.
 
 Four convolutions, batch 64, 32x32x3, ten steps of PGD, random weights and images.
 """
