@@ -34,7 +34,18 @@ from typing import Any
 
 import numpy as np
 from effects import effect
-from runner import Scale, evaluated, launch, merged, scaled, slug, spread, tabulate, trained
+from runner import (
+    Scale,
+    evaluated,
+    launch,
+    merged,
+    over_seeds,
+    scaled,
+    slug,
+    spread,
+    tabulate,
+    trained,
+)
 
 from robustjax import cli, data, files
 from robustjax.writing import replacing
@@ -156,12 +167,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are wanted; the table is written after each."""
-    scale = SCALES[options.scale]
-
-    def make(name: str) -> list[dict[str, Any]]:
-        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-
-    tabulate(options, ROWS, make, lines)
+    made = over_seeds(measure, SCALES[options.scale], options)
+    tabulate(options, ROWS, made, lines)
 
 
 if __name__ == "__main__":

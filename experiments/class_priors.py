@@ -28,7 +28,7 @@ import figures
 import jax
 import numpy as np
 from figures import LOSS_COLORS
-from runner import Scale, launch, merged, scaled, slug, spread, tabulate, trained
+from runner import Scale, launch, merged, over_seeds, scaled, slug, spread, tabulate, trained
 
 from robustjax import data, files, models, report
 from robustjax.writing import replacing
@@ -132,12 +132,8 @@ def draw(results: dict[str, Any], png: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table and the figure are written after each row."""
-    scale = SCALES[options.scale]
-
-    def make(name: str) -> list[dict[str, Any]]:
-        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-
-    tabulate(options, ROWS, make, lines, draw)
+    made = over_seeds(measure, SCALES[options.scale], options)
+    tabulate(options, ROWS, made, lines, draw)
 
 
 if __name__ == "__main__":

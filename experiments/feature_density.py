@@ -23,17 +23,7 @@ from typing import Any
 import numpy as np
 from densities import log_densities
 from mmc_attacks import NATURAL
-from runner import (
-    Scale,
-    launch,
-    merged,
-    once,
-    scaled,
-    slug,
-    spread,
-    tabulate,
-    trained,
-)
+from runner import Scale, launch, merged, once, over_seeds, scaled, slug, spread, tabulate, trained
 
 from robustjax import data, files, models
 
@@ -78,12 +68,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table is written after each row."""
-    scale = SCALES[options.scale]
-
-    def make(name: str) -> list[dict[str, Any]]:
-        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-
-    tabulate(options, ROWS, make, lines)
+    made = over_seeds(measure, SCALES[options.scale], options)
+    tabulate(options, ROWS, made, lines)
 
 
 if __name__ == "__main__":

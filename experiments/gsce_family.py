@@ -27,6 +27,7 @@ from runner import (
     evaluated,
     launch,
     merged,
+    over_seeds,
     scaled,
     slug,
     spread,
@@ -95,12 +96,8 @@ def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Make what is missing; the table is written after each row."""
-    scale = SCALES[options.scale]
-
-    def make(name: str) -> list[dict[str, Any]]:
-        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-
-    tabulate(options, ROWS, make, lines)
+    made = over_seeds(measure, SCALES[options.scale], options)
+    tabulate(options, ROWS, made, lines)
 
 
 if __name__ == "__main__":

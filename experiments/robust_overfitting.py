@@ -27,17 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import (
-    Scale,
-    launch,
-    merged,
-    once,
-    scaled,
-    slug,
-    spread,
-    tabulate,
-    trained,
-)
+from runner import Scale, launch, merged, once, over_seeds, scaled, slug, spread, tabulate, trained
 
 from robustjax import cli, files, report
 
@@ -129,12 +119,8 @@ def draw(results: dict[str, Any], png: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Make the rows that are wanted; the table and the figure are written after each."""
-    scale = SCALES[options.scale]
-
-    def make(name: str) -> list[dict[str, Any]]:
-        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-
-    tabulate(options, ROWS, make, lines, draw)
+    made = over_seeds(measure, SCALES[options.scale], options)
+    tabulate(options, ROWS, made, lines, draw)
 
 
 def lines(table: dict[str, list[dict[str, Any]]]) -> list[str]:

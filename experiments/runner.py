@@ -188,6 +188,15 @@ def tabulate(
     print("\n".join(lines(table)))
 
 
+def over_seeds(
+    measure: Callable[[str, int, Any, argparse.Namespace], dict[str, Any]],
+    scale: Any,
+    options: argparse.Namespace,
+) -> Callable[[str], list[dict[str, Any]]]:
+    """For `tabulate`: a row's name -> what `measure` finds with each seed of the scale."""
+    return lambda name: [measure(name, seed, scale, options) for seed in range(scale.seeds)]
+
+
 def spread(values: Iterable[float], unit: float = 100, digits: int = 1) -> str:
     """The mean over seeds and their standard deviation; fractions in percent."""
     found = unit * np.array([*values])

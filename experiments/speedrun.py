@@ -35,6 +35,7 @@ from runner import (
     launch,
     merged,
     once,
+    over_seeds,
     scaled,
     slug,
     spread,
@@ -116,12 +117,8 @@ def lines(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main(options: argparse.Namespace) -> None:
     """Run the rows that are wanted, and print and keep the table."""
-    scale = SCALES[options.scale]
-
-    def make(name: str) -> list[dict[str, Any]]:
-        return [measure(name, seed, scale, options) for seed in range(scale.seeds)]
-
-    tabulate(options, ROWS, make, lines)
+    made = over_seeds(measure, SCALES[options.scale], options)
+    tabulate(options, ROWS, made, lines)
 
 
 if __name__ == "__main__":
