@@ -112,6 +112,18 @@ def test_keys_structures_and_programs_without_convolutions():
     assert not convolves(jax.make_jaxpr(noisy)(tree, jax.random.clone(key)).jaxpr)
 
 
+def test_flags_and_keywords_are_constants():
+    def network(weights, x, train, *, act):
+        y = jnp.tanh(conv(x, weights["kernel"]))
+        return y if train else act(y) + weights["bias"]
+
+    weights = {"kernel": KERNEL, "bias": 1.0}
+    for train, images in ((False, IMAGES), (True, np.asarray(IMAGES))):
+        about = weights, images, train
+        ours = with_fast_convolutions(network)(*about, act=jax.nn.relu)
+        np.testing.assert_allclose(ours, network(*about, act=jax.nn.relu), atol=1e-6)
+
+
 def test_mapped_axes_are_known_inside():
     def centered(x):
         y = conv(x[None], KERNEL)[0]

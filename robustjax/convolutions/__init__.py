@@ -30,7 +30,7 @@ def with_fast_convolutions(function: Callable) -> Callable:
     stay as they are. With an accelerator it is the function itself.
 
     Args:
-      function: of pytrees of arrays, such as `apply(params, images)`.
+      function: such as `apply(params, images)`; what is no array in its arguments is constant.
 
     Returns:
       A function to be used under `jit`. It supports reverse mode of any order, but no `jax.jvp`.
@@ -45,8 +45,9 @@ def with_fast_convolutions(function: Callable) -> Callable:
     quick = rewritten(function, fast)
 
     @functools.wraps(function)
-    def run(*args: Any) -> Any:
-        return quick(*args) if jax.default_backend() == "cpu" else function(*args)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        chosen = quick if jax.default_backend() == "cpu" else function
+        return chosen(*args, **kwargs)
 
     return run
 

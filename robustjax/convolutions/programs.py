@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 Rule = Callable[[Callable, Mapping[str, Any], jax.Array, jax.Array], jax.Array]
@@ -22,19 +23,23 @@ def rewritten(function: Callable, rule: Rule) -> Callable:
     Those of custom derivatives stay as they are.
 
     Args:
-      function: of pytrees of arrays; it is traced at each call.
+      function: of pytrees of arrays, flags and other constants; it is traced at each call.
       rule: see `Rule`.
     """
 
     @functools.wraps(function)
-    def run(*args: Any) -> Any:
-        leaves, structure = jax.tree.flatten(args)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
+        arrays = [leaves[i] for i in places]
 
-        def flat(*leaves):
-            return function(*jax.tree.unflatten(structure, leaves))
+        def of_arrays(*arrays):
+            filled = dict(enumerate(leaves)) | dict(zip(places, arrays, strict=True))
+            args, kwargs = jax.tree.unflatten(structure, filled.values())
+            return function(*args, **kwargs)
 
-        program, shape = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-        outputs = jaxpr_as_fun(_replaced(program, rule))(*leaves)
+        program, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
+        outputs = jaxpr_as_fun(_replaced(program, rule))(*arrays)
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     return run
@@ -66,8 +71,6 @@ def _equation(equation: Any, rule: Rule) -> Any:
 CONVOLUTION = "conv_general_dilated"
 OWN_DERIVATIVES = ("custom_vjp", "custom_jvp")
 """How the names of the primitives begin that differentiate by their own rule."""
-
-
 PROGRAMS = (Jaxpr, ClosedJaxpr)
 
 
