@@ -6,7 +6,7 @@ Hardware:  one CPU core; some minutes a seed.
 Claim:     none in advance: where `mnist-published-net-fast-at-seed-*` (experiments/mnist.py) fails,
            is it `training.fit` that fails, or the recipe?
 Measured:  results/mnist_bare_loop.json: 0.3 % under AutoAttack (fast) at the one seed that was run,
-           so it is the recipe; PyTorch's seven seeds keep 61 to 84 % all the same, and why is open.
+           so a failure does not take `fit`; PyTorch's seven seeds keep 61 to 84 %, and why is open.
 Source:    Wong, Rice & Kolter, ICLR 2020, the text and the settings of their MNIST experiment: Linf
            0.3, a step of 0.375 from a uniform start, which is not clipped to the pixel box, 10
            epochs in batches of 100, Adam, a cyclic rate with its peak of .005 at two fifths.
